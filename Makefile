@@ -1,0 +1,50 @@
+# Every target sets up what it needs in .venv, once: Python 3.11 or newer is all a fresh machine must have.
+# (The library itself runs on Python 3.10; constraints.txt pins releases that do not.)
+
+PYTHON ?= python3
+PY := .venv/bin/python
+PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+demo: .venv/.installed-demo  ## rebuild a real photograph from another; the pictures go to out/
+	@$(PY) examples/demo.py
+
+test: .venv/.installed-all  ## run the tests
+	@$(PY) -m pytest
+
+check: .venv/.installed-all  ## lint, format, types, direction of imports
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@.venv/bin/lint-imports
+
+bench: .venv/.installed-all  ## measure speed and memory
+	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(PY) "$$script" || exit 1; done
+
+clean:  ## remove .venv and what the tools leave behind
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+# A stamp is written after its installation succeeded, and only then.
+.venv/.installed-demo: pyproject.toml constraints.txt | .venv/.created
+	@echo "Installing patchattn and what the demo needs into .venv"
+	@$(PIP_INSTALL) hatchling editables
+	@$(PIP_INSTALL) --no-build-isolation --editable ".[tools]" scikit-image
+	@touch $@
+
+.venv/.installed-all: pyproject.toml constraints.txt | .venv/.created
+	@echo "Installing patchattn and all development tools into .venv"
+	@$(PIP_INSTALL) hatchling editables
+	@$(PIP_INSTALL) --no-build-isolation --editable ".[tools,test,dev]"
+	@touch .venv/.installed-demo $@
+
+.venv/.created:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed here, this is " + sys.version.split()[0] + ": make PYTHON=python3.11")'
+	@rm -rf .venv
+	@$(PYTHON) -m venv .venv
+	@touch $@

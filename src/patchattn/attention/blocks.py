@@ -1,0 +1,45 @@
+"""Values at r times the key's size: each key position stands for a block of r pixels in each dimension."""
+
+from __future__ import annotations
+
+from math import prod
+
+from torch import Tensor
+
+__all__ = ["fold_blocks", "unfold_blocks", "value_ratio"]
+
+
+def value_ratio(key: Tensor, value: Tensor) -> int:
+    """r, if value is r times the key's size in every dimension."""
+    key_size, value_size = tuple(key.shape[2:]), tuple(value.shape[2:])
+    ratio = max(1, value_size[0] // key_size[0])
+    if value_size != tuple(ratio * n for n in key_size):
+        raise ValueError(
+            f"value: expected the key's spatial size {key_size} or a whole multiple of it (the same in every "
+            f"dimension), got {value_size}."
+        )
+    if value.shape[0] not in (1, key.shape[0]):
+        raise ValueError(f"value: expected batch size {key.shape[0]} as key has, or 1, got {value.shape[0]}.")
+    return ratio
+
+
+def unfold_blocks(value: Tensor, ratio: int) -> Tensor:
+    """`(B, C, *(r n))` to `(B, C r^D, *n)`: the pixels of a block become channels of its position."""
+    if ratio == 1:
+        return value
+    batch, channels, *size = value.shape
+    dims = len(size)
+    split = value.reshape(batch, channels, *(part for n in size for part in (n // ratio, ratio)))
+    order = [0, 1, *range(3, 3 + 2 * dims, 2), *range(2, 2 + 2 * dims, 2)]
+    return split.permute(order).reshape(batch, channels * ratio**dims, *(n // ratio for n in size))
+
+
+def fold_blocks(output: Tensor, ratio: int) -> Tensor:
+    """The reverse of `unfold_blocks`."""
+    if ratio == 1:
+        return output
+    batch, channels, *size = output.shape
+    dims = len(size)
+    split = output.reshape(batch, channels // prod([ratio] * dims), *([ratio] * dims), *size)
+    order = [0, 1, *(part for d in range(dims) for part in (2 + dims + d, 2 + d))]
+    return split.permute(order).reshape(batch, -1, *(n * ratio for n in size))

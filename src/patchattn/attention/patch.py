@@ -1,0 +1,225 @@
+"""Patch-based stochastic attention (PSAL)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, overload
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from patchattn.attention.blocks import fold_blocks, unfold_blocks, value_ratio
+from patchattn.attention.precision import promote
+from patchattn.checks import check_features, check_heads, check_positive
+from patchattn.field import MatchField
+from patchattn.matching.constraints import check_patch_size, physical_padding
+from patchattn.matching.match import check_field, match, resolve_backend
+from patchattn.ops.attend import attend
+from patchattn.ops.similarity_at import similarity_at
+from patchattn.similarity import Similarity, resolve_similarity
+
+__all__ = ["PatchAttention", "patch_attention"]
+
+Features = Float[Tensor, "batch channels *spatial"]
+
+
+@overload
+def patch_attention(
+    query: Features, key: Features, value: Features, *, return_field: Literal[False] = False, **settings: Any
+) -> Tensor: ...
+@overload
+def patch_attention(
+    query: Features, key: Features, value: Features, *, return_field: Literal[True], **settings: Any
+) -> tuple[Tensor, MatchField]: ...
+@overload
+def patch_attention(
+    query: Features, key: Features, value: Features, *, return_field: bool, **settings: Any
+) -> Tensor | tuple[Tensor, MatchField]: ...
+
+
+def patch_attention(  # type: ignore[misc]
+    query: Float[Tensor, "batch channels *query"],
+    key: Float[Tensor, "key_batch channels *key"],
+    value: Float[Tensor, "key_batch value_channels *value"],
+    *,
+    k: int = 3,
+    patch_size: int | Sequence[int] = 7,
+    similarity: str | Similarity = "l2",
+    temperature: float = 1.0,
+    aggregate: bool = False,
+    num_heads: int = 1,
+    field: MatchField | None = None,
+    return_field: bool = False,
+    method: str = "auto",
+    iterations: int | None = None,
+    seed: int = 0,
+    init: MatchField | None = None,
+    query_mask: Bool[Tensor, "mask_batch *query"] | None = None,
+    key_mask: Bool[Tensor, "mask_batch2 *key"] | None = None,
+    is_causal: bool = False,
+    min_separation: int | Sequence[int] = 0,
+    max_offset: int | Sequence[int] | None = None,
+    padding_mode: str = "reflect",
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, MatchField]:
+    r"""Attend from every query position to its k best matching key positions, anywhere in the image.
+
+    $$O_i = \sum_{j \in \psi(i)} A_{ij} V_j, \qquad
+    A_{ij} = \frac{\exp(S_{ij} / \tau)}{\sum_{j' \in \psi(i)} \exp(S_{ij'} / \tau)}, \qquad S_{ij} = s(Q_i, K_j)$$
+
+    PSAL's equations (4), (5) and (9): Q_i and K_j are our patches of `query` and `key` around i and j, V_j the pixels of
+    `value`, psi the field found by `match`, tau the `temperature`, k = |psi(i)|. With `aggregate=True`, equation (10)
+    (PSAL Aggreg.): for every spatial neighbour i' of i within the patch window, each match j' of i' votes for the key
+    j = j' + (i - i') with S = s(Q_i', K_j'). Votes that leave the key's domain do not count; two votes for one key stay
+    two.
+
+    Memory is linear in the pixels, forward and backward. Gradients flow to query, key and value (equations (6) to (8),
+    the matches held fixed) and are the same from run to run. With k = 1 and no aggregation the only weight is 1
+    whatever the similarity, so that there is a gradient with respect to value alone (section 3.4).
+
+    Args:
+        query: `(B, C, *query)`, one to three spatial dimensions; float16, bfloat16, float32 or float64. Sums are taken in
+            float32 at least. Under autocast, arguments of different precision are brought to the highest among them.
+        key: `(B or 1, C, *key)`.
+        value: `(B or 1, Cv, *(r key))` with r a whole number. For r > 1 each match brings its block of r pixels in each
+            dimension, and the output is r times the query's size.
+        k: matches for each query (3, as in the paper: more brought no gain there).
+        patch_size: odd; one for all dimensions or one for each.
+        similarity: `"l2"`, `"l1"`, `"dot"`, `"scaled_dot"`, `"cosine"` or an object made by `pointwise_similarity`;
+            see `match`.
+        temperature: tau; smaller is sharper.
+        aggregate: let the matches of the patch neighbourhood vote.
+        num_heads: the channels of query and key, and those of value, are split into so many groups.
+        field: use this field instead of searching; k and the search's arguments are then not used.
+        return_field: also return the field, to use again (`field=`) or to start the next search from (`init=`).
+        method, iterations, seed, init, query_mask, key_mask, is_causal, min_separation, max_offset, padding_mode,
+            backend: see `match`. Masks, causality and offsets limit whose patches match; under aggregation the pixels of
+            a matched patch may vote even where the mask is False.
+
+    Returns:
+        `(B, Cv, *(r query))` in the dtype of value; 0 where a query has no match and hears no vote. With
+        `return_field=True` the pair of it and the `MatchField`.
+
+    Raises:
+        ValueError: an argument is out of range; the message names it, what came and what is allowed.
+        RuntimeError: the backend does not load; or gradients of a pointwise similarity without a derivative.
+
+    Example:
+        >>> import torch
+        >>> from patchattn import patch_attention
+        >>> query, key = torch.rand(1, 16, 32, 32), torch.rand(1, 16, 24, 40)
+        >>> value = torch.rand(1, 3, 24, 40)
+        >>> patch_attention(query, key, value, k=3, patch_size=7, aggregate=True).shape
+        torch.Size([1, 3, 32, 32])
+    """
+    query, key, value = promote(query, key, value)
+    check_features("query", query)
+    check_features("key", key, query, "query")
+    check_features("value", value, query, "query")
+    check_positive("temperature", temperature)
+    ratio = value_ratio(key, value)
+    if field is None:
+        field = match(
+            query, key, k=k, patch_size=patch_size, similarity=similarity, num_heads=num_heads, method=method,
+            iterations=iterations, seed=seed, init=init, query_mask=query_mask, key_mask=key_mask,
+            is_causal=is_causal, min_separation=min_separation, max_offset=max_offset, padding_mode=padding_mode,
+            backend=backend,
+        )  # fmt: skip
+        found = field.similarity
+    else:
+        check_field("field", field, query, key, num_heads)
+        found = None
+    check_heads("value", value, num_heads)
+    patch = check_patch_size(patch_size, padding_mode, tuple(query.shape[2:]), tuple(key.shape[2:]))
+    chosen = resolve_backend(backend, query)
+    # One match alone has weight 1 whatever its similarity: nothing to differentiate.
+    trains = (aggregate or field.k > 1) and torch.is_grad_enabled() and (query.requires_grad or key.requires_grad)
+    if found is None or trains:
+        q, kk = (query, key) if trains else (query.detach(), key.detach())
+        name = resolve_similarity(similarity).name
+        found = similarity_at(q, kk, field.index, patch, physical_padding(padding_mode), num_heads, name, chosen)
+    window = patch if aggregate else (1,) * len(patch)
+    output, _ = attend(found, field.index, unfold_blocks(value, ratio), window, float(temperature), chosen)
+    output = fold_blocks(output, ratio)
+    if return_field:
+        return output, MatchField(field.index, found.detach(), field.key_shape)
+    return output
+
+
+class PatchAttention(nn.Module):
+    """`patch_attention` as a layer without parameters: `layer(query, key, value)`.
+
+    The arguments are those of `patch_attention`; those that belong to one call (field, init, masks, return_field) are
+    given to the call.
+
+    Example:
+        >>> import torch
+        >>> from patchattn import PatchAttention
+        >>> layer = PatchAttention(k=3, patch_size=7, aggregate=True)
+        >>> features = torch.rand(2, 16, 32, 32)
+        >>> layer(features, features, features).shape
+        torch.Size([2, 16, 32, 32])
+    """
+
+    def __init__(
+        self,
+        *,
+        k: int = 3,
+        patch_size: int | Sequence[int] = 7,
+        similarity: str | Similarity = "l2",
+        temperature: float = 1.0,
+        aggregate: bool = False,
+        num_heads: int = 1,
+        method: str = "auto",
+        iterations: int | None = None,
+        seed: int = 0,
+        is_causal: bool = False,
+        min_separation: int | Sequence[int] = 0,
+        max_offset: int | Sequence[int] | None = None,
+        padding_mode: str = "reflect",
+        backend: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.k = k
+        self.patch_size = patch_size
+        self.similarity = similarity
+        self.temperature = temperature
+        self.aggregate = aggregate
+        self.num_heads = num_heads
+        self.method = method
+        self.iterations = iterations
+        self.seed = seed
+        self.is_causal = is_causal
+        self.min_separation = min_separation
+        self.max_offset = max_offset
+        self.padding_mode = padding_mode
+        self.backend = backend
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        field: MatchField | None = None,
+        init: MatchField | None = None,
+        query_mask: Tensor | None = None,
+        key_mask: Tensor | None = None,
+        return_field: bool = False,
+    ) -> Tensor | tuple[Tensor, MatchField]:
+        return patch_attention(
+            query, key, value, field=field, init=init, query_mask=query_mask, key_mask=key_mask,
+            return_field=return_field, k=self.k, patch_size=self.patch_size, similarity=self.similarity,
+            temperature=self.temperature, aggregate=self.aggregate, num_heads=self.num_heads, method=self.method,
+            iterations=self.iterations, seed=self.seed, is_causal=self.is_causal,
+            min_separation=self.min_separation, max_offset=self.max_offset, padding_mode=self.padding_mode,
+            backend=self.backend,
+        )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        return (
+            f"k={self.k}, patch_size={self.patch_size}, similarity={self.similarity!r}, "
+            f"temperature={self.temperature}, aggregate={self.aggregate}, num_heads={self.num_heads}, "
+            f"method={self.method!r}"
+        )

@@ -1,0 +1,299 @@
+"""The commands. Heavy packages are imported inside them, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from patchattn.cli.failures import one_sentence_errors
+from patchattn.cli.stages import stages
+
+if TYPE_CHECKING:
+    from patchattn.field import MatchField
+    from patchattn.tasks.images import Picture
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Attention between pictures at any resolution: every pixel finds its best matches anywhere, and attends to "
+    "those alone.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+PatchSize = Annotated[int, typer.Option(min=1, help="Side of the patches that are compared, in pixels; odd.")]
+Similarity = Annotated[str, typer.Option(help="How patches are compared: l2, dot, scaled_dot, cosine or l1.")]
+Method = Annotated[str, typer.Option(help="How matches are found: auto, exact (slow) or patchmatch.")]
+Iterations = Annotated[
+    int | None, typer.Option(min=0, help="Iterations of the search.", show_default="the method's own")
+]
+Seed = Annotated[int, typer.Option(help="Seed of the search's random choices; the same seed, the same result.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads to use.", show_default="one for each core")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from patchattn import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def reconstruct(
+    target: Annotated[
+        Path, typer.Argument(metavar="TARGET", help="The picture to rebuild: 8 or 16 bits, gray, RGB or RGBA.")
+    ],
+    reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="The picture to take pixels from; any size.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Where to write the result: .png, .tif, .webp, .jpg or .bmp."),
+    ],
+    show_field: Annotated[
+        Path | None,
+        typer.Option(help="Where to write a picture of the offsets: hue is the direction, saturation the length."),
+    ] = None,
+    k: Annotated[int, typer.Option(min=1, help="Matches of each pixel.")] = 3,
+    patch_size: PatchSize = 7,
+    aggregate: Annotated[
+        bool, typer.Option("--aggregate", help="Let the matches of the neighbouring pixels vote too: smoother, better.")
+    ] = False,
+    similarity: Similarity = "l2",
+    temperature: Annotated[
+        float, typer.Option(help="Temperature of the softmax over matches; smaller weighs the best match more.")
+    ] = 1.0,
+    method: Method = "auto",
+    iterations: Iterations = None,
+    seed: Seed = 0,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Rebuild TARGET from the pixels of REFERENCE, and tell how good the result is.
+
+    Prints the mean squared error (colours in [0, 1]), the PSNR in dB, the seconds that search and attention took, and
+    the peak memory of the whole process.
+    """
+    with one_sentence_errors(), stages(quiet=as_json) as stage:
+        from patchattn.tasks import flow_picture, images, reconstruct
+
+        _use_threads(threads)
+        if show_field is not None:
+            images.check_picture_output(show_field, argument="--show-field")
+            if show_field.resolve() == output.resolve():
+                raise ValueError(f"--show-field: {show_field} is also --output; expected two different files.")
+        images.check_picture_output(output, argument="--output")
+        stage("reading")
+        target_picture = _read(target, "TARGET")
+        reference_picture = _read(reference, "REFERENCE")
+        # Before the work, not after it.
+        alpha, depth = target_picture.alpha is not None, target_picture.bit_depth
+        images.check_picture_output(output, bit_depth=depth, alpha=alpha, argument="--output")
+        settings: dict[str, Any] = {
+            "k": k,
+            "patch_size": patch_size,
+            "aggregate": aggregate,
+            "similarity": similarity,
+            "temperature": temperature,
+            "method": method,
+            "iterations": iterations,
+            "seed": seed,
+        }
+        result = reconstruct.reconstruct(target_picture, reference_picture, progress=stage, **settings)
+        stage("writing")
+        images.write_picture(output, result.picture, argument="--output")
+        if show_field is not None:
+            best = result.field.index[0, 0, 0] >= 0
+            drawn = flow_picture.flow_picture(result.field.offsets()[0, 0, 0], matched=best)
+            images.write_picture(show_field, drawn, argument="--show-field")
+    height, width = result.picture.size
+    if as_json:
+        _print_json(
+            {
+                "output": str(output),
+                "show_field": None if show_field is None else str(show_field),
+                "height": height,
+                "width": width,
+                "bit_depth": result.picture.bit_depth,
+                "mse": result.mse,
+                "psnr": result.psnr,
+                "seconds": result.seconds,
+                "peak_memory_bytes": result.peak_memory,
+                "settings": settings,
+            }
+        )
+        return
+    _print_lines(
+        wrote=f"{output} ({width} x {height}, {result.picture.bit_depth} bit)",
+        field=show_field,
+        MSE=f"{result.mse:.6f}",
+        PSNR=f"{result.psnr:.2f} dB",
+        time=f"{result.seconds:.2f} s",
+        memory=_megabytes(result.peak_memory),
+    )
+
+
+@app.command("match")
+def match_command(
+    a: Annotated[Path, typer.Argument(metavar="A", help="The picture whose pixels look for matches.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The picture in which they look; any size.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the field: a file .npz.")],
+    k: Annotated[int, typer.Option(min=1, help="Matches of each pixel.")] = 1,
+    patch_size: PatchSize = 7,
+    similarity: Similarity = "l2",
+    method: Method = "auto",
+    iterations: Iterations = None,
+    seed: Seed = 0,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Find for every pixel of A its best matches in B, and write them to a NumPy file.
+
+    The file holds `index` (int32, k x height x width of A: the flat row-major position in B, best first, -1 for none),
+    `similarity` (float32, the same shape), `key_shape` (height and width of B) and `settings` (a JSON text).
+    """
+    with one_sentence_errors(), stages(quiet=as_json) as stage:
+        from patchattn.matching import match
+        from patchattn.tasks import files, images
+
+        _use_threads(threads)
+        if output.suffix.lower() != ".npz":
+            raise ValueError(f"--output: {output} ends in {output.suffix or 'no extension'}; allowed is .npz.")
+        files.check_output_file(output, argument="--output")
+        stage("reading")
+        query, key = images.same_channels(_read(a, "A"), _read(b, "B"))
+        settings: dict[str, Any] = {
+            "k": k,
+            "patch_size": patch_size,
+            "similarity": similarity,
+            "method": method,
+            "iterations": iterations,
+            "seed": seed,
+        }
+        stage("matching")
+        began = time.perf_counter()
+        field = match(query, key, **settings)
+        seconds = time.perf_counter() - began
+        stage("writing")
+        _write_field(output, field, settings)
+    height, width = query.shape[2:]
+    mean = float(field.similarity[:, :, 0].mean())
+    if as_json:
+        _print_json(
+            {
+                "output": str(output),
+                "height": height,
+                "width": width,
+                "key_shape": list(field.key_shape),
+                "mean_best_similarity": mean,
+                "seconds": seconds,
+                "settings": settings,
+            }
+        )
+        return
+    _print_lines(
+        wrote=f"{output} ({k} for each of {width} x {height} pixels)",
+        similarity=f"{mean:.6g} (mean of the best matches)",
+        time=f"{seconds:.2f} s",
+    )
+
+
+@app.command()
+def info(as_json: Json = False) -> None:
+    """Tell the versions, which backends load and why one does not, and the number of threads."""
+    with one_sentence_errors():
+        import torch
+
+        from patchattn import __version__
+        from patchattn.kernels import backend_status
+
+        versions = {"patchattn": __version__, "python": platform.python_version()}
+        versions |= {name: _version_of(name) for name in ("torch", "numba", "numpy")}
+        backends = backend_status()
+        threads = torch.get_num_threads()
+    if as_json:
+        _print_json({"versions": versions, "backends": backends, "threads": threads, "platform": platform.platform()})
+        return
+    _print_lines(
+        **versions,
+        **{f"backend {name}": "loads" if reason is None else reason for name, reason in backends.items()},
+        threads=threads,
+        platform=platform.platform(),
+    )
+
+
+def _use_threads(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _read(path: Path, argument: str) -> Picture:
+    from patchattn.tasks.extras import tools_extra
+    from patchattn.tasks.images import read_picture
+
+    with tools_extra():
+        from PIL import Image
+    # Pillow guards servers against huge pictures from strangers; here the user has named the file.
+    Image.MAX_IMAGE_PIXELS = None
+    return read_picture(path, argument=argument)
+
+
+def _write_field(path: Path, field: MatchField, settings: dict[str, Any]) -> None:
+    import numpy as np
+
+    from patchattn.tasks.files import atomic_writer
+
+    with atomic_writer(path, argument="--output") as file:
+        np.savez(
+            file,
+            index=field.index[0, 0].numpy(),
+            similarity=field.similarity[0, 0].numpy(),
+            key_shape=np.array(field.key_shape),
+            settings=np.array(json.dumps(settings)),
+        )
+
+
+def _version_of(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _megabytes(size: int | None) -> str:
+    return "not told by this system" if size is None else f"{size / 2**20:.0f} MiB at most, the whole process"
+
+
+def _print_lines(**lines: object) -> None:
+    width = max(map(len, lines))
+    for name, value in lines.items():
+        if value is not None:
+            typer.echo(f"{name:{width}}  {value}")
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    # JSON has no infinity, which the PSNR of a perfect copy is.
+    unknown = {name: None for name, value in content.items() if isinstance(value, float) and not math.isfinite(value)}
+    finite = content | unknown
+    typer.echo(json.dumps(finite, indent=2, allow_nan=False))

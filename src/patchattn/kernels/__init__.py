@@ -1,0 +1,42 @@
+"""Backends: the same functions, as loops over arrays, for different machines."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+__all__ = ["BACKENDS", "backend_status", "default_backend", "load_backend"]
+
+BACKENDS = ("reference", "cpu")
+
+_REMEDY = {
+    "reference": "it needs nothing but PyTorch, so this installation is broken: reinstall patchattn",
+    "cpu": 'install Numba (pip install "numba>=0.60"), or pass backend="reference"',
+}
+
+
+def default_backend(device_type: str) -> str:
+    """The backend for tensors of a device: the compiled one on the CPU, plain PyTorch elsewhere."""
+    return "cpu" if device_type == "cpu" else "reference"
+
+
+def load_backend(name: str) -> ModuleType:
+    """Import a backend; `RuntimeError` with the remedy if it does not load."""
+    if name not in BACKENDS:
+        raise ValueError(f"backend: got {name!r}; allowed are {', '.join(map(repr, BACKENDS))} and None (by device).")
+    try:
+        return importlib.import_module(f"patchattn.kernels.{name}")
+    except ImportError as error:
+        raise RuntimeError(f"backend {name!r} does not load ({error}): {_REMEDY[name]}.") from error
+
+
+def backend_status() -> dict[str, str | None]:
+    """For each backend None if it loads, else the reason why not."""
+    status: dict[str, str | None] = {}
+    for name in BACKENDS:
+        try:
+            load_backend(name)
+            status[name] = None
+        except RuntimeError as error:
+            status[name] = str(error)
+    return status

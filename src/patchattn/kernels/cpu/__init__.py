@@ -1,0 +1,17 @@
+"""Numba kernels for the CPU: the same six functions as the reference."""
+
+from __future__ import annotations
+
+from patchattn.kernels.cpu.attend import attend, attend_backward
+from patchattn.kernels.cpu.exact import search_exact
+from patchattn.kernels.cpu.patchmatch import search_patchmatch
+from patchattn.kernels.cpu.similarity import similarity_at, similarity_at_backward
+
+__all__ = [
+    "attend",
+    "attend_backward",
+    "search_exact",
+    "search_patchmatch",
+    "similarity_at",
+    "similarity_at_backward",
+]

@@ -1,0 +1,234 @@
+"""Softmax over the votes of each query, and the weighted sum of values; PSAL's equations (5) and (10)."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from patchattn.kernels.arguments import PatchGeometry
+from patchattn.kernels.cpu.compiler import inlined, kernel
+from patchattn.kernels.cpu.fields import item_lists
+from patchattn.kernels.cpu.inverse import invert
+from patchattn.kernels.cpu.layout import compute_dtype, empty, pad, three, unpad_gradient
+from patchattn.kernels.cpu.measure import CHUNK
+from patchattn.kernels.cpu.pool import run_ranges
+from patchattn.kernels.cpu.vectors import SLACK, add_scaled, sum_product
+from patchattn.similarity import Similarity
+
+__all__ = ["attend", "attend_backward"]
+
+
+class Votes(NamedTuple):
+    """Who votes for whom: each query hears the matches of its spatial neighbours within `radius`."""
+
+    q_t: int
+    q_h: int
+    q_w: int
+    k_t: int
+    k_h: int
+    k_w: int
+    radius: tuple[int, int, int]
+    k: int
+    channels: int
+
+
+def _votes(index: Tensor, value: Tensor, window: tuple[int, ...]) -> Votes:
+    radius = three(tuple(size // 2 for size in window), 0)
+    return Votes(
+        *three(tuple(index.shape[3:]), 1), *three(tuple(value.shape[2:]), 1), radius, index.shape[2],
+        value.shape[1] // index.shape[1],
+    )  # fmt: skip
+
+
+def _unpadded(index: Tensor) -> PatchGeometry:
+    """The geometry of values: split into heads, no patches."""
+    return PatchGeometry((1,) * (index.dim() - 3), "zeros", index.shape[1], Similarity("l2"))
+
+
+def attend(
+    similarity: Tensor, index: Tensor, value: Tensor, window: tuple[int, ...], temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Return the output `(B, Cv, *query)` and the logarithm of the softmax's denominator `(B, heads, *query)`."""
+    votes, geometry = _votes(index, value, window), _unpadded(index)
+    values = pad(value, geometry)
+    count = votes.q_t * votes.q_h * votes.q_w
+    dtype = compute_dtype(value.dtype)
+    output, _ = empty(index.shape[0] * index.shape[1], count * votes.channels, dtype)
+    normalizer = torch.empty((*index.shape[:2], count), dtype=dtype)
+    number = normalizer.numpy().dtype
+    at_most = votes.k * int(np.prod([2 * r + 1 for r in votes.radius]))
+
+    def scratch() -> tuple[NDArray[Any], ...]:
+        return np.empty(at_most, np.int64), np.empty(at_most, number), np.empty(votes.channels + SLACK, number)
+
+    for b, h in np.ndindex(index.shape[0], index.shape[1]):
+        field = (item_lists(similarity.to(dtype), b, h), item_lists(index, b, h), values.item(b, h))
+        out = output[b * index.shape[1] + h].numpy()
+        run_ranges(
+            _attend_range, count, CHUNK, *field, votes, number.type(1 / temperature), out, normalizer[b, h].numpy(),
+            scratch=scratch,
+        )  # fmt: skip
+    like = value.new_empty((index.shape[0], value.shape[1], *index.shape[3:]), device="meta")
+    return unpad_gradient(output, like, geometry), normalizer.view(*index.shape[:2], *index.shape[3:])
+
+
+@kernel()
+def _attend_range(
+    low: int, high: int, similarity: Any, index: Any, value: Any, votes: Any, inverse_temperature: Any,
+    output: Any, normalizer: Any, voted: Any, weight: Any, total: Any,
+) -> None:  # fmt: skip
+    v = votes
+    nothing = -inverse_temperature * np.inf
+    for i in range(low, high):
+        i_x, i_row = i % v.q_w, i // v.q_w
+        i_y, i_t = i_row % v.q_h, i_row // v.q_h
+        count = 0
+        largest = nothing
+        for o_t in range(max(-v.radius[0], -i_t), min(v.radius[0], v.q_t - 1 - i_t) + 1):
+            for o_y in range(max(-v.radius[1], -i_y), min(v.radius[1], v.q_h - 1 - i_y) + 1):
+                for o_x in range(max(-v.radius[2], -i_x), min(v.radius[2], v.q_w - 1 - i_x) + 1):
+                    neighbour = i + (o_t * v.q_h + o_y) * v.q_w + o_x
+                    for m in range(neighbour * v.k, (neighbour + 1) * v.k):
+                        s = similarity[m] * inverse_temperature
+                        if index[m] >= 0 and s > nothing:
+                            j = _shifted(np.int64(index[m]), -o_t, -o_y, -o_x, v.k_t, v.k_h, v.k_w)
+                            if j >= 0:
+                                voted[count] = j
+                                weight[count] = s
+                                largest = max(largest, s)
+                                count += 1
+        total[:] = 0
+        mass = inverse_temperature * 0
+        for n in range(count):
+            w = np.exp(weight[n] - largest)
+            mass += w
+            add_scaled(total, value, voted[n] * v.channels, v.channels, w)
+        factor = 1 / mass if count > 0 else mass
+        normalizer[i] = largest + np.log(mass) if count > 0 else nothing
+        for c in range(v.channels):
+            output[i * v.channels + c] = total[c] * factor
+
+
+@inlined
+def _shifted(j: int, d_t: int, d_y: int, d_x: int, n_t: int, n_h: int, n_w: int) -> int:
+    """The flat position at an offset from j; -1 outside."""
+    row = np.int64(np.uint32(j) // np.uint32(n_w))
+    x = j - row * n_w + d_x
+    if not 0 <= x < n_w:
+        return -1
+    t = np.int64(0)
+    if n_t > 1:
+        t = np.int64(np.uint32(row) // np.uint32(n_h))
+    y = row - t * n_h + d_y
+    t += d_t
+    if not (0 <= y < n_h and 0 <= t < n_t):
+        return -1
+    return (t * n_h + y) * n_w + x
+
+
+def attend_backward(
+    grad_output: Tensor,
+    similarity: Tensor,
+    index: Tensor,
+    value: Tensor,
+    output: Tensor,
+    log_normalizer: Tensor,
+    window: tuple[int, ...],
+    temperature: float,
+) -> tuple[Tensor, Tensor]:
+    r"""Gradients of `attend` with respect to similarity and value.
+
+    With weights $w = \exp(s / \tau - \log Z_i)$ computed anew from the saved normaliser,
+    $\partial s = \sum_i w\, (g_i \cdot V_j - g_i \cdot O_i) / \tau$ over the queries i that hear the match (PSAL's equations
+    (7) and (8) in one), and $\partial V_j = \sum w\, g_i$ over the votes for j (equation (6)).
+    """
+    votes, geometry = _votes(index, value, window), _unpadded(index)
+    values, grads = pad(value, geometry), pad(grad_output, geometry)
+    batch, heads = index.shape[:2]
+    dtype = compute_dtype(value.dtype)
+    count, keys = votes.q_t * votes.q_h * votes.q_w, votes.k_t * votes.k_h * votes.k_w
+    grad_similarity = torch.empty(similarity.shape, dtype=similarity.dtype)
+    grad_values, _ = empty(value.shape[0] * heads, keys * votes.channels, dtype)
+    grad_values.zero_()
+    number = grad_values.numpy().dtype
+    # g . O for each query and head.
+    product = (grad_output.to(dtype) * output.to(dtype)).view(batch, heads, votes.channels, count).sum(2)
+    for b, h in np.ndindex(batch, heads):
+        matches = item_lists(index, b, h)
+        field = (item_lists(similarity.to(dtype), b, h), matches)
+        normalizer = log_normalizer[b, h].reshape(-1).to(dtype).contiguous().numpy()
+        settings = (normalizer, votes, number.type(1 / temperature))
+        found = np.empty(count * votes.k, number)
+        grad = grads.item(b, h)
+        run_ranges(
+            _grad_similarity_range, count, CHUNK, *field, *settings, grad, values.item(b, h),
+            product[b, h].contiguous().numpy(), found,
+        )  # fmt: skip
+        grad_similarity[b, h].view(votes.k, -1).copy_(torch.from_numpy(found).view(-1, votes.k).T)
+
+        def scratch() -> tuple[NDArray[Any], ...]:
+            return (np.empty(votes.channels + SLACK, number),)
+
+        target = grad_values[(b if value.shape[0] > 1 else 0) * heads + h].numpy()
+        inverse = invert(matches, keys)
+        run_ranges(
+            _grad_value_range, keys, CHUNK, *field, *settings, grad, *inverse, target, scratch=scratch
+        )
+    return grad_similarity, unpad_gradient(grad_values, value, geometry)
+
+
+@kernel()
+def _grad_similarity_range(
+    low: int, high: int, similarity: Any, index: Any, normalizer: Any, votes: Any, inverse_temperature: Any,
+    grad: Any, value: Any, product: Any, output: Any,
+) -> None:  # fmt: skip
+    """Each match sums over the queries that hear it."""
+    v = votes
+    for neighbour in range(low, high):
+        n_x, n_row = neighbour % v.q_w, neighbour // v.q_w
+        n_y, n_t = n_row % v.q_h, n_row // v.q_h
+        for m in range(neighbour * v.k, (neighbour + 1) * v.k):
+            total = inverse_temperature * 0
+            s = similarity[m] * inverse_temperature
+            if index[m] >= 0 and s > -np.inf:
+                for o_t in range(max(-v.radius[0], n_t - v.q_t + 1), min(v.radius[0], n_t) + 1):
+                    for o_y in range(max(-v.radius[1], n_y - v.q_h + 1), min(v.radius[1], n_y) + 1):
+                        for o_x in range(max(-v.radius[2], n_x - v.q_w + 1), min(v.radius[2], n_x) + 1):
+                            j = _shifted(np.int64(index[m]), -o_t, -o_y, -o_x, v.k_t, v.k_h, v.k_w)
+                            if j < 0:
+                                continue
+                            i = neighbour - ((o_t * v.q_h + o_y) * v.q_w + o_x)
+                            agreement = sum_product(
+                                grad, i * v.channels, value, j * v.channels, 1, 1, v.channels, 0, 0, 0, 0, 1, s
+                            )
+                            total += np.exp(s - normalizer[i]) * (agreement - product[i])
+            output[m] = total * inverse_temperature
+
+
+@kernel()
+def _grad_value_range(
+    low: int, high: int, similarity: Any, index: Any, normalizer: Any, votes: Any, inverse_temperature: Any,
+    grad: Any, first: Any, match: Any, output: Any, total: Any,
+) -> None:  # fmt: skip
+    """Each key sums over the votes it gets: the matches to the keys around it, heard from one offset away."""
+    v = votes
+    for j in range(low, high):
+        j_x, j_row = j % v.k_w, j // v.k_w
+        j_y, j_t = j_row % v.k_h, j_row // v.k_h
+        total[:] = 0
+        for o_t in range(max(-v.radius[0], -j_t), min(v.radius[0], v.k_t - 1 - j_t) + 1):
+            for o_y in range(max(-v.radius[1], -j_y), min(v.radius[1], v.k_h - 1 - j_y) + 1):
+                for o_x in range(max(-v.radius[2], -j_x), min(v.radius[2], v.k_w - 1 - j_x) + 1):
+                    matched = j + (o_t * v.k_h + o_y) * v.k_w + o_x
+                    for entry in range(first[matched], first[matched + 1]):
+                        m = match[entry]
+                        s = similarity[m] * inverse_temperature
+                        i = _shifted(m // v.k, -o_t, -o_y, -o_x, v.q_t, v.q_h, v.q_w)
+                        if i >= 0 and s > -np.inf:
+                            add_scaled(total, grad, i * v.channels, v.channels, np.exp(s - normalizer[i]))
+        for c in range(v.channels):
+            output[j * v.channels + c] += total[c]

@@ -1,0 +1,94 @@
+"""How the kernels of this folder are compiled: once for each set of argument types, and cached on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core import config
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.compiler_lock import global_compiler_lock
+
+__all__ = ["inlined", "kernel"]
+
+logger = logging.getLogger("patchattn")
+
+# Sums may be reordered and fused, but NaN and infinity keep their meaning: a NaN similarity must lose every comparison.
+# No reference counts: kernels allocate nothing, and counting the arrays they are given, at every use in the inner loops,
+# took two thirds of the time.
+SETTINGS: dict[str, Any] = {
+    "fastmath": {"reassoc", "contract", "nsz"},
+    "error_model": "numpy",
+    "nogil": True,
+    "_nrt": False,
+}
+
+
+@cache
+def inlined(function: Callable[..., Any]) -> Any:
+    """Compile a function that becomes part of the kernels that call it; once, since every copy compiles its kernels anew."""
+    return numba.njit(forceinline=True, **SETTINGS)(function)
+
+
+def kernel(*, vectorize: bool = False, cached: bool = True) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a function with Numba, without the interpreter lock.
+
+    Args:
+        vectorize: let LLVM vectorise the loops by itself. Off by default: the heavy loops here are written as vectors
+            already (`vectors.py`), and the many short ones (over k matches) get slower by a third when vectorised.
+        cached: keep the machine code on disk. Off for kernels that hold a function of the user's.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        dispatcher = numba.njit(**SETTINGS)(function)
+        if cached:
+            dispatcher._cache = _KernelCache(function)
+        compile_now = dispatcher.compile
+
+        def compile_with_settings(signature: Any) -> Any:
+            with global_compiler_lock:
+                before = config.LOOP_VECTORIZE
+                config.LOOP_VECTORIZE = int(vectorize)
+                try:
+                    return compile_now(signature)
+                finally:
+                    config.LOOP_VECTORIZE = before
+
+        dispatcher.compile = compile_with_settings
+        return dispatcher
+
+    return decorate
+
+
+class _KernelCache(FunctionCache):
+    """A disk cache that forgets a kernel when any file of this folder has changed, not its own file alone."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._cache_file = IndexDataCacheFile(
+            cache_path=self._cache_path, filename_base=self._impl.filename_base, source_stamp=_fingerprint()
+        )
+
+    def load_overload(self, signature: Any, target_context: Any) -> Any:
+        compiled = super().load_overload(signature, target_context)
+        if compiled is None:
+            _announce()
+        return compiled
+
+
+@cache
+def _announce() -> None:
+    logger.warning("compiling the CPU kernels for this processor (first use only; about ten seconds)")
+
+
+@cache
+def _fingerprint() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,42 @@
+"""A field turned round: for every key, the matches that point to it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from patchattn.kernels.cpu.compiler import kernel
+
+__all__ = ["Inverse", "invert"]
+
+
+class Inverse(NamedTuple):
+    """Entries `first[j]` to `first[j + 1]` of `match` are the flat positions (query * k + m) of the matches to key j."""
+
+    first: NDArray[np.int64]
+    match: NDArray[np.int64]
+
+
+def invert(index: NDArray[np.int32], keys: int) -> Inverse:
+    """Sort the matches by key (a counting sort, so in the order of the queries: gradients are summed in that order)."""
+    inverse = Inverse(np.zeros(keys + 1, np.int64), np.empty(index.size, np.int64))
+    _invert(index, *inverse)
+    return inverse
+
+
+@kernel()
+def _invert(index: Any, first: Any, match: Any) -> None:
+    for entry in range(index.size):
+        if index[entry] >= 0:
+            first[index[entry]] += 1
+    total = 0
+    for j in range(first.size):
+        total += first[j]
+        first[j] = total
+    for entry in range(index.size - 1, -1, -1):
+        j = index[entry]
+        if j >= 0:
+            first[j] -= 1
+            match[first[j]] = entry

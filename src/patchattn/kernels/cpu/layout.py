@@ -1,0 +1,127 @@
+"""Channel-last copies of images with their padding, as the kernels read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from patchattn.kernels.arguments import PatchGeometry
+from patchattn.kernels.cpu.vectors import SLACK
+
+__all__ = ["Layout", "compute_dtype", "empty", "pad", "three", "unpad_gradient"]
+
+ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Images as flat arrays, one for each (batch item, head), of shape (T + 2r, H + 2r, W + 2r, C) each."""
+
+    arrays: list[list[NDArray[Any]]]
+    """`arrays[b][h]`: flat, with slack after its end."""
+    size: tuple[int, int, int]
+    """Spatial size without padding, always three dimensions."""
+    radius: tuple[int, int, int]
+    channels: int
+    buffer: Tensor
+
+    def item(self, b: int, h: int) -> NDArray[Any]:
+        """The array of an item; a single batch item is shared by all."""
+        return self.arrays[b if len(self.arrays) > 1 else 0][h]
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def three(values: tuple[int, ...], fill: int) -> tuple[int, int, int]:
+    """Extend one to three values to three by leading `fill`s."""
+    t, y, x = (fill,) * (3 - len(values)) + tuple(values)
+    return t, y, x
+
+
+def empty(count: int, elements: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return an aligned `(count, elements)` tensor whose rows lie end to end, with slack after the last; and its buffer."""
+    width = torch.empty((), dtype=dtype).element_size()
+    buffer = torch.empty(count * elements + SLACK + ALIGNMENT // width, dtype=dtype)
+    shift = (-buffer.data_ptr() % ALIGNMENT) // width
+    buffer[shift + count * elements :].zero_()
+    return buffer[shift : shift + count * elements].view(count, elements), buffer[shift:]
+
+
+def pad(image: Tensor, geometry: PatchGeometry, padded: bool = True) -> Layout:
+    """Copy `(B, C, *spatial)` to the kernels' layout, in the dtype they compute in.
+
+    With `padded=False` the padding is left out: for values, of which no patches are read.
+    """
+    batch, heads = image.shape[0], geometry.num_heads
+    channels = image.shape[1] // heads
+    size = three(tuple(image.shape[2:]), 1)
+    radius = three(geometry.radius, 0) if padded else (0, 0, 0)
+    extent = [n + 2 * r for n, r in zip(size, radius, strict=True)]
+    rows, buffer = empty(batch * heads, extent[0] * extent[1] * extent[2] * channels, compute_dtype(image.dtype))
+    copies = rows.view(batch * heads, *extent, channels)
+    interior = copies
+    for dim in range(3):
+        interior = interior.narrow(dim + 1, radius[dim], size[dim])
+    interior.copy_(image.detach().reshape(batch * heads, channels, *size).movedim(1, -1))
+    # Innermost first: each later dimension copies whole rows that are padded already.
+    for dim in (2, 1, 0):
+        _fill_border(copies, dim, size, radius, geometry.padding_mode)
+    flat = buffer.numpy()
+    stride = rows.shape[1]
+    arrays = [
+        [flat[(b * heads + h) * stride : (b * heads + h + 1) * stride] for h in range(heads)] for b in range(batch)
+    ]
+    return Layout(arrays, size, radius, channels, buffer)
+
+
+def _fill_border(copies: Tensor, dim: int, size: tuple[int, ...], radius: tuple[int, ...], mode: str) -> None:
+    """Fill the padding of one dimension, over the extent that the dimensions after it have already."""
+    r, n = radius[dim], size[dim]
+    if r == 0:
+        return
+    region = copies
+    for earlier in range(dim):
+        region = region.narrow(earlier + 1, radius[earlier], size[earlier])
+    low, high = region.narrow(dim + 1, 0, r), region.narrow(dim + 1, r + n, r)
+    if mode == "zeros":
+        low.zero_()
+        high.zero_()
+    elif mode == "replicate":
+        low.copy_(region.narrow(dim + 1, r, 1).expand_as(low))
+        high.copy_(region.narrow(dim + 1, r + n - 1, 1).expand_as(high))
+    else:
+        low.copy_(region.narrow(dim + 1, r + 1, r).flip(dim + 1))
+        high.copy_(region.narrow(dim + 1, n - 1, r).flip(dim + 1))
+
+
+def unpad_gradient(rows: Tensor, like: Tensor, geometry: PatchGeometry, padded: bool = True) -> Tensor:
+    """The adjoint of `pad`: fold the gradient of the padding back; contiguous, with the shape and dtype of `like`."""
+    batch, heads = like.shape[0], geometry.num_heads
+    channels = like.shape[1] // heads
+    size = three(tuple(like.shape[2:]), 1)
+    radius = three(geometry.radius, 0) if padded else (0, 0, 0)
+    region = rows.view(batch * heads, *(n + 2 * r for n, r in zip(size, radius, strict=True)), channels)
+    for dim in range(3):
+        region = _fold_border(region, dim + 1, size[dim], radius[dim], geometry.padding_mode)
+    output = torch.empty(tuple(like.shape), dtype=like.dtype)
+    output.view(batch * heads, channels, *size).copy_(region.movedim(-1, 1))
+    return output
+
+
+def _fold_border(region: Tensor, dim: int, n: int, r: int, mode: str) -> Tensor:
+    if r == 0:
+        return region
+    if mode == "replicate":
+        region.narrow(dim, r, 1).add_(region.narrow(dim, 0, r).sum(dim, keepdim=True))
+        region.narrow(dim, r + n - 1, 1).add_(region.narrow(dim, r + n, r).sum(dim, keepdim=True))
+    elif mode == "reflect":
+        region.narrow(dim, r + 1, r).add_(region.narrow(dim, 0, r).flip(dim))
+        region.narrow(dim, n - 1, r).add_(region.narrow(dim, r + n, r).flip(dim))
+    return region.narrow(dim, r, n)

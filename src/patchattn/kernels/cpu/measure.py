@@ -1,0 +1,139 @@
+"""The similarity of one query patch and one key patch, and what it is told about the images."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from patchattn.kernels.arguments import PatchGeometry
+from patchattn.kernels.cpu.compiler import inlined, kernel
+from patchattn.kernels.cpu.layout import Layout, three
+from patchattn.kernels.cpu.pool import run_ranges
+from patchattn.kernels.cpu.vectors import sum_absolute_difference, sum_product, sum_squared_difference
+
+__all__ = ["CHUNK", "Patches", "inverse_norms", "kind_of", "measure", "offset_of", "patches_of", "pointwise_of"]
+
+CHUNK = 2048
+"""Positions in one range of work: small enough to share out evenly, large enough to outweigh the call."""
+
+L2, L1, DOT, COSINE, POINTWISE = range(5)
+KINDS = {"l2": L2, "l1": L1, "dot": DOT, "scaled_dot": DOT, "cosine": COSINE}
+
+# A partial sum is compared with the worst match after this many numbers: often enough to save most of a long patch,
+# seldom enough that a short one (7x7 RGB) is not slowed down by a branch that the processor cannot foresee.
+NUMBERS_BETWEEN_CHECKS = 256
+
+
+class Patches(NamedTuple):
+    """Sizes and distances, in elements of the padded channel-last arrays."""
+
+    kind: int
+    slices: int
+    rows: int
+    length: int
+    channels: int
+    check: int
+    q_t: int
+    q_h: int
+    q_w: int
+    q_slice: int
+    q_row: int
+    k_t: int
+    k_h: int
+    k_w: int
+    k_slice: int
+    k_row: int
+
+
+def kind_of(geometry: PatchGeometry) -> int:
+    return KINDS.get(geometry.similarity.name, POINTWISE)
+
+
+def pointwise_of(geometry: PatchGeometry) -> Any:
+    """The user's function, compiled to be inlined; None for the built-in similarities."""
+    function = geometry.similarity.function
+    return None if function is None else inlined(function)
+
+
+def patches_of(query: Layout, key: Layout, geometry: PatchGeometry) -> Patches:
+    slices, rows, width = three(geometry.patch_size, 1)
+    length = width * query.channels
+    steps = []
+    for image in (query, key):
+        row = (image.size[2] + 2 * image.radius[2]) * image.channels
+        steps.append((*image.size, (image.size[1] + 2 * image.radius[1]) * row, row))
+    check = -(-NUMBERS_BETWEEN_CHECKS // length)
+    return Patches(kind_of(geometry), slices, rows, length, query.channels, check, *steps[0], *steps[1])
+
+
+@inlined
+def offset_of(position: int, height: int, width: int, slice_step: int, row_step: int, channels: int) -> int:
+    """Where the patch of a flat position starts in the padded array."""
+    row = np.int64(np.uint32(position) // np.uint32(width))
+    x = position - row * width
+    t = np.int64(0)
+    if row >= height:
+        t = np.int64(np.uint32(row) // np.uint32(height))
+        row -= t * height
+    return t * slice_step + row * row_step + x * channels
+
+
+@inlined
+def measure(
+    query: Any, q_start: int, key: Any, k_start: int, i: int, j: int,
+    q_norms: Any, k_norms: Any, scale: float, function: Any, patches: Any, worst: float,
+) -> float:  # fmt: skip
+    """Similarity of the patches that start at `q_start` and `k_start`; anything below `worst` if it is no better."""
+    p = patches
+    if function is not None:
+        total = query.dtype.type(0)
+        for a in range(p.slices):
+            for b in range(p.rows):
+                q_at, k_at = q_start + a * p.q_slice + b * p.q_row, k_start + a * p.k_slice + b * p.k_row
+                for c in range(p.length):
+                    total += function(query[q_at + c], key[k_at + c])
+        return total
+    if p.kind == L2:
+        return -sum_squared_difference(
+            query, q_start, key, k_start, p.slices, p.rows, p.length,
+            p.q_slice, p.q_row, p.k_slice, p.k_row, p.check, -worst,
+        )  # fmt: skip
+    if p.kind == L1:
+        return -sum_absolute_difference(
+            query, q_start, key, k_start, p.slices, p.rows, p.length,
+            p.q_slice, p.q_row, p.k_slice, p.k_row, p.check, -worst,
+        )  # fmt: skip
+    product = sum_product(
+        query, q_start, key, k_start, p.slices, p.rows, p.length,
+        p.q_slice, p.q_row, p.k_slice, p.k_row, p.check, worst,
+    )  # fmt: skip
+    if p.kind == COSINE:
+        return (product * q_norms[i]) * k_norms[j]
+    return product * scale
+
+
+def inverse_norms(image: Layout, geometry: PatchGeometry) -> list[list[NDArray[Any]]]:
+    """1 / norm of every patch (0 where the norm is 0), for the cosine; empty arrays otherwise."""
+    if kind_of(geometry) != COSINE:
+        return [[array[:0] for array in heads] for heads in image.arrays]
+    patches = patches_of(image, image, geometry)
+    count = image.size[0] * image.size[1] * image.size[2]
+    norms = [[np.empty(count, array.dtype) for array in heads] for heads in image.arrays]
+    for arrays, outputs in zip(image.arrays, norms, strict=True):
+        for array, output in zip(arrays, outputs, strict=True):
+            run_ranges(_inverse_norm_range, count, CHUNK, array, patches, output)
+    return norms
+
+
+@kernel()
+def _inverse_norm_range(low: int, high: int, image: Any, patches: Any, output: Any) -> None:
+    p = patches
+    for i in range(low, high):
+        start = offset_of(i, p.q_h, p.q_w, p.q_slice, p.q_row, p.channels)
+        square = sum_product(
+            image, start, image, start, p.slices, p.rows, p.length,
+            p.q_slice, p.q_row, p.q_slice, p.q_row, p.check, image[start],
+        )  # fmt: skip
+        output[i] = 1 / np.sqrt(square) if square > 0 else 0.0

@@ -1,0 +1,343 @@
+"""PatchMatch by jump flooding: Algorithm 1 of PSAL and of SCRAM, with lists of k matches.
+
+One iteration is four propagation steps (distances 8, 4, 2, 1) and one random search. Every step reads the lists as
+they were when it began and writes its own query's list only, so no result depends on the order of the threads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from patchattn.kernels.arguments import Constraints, PatchGeometry
+from patchattn.kernels.cpu.compiler import inlined, kernel
+from patchattn.kernels.cpu.fields import item_init, new_field, store
+from patchattn.kernels.cpu.layout import pad
+from patchattn.kernels.cpu.limits import Masks, limits_of, masks_of
+from patchattn.kernels.cpu.matches import Index, Lists, admissible, contains, home_of, insert
+from patchattn.kernels.cpu.measure import CHUNK, inverse_norms, measure, offset_of, patches_of, pointwise_of
+from patchattn.kernels.cpu.pool import run_ranges
+from patchattn.progress import report
+
+__all__ = ["search_patchmatch"]
+
+DISTANCES = (8, 4, 2, 1)
+MASK = 0xFFFFFFFF
+GOLDEN = 0x9E3779B9
+MAX_SCALES = 32
+
+
+def search_patchmatch(
+    query: Tensor,
+    key: Tensor,
+    k: int,
+    geometry: PatchGeometry,
+    constraints: Constraints,
+    iterations: int,
+    seed: int,
+    init: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Find k matches for every query by PatchMatch; see `patchattn.match`."""
+    queries, keys = pad(query, geometry), pad(key, geometry)
+    query_norms, key_norms = inverse_norms(queries, geometry), inverse_norms(keys, geometry)
+    index, similarity = new_field(query, k, geometry)
+    scale = queries.buffer.numpy().dtype.type(geometry.scale(query.shape[1]))
+    patches = patches_of(queries, keys, geometry)
+    function = pointwise_of(geometry)
+    steps = query.shape[0] * geometry.num_heads * (iterations + 1)
+    for b in range(query.shape[0]):
+        limits = limits_of(constraints, query.dim() - 2)
+        masks = masks_of(constraints, b, key.shape[2:])
+        for h in range(geometry.num_heads):
+            norms = (query_norms[b][h], key_norms[b if len(key_norms) > 1 else 0][h])
+            pair = (queries.item(b, h), keys.item(b, h), *norms, scale, function, patches, limits, masks.query, masks.key)
+            before = (b * geometry.num_heads + h) * (iterations + 1)
+            lists = _search_item(pair, masks, k, iterations, seed, h, item_init(init, b, h), before, steps)
+            store(lists, index[b, h], similarity[b, h])
+    return index, similarity
+
+
+def _search_item(
+    pair: tuple[Any, ...],
+    masks: Masks,
+    k: int,
+    iterations: int,
+    seed: int,
+    head: int,
+    init: Any,
+    before: int,
+    steps: int,
+) -> Lists:
+    query, patches, limits = pair[0], pair[6], pair[7]
+    count = patches.q_t * patches.q_h * patches.q_w
+    lists, spare = (
+        Lists(np.empty(count * k, np.int32), np.empty(count * k, query.dtype), np.empty(count * k, np.int16))
+        for _ in range(2)
+    )
+    room = max(6 * k, MAX_SCALES)
+
+    def scratch() -> tuple[NDArray[Any], ...]:
+        return np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, query.dtype)
+
+    step = 0
+    run_ranges(_start_range, count, CHUNK, *pair, *lists, k, _stream(seed, 0, head), *masks.choices, init)
+    report(before + 1, steps)
+    seen = dict.fromkeys(DISTANCES, 0)
+    for iteration in range(1, iterations + 1):
+        for distance in DISTANCES:
+            step += 1
+            # What a neighbour held when this distance was last looked at has been tried, and lists only get better
+            # (unless matches make way for the sake of separation): only what entered since needs a look.
+            since = 0 if limits.separated else seen[distance]
+            run_ranges(_propagate_range, count, CHUNK, *pair, *lists, *spare, k, distance, since, step, scratch=scratch)
+            seen[distance] = step
+            lists, spare = spare, lists
+        step += 1
+        run_ranges(_random_range, count, CHUNK, *pair, *lists, k, _stream(seed, iteration, head), step, scratch=scratch)
+        report(before + 1 + iteration, steps)
+    return lists
+
+
+def _mix_python(x: int) -> int:
+    x ^= x >> 16
+    x = x * 0x7FEB352D & MASK
+    x ^= x >> 15
+    x = x * 0x846CA68B & MASK
+    return x ^ (x >> 16)
+
+
+def _stream(seed: int, iteration: int, head: int) -> np.uint32:
+    """The key of the random numbers of one iteration of one head."""
+    state = _mix_python((seed & MASK) ^ GOLDEN)
+    for part in ((seed >> 32) & MASK, iteration & MASK, head & MASK):
+        state = _mix_python(state ^ part)
+    return np.uint32(state)
+
+
+@inlined
+def _mix(x: Any) -> Any:
+    x = np.uint32(x)
+    x ^= x >> np.uint32(16)
+    x = np.uint32(x * np.uint32(0x7FEB352D))
+    x ^= x >> np.uint32(15)
+    x = np.uint32(x * np.uint32(0x846CA68B))
+    return np.uint32(x ^ (x >> np.uint32(16)))
+
+
+@inlined
+def _draw(key: Any, n: int, low: int, high: int) -> int:
+    """The n-th random number of a query: uniform in [low, high]."""
+    u = _mix(np.uint32(key + np.uint32(np.uint32(n) * np.uint32(GOLDEN))))
+    return low + np.int64((np.uint64(u) * np.uint64(high - low + 1)) >> np.uint64(32))
+
+
+@inlined
+def _domain(i: int, patches: Any, limits: Any) -> tuple[int, int, int, int, int, int]:
+    """First and last key coordinate that query i may reach, in each dimension."""
+    p = patches
+    t0, t1, y0, y1, x0, x1 = 0, p.k_t - 1, 0, p.k_h - 1, 0, p.k_w - 1
+    if limits.has_window:
+        t = home_of(i // (p.q_w * p.q_h), p.q_t, p.k_t)
+        y = home_of((i // p.q_w) % p.q_h, p.q_h, p.k_h)
+        x = home_of(i % p.q_w, p.q_w, p.k_w)
+        t0, t1 = max(t0, t - limits.window[0]), min(t1, t + limits.window[0])
+        y0, y1 = max(y0, y - limits.window[1]), min(y1, y + limits.window[1])
+        x0, x1 = max(x0, x - limits.window[2]), min(x1, x + limits.window[2])
+    return t0, t1, y0, y1, x0, x1
+
+
+@kernel()
+def _start_range(
+    low: int, high: int, query: Any, key: Any, q_norms: Any, k_norms: Any, scale: Any, function: Any, patches: Any,
+    limits: Any, query_mask: Any, key_mask: Any, index: Any, similarity: Any, born: Any, k: int, stream: Any,
+    allowed: Any, allowed_up_to: Any, init: Any,
+) -> None:  # fmt: skip
+    """Fill the lists with the initial matches, then at random; small sets of keys are gone through instead."""
+    p = patches
+    length = Index(k)
+    held = init.shape[0]
+    for i in range(low, high):
+        start = Index(i * k)
+        last = start + length - Index(1)
+        for m in range(length):
+            index[start + m] = -1
+            similarity[start + m] = -np.inf
+            born[start + m] = 0
+        if query_mask.size > 0 and not query_mask[i]:
+            continue
+        t0, t1, y0, y1, x0, x1 = _domain(i, patches, limits)
+        n_y, n_x = y1 - y0 + 1, x1 - x0 + 1
+        if limits.has_window:
+            choices = (t1 - t0 + 1) * n_y * n_x
+        elif limits.is_causal:
+            choices = np.int64(allowed_up_to[i])
+        else:
+            choices = np.int64(allowed.size)
+        go_through = choices <= max(4 * k, 64)
+        tries = choices if go_through else 4 * k
+        q_start = offset_of(i, p.q_h, p.q_w, p.q_slice, p.q_row, p.channels)
+        stream_i = _mix(np.uint32(stream ^ np.uint32(i)))
+        for n in range(-held, tries):
+            if n < 0:
+                j = np.int64(init[held + n, i])
+                if j < 0:
+                    continue
+            else:
+                if index[last] >= 0:
+                    break
+                r = n if go_through else _draw(stream_i, n, 0, choices - 1)
+                if limits.has_window:
+                    j = ((t0 + r // (n_x * n_y)) * p.k_h + y0 + (r // n_x) % n_y) * p.k_w + x0 + r % n_x
+                else:
+                    j = np.int64(allowed[r])
+            if not admissible(i, j, key_mask, patches, limits):
+                continue
+            k_start = offset_of(j, p.k_h, p.k_w, p.k_slice, p.k_row, p.channels)
+            s = measure(
+                query, q_start, key, k_start, i, j, q_norms, k_norms, scale, function, patches, similarity[last]
+            )
+            insert(j, s, index, similarity, born, 0, start, length, patches, limits)
+
+
+@kernel()
+def _propagate_range(
+    low: int, high: int, query: Any, key: Any, q_norms: Any, k_norms: Any, scale: Any, function: Any, patches: Any,
+    limits: Any, query_mask: Any, key_mask: Any, index: Any, similarity: Any, born: Any, new_index: Any, new_similarity: Any, new_born: Any,
+    k: int, distance: int, since: int, now: int, candidate: Any, k_start: Any, measured: Any,
+) -> None:  # fmt: skip
+    """Try the matches of the neighbours at a distance, shifted back by it (Algorithm 1 of PSAL, lines 3 to 7)."""
+    p = patches
+    length = Index(k)
+    # All candidates are found, then all measured, then all inserted: so the processor can measure the next while it
+    # still waits for the numbers of the one before.
+    for i in range(low, high):
+        start = Index(i * k)
+        last = start + length - Index(1)
+        for m in range(length):
+            new_index[start + m] = index[start + m]
+            new_similarity[start + m] = similarity[start + m]
+            new_born[start + m] = born[start + m]
+        if query_mask.size > 0 and not query_mask[i]:
+            continue
+        row = np.int64(np.uint32(i) // np.uint32(p.q_w))
+        x = i - row * p.q_w
+        t = np.int64(np.uint32(row) // np.uint32(p.q_h))
+        y = row - t * p.q_h
+        count = Index(0)
+        for direction in range(6):
+            shift = distance if direction & 1 else -distance
+            d_t, d_y, d_x = 0, 0, 0
+            if direction < 2:
+                if not 0 <= t + shift < p.q_t:
+                    continue
+                d_t = shift
+            elif direction < 4:
+                if not 0 <= y + shift < p.q_h:
+                    continue
+                d_y = shift
+            else:
+                if not 0 <= x + shift < p.q_w:
+                    continue
+                d_x = shift
+            neighbour = Index((i + (d_t * p.q_h + d_y) * p.q_w + d_x) * k)
+            for m in range(length):
+                if born[neighbour + m] < since:
+                    continue
+                j = np.int64(index[neighbour + m])
+                if j < 0:
+                    continue
+                j_row = np.int64(np.uint32(j) // np.uint32(p.k_w))
+                j_x = j - j_row * p.k_w - d_x
+                j_t = np.int64(0)
+                if p.k_t > 1:
+                    j_t = np.int64(np.uint32(j_row) // np.uint32(p.k_h))
+                j_y = j_row - j_t * p.k_h - d_y
+                j_t -= d_t
+                if not (0 <= j_x < p.k_w and 0 <= j_y < p.k_h and 0 <= j_t < p.k_t):
+                    continue
+                j = (j_t * p.k_h + j_y) * p.k_w + j_x
+                if (not limits.separated and contains(new_index, start, length, j)) or not admissible(i, j, key_mask, patches, limits):
+                    continue
+                candidate[count] = j
+                k_start[count] = j_t * p.k_slice + j_y * p.k_row + j_x * p.channels
+                count += Index(1)
+        q_start = t * p.q_slice + y * p.q_row + x * p.channels
+        worst = similarity[last]
+        if limits.separated:
+            worst = -query.dtype.type(np.inf)
+        for c in range(count):
+            measured[c] = measure(
+                query, q_start, key, k_start[c], i, candidate[c], q_norms, k_norms, scale, function, patches, worst
+            )
+        for c in range(count):
+            insert(
+                candidate[c], measured[c], new_index, new_similarity, new_born, now, start, length, patches, limits
+            )
+
+
+@kernel()
+def _random_range(
+    low: int, high: int, query: Any, key: Any, q_norms: Any, k_norms: Any, scale: Any, function: Any, patches: Any,
+    limits: Any, query_mask: Any, key_mask: Any, index: Any, similarity: Any, born: Any, k: int, stream: Any, now: int,
+    candidate: Any, k_start: Any, measured: Any,
+) -> None:  # fmt: skip
+    """Try one random key in each of a series of windows around the best match, each half the size of the last."""
+    p = patches
+    length = Index(k)
+    # The dimensions in front that the image does not have draw no numbers.
+    dims = limits.dims
+    for i in range(low, high):
+        start = Index(i * k)
+        last = start + length - Index(1)
+        best = np.int64(index[start])
+        if best < 0:
+            continue
+        row = np.int64(np.uint32(best) // np.uint32(p.k_w))
+        x = best - row * p.k_w
+        t = np.int64(0)
+        if p.k_t > 1:
+            t = np.int64(np.uint32(row) // np.uint32(p.k_h))
+        y = row - t * p.k_h
+        t0, t1, y0, y1, x0, x1 = _domain(i, patches, limits)
+        if limits.is_causal:
+            # Nothing in a later slice (row, or column in one dimension) comes before the query.
+            if dims == 3:
+                t1 = min(t1, i // (p.q_w * p.q_h))
+            elif dims == 2:
+                y1 = min(y1, i // p.q_w)
+            else:
+                x1 = min(x1, i)
+        stream_i = _mix(np.uint32(stream ^ np.uint32(i)))
+        count = Index(0)
+        draw = 0
+        radius = max(p.k_t, p.k_h, p.k_w)
+        while radius >= 1:
+            j_t, j_y = np.int64(0), np.int64(0)
+            if dims == 3:
+                j_t = _draw(stream_i, draw, max(t0, t - radius), min(t1, t + radius))
+                draw += 1
+            if dims >= 2:
+                j_y = _draw(stream_i, draw, max(y0, y - radius), min(y1, y + radius))
+                draw += 1
+            j_x = _draw(stream_i, draw, max(x0, x - radius), min(x1, x + radius))
+            draw += 1
+            radius //= 2
+            j = (j_t * p.k_h + j_y) * p.k_w + j_x
+            if (not limits.separated and contains(index, start, length, j)) or not admissible(i, j, key_mask, patches, limits):
+                continue
+            candidate[count] = j
+            k_start[count] = j_t * p.k_slice + j_y * p.k_row + j_x * p.channels
+            count += Index(1)
+        q_start = offset_of(i, p.q_h, p.q_w, p.q_slice, p.q_row, p.channels)
+        worst = similarity[last]
+        if limits.separated:
+            worst = -query.dtype.type(np.inf)
+        for c in range(count):
+            measured[c] = measure(
+                query, q_start, key, k_start[c], i, candidate[c], q_norms, k_norms, scale, function, patches, worst
+            )
+        for c in range(count):
+            insert(candidate[c], measured[c], index, similarity, born, now, start, length, patches, limits)

@@ -1,0 +1,253 @@
+"""The similarity at the matches of a field, and its gradients with respect to query and key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from patchattn.kernels.arguments import PatchGeometry
+from patchattn.kernels.cpu.compiler import inlined, kernel
+from patchattn.kernels.cpu.fields import item_lists
+from patchattn.kernels.cpu.inverse import invert
+from patchattn.kernels.cpu.layout import Layout, compute_dtype, empty, pad, unpad_gradient
+from patchattn.kernels.cpu.measure import (
+    CHUNK,
+    COSINE,
+    L1,
+    L2,
+    POINTWISE,
+    Patches,
+    inverse_norms,
+    kind_of,
+    measure,
+    offset_of,
+    patches_of,
+    pointwise_of,
+)
+from patchattn.kernels.cpu.pool import run_ranges
+from patchattn.kernels.cpu.vectors import SLACK, add_scaled
+
+__all__ = ["similarity_at", "similarity_at_backward"]
+
+
+def similarity_at(query: Tensor, key: Tensor, index: Tensor, geometry: PatchGeometry) -> Tensor:
+    """Similarity of every query patch and the key patches that `index` names; -inf where that is -1."""
+    queries, keys = pad(query, geometry), pad(key, geometry)
+    query_norms, key_norms = inverse_norms(queries, geometry), inverse_norms(keys, geometry)
+    patches = patches_of(queries, keys, geometry)
+    function = pointwise_of(geometry)
+    output = torch.empty(index.shape, dtype=compute_dtype(query.dtype))
+    scale = output.numpy().dtype.type(geometry.scale(query.shape[1]))
+    k, count = index.shape[2], patches.q_t * patches.q_h * patches.q_w
+    for b, h in np.ndindex(index.shape[0], index.shape[1]):
+        norms = (query_norms[b][h], key_norms[b if len(key_norms) > 1 else 0][h])
+        found = np.empty(count * k, output.numpy().dtype)
+        pair = (queries.item(b, h), keys.item(b, h), *norms, scale, function, patches)
+        run_ranges(_similarity_range, count, CHUNK, *pair, k, item_lists(index, b, h), found)
+        output[b, h].view(k, -1).copy_(torch.from_numpy(found).view(-1, k).T)
+    return output
+
+
+@kernel()
+def _similarity_range(
+    low: int, high: int, query: Any, key: Any, q_norms: Any, k_norms: Any, scale: Any, function: Any, patches: Any,
+    k: int, index: Any, output: Any,
+) -> None:  # fmt: skip
+    p = patches
+    nothing = -query.dtype.type(np.inf)
+    for i in range(low, high):
+        q_start = offset_of(i, p.q_h, p.q_w, p.q_slice, p.q_row, p.channels)
+        for m in range(i * k, (i + 1) * k):
+            j = np.int64(index[m])
+            output[m] = nothing
+            if j >= 0:
+                k_start = offset_of(j, p.k_h, p.k_w, p.k_slice, p.k_row, p.channels)
+                s = measure(query, q_start, key, k_start, i, j, q_norms, k_norms, scale, function, patches, nothing)
+                if s > nothing:
+                    output[m] = s
+
+
+def similarity_at_backward(
+    grad: Tensor, query: Tensor, key: Tensor, index: Tensor, geometry: PatchGeometry
+) -> tuple[Tensor, Tensor]:
+    r"""Gradients of `similarity_at` with respect to query and key.
+
+    For l2, dot and cosine the derivative of one similarity is linear in the patches, so that
+
+    $$\frac{\partial}{\partial q_u} = \sum_o \Big(\sum_m a_{u-o,m}\, k_{j(u-o,m)+o} + b_{u-o}\, q_u\Big), \qquad
+    \frac{\partial}{\partial k_v} = \sum_o \Big(\sum_{(i,m) \to v-o} a_{i,m}\, q_{i+o} + c_{v-o}\, k_v\Big)$$
+
+    with numbers a, b, c for each match, query and key. Every pixel gathers its own sum: nothing is written twice, and
+    the order of the additions does not depend on the threads.
+    """
+    queries, keys = pad(query, geometry), pad(key, geometry)
+    query_norms, key_norms = inverse_norms(queries, geometry), inverse_norms(keys, geometry)
+    patches = patches_of(queries, keys, geometry)
+    derivative = _derivative_of(geometry)
+    dtype = compute_dtype(query.dtype)
+    heads = geometry.num_heads
+    grad_queries, _ = empty(len(queries.arrays) * heads, _padded_size(queries) * queries.channels, dtype)
+    grad_keys, _ = empty(len(keys.arrays) * heads, _padded_size(keys) * keys.channels, dtype)
+    grad_keys.zero_()
+    shared = len(keys.arrays) == 1
+    for b, h in np.ndindex(index.shape[0], index.shape[1]):
+        matches = item_lists(index, b, h)
+        norms = (query_norms[b][h], key_norms[0 if shared else b][h])
+        coefficients = _coefficients(grad, b, h, matches, queries, keys, norms, geometry, patches)
+        sizes = (patches, index.shape[2], queries.radius, keys.radius)
+        pair = (queries.item(b, h), keys.item(b, h), derivative)
+
+        def scratch() -> tuple[NDArray[Any], ...]:
+            return (np.empty(queries.channels + SLACK, grad_keys.numpy().dtype),)
+
+        output = grad_queries[b * heads + h].numpy()
+        run_ranges(
+            _grad_query_range, _padded_size(queries), CHUNK, *pair, *coefficients, *sizes, matches, output,
+            scratch=scratch,
+        )  # fmt: skip
+        inverse = invert(matches, patches.k_t * patches.k_h * patches.k_w)
+        output = grad_keys[(0 if shared else b) * heads + h].numpy()
+        run_ranges(
+            _grad_key_range, _padded_size(keys), CHUNK, *pair, *coefficients, *sizes, *inverse, output,
+            scratch=scratch,
+        )  # fmt: skip
+    return unpad_gradient(grad_queries, query, geometry), unpad_gradient(grad_keys, key, geometry)
+
+
+def _padded_size(image: Layout) -> int:
+    return int(np.prod([n + 2 * r for n, r in zip(image.size, image.radius, strict=True)]))
+
+
+def _derivative_of(geometry: PatchGeometry) -> Any:
+    similarity = geometry.similarity
+    if similarity.function is None:
+        return None
+    if similarity.derivative is None:
+        raise RuntimeError(
+            f"similarity: {similarity.name} has no derivative; give one to pointwise_similarity() to train query and key."
+        )
+    return inlined(similarity.derivative)
+
+
+def _coefficients(
+    grad: Tensor, b: int, h: int, matches: NDArray[np.int32], queries: Layout, keys: Layout, norms: tuple[Any, Any],
+    geometry: PatchGeometry, patches: Patches,
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:  # fmt: skip
+    """The numbers a (matches), b (queries) and c (keys); for pointwise similarities a is the gradient alone."""
+    k = grad.shape[2]
+    dtype = queries.item(b, h).dtype
+    kind = kind_of(geometry)
+    keys_count = patches.k_t * patches.k_h * patches.k_w
+    matched = matches >= 0
+    g = np.where(matched, item_lists(grad.to(compute_dtype(grad.dtype)), b, h), 0).astype(dtype)
+    none = np.zeros(1, dtype)
+    if kind in (L1, POINTWISE):
+        return g, none, none
+    if kind == L2:
+        own, a = -2 * g, 2 * g
+    elif kind == COSINE:
+        q_norms, k_norms = norms
+        similarity = np.zeros_like(g)
+        pair = (queries.item(b, h), keys.item(b, h), q_norms, k_norms, dtype.type(1), None, patches)
+        run_ranges(_similarity_range, g.size // k, CHUNK, *pair, k, matches, similarity)
+        own = -g * np.where(matched & np.isfinite(similarity), similarity, 0)
+        a = g * np.repeat(q_norms, k) * np.where(matched, k_norms[matches], 0)
+    else:
+        return g * dtype.type(geometry.scale(geometry.num_heads * queries.channels)), none, none
+    b_sum = own.reshape(-1, k).sum(1, dtype=dtype)
+    c_sum = np.bincount(matches[matched], weights=own[matched], minlength=keys_count).astype(dtype)
+    if kind == COSINE:
+        b_sum *= norms[0] ** 2
+        c_sum *= norms[1] ** 2
+    return a, b_sum, c_sum
+
+
+@inlined
+def _add_derivative(
+    total: Any, q: Any, q_at: int, k: Any, k_at: int, channels: int, factor: Any, derivative: Any, kind: int, side: int
+) -> None:
+    """Add `factor` times the derivative of one pixel's similarity with respect to query (side 0) or key (side 1)."""
+    if derivative is not None:
+        for c in range(channels):
+            total[c] += factor * derivative(q[q_at + c], k[k_at + c])[side]
+    elif kind == L1:
+        sign = factor if side else -factor
+        for c in range(channels):
+            a, b = q[q_at + c], k[k_at + c]
+            if a > b:
+                total[c] += sign
+            elif a < b:
+                total[c] -= sign
+    elif side == 0:
+        add_scaled(total, k, k_at, channels, factor)
+    else:
+        add_scaled(total, q, q_at, channels, factor)
+
+
+@kernel()
+def _grad_query_range(
+    low: int, high: int, query: Any, key: Any, derivative: Any, a: Any, b: Any, c: Any, patches: Any, k: int,
+    q_radius: Any, k_radius: Any, index: Any, output: Any, total: Any,
+) -> None:  # fmt: skip
+    """Each pixel u of the padded queries: sum over the patches i = u - o that hold it, and their matches."""
+    p = patches
+    height, width = p.q_h + 2 * q_radius[1], p.q_w + 2 * q_radius[2]
+    columns = p.length // p.channels
+    for u in range(low, high):
+        u_x, u_row = u % width, u // width
+        u_y, u_t = u_row % height, u_row // height
+        total[:] = 0
+        own = query.dtype.type(0)
+        for o_t in range(max(0, u_t - p.q_t + 1), min(p.slices, u_t + 1)):
+            for o_y in range(max(0, u_y - p.q_h + 1), min(p.rows, u_y + 1)):
+                for o_x in range(max(0, u_x - p.q_w + 1), min(columns, u_x + 1)):
+                    i = ((u_t - o_t) * p.q_h + u_y - o_y) * p.q_w + u_x - o_x
+                    shift = o_t * p.k_slice + o_y * p.k_row + o_x * p.channels
+                    if b.size > 1:
+                        own += b[i]
+                    for m in range(i * k, (i + 1) * k):
+                        j = np.int64(index[m])
+                        if j >= 0:
+                            k_at = offset_of(j, p.k_h, p.k_w, p.k_slice, p.k_row, p.channels) + shift
+                            _add_derivative(
+                                total, query, u * p.channels, key, k_at, p.channels, a[m], derivative, p.kind, 0
+                            )
+        for channel in range(p.channels):
+            at = u * p.channels + channel
+            output[at] = total[channel] + own * query[at]
+
+
+@kernel()
+def _grad_key_range(
+    low: int, high: int, query: Any, key: Any, derivative: Any, a: Any, b: Any, c: Any, patches: Any, k: int,
+    q_radius: Any, k_radius: Any, first: Any, match: Any, output: Any, total: Any,
+) -> None:  # fmt: skip
+    """Each pixel v of the padded keys: sum over the key patches j = v - o that hold it, and the matches to them."""
+    p = patches
+    height, width = p.k_h + 2 * k_radius[1], p.k_w + 2 * k_radius[2]
+    columns = p.length // p.channels
+    for v in range(low, high):
+        v_x, v_row = v % width, v // width
+        v_y, v_t = v_row % height, v_row // height
+        total[:] = 0
+        own = query.dtype.type(0)
+        for o_t in range(max(0, v_t - p.k_t + 1), min(p.slices, v_t + 1)):
+            for o_y in range(max(0, v_y - p.k_h + 1), min(p.rows, v_y + 1)):
+                for o_x in range(max(0, v_x - p.k_w + 1), min(columns, v_x + 1)):
+                    j = ((v_t - o_t) * p.k_h + v_y - o_y) * p.k_w + v_x - o_x
+                    shift = o_t * p.q_slice + o_y * p.q_row + o_x * p.channels
+                    if c.size > 1:
+                        own += c[j]
+                    for entry in range(first[j], first[j + 1]):
+                        m = match[entry]
+                        q_at = offset_of(m // k, p.q_h, p.q_w, p.q_slice, p.q_row, p.channels) + shift
+                        _add_derivative(
+                            total, query, q_at, key, v * p.channels, p.channels, a[m], derivative, p.kind, 1
+                        )
+        for channel in range(p.channels):
+            at = v * p.channels + channel
+            output[at] += total[channel] + own * key[at]

@@ -1,0 +1,167 @@
+"""The public search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from patchattn.checks import check_count, check_features, check_heads, per_dimension
+from patchattn.field import MatchField
+from patchattn.kernels import BACKENDS, default_backend
+from patchattn.matching.constraints import check_patch_size, physical_padding, resolve_masks
+from patchattn.matching.methods import resolve_method
+from patchattn.ops.search import search
+from patchattn.similarity import Similarity, resolve_similarity
+
+__all__ = ["check_field", "match", "resolve_backend"]
+
+
+def match(
+    query: Float[Tensor, "batch channels *query"],
+    key: Float[Tensor, "key_batch channels *key"],
+    *,
+    k: int = 1,
+    patch_size: int | Sequence[int] = 1,
+    similarity: str | Similarity = "l2",
+    num_heads: int = 1,
+    method: Literal["auto", "exact", "patchmatch"] | str = "auto",
+    iterations: int | None = None,
+    seed: int = 0,
+    init: MatchField | None = None,
+    query_mask: Bool[Tensor, "mask_batch *query"] | None = None,
+    key_mask: Bool[Tensor, "mask_batch2 *key"] | None = None,
+    is_causal: bool = False,
+    min_separation: int | Sequence[int] = 0,
+    max_offset: int | Sequence[int] | None = None,
+    padding_mode: Literal["reflect", "replicate", "zeros", "valid"] | str = "reflect",
+    backend: str | None = None,
+) -> MatchField:
+    r"""Find, for every query position, the k key positions whose patches are most similar, anywhere in the image.
+
+    $$\psi(i) = \operatorname*{arg\,max}_{|J| = k} \sum_{j \in J} s(Q_i, K_j)$$
+
+    (equation (2) of PSAL for k = 1, equation (7) of SCRAM for any k: their Q_i, K_j are our patches of query and key
+    around i and j, their m and n the numbers of query and key positions, SCRAM's kappa our k, its L our
+    `min_separation`). The result depends on the arguments and `seed` alone. There are no gradients: matches are
+    positions.
+
+    Args:
+        query: `(B, C, *spatial)`, one to three spatial dimensions; float16, bfloat16, float32 or float64. Sums are
+            taken in float32 at least.
+        key: `(B, C, *spatial)`, of any spatial size; batch size 1 is shared by all queries.
+        k: matches for each query.
+        patch_size: odd, in pixels; one for all dimensions or one for each. 1 compares single positions.
+        similarity: larger is better. `"l2"`: minus the sum over patch and channels of (q - k)^2; `"l1"`: minus that of
+            |q - k|; `"dot"`: sum of q k; `"scaled_dot"`: that over the square root of the number of elements of a
+            patch (of one head); `"cosine"`; or an object made by `pointwise_similarity`.
+        num_heads: the channels are split into so many equal groups, each with a field of its own.
+        method: `"exact"` looks at all keys, a block at a time. `"patchmatch"` is Algorithm 1 of both papers. `"auto"`
+            is exact for small keys, where that is the faster, and PatchMatch for the rest.
+        iterations: of PatchMatch; None: 5. 0 keeps `init`, filled up at random.
+        seed: of the random numbers.
+        init: a field to start from, of an earlier frame or training step, with any number of matches.
+        query_mask: `(B or 1, *spatial)`, False: this query gets no match.
+        key_mask: `(B or 1, *spatial)`, False: no query matches this key.
+        is_causal: match only keys at or before the query, row by row; query and key must have one size.
+        min_separation: the matches of one query are at least so far apart, in pixels, in the maximum norm (one for each
+            dimension: apart by that in at least one of them). Matches are always distinct.
+        max_offset: a match is at most so far from the query's own position, in pixels, in each dimension. If query and
+            key differ in size, from the key position floor((2 q + 1) N_key / (2 N_query)).
+        padding_mode: what a patch reads outside the image; `"valid"`: only patches inside the image take part.
+        backend: `"cpu"` (Numba), `"reference"` (PyTorch, any device), None: by the tensors' device.
+
+    Returns:
+        A `MatchField` with `index` and `similarity` of shape `(B, num_heads, k, *query_spatial)`. A query with fewer
+        than k admissible keys has index -1 and similarity -inf in the places left.
+
+    Raises:
+        ValueError: an argument is out of range; the message names it, what came and what is allowed.
+        RuntimeError: the backend does not load.
+
+    Example:
+        >>> import torch
+        >>> from patchattn import match
+        >>> image = torch.rand(1, 3, 32, 32)
+        >>> shifted = image.roll((2, 5), dims=(2, 3))
+        >>> field = match(image, shifted, patch_size=5, method="exact")
+        >>> field.offsets()[0, 0, 0, :, 10, 10]
+        tensor([2, 5])
+    """
+    check_features("query", query)
+    check_features("key", key, query, "query")
+    query_size, key_size = tuple(query.shape[2:]), tuple(key.shape[2:])
+    dims = len(query_size)
+    if key.shape[1] != query.shape[1]:
+        raise ValueError(f"key: expected {query.shape[1]} channels as query has, got {key.shape[1]}.")
+    check_count("num_heads", num_heads, 1)
+    check_heads("query", query, num_heads)
+    check_count("k", k, 1)
+    if k > prod(key_size):
+        raise ValueError(f"k: got {k}, but key has only {prod(key_size)} positions.")
+    check_count("seed", seed, 0)
+    patch = check_patch_size(patch_size, padding_mode, query_size, key_size)
+    if is_causal and query_size != key_size:
+        raise ValueError(f"is_causal: query and key must have one spatial size, got {query_size} and {key_size}.")
+    query_mask, key_mask = resolve_masks(query, key, query_mask, key_mask, patch, padding_mode)
+    separation = per_dimension("min_separation", min_separation, dims, 0)
+    offset = None if max_offset is None else per_dimension("max_offset", max_offset, dims, 0)
+    method, iterations = resolve_method(method, iterations, key_size)
+    if init is not None:
+        check_field("init", init, query, key, num_heads)
+    index, found = search(
+        query.detach(),
+        key.detach(),
+        query_mask,
+        key_mask,
+        None if init is None else init.index,
+        k,
+        patch,
+        physical_padding(padding_mode),
+        num_heads,
+        resolve_similarity(similarity).name,
+        method,
+        iterations,
+        seed,
+        is_causal,
+        separation,
+        offset,
+        resolve_backend(backend, query),
+    )
+    return MatchField(index, found, key_size)
+
+
+def resolve_backend(backend: str | None, tensor: Tensor) -> str:
+    if backend is None:
+        return default_backend(tensor.device.type)
+    if backend not in BACKENDS:
+        allowed = ", ".join(map(repr, BACKENDS))
+        raise ValueError(f"backend: got {backend!r}; allowed are {allowed} and None (by device).")
+    if backend == "cpu" and tensor.device.type != "cpu":
+        raise ValueError(f"backend: 'cpu' needs tensors on the CPU, got {tensor.device}; use None or 'reference'.")
+    return backend
+
+
+def check_field(name: str, field: Any, query: Tensor, key: Tensor, num_heads: int) -> None:
+    """A field between tensors of these shapes."""
+    if not isinstance(field, MatchField):
+        raise ValueError(f"{name}: expected a MatchField, got {type(field).__name__}.")
+    if field.key_shape != tuple(key.shape[2:]):
+        raise ValueError(f"{name}: its key_shape is {field.key_shape}, but key has size {tuple(key.shape[2:])}.")
+    index = field.index
+    expected = (query.shape[0], num_heads, *query.shape[2:])
+    if index.dtype != torch.int32 or index.dim() < 4 or (*index.shape[:2], *index.shape[3:]) != expected:
+        raise ValueError(
+            f"{name}: expected an int32 index of shape (B, heads, k, *query) with B, heads, *query = {expected}, got "
+            f"{index.dtype} {tuple(index.shape)}."
+        )
+    if index.device != query.device:
+        raise ValueError(f"{name}: expected device {query.device} as query has, got {index.device}.")
+    if not torch.compiler.is_compiling() and int(index.max()) >= prod(field.key_shape):
+        raise ValueError(
+            f"{name}: its index holds {int(index.max())}, but key has only {prod(field.key_shape)} positions."
+        )

@@ -1,0 +1,29 @@
+"""The search methods by name, with their defaults, and the choice that "auto" makes."""
+
+from __future__ import annotations
+
+from math import prod
+
+from patchattn.checks import check_choice, check_count
+
+__all__ = ["METHODS", "resolve_method"]
+
+METHODS = ("auto", "exact", "patchmatch")
+
+PATCHMATCH_ITERATIONS = 5
+"""PSAL's choice."""
+
+EXACT_BELOW = 4096
+"""Keys up to which "auto" searches exactly: there it is no slower than PatchMatch (docs/performance.md)."""
+
+
+def resolve_method(method: str, iterations: int | None, key_size: tuple[int, ...]) -> tuple[str, int]:
+    """Return the method and its number of iterations (0 for the exact search, which has none)."""
+    check_choice("method", method, METHODS)
+    if iterations is not None:
+        check_count("iterations", iterations, 0)
+    if method == "auto":
+        method = "exact" if prod(key_size) <= EXACT_BELOW else "patchmatch"
+    if method == "exact":
+        return method, 0
+    return method, PATCHMATCH_ITERATIONS if iterations is None else iterations

@@ -1,0 +1,71 @@
+"""Operator `patchattn::search`: find the field. It has no gradient: matches are positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from patchattn.kernels import load_backend
+from patchattn.kernels.arguments import Constraints, PatchGeometry
+from patchattn.similarity import resolve_similarity
+
+__all__ = ["search"]
+
+
+@torch.library.custom_op("patchattn::search", mutates_args=())
+def search(
+    query: Tensor,
+    key: Tensor,
+    query_mask: Tensor | None,
+    key_mask: Tensor | None,
+    init: Tensor | None,
+    k: int,
+    patch_size: Sequence[int],
+    padding_mode: str,
+    num_heads: int,
+    similarity: str,
+    method: str,
+    iterations: int,
+    seed: int,
+    is_causal: bool,
+    min_separation: Sequence[int],
+    max_offset: Sequence[int] | None,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    """Return index (int32) and similarity, both `(B, heads, k, *query)`."""
+    kernels = load_backend(backend)
+    geometry = PatchGeometry(tuple(patch_size), padding_mode, num_heads, resolve_similarity(similarity))
+    offset = None if max_offset is None else tuple(max_offset)
+    constraints = Constraints(query_mask, key_mask, is_causal, tuple(min_separation), offset)
+    if method == "exact":
+        index, found = kernels.search_exact(query, key, k, geometry, constraints)
+    else:
+        index, found = kernels.search_patchmatch(query, key, k, geometry, constraints, iterations, seed, init)
+    return index, found
+
+
+@search.register_fake
+def _search_fake(
+    query: Tensor,
+    key: Tensor,
+    query_mask: Tensor | None,
+    key_mask: Tensor | None,
+    init: Tensor | None,
+    k: int,
+    patch_size: Sequence[int],
+    padding_mode: str,
+    num_heads: int,
+    similarity: str,
+    method: str,
+    iterations: int,
+    seed: int,
+    is_causal: bool,
+    min_separation: Sequence[int],
+    max_offset: Sequence[int] | None,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    shape = (query.shape[0], num_heads, k, *query.shape[2:])
+    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+    return query.new_empty(shape, dtype=torch.int32), query.new_empty(shape, dtype=dtype)

@@ -1,0 +1,1 @@
+"""Picture in, picture out."""

@@ -1,0 +1,27 @@
+"""What to say when the packages of the extra `tools` are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["tools_extra"]
+
+
+@contextmanager
+def tools_extra() -> Iterator[None]:
+    """Import the packages of the extra `tools` inside this, so that a missing one is named with its remedy.
+
+    Raises:
+        RuntimeError: a package is not installed.
+
+    Example:
+        >>> with tools_extra():
+        ...     import a_package_that_is_not_there
+        Traceback (most recent call last):
+        RuntimeError: a_package_that_is_not_there is not installed; install it with: pip install "patchattn[tools]"
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise RuntimeError(f'{error.name} is not installed; install it with: pip install "patchattn[tools]"') from error

@@ -1,0 +1,203 @@
+"""Pictures as tensors, and their files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from patchattn.tasks.codecs import FORMATS, Samples, decode, encode
+from patchattn.tasks.files import PathLike, atomic_writer, check_input_file, check_output_file
+
+__all__ = ["Picture", "check_picture_output", "read_picture", "same_channels", "write_picture"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture and what its file needs to be written as it was read.
+
+    Raises:
+        ValueError: the shapes, the dtype or the bit depth are none of those below.
+
+    Example:
+        >>> picture = Picture(torch.rand(1, 3, 48, 64))
+        >>> picture.size, picture.bit_depth
+        ((48, 64), 8)
+    """
+
+    colour: Float[Tensor, "1 channels height width"]
+    """Gray (1 channel) or RGB (3), in [0, 1], as encoded in the file: neither linear light nor another profile."""
+    alpha: Float[Tensor, "1 1 height width"] | None = None
+    """Opacity in [0, 1], apart from the colours, which are not multiplied with it; None: opaque."""
+    bit_depth: Literal[8, 16] = 8
+    """Bits of one channel in a file."""
+    icc_profile: bytes | None = None
+    """What the numbers mean as colours; passed on, not applied."""
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.colour.shape)
+        if len(shape) != 4 or shape[0] != 1 or shape[1] not in (1, 3) or not self.colour.is_floating_point():
+            raise ValueError(
+                f"colour: got shape {shape} of {self.colour.dtype}; "
+                "expected floats of shape (1, 1, height, width) or (1, 3, height, width)."
+            )
+        if 0 in shape:
+            raise ValueError(f"colour: got shape {shape}, which has no pixels.")
+        if self.alpha is not None and tuple(self.alpha.shape) != (1, 1, *shape[2:]):
+            raise ValueError(f"alpha: got shape {tuple(self.alpha.shape)}, expected {(1, 1, *shape[2:])}.")
+        if self.bit_depth not in (8, 16):
+            raise ValueError(f"bit_depth: got {self.bit_depth}, allowed are 8 and 16.")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.colour.shape[2], self.colour.shape[3]
+
+
+def read_picture(path: PathLike, *, argument: str = "path") -> Picture:
+    """Read a picture file.
+
+    Any format that Pillow knows (PNG, JPEG, TIFF, WebP, BMP, ...): gray, RGB or palette, with or without alpha; PNG
+    and TIFF in 8 or 16 bits a channel. Fewer bits become 8. CMYK and YCbCr become RGB. The EXIF orientation is
+    applied. Of several frames or pages, the first is read.
+
+    Args:
+        path: the file.
+        argument: what an error calls `path`.
+
+    Returns:
+        The picture, its colours in [0, 1].
+
+    Raises:
+        ValueError: there is no such file, it is damaged, it is no picture, or its samples are wider than 16 bits.
+        RuntimeError: the extra `tools` is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> path = tempfile.mkdtemp() + "/gray.png"
+        >>> write_picture(path, Picture(torch.full((1, 1, 4, 6), 0.5), bit_depth=16))
+        >>> read_picture(path).colour.shape, read_picture(path).bit_depth
+        (torch.Size([1, 1, 4, 6]), 16)
+    """
+    path = check_input_file(path, argument=argument)
+    try:
+        samples = decode(path)
+    except RuntimeError as error:
+        if isinstance(error.__cause__, ModuleNotFoundError):
+            raise
+        raise ValueError(_unreadable(path, argument, error)) from error
+    except Exception as error:
+        # Every decoder has its own exceptions for damaged files, IndexError and struct.error among them.
+        raise ValueError(_unreadable(path, argument, error)) from error
+    array = samples.array
+    colours = 1 if array.shape[2] <= 2 else 3
+    return Picture(
+        colour=_to_tensor(array[:, :, :colours]),
+        alpha=_to_tensor(array[:, :, colours:]) if array.shape[2] > colours else None,
+        bit_depth=16 if array.dtype == np.uint16 else 8,
+        icc_profile=samples.icc_profile,
+    )
+
+
+def check_picture_output(path: PathLike, *, bit_depth: int = 8, alpha: bool = False, argument: str = "path") -> None:
+    """Raise what `write_picture` would raise, before the work that leads to the picture.
+
+    Raises:
+        ValueError: the extension is unknown, its format cannot hold the picture, or nothing can be written there.
+    """
+    extension = Path(path).suffix.lower()
+    if extension not in FORMATS:
+        raise ValueError(
+            f"{argument}: {path} ends in {extension or 'no extension'}; allowed are {_listed(list(FORMATS))}."
+        )
+    able = [name for name, kind in FORMATS.items() if bit_depth in kind.bit_depths and (kind.alpha or not alpha)]
+    if extension not in able:
+        what = f"{bit_depth} bits a channel{' and alpha' if alpha else ''}"
+        raise ValueError(f"{argument}: {path} cannot hold the picture's {what}; these can: {_listed(able)}.")
+    check_output_file(path, argument=argument)
+
+
+def write_picture(path: PathLike, picture: Picture, *, argument: str = "path") -> None:
+    """Write a picture file at the picture's bit depth; the file appears whole or not at all.
+
+    The extension chooses the format: .png, .tif and .tiff (8 or 16 bits), .webp (8 bits, lossless), .jpg and .jpeg
+    (8 bits, no alpha, quality 95), .bmp (8 bits, no alpha). Colours are clipped to [0, 1] and rounded. An existing
+    file is replaced.
+
+    Args:
+        path: the file.
+        picture: what to write.
+        argument: what an error calls `path`.
+
+    Raises:
+        ValueError: the extension is unknown, its format cannot hold the picture, nothing can be written there, or the
+            picture holds NaN.
+        RuntimeError: the extra `tools` is not installed.
+
+    Example:
+        >>> write_picture("picture.gif", Picture(torch.rand(1, 3, 4, 6)))
+        Traceback (most recent call last):
+        ValueError: path: picture.gif ends in .gif; allowed are .png, .tif, .tiff, .webp, .jpg, .jpeg and .bmp.
+    """
+    check_picture_output(path, bit_depth=picture.bit_depth, alpha=picture.alpha is not None, argument=argument)
+    planes = picture.colour if picture.alpha is None else torch.cat([picture.colour, picture.alpha], 1)
+    if planes.isnan().any():
+        raise ValueError("picture: it holds NaN; expected numbers in [0, 1].")
+    samples = Samples(_to_samples(planes, picture.bit_depth), _fitting_profile(picture))
+    with atomic_writer(path, argument=argument) as file:
+        encode(file, samples, Path(path).suffix.lower())
+
+
+def same_channels(
+    one: Picture, other: Picture
+) -> tuple[Float[Tensor, "1 channels height width"], Float[Tensor, "1 channels height2 width2"]]:
+    """Return the colours of two pictures, with gray as R = G = B if either has colour.
+
+    Example:
+        >>> gray, rgb = same_channels(Picture(torch.rand(1, 1, 4, 6)), Picture(torch.rand(1, 3, 5, 7)))
+        >>> gray.shape, rgb.shape
+        (torch.Size([1, 3, 4, 6]), torch.Size([1, 3, 5, 7]))
+    """
+    channels = max(one.colour.shape[1], other.colour.shape[1])
+    return one.colour.expand(-1, channels, -1, -1), other.colour.expand(-1, channels, -1, -1)
+
+
+def _unreadable(path: Path, argument: str, error: Exception) -> str:
+    reason = str(error).strip().rstrip(".") or type(error).__name__
+    if type(error).__name__ == "UnidentifiedImageError":  # Pillow's own words repeat the path
+        reason = "its format is unknown"
+    return (
+        f"{argument}: cannot read {path} as a picture ({reason}); "
+        "expected PNG, JPEG, TIFF, WebP, BMP or another format that Pillow reads, of 8 or 16 bits a channel."
+    )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def _to_tensor(array: NDArray[np.uint8] | NDArray[np.uint16]) -> Tensor:
+    largest = np.iinfo(array.dtype).max
+    planes = np.ascontiguousarray(array.transpose(2, 0, 1), dtype=np.float32)
+    return torch.from_numpy(planes).div_(largest)[None]
+
+
+def _to_samples(planes: Tensor, bit_depth: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    largest = 2**bit_depth - 1
+    # float32 holds every 16-bit sample exactly; half precision would not.
+    values = planes[0].detach().cpu().float().clamp(0, 1).mul(largest).round().permute(1, 2, 0)
+    array = np.ascontiguousarray(values.numpy())
+    return array.astype(np.uint16) if bit_depth == 16 else array.astype(np.uint8)
+
+
+def _fitting_profile(picture: Picture) -> bytes | None:
+    """Return the ICC profile if it is one of gray for a gray picture, or of RGB for an RGB picture."""
+    profile = picture.icc_profile
+    space = b"GRAY" if picture.colour.shape[1] == 1 else b"RGB "
+    return profile if profile is not None and profile[16:20] == space else None

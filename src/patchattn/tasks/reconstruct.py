@@ -1,0 +1,149 @@
+"""One picture rebuilt from another by attention."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from patchattn.attention import patch_attention
+from patchattn.field import MatchField
+from patchattn.matching import match
+from patchattn.similarity import Similarity
+from patchattn.tasks.extras import tools_extra
+from patchattn.tasks.images import Picture, same_channels
+from patchattn.tasks.peak_memory import peak_memory
+
+__all__ = ["Reconstruction", "reconstruct"]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A rebuilt picture, and how good it is."""
+
+    picture: Picture
+    """Of the target's size, bit depth and alpha; its colours are in `picture.colour`, (1, channels, height, width)."""
+    field: MatchField
+    """The k matches of every pixel."""
+    mse: float
+    """Mean squared error against the target, over pixels and channels, colours in [0, 1], before rounding to bits."""
+    psnr: float
+    """-10 log10(mse), in dB; infinite for a perfect copy."""
+    seconds: float
+    """Wall time of the search and the attention; the first run ever on a machine also compiles the kernels."""
+    peak_memory: int | None
+    """Peak resident memory of the whole process so far, in bytes; None where the system does not tell."""
+
+
+def reconstruct(
+    target: Picture | Tensor,
+    reference: Picture | Tensor,
+    *,
+    k: int = 3,
+    patch_size: int = 7,
+    aggregate: bool = False,
+    similarity: str | Similarity = "l2",
+    temperature: float = 1.0,
+    method: str = "auto",
+    iterations: int | None = None,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> Reconstruction:
+    r"""Rebuild `target` from the pixels of `reference` (PSAL, Section 4.2).
+
+    $$\hat{t}_i = \frac{\sum_{j \in \text{matches}(i)} e^{s(i, j) / T} \, r_j}
+                       {\sum_{j \in \text{matches}(i)} e^{s(i, j) / T}}, \qquad
+      s(i, j) = -\sum_{o \in \text{patch}} \lVert t_{i + o} - r_{j + o} \rVert^2$$
+
+    Queries are the patches of the target, keys the patches of the reference, values its pixels. The two may differ in
+    size, bit depth, colour and alpha:
+
+    - colours are compared in [0, 1], whatever the bit depths;
+    - two gray pictures are compared in gray; if either has colour, gray becomes R = G = B, and the result has colour;
+    - ICC profiles are not applied, numbers are compared as they are stored; the result takes the reference's profile,
+      for its numbers are the reference's;
+    - alpha takes no part in search or attention; the result carries the target's.
+
+    Args:
+        target: the picture to rebuild: a `Picture`, or its colours as a tensor (1, 1 or 3, height, width) in [0, 1].
+        reference: the picture to take pixels from, of any size, likewise.
+        k: matches of each pixel.
+        patch_size: odd side of the patches, in pixels.
+        aggregate: let the matches of the neighbours in the patch vote too (PSAL's equation (10)).
+        similarity: how patches are compared; see `match`.
+        temperature: T above; smaller weighs the best match more.
+        method: how matches are found; see `match`.
+        iterations: of the search. None: the method's own default.
+        seed: of the search's random choices.
+        progress: called with the name of each stage as it begins: "matching", "attending", "measuring".
+
+    Returns:
+        The picture and its field, error, time and memory.
+
+    Raises:
+        ValueError: a tensor is no picture, or an argument is none that `match` and `patch_attention` allow.
+        RuntimeError: the extra `tools` is not installed.
+
+    Example:
+        >>> target = torch.rand(1, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+        >>> result = reconstruct(target, target.flip(3), k=1, patch_size=1, method="exact")
+        >>> result.mse
+        0.0
+    """
+    target = target if isinstance(target, Picture) else Picture(target)
+    reference = reference if isinstance(reference, Picture) else Picture(reference)
+    query, key = same_channels(target, reference)
+    report = progress if progress is not None else _silent
+
+    began = time.perf_counter()
+    with torch.no_grad():
+        report("matching")
+        field = match(
+            query,
+            key,
+            k=k,
+            patch_size=patch_size,
+            similarity=similarity,
+            method=method,
+            iterations=iterations,
+            seed=seed,
+        )
+        report("attending")
+        colour = patch_attention(
+            query,
+            key,
+            key,
+            k=k,
+            patch_size=patch_size,
+            similarity=similarity,
+            temperature=temperature,
+            aggregate=aggregate,
+            field=field,
+        )
+        seconds = time.perf_counter() - began
+        report("measuring")
+        mse, psnr = _quality(colour, query)
+    return Reconstruction(
+        picture=replace(target, colour=colour, icc_profile=reference.icc_profile),
+        field=field,
+        mse=mse,
+        psnr=psnr,
+        seconds=seconds,
+        peak_memory=peak_memory(),
+    )
+
+
+def _quality(output: Tensor, target: Tensor) -> tuple[float, float]:
+    with tools_extra():
+        from torchmetrics.functional.image import peak_signal_noise_ratio
+        from torchmetrics.functional.regression import mean_squared_error
+    mse = mean_squared_error(output.contiguous(), target.contiguous())
+    psnr = peak_signal_noise_ratio(output, target, data_range=1.0)
+    return float(mse), float(psnr)
+
+
+def _silent(stage: str) -> None:
+    pass

@@ -1,0 +1,626 @@
+"""The reference backend against loops over single positions in plain Python and NumPy, written from the definition."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from patchattn.kernels import reference
+from patchattn.kernels.arguments import Constraints, PatchGeometry
+from patchattn.kernels.reference.patches import pad, pad_transposed
+from patchattn.kernels.reference.random import Draws, mix, stream, uniform
+from patchattn.similarity import pointwise_similarity, resolve_similarity
+
+CHARBONNIER = pointwise_similarity(
+    lambda q, k: -((0.5 + (q - k) ** 2) ** 0.5),
+    lambda q, k: (-(q - k) / (0.5 + (q - k) ** 2) ** 0.5, (q - k) / (0.5 + (q - k) ** 2) ** 0.5),
+)
+SIMILARITIES = ["l2", "l1", "dot", "scaled_dot", "cosine", pytest.param(CHARBONNIER, id="charbonnier")]
+NUMPY_MODE = {"reflect": "reflect", "replicate": "edge", "zeros": "constant"}
+
+
+def geometry_of(patch: tuple[int, ...], mode: str = "reflect", heads: int = 1, similarity: Any = "l2") -> PatchGeometry:
+    return PatchGeometry(patch, mode, heads, resolve_similarity(similarity))
+
+
+def integers(*shape: int, seed: int = 0, high: int = 3) -> torch.Tensor:
+    return torch.randint(-high, high + 1, shape, generator=torch.Generator().manual_seed(seed)).float()
+
+
+def normals(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def random_index(count: int, *shape: int, seed: int = 0) -> torch.Tensor:
+    """Positions below `count`, and -1."""
+    return torch.randint(-1, count, shape, generator=torch.Generator().manual_seed(seed)).int()
+
+
+@functools.cache
+def place_of(position: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Row-major."""
+    return next(itertools.islice(itertools.product(*map(range, shape)), int(position), None))
+
+
+def position_of(place: Sequence[int], shape: tuple[int, ...]) -> int:
+    return int(np.ravel_multi_index(tuple(place), shape))
+
+
+# ---- similarity ----
+
+
+def naive_patches(image: np.ndarray, geometry: PatchGeometry) -> np.ndarray:
+    """(C, *spatial) -> (positions, C, patch elements)."""
+    border = [(0, 0)] + [(size // 2, size // 2) for size in geometry.patch_size]
+    padded = np.pad(image, border, mode=NUMPY_MODE[geometry.padding_mode])  # type: ignore[call-overload]
+    patches = []
+    for position in np.ndindex(*image.shape[1:]):
+        cut = tuple(slice(p, p + size) for p, size in zip(position, geometry.patch_size, strict=True))
+        patches.append(padded[(slice(None), *cut)].reshape(len(image), -1))
+    return np.stack(patches)
+
+
+def naive_row(a: np.ndarray, b: np.ndarray, geometry: PatchGeometry) -> Any:
+    """One query patch (C, patch elements) against all key patches (keys, C, patch elements)."""
+    name, one, elements = geometry.similarity.name, a.dtype.type(1), (-2, -1)
+    if geometry.similarity.function is not None:
+        return geometry.similarity.function(a, b).sum(elements)
+    if name == "l2":
+        return -((a - b) ** 2).sum(elements)
+    if name == "l1":
+        return -np.abs(a - b).sum(elements)
+    dot = (a * b).sum(elements)
+    if name == "scaled_dot":
+        return dot * a.dtype.type(a.size**-0.5)
+    if name == "cosine":
+        for squares in ((a**2).sum(elements), (b**2).sum(elements)):
+            dot = dot * np.where(squares == 0, 0, one / np.sqrt(np.where(squares == 0, 1, squares)))
+    return dot
+
+
+def naive_dense(query: torch.Tensor, key: torch.Tensor, geometry: PatchGeometry) -> np.ndarray:
+    """All similarities, (B, heads, queries, keys)."""
+    batch, heads = len(query), geometry.num_heads
+    rows = []
+    for b, h in itertools.product(range(batch), range(heads)):
+        images = [x[b if len(x) > 1 else 0].numpy().reshape(heads, -1, *x.shape[2:])[h] for x in (query, key)]
+        a, c = (naive_patches(image, geometry) for image in images)
+        rows.append([naive_row(x, c, geometry) for x in a])
+    dense = np.array(rows).reshape(batch, heads, len(rows[0]), -1)
+    return np.where(np.isnan(dense), -np.inf, dense)
+
+
+def at_index(dense: np.ndarray, index: torch.Tensor) -> np.ndarray:
+    flat = index.flatten(3).numpy()
+    result = np.full(flat.shape, -np.inf, dense.dtype)
+    for b, h, m, i in np.ndindex(*flat.shape):
+        if flat[b, h, m, i] >= 0:
+            result[b, h, m, i] = dense[b, h, i, flat[b, h, m, i]]
+    return result.reshape(index.shape)
+
+
+SHAPES = {
+    "1d": ((2, 4, 7), (2, 4, 5), (3,), 2),
+    "2d": ((2, 1, 3, 4), (1, 1, 4, 3), (3, 5), 1),
+    "3d": ((1, 2, 3, 2, 3), (1, 2, 3, 3, 2), (3, 1, 3), 2),
+}
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "zeros"])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_similarity_at_equals_loops(similarity: Any, shape: str, mode: str) -> None:
+    query_shape, key_shape, patch, heads = SHAPES[shape]
+    geometry = geometry_of(patch, mode, heads, similarity)
+    query, key = normals(*query_shape), normals(*key_shape, seed=1)
+    index = random_index(math.prod(key_shape[2:]), query_shape[0], heads, 3, *query_shape[2:])
+    found = reference.similarity_at(query, key, index, geometry)
+    assert found.dtype == torch.float64
+    np.testing.assert_allclose(found, at_index(naive_dense(query, key, geometry), index), rtol=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "zeros"])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_similarity_gradient_equals_finite_differences(similarity: Any, shape: str, mode: str) -> None:
+    query_shape, key_shape, patch, heads = SHAPES[shape]
+    geometry = geometry_of(patch, mode, heads, similarity)
+    query, key = normals(*query_shape), normals(*key_shape, seed=1)
+    index = random_index(math.prod(key_shape[2:]), query_shape[0], heads, 2, *query_shape[2:])
+    grad = normals(*index.shape, seed=2)
+    grads = reference.similarity_at_backward(grad.where(index >= 0, torch.nan), query, key, index, geometry)
+
+    def loss() -> float:
+        return float((grad * reference.similarity_at(query, key, index, geometry))[index >= 0].sum())
+
+    for tensor, analytic in zip((query, key), grads, strict=True):
+        np.testing.assert_allclose(analytic, finite_differences(loss, tensor), rtol=1e-6, atol=1e-6)
+
+
+def finite_differences(loss: Callable[[], float], tensor: torch.Tensor, step: float = 1e-6) -> torch.Tensor:
+    result = torch.empty_like(tensor)
+    for place in np.ndindex(*tensor.shape):
+        middle = tensor[place].item()
+        tensor[place] = middle + step
+        above = loss()
+        tensor[place] = middle - step
+        result[place] = (above - loss()) / (2 * step)
+        tensor[place] = middle
+    return result
+
+
+def test_similarity_without_derivative_is_refused() -> None:
+    similarity = pointwise_similarity(lambda q, k: -np.maximum(q - k, k - q))
+    geometry, x, index = geometry_of((1,), similarity=similarity), normals(1, 1, 3), random_index(3, 1, 1, 1, 3)
+    assert reference.similarity_at(x.requires_grad_(), x, index.clamp(min=0), geometry).isfinite().all()
+    with pytest.raises(RuntimeError, match=f"similarity: {similarity.name} has no derivative; give one to pointwise_"):
+        reference.similarity_at_backward(normals(1, 1, 1, 3), x, x, index, geometry)
+
+
+def test_zero_patch_has_cosine_zero_and_no_gradient() -> None:
+    geometry, query, key = geometry_of((1,), similarity="cosine"), torch.zeros(1, 2, 3), normals(1, 2, 3).float()
+    index = torch.zeros(1, 1, 1, 3, dtype=torch.int32)
+    assert (reference.similarity_at(query, key, index, geometry) == 0).all()
+    for grad in reference.similarity_at_backward(torch.ones(1, 1, 1, 3), query, key, index, geometry):
+        assert (grad == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_for_storage_only(dtype: torch.dtype) -> None:
+    geometry, index = geometry_of((3, 3), heads=2), random_index(20, 2, 2, 2, 4, 5)
+    query, key, grad = (normals(*shape).to(dtype) for shape in ((2, 4, 4, 5), (1, 4, 5, 4), (2, 2, 2, 4, 5)))
+    found = reference.similarity_at(query, key, index, geometry)
+    assert torch.equal(found, reference.similarity_at(query.float(), key.float(), index, geometry))
+    halves = reference.similarity_at_backward(grad.float(), query, key, index, geometry)
+    singles = reference.similarity_at_backward(grad.float(), query.float(), key.float(), index, geometry)
+    assert all(torch.equal(half, single.to(dtype)) for half, single in zip(halves, singles, strict=True))
+    out, normalizer = reference.attend(found, index, key, (3, 3), 2.0)
+    single, expected = reference.attend(found, index, key.float(), (3, 3), 2.0)
+    assert torch.equal(out, single.to(dtype))
+    assert torch.equal(normalizer, expected)
+    grads = reference.attend_backward(query, found, index, key, out, normalizer, (3, 3), 2.0)
+    assert [g.dtype for g in grads] == [torch.float32, dtype]
+
+
+def test_strides_do_not_matter() -> None:
+    geometry, index = geometry_of((3, 3)), random_index(20, 2, 1, 2, 4, 5)
+    query, key, grad = normals(2, 3, 4, 5), normals(2, 3, 5, 4, seed=1), normals(2, 1, 2, 4, 5, seed=2)
+    strided = [x.transpose(1, -1).contiguous().transpose(1, -1) for x in (query, key, grad, index)]
+    assert not strided[0].is_contiguous()
+    for one, other in zip(
+        reference.similarity_at_backward(grad, query, key, index, geometry),
+        reference.similarity_at_backward(strided[2], strided[0], strided[1], strided[3], geometry),
+        strict=True,
+    ):
+        assert torch.equal(one, other)
+    one, other = (reference.attend(x[2], x[3], x[1], (3, 1), 1.0)[0] for x in ((query, key, grad, index), strided))
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "zeros"])
+def test_padding_equals_numpy_even_beyond_the_image(mode: str) -> None:
+    image, radius = normals(2, 1, 4, 3), (5, 1, 2)
+    padded = pad(image, radius, mode)
+    border = [(0, 0)] + [(r, r) for r in radius]
+    assert np.array_equal(padded, np.pad(image, border, mode=NUMPY_MODE[mode]))  # type: ignore[call-overload]
+    grad = normals(*padded.shape, seed=1)
+    np.testing.assert_allclose((padded * grad).sum(), (image * pad_transposed(grad, radius, mode)).sum())
+
+
+# ---- constraints and the exact search ----
+
+
+def naive_windows(i: int, query_shape: Any, key_shape: Any, constraints: Constraints) -> list[tuple[int, int]]:
+    windows = []
+    for d, q in enumerate(place_of(i, query_shape)):
+        home = ((2 * q + 1) * key_shape[d]) // (2 * query_shape[d])
+        limit = constraints.max_offset[d] if constraints.max_offset is not None else key_shape[d]
+        windows.append((max(0, home - limit), min(key_shape[d] - 1, home + limit)))
+    return windows
+
+
+def naive_admissible(b: int, i: int, j: int, query_shape: Any, key_shape: Any, constraints: Constraints) -> bool:
+    if not 0 <= j < math.prod(key_shape) or (constraints.is_causal and j > i):
+        return False
+    for mask, position in ((constraints.query_mask, i), (constraints.key_mask, j)):
+        if mask is not None and not mask[b if len(mask) > 1 else 0].flatten()[position]:
+            return False
+    windows = naive_windows(i, query_shape, key_shape, constraints)
+    return all(lo <= c <= hi for c, (lo, hi) in zip(place_of(j, key_shape), windows, strict=True))
+
+
+def naive_conflict(c: int, e: int, key_shape: Any, constraints: Constraints) -> bool:
+    least = constraints.min_separation if constraints.min_separation else (0,) * len(key_shape)
+    pairs = zip(place_of(c, key_shape), place_of(e, key_shape), least, strict=True)
+    return all(abs(x - y) < max(1, size) for x, y, size in pairs)
+
+
+def naive_exact(dense: np.ndarray, k: int, query_shape: Any, key_shape: Any, constraints: Constraints) -> Any:
+    index = np.full((*dense.shape[:2], k, dense.shape[2]), -1)
+    similarity = np.full(index.shape, -np.inf, dense.dtype)
+    for b, h, i in np.ndindex(*dense.shape[:3]):
+        chosen: list[int] = []
+        for j in np.lexsort((np.arange(dense.shape[3]), -dense[b, h, i])).tolist():
+            if len(chosen) == k:
+                break
+            good = dense[b, h, i, j] > -np.inf and naive_admissible(b, i, j, query_shape, key_shape, constraints)
+            if good and not any(naive_conflict(j, e, key_shape, constraints) for e in chosen):
+                chosen.append(j)
+        for m, j in enumerate(chosen):
+            index[b, h, m, i], similarity[b, h, m, i] = j, dense[b, h, i, j]
+    return index.reshape(*index.shape[:3], *query_shape), similarity.reshape(*index.shape[:3], *query_shape)
+
+
+def mask_of(*shape: int, seed: int = 7, share: float = 0.6) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < share
+
+
+def case(
+    query: tuple[int, ...], key: tuple[int, ...], patch: tuple[int, ...], k: int = 3, **more: Any
+) -> dict[str, Any]:
+    return {"query": query, "key": key, "patch": patch, "k": k, **more}
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "1d": case((2, 2, 90), (2, 2, 90), (3,), k=2),
+    "1d k=1 dot": case((1, 2, 90), (1, 2, 75), (3,), k=1, similarity="dot"),
+    "2d heads and batch": case((2, 4, 8, 9), (2, 4, 8, 9), (3, 3), heads=2),
+    "2d sizes differ, shared key": case((2, 1, 6, 7), (1, 1, 9, 11), (3, 1), similarity="l1"),
+    "2d large query": case((1, 1, 10, 9), (1, 1, 3, 2), (1, 1), k=5),
+    "2d k above number of keys": case((1, 1, 4, 4), (1, 1, 2, 2), (1, 1), k=6),
+    "3d": case((2, 2, 3, 5, 6), (2, 2, 4, 6, 5), (1, 3, 3), heads=2, mode="zeros"),
+    "masks": case(
+        (2, 1, 9, 9), (2, 1, 12, 12), (3, 3), query_mask=mask_of(2, 9, 9), key_mask=mask_of(2, 12, 12, seed=8)
+    ),
+    "shared masks, few keys": case(
+        (2, 1, 9, 9), (2, 1, 10, 9), (1, 1), query_mask=mask_of(1, 9, 9), key_mask=mask_of(1, 10, 9, share=0.3)
+    ),
+    "no key": case((2, 1, 5, 5), (2, 1, 5, 5), (1, 1), key_mask=torch.stack([mask_of(5, 5), torch.zeros(5, 5) > 0])),
+    "causal 1d": case((1, 2, 110), (1, 2, 110), (3,), is_causal=True),
+    "causal 2d masked": case((2, 1, 10, 11), (2, 1, 10, 11), (1, 1), is_causal=True, key_mask=mask_of(2, 10, 11)),
+    "causal 3d": case((1, 1, 5, 5, 5), (1, 1, 5, 5, 5), (1, 1, 1), is_causal=True, min_separation=(2, 1, 2)),
+    "max_offset, few": case((1, 1, 8, 9), (1, 1, 8, 9), (3, 3), max_offset=(2, 1)),
+    "max_offset, many": case((1, 1, 11, 12), (1, 1, 11, 12), (3, 3), max_offset=(4, 5), k=2),
+    "max_offset, sizes differ": case((2, 1, 5, 6), (1, 1, 13, 12), (1, 1), max_offset=(5, 4)),
+    "max_offset, causal, masked": case(
+        (1, 1, 12, 11), (1, 1, 12, 11), (1, 1), max_offset=(5, 5), is_causal=True, key_mask=mask_of(1, 12, 11)
+    ),
+    "max_offset 0": case((1, 1, 6, 6), (1, 1, 6, 6), (1, 1), max_offset=(0, 1)),
+    "separation": case((1, 2, 9, 9), (1, 2, 9, 9), (1, 1), min_separation=(3, 2), k=4),
+    "separation, crowded": case((2, 1, 8), (2, 1, 9), (1,), min_separation=(4,), k=4),
+    "separation in one dimension": case((1, 1, 7, 7), (1, 1, 7, 8), (3, 3), min_separation=(0, 3), max_offset=(3, 6)),
+    "separation of one": case((1, 1, 7, 7), (1, 1, 7, 8), (3, 3), min_separation=(1, 1)),
+    "init": case((2, 2, 8, 9), (2, 2, 9, 9), (1, 3), heads=2, init=5),
+    "init, separation": case(
+        (1, 1, 8, 9), (1, 1, 9, 9), (1, 3), init=9, min_separation=(2, 3), key_mask=mask_of(1, 9, 9)
+    ),
+    "init only": case((1, 1, 8, 9), (1, 1, 9, 9), (1, 3), k=2, init=3, iterations=0),
+    "start only, drawn": case((1, 2, 9, 9), (1, 2, 9, 9), (1, 1), heads=2, iterations=0),
+    "start only, listed": case((1, 1, 8, 8), (1, 1, 8, 8), (1, 1), iterations=0),
+    "large k": case((1, 1, 6, 6), (1, 1, 10, 8), (1, 1), k=20, iterations=1),
+    "large k, drawn": case((1, 1, 6, 6), (1, 1, 10, 9), (1, 1), k=20, iterations=1),
+    "large seed": case((1, 1, 9, 9), (1, 1, 9, 9), (1, 1), seed=0x1234_5678_9ABC_DEF0),
+    "negative seed": case((1, 1, 9, 9), (1, 1, 9, 9), (1, 1), seed=-3),
+    "scaled_dot": case((1, 6, 9, 9), (1, 6, 9, 9), (3, 3), heads=2, similarity="scaled_dot", mode="replicate"),
+    "cosine": case((1, 2, 9, 9), (1, 2, 9, 9), (1, 3), similarity="cosine"),
+    "NaN": case((1, 1, 9, 9), (1, 1, 9, 9), (3, 3), nan=True),
+}
+
+
+def prepare(options: dict[str, Any]) -> tuple[Any, ...]:
+    options = dict(options)
+    query, key = integers(*options.pop("query")), integers(*options.pop("key"), seed=1)
+    if options.pop("nan", False):
+        query[..., 2, 3] = key[..., 5, 5] = torch.nan
+    k, heads, mode = options.pop("k"), options.pop("heads", 1), options.pop("mode", "reflect")
+    geometry = geometry_of(options.pop("patch"), mode, heads, options.pop("similarity", "l2"))
+    iterations, seed, init = options.pop("iterations", 2), options.pop("seed", 5), options.pop("init", None)
+    if init is not None:
+        init = random_index(math.prod(key.shape[2:]), len(query), heads, init, *query.shape[2:])
+    return query, key, k, geometry, Constraints(**options), iterations, seed, init
+
+
+def assert_same_field(found: tuple[torch.Tensor, torch.Tensor], expected: Any) -> None:
+    assert found[0].dtype == torch.int32
+    assert found[1].dtype == torch.float32
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_exact_search_equals_loops(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    query, key, k, geometry, constraints, *_ = prepare(CASES[name])
+    monkeypatch.setattr(reference.exact, "BLOCK_ELEMENTS", 50 * math.prod(key.shape[1:]))
+    dense = naive_dense(query, key, geometry)
+    found = reference.search_exact(query, key, k, geometry, constraints)
+    assert_same_field(found, naive_exact(dense, k, tuple(query.shape[2:]), tuple(key.shape[2:]), constraints))
+    assert torch.equal(found[1], reference.similarity_at(query, key, found[0], geometry))
+
+
+# ---- PatchMatch ----
+
+
+def naive_mix(x: int) -> int:
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B), (16, 1)):
+        x = (x ^ (x >> shift)) * factor % 2**32
+    return x
+
+
+class NaivePatchMatch:
+    """One image and one head, a query at a time."""
+
+    def __init__(self, dense: np.ndarray, b: int, head: int, k: int, shapes: Any, constraints: Constraints, seed: int):
+        self.dense, self.b, self.head, self.k, self.seed = dense[b, head], b, head, k, seed
+        self.query_shape, self.key_shape = shapes
+        self.constraints = constraints
+        self.separated = any(size > 1 for size in constraints.min_separation)
+        self.lists: list[list[tuple[float, int]]] = [[] for _ in self.dense]
+
+    def uniform(self, i: int, iteration: int, n: int, low: int, high: int) -> int:
+        h = naive_mix((self.seed & 0xFFFFFFFF) ^ 0x9E3779B9)
+        for word in ((self.seed >> 32) & 0xFFFFFFFF, iteration, self.head):
+            h = naive_mix(h ^ word)
+        u = naive_mix((naive_mix(h ^ i) + n * 0x9E3779B9) % 2**32)
+        return low + ((u * (high - low + 1)) >> 32)
+
+    def offer(self, i: int, c: int) -> None:
+        entries = self.lists[i]
+        if not naive_admissible(self.b, i, c, self.query_shape, self.key_shape, self.constraints):
+            return
+        s = float(self.dense[i, c])
+        if s == -math.inf:
+            return
+        if self.separated:
+            conflicts = [e for e in entries if naive_conflict(c, e[1], self.key_shape, self.constraints)]
+            if any(e[0] >= s for e in conflicts):
+                return
+            for e in conflicts:
+                entries.remove(e)
+        elif any(e[1] == c for e in entries):
+            return
+        if len(entries) == self.k and s <= entries[-1][0]:
+            return
+        entries.insert(sum(e[0] >= s for e in entries), (s, c))
+        del entries[self.k :]
+
+    def start(self, i: int) -> None:
+        most = max(4 * self.k, 64)
+        if self.constraints.max_offset is not None:
+            windows = naive_windows(i, self.query_shape, self.key_shape, self.constraints)
+            places = itertools.product(*(range(lo, hi + 1) for lo, hi in windows))
+            keys = [position_of(place, self.key_shape) for place in places]
+        else:
+            mask = self.constraints.key_mask
+            keys = list(range(self.dense.shape[1]))
+            if mask is not None:
+                keys = [j for j in keys if mask[self.b if len(mask) > 1 else 0].flatten()[j]]
+            if self.constraints.is_causal:
+                keys = [j for j in keys if j <= i]
+        for a in range(len(keys) if len(keys) <= most else 4 * self.k):
+            if len(self.lists[i]) == self.k:
+                break
+            self.offer(i, keys[a] if len(keys) <= most else keys[self.uniform(i, 0, a, 0, len(keys) - 1)])
+
+    def spread(self, reach: int) -> None:
+        before = [list(entries) for entries in self.lists]
+        for i, (d, sign) in itertools.product(
+            range(len(before)), itertools.product(range(len(self.key_shape)), (-1, 1))
+        ):
+            neighbour = list(place_of(i, self.query_shape))
+            neighbour[d] += sign * reach
+            if not 0 <= neighbour[d] < self.query_shape[d]:
+                continue
+            for _, j in before[position_of(neighbour, self.query_shape)]:
+                c = list(place_of(j, self.key_shape))
+                c[d] -= sign * reach
+                if 0 <= c[d] < self.key_shape[d]:
+                    self.offer(i, position_of(c, self.key_shape))
+
+    def search(self, i: int, iteration: int) -> None:
+        if not self.lists[i]:
+            return
+        centre = place_of(self.lists[i][0][1], self.key_shape)
+        windows = naive_windows(i, self.query_shape, self.key_shape, self.constraints)
+        if self.constraints.is_causal:
+            windows[0] = (windows[0][0], min(windows[0][1], place_of(i, self.query_shape)[0]))
+        radius, n = max(self.key_shape), 0
+        while radius >= 1:
+            place = []
+            for d, (lo, hi) in enumerate(windows):
+                low, high = max(lo, centre[d] - radius), min(hi, centre[d] + radius)
+                place.append(self.uniform(i, iteration, n, low, high))
+                n += 1
+            self.offer(i, position_of(place, self.key_shape))
+            radius //= 2
+
+    def run(self, iterations: int, init: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        for i in range(len(self.lists)):
+            for c in () if init is None else init[:, i]:
+                self.offer(i, int(c))
+            self.start(i)
+        for t in range(1, iterations + 1):
+            for reach in (8, 4, 2, 1):
+                self.spread(reach)
+            for i in range(len(self.lists)):
+                self.search(i, t)
+        padded = [entries + [(-math.inf, -1)] * (self.k - len(entries)) for entries in self.lists]
+        similarity, index = np.array(padded).transpose(2, 1, 0)
+        return index.astype(int), similarity
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_patchmatch_equals_scalar_loops(name: str) -> None:
+    query, key, k, geometry, constraints, iterations, seed, init = prepare(CASES[name])
+    shapes = tuple(query.shape[2:]), tuple(key.shape[2:])
+    dense = naive_dense(query, key, geometry)
+    fields = []
+    for b, h in np.ndindex(*dense.shape[:2]):
+        naive = NaivePatchMatch(dense, b, h, k, shapes, constraints, seed)
+        fields.append(naive.run(iterations, None if init is None else init[b, h].flatten(1).numpy()))
+    full = (*dense.shape[:2], k, *shapes[0])
+    found = reference.search_patchmatch(query, key, k, geometry, constraints, iterations, seed, init)
+    assert_same_field(found, [np.stack(part).reshape(full) for part in zip(*fields, strict=True)])
+
+
+def test_init_entries_outside_the_key_are_skipped() -> None:
+    query, key, k, geometry, constraints, *_ = prepare(CASES["2d heads and batch"])
+    init = torch.full((2, 2, 1, 8, 9), 72, dtype=torch.int32)
+    with_init = reference.search_patchmatch(query, key, k, geometry, constraints, 1, 0, init)
+    without = reference.search_patchmatch(query, key, k, geometry, constraints, 1, 0, None)
+    assert all(torch.equal(one, other) for one, other in zip(with_init, without, strict=True))
+
+
+def test_field_does_not_depend_on_the_batch() -> None:
+    query, key, k, geometry, constraints, *_ = prepare(CASES["2d heads and batch"])
+    together = reference.search_patchmatch(query, key, k, geometry, constraints, 2, 0, None)
+    alone = reference.search_patchmatch(query[1:], key[1:], k, geometry, constraints, 2, 0, None)
+    assert torch.equal(together[0][1:], alone[0])
+
+
+def test_hash_by_hand() -> None:
+    # 1 * 0x7feb352d, ^ its top 17 bits 0xffd6: 0x7febcafb; * 0x846ca68b = 0x422bdf5b_6889f849, of which the low word
+    # stays; ^ its top 16 bits 0x6889.
+    assert mix(1) == 0x688990C0
+    assert mix(0) == 0
+    words = torch.tensor([0, 1, 0xFFFFFFFF, 0x80000000])
+    assert mix(words).tolist() == [naive_mix(word) for word in words.tolist()]
+    naive = NaivePatchMatch(np.zeros((1, 3, 4, 4)), 0, 2, 1, ((4,), (4,)), Constraints(), 2**40 + 9)
+    draws = Draws(2**40 + 9, 3, 3, torch.arange(4))
+    assert uniform(draws(5), 0, 999)[2].tolist() == [naive.uniform(i, 3, 5, 0, 999) for i in range(4)]
+    assert stream(-1, 0, 0) == stream(2**64 - 1, 0, 0)
+
+
+# ---- attention ----
+
+
+def naive_attend(similarity: Any, index: Any, value: Any, window: Any, temperature: float) -> tuple[Any, Any]:
+    batch, heads, k, *query_shape = index.shape
+    key_shape, channels = value.shape[2:], value.shape[1] // heads
+    out = np.zeros((batch, value.shape[1], *query_shape))
+    log_normalizer = np.full((batch, heads, *query_shape), -np.inf)
+    for b, h, *i in np.ndindex(batch, heads, *query_shape):
+        votes = []
+        for o in itertools.product(*(range(-(size // 2), size // 2 + 1) for size in window)):
+            neighbour = tuple(x + y for x, y in zip(i, o, strict=True))
+            if not all(0 <= x < size for x, size in zip(neighbour, query_shape, strict=True)):
+                continue
+            for m in range(k):
+                j = index[(b, h, m, *neighbour)]
+                if j < 0:
+                    continue
+                place = tuple(x - y for x, y in zip(place_of(j, key_shape), o, strict=True))
+                if all(0 <= x < size for x, size in zip(place, key_shape, strict=True)):
+                    votes.append((math.exp(similarity[(b, h, m, *neighbour)] / temperature), place))
+        total = sum(weight for weight, _ in votes)
+        for weight, place in votes:
+            group = slice(h * channels, (h + 1) * channels)
+            out[(b, group, *i)] += weight / total * value[(b if len(value) > 1 else 0, group, *place)]
+        if votes:
+            log_normalizer[(b, h, *i)] = math.log(total)
+    return out, log_normalizer
+
+
+ATTEND = {
+    "1d": ((2, 2, 2, 6), (2, 4, 5), (1,)),
+    "1d votes": ((2, 2, 2, 6), (1, 4, 5), (5,)),
+    "2d": ((2, 1, 3, 3, 4), (1, 3, 4, 3), (1, 1)),
+    "2d votes": ((2, 2, 2, 3, 4), (2, 4, 4, 3), (3, 3)),
+    "3d votes": ((1, 1, 2, 2, 3, 2), (1, 2, 3, 2, 2), (1, 3, 3)),
+}
+
+
+@pytest.mark.parametrize("name", ATTEND)
+def test_attend_equals_loops(name: str) -> None:
+    field_shape, value_shape, window = ATTEND[name]
+    similarity, value = normals(*field_shape), normals(*value_shape, seed=1)
+    index = random_index(math.prod(value_shape[2:]), *field_shape, seed=2)
+    index[:, :, :, 0] = -1
+    out, log_normalizer = reference.attend(similarity, index, value, window, 0.7)
+    expected = naive_attend(similarity.numpy(), index.numpy(), value.numpy(), window, 0.7)
+    assert (log_normalizer[:, :, 0] == -torch.inf).all() == (window[0] == 1)
+    np.testing.assert_allclose(out, expected[0], atol=1e-12)
+    np.testing.assert_allclose(log_normalizer, expected[1], atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ATTEND)
+def test_attend_gradient_equals_finite_differences(name: str) -> None:
+    field_shape, value_shape, window = ATTEND[name]
+    similarity, value = normals(*field_shape), normals(*value_shape, seed=1)
+    index = random_index(math.prod(value_shape[2:]), *field_shape, seed=2)
+    index[:, :, :, 0] = -1
+    similarity[index < 0] = -torch.inf
+    out, log_normalizer = reference.attend(similarity, index, value, window, 0.7)
+    grad = normals(*out.shape, seed=3)
+    found = reference.attend_backward(grad, similarity, index, value, out, log_normalizer, window, 0.7)
+
+    def loss() -> float:
+        return float((grad * reference.attend(similarity, index, value, window, 0.7)[0]).sum())
+
+    assert (found[0][index < 0] == 0).all()
+    matched = finite_differences(loss, similarity).where(index >= 0, 0)
+    np.testing.assert_allclose(found[0], matched, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(found[1], finite_differences(loss, value), rtol=1e-6, atol=1e-8)
+
+
+def test_no_vote_gives_zero_and_keeps_nan_out() -> None:
+    similarity, index = torch.full((1, 1, 2, 3), -torch.inf), torch.full((1, 1, 2, 3), -1, dtype=torch.int32)
+    value = torch.full((1, 1, 4), torch.nan)
+    out, log_normalizer = reference.attend(similarity, index, value, (3,), 1.0)
+    assert (out == 0).all()
+    assert (log_normalizer == -torch.inf).all()
+    grad = torch.full((1, 1, 3), torch.nan)
+    for found in reference.attend_backward(grad, similarity, index, value, out, log_normalizer, (3,), 1.0):
+        assert (found == 0).all()
+
+
+@pytest.mark.parametrize("nothing", [torch.nan, -torch.inf])
+def test_nan_and_minus_infinity_weigh_nothing(nothing: float) -> None:
+    similarity, value = torch.tensor([[1.0, nothing], [nothing, nothing]])[None, None], torch.tensor([[[2.0, 3.0]]])
+    index = torch.tensor([[0, 1], [1, 0]]).int()[None, None]
+    out, log_normalizer = reference.attend(similarity, index, value, (1,), 1.0)
+    assert out.flatten().tolist() == [2.0, 0.0]
+    assert log_normalizer.flatten().tolist() == [1.0, -torch.inf]
+    grads = reference.attend_backward(torch.ones(1, 1, 2), similarity, index, value, out, log_normalizer, (1,), 1.0)
+    assert (grads[0] == 0).all()
+    assert grads[1].flatten().tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("keys", [0, 1])
+def test_empty_batch(keys: int) -> None:
+    query, key, geometry, index = (
+        torch.zeros(0, 2, 4),
+        torch.zeros(keys, 2, 5),
+        geometry_of((3,)),
+        torch.zeros(0, 1, 2, 4),
+    )
+    for found in (
+        reference.search_exact(query, key, 2, geometry, Constraints()),
+        reference.search_patchmatch(query, key, 2, geometry, Constraints(), 1, 0, None),
+    ):
+        assert [x.shape for x in found] == [index.shape, index.shape]
+    grads = reference.similarity_at_backward(index, query, key, index.int(), geometry)
+    assert [x.shape for x in grads] == [query.shape, key.shape]
+    out, log_normalizer = reference.attend(index, index.int(), key, (3,), 1.0)
+    grads = reference.attend_backward(out, index, index.int(), key, out, log_normalizer, (3,), 1.0)
+    assert [x.shape for x in grads] == [index.shape, key.shape]
+
+
+def test_large_similarities_do_not_overflow() -> None:
+    similarity, index = torch.tensor([1e30, 1e30]).reshape(1, 1, 2, 1), torch.tensor([0, 1]).int().reshape(1, 1, 2, 1)
+    out, _ = reference.attend(similarity, index, torch.tensor([[[2.0, 4.0]]]), (1,), 1.0)
+    assert out.item() == 3.0
+
+
+def test_backward_sums_many_contributions_to_one_key() -> None:
+    index, value = torch.zeros(1, 1, 1, 1000, dtype=torch.int32), torch.ones(1, 1, 3)
+    similarity, grad = torch.zeros(1, 1, 1, 1000), torch.arange(1000.0).reshape(1, 1, 1000)
+    out, log_normalizer = reference.attend(similarity, index, value, (1,), 1.0)
+    _, grad_value = reference.attend_backward(grad, similarity, index, value, out, log_normalizer, (1,), 1.0)
+    assert grad_value.flatten().tolist() == [499500.0, 0.0, 0.0]

@@ -1,0 +1,138 @@
+"""A picture rebuilt from another: quality on photographs, and pictures that differ in every way they can."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import skimage.data
+import torch
+from torch import Tensor
+
+from patchattn.tasks.images import Picture
+from patchattn.tasks.peak_memory import peak_memory
+from patchattn.tasks.reconstruct import reconstruct
+
+
+def colours(array: object) -> Tensor:
+    tensor = torch.as_tensor(array).float() / 255
+    return tensor.permute(2, 0, 1)[None].contiguous() if tensor.ndim == 3 else tensor[None, None]
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Tensor, Tensor]:
+    """Two views of the same motorcycle, cropped."""
+    left, right, _ = skimage.data.stereo_motorcycle()
+    return colours(left[200:248, 300:364]), colours(right[196:252, 270:370])
+
+
+def test_real_photographs(pair: tuple[Tensor, Tensor]) -> None:
+    target, reference = pair
+    plain = reconstruct(target, reference, method="exact")
+    voted = reconstruct(target, reference, method="exact", aggregate=True)
+    assert plain.picture.colour.shape == target.shape
+    assert voted.mse < plain.mse < 0.006
+    # Far better than the nearest thing without attention: the other picture at the same place.
+    assert plain.mse < 0.5 * float((reference[:, :, 4:52, 30:94] - target).square().mean())
+
+
+def test_numbers_are_what_they_say(pair: tuple[Tensor, Tensor]) -> None:
+    result = reconstruct(*pair, k=1, method="exact")
+    mse = float((result.picture.colour - pair[0]).square().mean())
+    assert result.mse == pytest.approx(mse, rel=1e-5)
+    assert result.psnr == pytest.approx(-10 * math.log10(mse), rel=1e-4)
+    assert result.seconds > 0
+    assert result.peak_memory is None or 2**24 < result.peak_memory <= (peak_memory() or 0)
+    assert result.field.index.shape == (1, 1, 1, 48, 64)
+    assert tuple(result.field.key_shape) == (56, 100)
+
+
+def test_one_match_copies_its_pixel(pair: tuple[Tensor, Tensor]) -> None:
+    target, reference = pair
+    result = reconstruct(target, reference, k=1, method="exact")
+    copied = reference.flatten(2)[:, :, result.field.index[0, 0, 0].long()]
+    torch.testing.assert_close(result.picture.colour, copied, rtol=0, atol=1e-6)
+
+
+def test_same_picture_is_perfect(pair: tuple[Tensor, Tensor]) -> None:
+    result = reconstruct(pair[0], pair[0], k=1, method="exact")
+    assert result.mse == 0
+    assert result.psnr == math.inf
+
+
+def test_search_is_near_exact(pair: tuple[Tensor, Tensor]) -> None:
+    exact = reconstruct(*pair, method="exact")
+    found = reconstruct(*pair, method="patchmatch", iterations=10)
+    assert found.mse < 1.5 * exact.mse
+    again = reconstruct(*pair, method="patchmatch", iterations=10)
+    assert torch.equal(found.picture.colour, again.picture.colour)
+
+
+def test_gray_and_gray_stays_gray(pair: tuple[Tensor, Tensor]) -> None:
+    target, reference = (picture.mean(1, keepdim=True) for picture in pair)
+    result = reconstruct(target, reference, method="exact")
+    assert result.picture.colour.shape == (1, 1, 48, 64)
+    assert result.mse < 0.006
+
+
+def test_gray_target_is_compared_in_rgb(pair: tuple[Tensor, Tensor]) -> None:
+    gray = pair[0].mean(1, keepdim=True)
+    result = reconstruct(gray, pair[1], method="exact")
+    expected = reconstruct(gray.repeat(1, 3, 1, 1), pair[1], method="exact")
+    assert torch.equal(result.picture.colour, expected.picture.colour)
+    assert result.mse == expected.mse
+
+
+def test_gray_reference_gives_gray_values(pair: tuple[Tensor, Tensor]) -> None:
+    result = reconstruct(pair[0], pair[1].mean(1, keepdim=True), method="exact").picture.colour
+    assert result.shape == pair[0].shape
+    assert torch.equal(result[:, 0], result[:, 2])
+
+
+def test_depth_and_alpha_are_the_targets_and_profile_the_references(pair: tuple[Tensor, Tensor]) -> None:
+    alpha = torch.linspace(0, 1, 48 * 64).view(1, 1, 48, 64)
+    target = Picture(pair[0], alpha, 16, b"of the target")
+    reference = Picture(pair[1], pair[1][:, :1], 8, b"of the reference")
+    result = reconstruct(target, reference, method="exact")
+    assert result.picture.bit_depth == 16
+    assert result.picture.alpha is alpha
+    assert result.picture.icc_profile == b"of the reference"
+    # Neither alpha nor depth changes the colours.
+    assert torch.equal(result.picture.colour, reconstruct(*pair, method="exact").picture.colour)
+
+
+def test_temperature_and_similarity_matter(pair: tuple[Tensor, Tensor]) -> None:
+    results = [
+        reconstruct(*pair, method="exact", **options).picture.colour
+        for options in ({}, {"temperature": 100.0}, {"similarity": "l1"}, {"patch_size": 3})
+    ]
+    assert all(not torch.equal(results[0], other) for other in results[1:])
+
+
+def test_stages_are_told(pair: tuple[Tensor, Tensor]) -> None:
+    stages: list[str] = []
+    reconstruct(*pair, k=1, method="exact", progress=stages.append)
+    assert stages == ["matching", "attending", "measuring"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"patch_size": 6}, "patch_size"),
+        ({"patch_size": -1}, "patch_size"),
+        ({"k": 0}, "k"),
+        ({"k": 10_000}, "k"),
+        ({"method": "magic"}, "method"),
+        ({"similarity": "taste"}, "similarity"),
+        ({"iterations": -1}, "iterations"),
+        ({"temperature": 0.0}, "temperature"),
+    ],
+)
+def test_wrong_options(pair: tuple[Tensor, Tensor], options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=rf"\b{message}\b"):
+        reconstruct(*pair, **options)
+
+
+def test_no_picture() -> None:
+    with pytest.raises(ValueError, match=r"colour: got shape \(3, 8, 8\)"):
+        reconstruct(torch.rand(3, 8, 8), torch.rand(1, 3, 8, 8))

@@ -1,0 +1,58 @@
+"""What the README shows works."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import skimage.data
+from PIL import Image
+from typer.testing import CliRunner
+
+from patchattn.cli.app import app
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def commands(program: str) -> list[list[str]]:
+    lines = [line for block in blocks("console") for line in block.splitlines()]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith(f"$ {program} ")]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with target.png and reference.png, small photographs, in which the test runs."""
+    left, right, _ = skimage.data.stereo_motorcycle()
+    Image.fromarray(left[200:260, 300:380]).save(tmp_path / "target.png")
+    Image.fromarray(right[200:260, 270:360]).save(tmp_path / "reference.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_two_commands_come_first() -> None:
+    assert [command[1] for command in commands("make")] == ["demo", "test"]
+    assert README.read_text(encoding="utf-8").index("make demo") < README.read_text(encoding="utf-8").index("import ")
+
+
+def test_python(pictures: Path) -> None:
+    found = blocks("python")
+    assert found
+    names: dict[str, object] = {}
+    for block in found:
+        exec(compile(block, str(README), "exec"), names)  # later blocks may build on earlier ones
+    assert (pictures / "rebuilt.png").is_file()
+
+
+def test_command_line(pictures: Path) -> None:
+    found = commands("patchattn")
+    assert {command[1] for command in found} == {"reconstruct", "match", "info"}
+    for command in found:
+        result = CliRunner().invoke(app, command[1:])
+        assert result.exit_code == 0, f"{shlex.join(command)}: {result.output}"
+    assert {"rebuilt.png", "field.png", "field.npz"} <= {path.name for path in pictures.iterdir()}
