@@ -58,9 +58,7 @@ def check_features(name: str, tensor: Tensor, like: Tensor | None = None, like_n
 
 def check_heads(name: str, tensor: Tensor, num_heads: int) -> None:
     if tensor.shape[1] % num_heads:
-        raise ValueError(
-            f"num_heads: got {num_heads}, which does not divide the {tensor.shape[1]} channels of {name}."
-        )
+        raise ValueError(f"num_heads: got {num_heads}, which does not divide the {tensor.shape[1]} channels of {name}.")
 
 
 def check_count(name: str, value: int, least: int) -> None:

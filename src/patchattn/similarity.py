@@ -65,7 +65,7 @@ def resolve_similarity(similarity: str | Similarity) -> Similarity:
     """Return the `Similarity` of a name, or the object itself."""
     if isinstance(similarity, Similarity):
         return similarity
-    if similarity not in _known:
+    if not isinstance(similarity, str) or similarity not in _known:
         allowed = ", ".join(repr(name) for name in BUILT_IN)
         raise ValueError(
             f"similarity: got {similarity!r}; allowed are {allowed} and an object made by pointwise_similarity()."

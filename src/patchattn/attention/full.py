@@ -87,7 +87,11 @@ def full_attention(
     compute = torch.float64 if query.dtype == torch.float64 else torch.float32
     q = _patches(query.to(compute), patch, padding_mode, num_heads).flatten(2, -2)
     kk = _patches(key.to(compute), patch, padding_mode, num_heads)[keep].flatten(2, -2)
-    v = value.to(compute).unflatten(1, (num_heads, -1)).movedim(2, -1)[keep].flatten(2, -2)
+    v = _heads(value.to(compute), num_heads).movedim(2, -1)[keep].flatten(2, -2)
+    if key_mask is not None:
+        # A weight of 0 does not silence NaN.
+        silent = ~key_mask[(slice(None), *keep[2:])].flatten(1)[:, None, :, None]
+        kk, v = kk.masked_fill(silent, 0), v.masked_fill(silent, 0)
     q, kk, scale = _as_products(q, kk, similarity)
     allowed = _allowed(query_size, key_size, stride, key_mask, is_causal, query.device)
     batch = query.shape[0]
@@ -111,9 +115,14 @@ def _patches(image: Tensor, patch: tuple[int, ...], padding_mode: str, num_heads
     for dim, size in enumerate(patch):
         padded = padded.unfold(2 + dim, size, 1)
     dims = len(patch)
-    split = padded.unflatten(1, (num_heads, -1))
+    split = _heads(padded, num_heads)
     # (B, heads, C, *spatial, *patch): the channels go beside the patch.
     return split.movedim(2, 2 + dims).flatten(2 + dims)
+
+
+def _heads(image: Tensor, num_heads: int) -> Tensor:
+    """`(B, C, ...)` to `(B, heads, C / heads, ...)`."""
+    return image.reshape(image.shape[0], num_heads, -1, *image.shape[2:])
 
 
 def _as_products(q: Tensor, k: Tensor, similarity: str) -> tuple[Tensor, Tensor, float]:

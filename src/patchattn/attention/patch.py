@@ -68,19 +68,19 @@ def patch_attention(  # type: ignore[misc]
     $$O_i = \sum_{j \in \psi(i)} A_{ij} V_j, \qquad
     A_{ij} = \frac{\exp(S_{ij} / \tau)}{\sum_{j' \in \psi(i)} \exp(S_{ij'} / \tau)}, \qquad S_{ij} = s(Q_i, K_j)$$
 
-    PSAL's equations (4), (5) and (9): Q_i and K_j are our patches of `query` and `key` around i and j, V_j the pixels of
-    `value`, psi the field found by `match`, tau the `temperature`, k = |psi(i)|. With `aggregate=True`, equation (10)
+    PSAL's equations (4), (5) and (9): Q_i and K_j are our patches of `query` and `key` around i and j, V_j the pixels
+    of `value`, psi the field found by `match`, tau the `temperature`, k = |psi(i)|. With `aggregate=True`, equation (10)
     (PSAL Aggreg.): for every spatial neighbour i' of i within the patch window, each match j' of i' votes for the key
-    j = j' + (i - i') with S = s(Q_i', K_j'). Votes that leave the key's domain do not count; two votes for one key stay
-    two.
+    j = j' + (i - i') with S = s(Q_i', K_j'). Votes that leave the key's domain do not count; two votes for one key
+    stay two.
 
     Memory is linear in the pixels, forward and backward. Gradients flow to query, key and value (equations (6) to (8),
     the matches held fixed) and are the same from run to run. With k = 1 and no aggregation the only weight is 1
     whatever the similarity, so that there is a gradient with respect to value alone (section 3.4).
 
     Args:
-        query: `(B, C, *query)`, one to three spatial dimensions; float16, bfloat16, float32 or float64. Sums are taken in
-            float32 at least. Under autocast, arguments of different precision are brought to the highest among them.
+        query: `(B, C, *query)`, one to three spatial dimensions; float16, bfloat16, float32 or float64. Sums are taken
+            in float32 at least. Under autocast, arguments of different precision are brought to the highest among them.
         key: `(B or 1, C, *key)`.
         value: `(B or 1, Cv, *(r key))` with r a whole number. For r > 1 each match brings its block of r pixels in each
             dimension, and the output is r times the query's size.
@@ -94,8 +94,8 @@ def patch_attention(  # type: ignore[misc]
         field: use this field instead of searching; k and the search's arguments are then not used.
         return_field: also return the field, to use again (`field=`) or to start the next search from (`init=`).
         method, iterations, seed, init, query_mask, key_mask, is_causal, min_separation, max_offset, padding_mode,
-            backend: see `match`. Masks, causality and offsets limit whose patches match; under aggregation the pixels of
-            a matched patch may vote even where the mask is False.
+            backend: see `match`. Masks, causality and offsets limit whose patches match; under aggregation the pixels
+            of a matched patch may vote even where the mask is False.
 
     Returns:
         `(B, Cv, *(r query))` in the dtype of value; 0 where a query has no match and hears no vote. With

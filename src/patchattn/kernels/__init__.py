@@ -32,11 +32,12 @@ def load_backend(name: str) -> ModuleType:
 
 def backend_status() -> dict[str, str | None]:
     """For each backend None if it loads, else the reason why not."""
-    status: dict[str, str | None] = {}
-    for name in BACKENDS:
-        try:
-            load_backend(name)
-            status[name] = None
-        except RuntimeError as error:
-            status[name] = str(error)
-    return status
+    return {name: _refusal(name) for name in BACKENDS}
+
+
+def _refusal(name: str) -> str | None:
+    try:
+        load_backend(name)
+    except RuntimeError as error:
+        return str(error)
+    return None

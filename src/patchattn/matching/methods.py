@@ -13,7 +13,7 @@ METHODS = ("auto", "exact", "patchmatch")
 PATCHMATCH_ITERATIONS = 5
 """PSAL's choice."""
 
-EXACT_BELOW = 4096
+EXACT_BELOW = 2048
 """Keys up to which "auto" searches exactly: there it is no slower than PatchMatch (docs/performance.md)."""
 
 

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from patchattn.kernels import load_backend
+from patchattn.ops.register import fake, operator
 
 __all__ = ["attend"]
 
 
-@torch.library.custom_op("patchattn::attend", mutates_args=())
+@operator("attend")
 def attend(
     similarity: Tensor, index: Tensor, value: Tensor, window: Sequence[int], temperature: float, backend: str
 ) -> tuple[Tensor, Tensor]:
@@ -25,7 +26,7 @@ def attend(
     return output, normalizer
 
 
-@attend.register_fake
+@fake("attend")
 def _attend_fake(
     similarity: Tensor, index: Tensor, value: Tensor, window: Sequence[int], temperature: float, backend: str
 ) -> tuple[Tensor, Tensor]:
@@ -34,7 +35,7 @@ def _attend_fake(
     return output, value.new_empty((*index.shape[:2], *index.shape[3:]), dtype=dtype)
 
 
-@torch.library.custom_op("patchattn::attend_backward", mutates_args=())
+@operator("attend_backward")
 def attend_backward(
     grad_output: Tensor,
     similarity: Tensor,
@@ -53,7 +54,7 @@ def attend_backward(
     return grad_similarity, grad_value
 
 
-@attend_backward.register_fake
+@fake("attend_backward")
 def _attend_backward_fake(
     grad_output: Tensor,
     similarity: Tensor,
@@ -83,4 +84,4 @@ def _backward(ctx: Any, grad_output: Tensor, grad_normalizer: Tensor) -> tuple[T
     return (grad_similarity, None, grad_value, *(None for _ in ctx.settings))
 
 
-attend.register_autograd(_backward, setup_context=_setup_context)
+torch.library.register_autograd("patchattn::attend", _backward, setup_context=_setup_context)

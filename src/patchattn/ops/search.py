@@ -9,12 +9,13 @@ from torch import Tensor
 
 from patchattn.kernels import load_backend
 from patchattn.kernels.arguments import Constraints, PatchGeometry
+from patchattn.ops.register import fake, operator
 from patchattn.similarity import resolve_similarity
 
 __all__ = ["search"]
 
 
-@torch.library.custom_op("patchattn::search", mutates_args=())
+@operator("search")
 def search(
     query: Tensor,
     key: Tensor,
@@ -46,7 +47,7 @@ def search(
     return index, found
 
 
-@search.register_fake
+@fake("search")
 def _search_fake(
     query: Tensor,
     key: Tensor,

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from patchattn.kernels import load_backend
 from patchattn.kernels.arguments import PatchGeometry
+from patchattn.ops.register import fake, operator
 from patchattn.similarity import resolve_similarity
 
 __all__ = ["similarity_at"]
 
 
-@torch.library.custom_op("patchattn::similarity_at", mutates_args=())
+@operator("similarity_at")
 def similarity_at(
     query: Tensor,
     key: Tensor,
@@ -32,7 +33,7 @@ def similarity_at(
     return found
 
 
-@similarity_at.register_fake
+@fake("similarity_at")
 def _similarity_at_fake(
     query: Tensor,
     key: Tensor,
@@ -47,7 +48,7 @@ def _similarity_at_fake(
     return query.new_empty(index.shape, dtype=dtype)
 
 
-@torch.library.custom_op("patchattn::similarity_at_backward", mutates_args=())
+@operator("similarity_at_backward")
 def similarity_at_backward(
     grad: Tensor,
     query: Tensor,
@@ -65,7 +66,7 @@ def similarity_at_backward(
     return grad_query, grad_key
 
 
-@similarity_at_backward.register_fake
+@fake("similarity_at_backward")
 def _similarity_at_backward_fake(
     grad: Tensor,
     query: Tensor,
@@ -92,4 +93,4 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return (grad_query, grad_key, None, *(None for _ in ctx.settings))
 
 
-similarity_at.register_autograd(_backward, setup_context=_setup_context)
+torch.library.register_autograd("patchattn::similarity_at", _backward, setup_context=_setup_context)

@@ -143,8 +143,8 @@ def attend_backward(
     r"""Gradients of `attend` with respect to similarity and value.
 
     With weights $w = \exp(s / \tau - \log Z_i)$ computed anew from the saved normaliser,
-    $\partial s = \sum_i w\, (g_i \cdot V_j - g_i \cdot O_i) / \tau$ over the queries i that hear the match (PSAL's equations
-    (7) and (8) in one), and $\partial V_j = \sum w\, g_i$ over the votes for j (equation (6)).
+    $\partial s = \sum_i w\, (g_i \cdot V_j - g_i \cdot O_i) / \tau$ over the queries i that hear the match (PSAL's
+    equations (7) and (8) in one), and $\partial V_j = \sum w\, g_i$ over the votes for j (equation (6)).
     """
     votes, geometry = _votes(index, value, window), _unpadded(index)
     values, grads = pad(value, geometry), pad(grad_output, geometry)
@@ -156,7 +156,7 @@ def attend_backward(
     grad_values.zero_()
     number = grad_values.numpy().dtype
     # g . O for each query and head.
-    product = (grad_output.to(dtype) * output.to(dtype)).view(batch, heads, votes.channels, count).sum(2)
+    product = (grad_output.to(dtype) * output.to(dtype)).reshape(batch, heads, votes.channels, count).sum(2)
     for b, h in np.ndindex(batch, heads):
         matches = item_lists(index, b, h)
         field = (item_lists(similarity.to(dtype), b, h), matches)
@@ -175,9 +175,7 @@ def attend_backward(
 
         target = grad_values[(b if value.shape[0] > 1 else 0) * heads + h].numpy()
         inverse = invert(matches, keys)
-        run_ranges(
-            _grad_value_range, keys, CHUNK, *field, *settings, grad, *inverse, target, scratch=scratch
-        )
+        run_ranges(_grad_value_range, keys, CHUNK, *field, *settings, grad, *inverse, target, scratch=scratch)
     return grad_similarity, unpad_gradient(grad_values, value, geometry)
 
 

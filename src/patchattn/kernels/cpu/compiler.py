@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from numba import types
 from numba.core import config
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.compiler_lock import global_compiler_lock
@@ -19,8 +20,8 @@ __all__ = ["inlined", "kernel"]
 logger = logging.getLogger("patchattn")
 
 # Sums may be reordered and fused, but NaN and infinity keep their meaning: a NaN similarity must lose every comparison.
-# No reference counts: kernels allocate nothing, and counting the arrays they are given, at every use in the inner loops,
-# took two thirds of the time.
+# No reference counts (`_nrt`): kernels allocate nothing, and counting the arrays they are given, at every use in the
+# inner loops, took two thirds of the time.
 SETTINGS: dict[str, Any] = {
     "fastmath": {"reassoc", "contract", "nsz"},
     "error_model": "numpy",
@@ -31,33 +32,31 @@ SETTINGS: dict[str, Any] = {
 
 @cache
 def inlined(function: Callable[..., Any]) -> Any:
-    """Compile a function that becomes part of the kernels that call it; once, since every copy compiles its kernels anew."""
+    """Compile a function into the kernels that call it; one copy of it, since each copy compiles its kernels anew."""
     return numba.njit(forceinline=True, **SETTINGS)(function)
 
 
-def kernel(*, vectorize: bool = False, cached: bool = True) -> Callable[[Callable[..., Any]], Any]:
+def kernel(*, vectorize: bool = False) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function with Numba, without the interpreter lock.
 
     Args:
         vectorize: let LLVM vectorise the loops by itself. Off by default: the heavy loops here are written as vectors
             already (`vectors.py`), and the many short ones (over k matches) get slower by a third when vectorised.
-        cached: keep the machine code on disk. Off for kernels that hold a function of the user's.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
         dispatcher = numba.njit(**SETTINGS)(function)
-        if cached:
-            dispatcher._cache = _KernelCache(function)
+        dispatcher._cache = _KernelCache(function)
         compile_now = dispatcher.compile
 
         def compile_with_settings(signature: Any) -> Any:
             with global_compiler_lock:
-                before = config.LOOP_VECTORIZE
-                config.LOOP_VECTORIZE = int(vectorize)
+                before = getattr(config, "LOOP_VECTORIZE")  # noqa: B009 - set at run time, unknown to type checkers
+                setattr(config, "LOOP_VECTORIZE", int(vectorize))  # noqa: B010
                 try:
                     return compile_now(signature)
                 finally:
-                    config.LOOP_VECTORIZE = before
+                    setattr(config, "LOOP_VECTORIZE", before)  # noqa: B010
 
         dispatcher.compile = compile_with_settings
         return dispatcher
@@ -75,10 +74,19 @@ class _KernelCache(FunctionCache):
         )
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
-        compiled = super().load_overload(signature, target_context)
+        compiled = None if _holds_function(signature) else super().load_overload(signature, target_context)
         if compiled is None:
             _announce()
         return compiled
+
+    def save_overload(self, signature: Any, data: Any) -> None:
+        if not _holds_function(signature):
+            super().save_overload(signature, data)
+
+
+def _holds_function(signature: Any) -> bool:
+    """Whether a kernel is compiled around a function of the user's, which another process could not read back."""
+    return any(isinstance(argument, types.Dispatcher) for argument in getattr(signature, "args", signature))
 
 
 @cache

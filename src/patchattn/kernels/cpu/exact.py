@@ -14,10 +14,9 @@ from patchattn.kernels.cpu.compiler import inlined, kernel
 from patchattn.kernels.cpu.fields import new_field, store
 from patchattn.kernels.cpu.layout import pad
 from patchattn.kernels.cpu.limits import limits_of, masks_of
-from patchattn.kernels.cpu.matches import Index, Lists, admissible, home_of, insert, too_near
+from patchattn.kernels.cpu.matches import Index, Lists, admissible, domain, insert, too_near
 from patchattn.kernels.cpu.measure import (
     CHUNK,
-    COSINE,
     L1,
     L2,
     POINTWISE,
@@ -68,16 +67,18 @@ def search_exact(
 
 
 def _lists(count: int, k: int, dtype: Any) -> Lists:
-    return Lists(
-        np.full(count * k, -1, np.int32), np.full(count * k, -np.inf, dtype), np.zeros(count * k, np.int16)
-    )
+    return Lists(np.full(count * k, -1, np.int32), np.full(count * k, -np.inf, dtype), np.zeros(count * k, np.int32))
 
 
 def _search_by_products(pair: tuple[Any, ...], k: int, done: float, items: int) -> Lists:
-    """Rank all keys by matrix products, keep a few more than k, and measure those exactly."""
+    """Rank all keys by matrix products, keep a few more than k, and measure those exactly.
+
+    Only the queries that take part are unfolded, so that a sample of them costs no more than it must.
+    """
     query, key, _, k_norms, _, _, patches, _, query_mask, key_mask = pair
     count = patches.q_t * patches.q_h * patches.q_w
     keys = patches.k_t * patches.k_h * patches.k_w
+    chosen = np.flatnonzero(query_mask) if query_mask.size else np.arange(count)
     # Products round differently from the sum of squared differences: the spare places keep what that might misplace.
     kept = min(k + max(4, k // 2), keys)
     ranked = _lists(count, kept, query.dtype)
@@ -87,12 +88,14 @@ def _search_by_products(pair: tuple[Any, ...], k: int, done: float, items: int) 
     tensor = lambda *shape: torch.empty(shape, dtype=torch.from_numpy(query[:1]).dtype)  # noqa: E731
     q_block, k_block, products = tensor(BLOCK, elements), tensor(BLOCK, elements), tensor(BLOCK, BLOCK)
     bias = tensor(BLOCK)
-    for q_low in range(0, count, BLOCK):
-        q_size = min(BLOCK, count - q_low)
-        run_ranges(_unfold_range, q_size, CHUNK, q_low, query, k_norms[:0], patches, False, q_block.numpy())
+    for q_low in range(0, chosen.size, BLOCK):
+        positions = chosen[q_low : q_low + BLOCK]
+        q_size = positions.size
+        run_ranges(_unfold_range, q_size, CHUNK, positions, query, k_norms[:0], patches, False, q_block.numpy())
         for k_low in range(0, keys, BLOCK):
             k_size = min(BLOCK, keys - k_low)
-            run_ranges(_unfold_range, k_size, CHUNK, k_low, key, k_norms, patches, True, k_block.numpy())
+            columns = np.arange(k_low, k_low + k_size)
+            run_ranges(_unfold_range, k_size, CHUNK, columns, key, k_norms, patches, True, k_block.numpy())
             block = products[:q_size, :k_size]
             if patches.kind == L2:
                 # argmin |q - k|^2 = argmax 2 q.k - |k|^2
@@ -102,10 +105,10 @@ def _search_by_products(pair: tuple[Any, ...], k: int, done: float, items: int) 
             else:
                 torch.mm(q_block[:q_size], k_block[:k_size].T, out=block)
             run_ranges(
-                _keep_best_range, q_size, SCAN_CHUNK, block.numpy(), q_low, k_low, patches, pair[7],
-                query_mask, key_mask, *ranked, kept,
+                _keep_best_range, q_size, SCAN_CHUNK, block.numpy(), positions, k_low, patches, pair[7], key_mask,
+                *ranked, kept,
             )  # fmt: skip
-        report(round(1000 * (done + (q_low + q_size) / count / items)), 1000)
+        report(round(1000 * (done + (q_low + q_size) / chosen.size / items)), 1000)
     lists = _lists(count, k, query.dtype)
     run_ranges(_rerank_range, count, CHUNK, *pair, *ranked, *lists, kept, k)
     return lists
@@ -121,23 +124,23 @@ def _centred(query: NDArray[Any], key: NDArray[Any], channels: int) -> tuple[NDA
     mean = np.where(np.isfinite(pixels), pixels, 0).mean(0, dtype=np.float64)
     fraction, exponent = np.frexp(mean)
     mean = np.ldexp(np.round(fraction * 64) / 64, exponent).astype(key.dtype)
-    return tuple((image.reshape(-1, channels) - mean).reshape(-1) for image in (query, key))  # type: ignore[return-value]
+    return tuple((image.reshape(-1, channels) - mean).reshape(-1) for image in (query, key))
 
 
 @kernel()
 def _unfold_range(
-    low: int, high: int, first: int, image: Any, k_norms: Any, patches: Any, is_key: bool, output: Any
+    low: int, high: int, positions: Any, image: Any, k_norms: Any, patches: Any, is_key: bool, output: Any
 ) -> None:
-    """Write the patches of positions first + low ... as rows; those of keys are normalised for the cosine."""
+    """Write the patches of some positions as rows; those of keys are normalised for the cosine."""
     p = patches
     height, width, slice_step, row_step = p.q_h, p.q_w, p.q_slice, p.q_row
     if is_key:
         height, width, slice_step, row_step = p.k_h, p.k_w, p.k_slice, p.k_row
     for n in range(low, high):
-        start = offset_of(first + n, height, width, slice_step, row_step, p.channels)
+        start = offset_of(positions[n], height, width, slice_step, row_step, p.channels)
         factor = output.dtype.type(1)
         if k_norms.size > 0:
-            factor = k_norms[first + n]
+            factor = k_norms[positions[n]]
         at = 0
         for a in range(p.slices):
             for b in range(p.rows):
@@ -149,15 +152,13 @@ def _unfold_range(
 
 @kernel(vectorize=True)
 def _keep_best_range(
-    low: int, high: int, products: Any, q_low: int, k_low: int, patches: Any, limits: Any, query_mask: Any,
-    key_mask: Any, index: Any, similarity: Any, born: Any, k: int,
+    low: int, high: int, products: Any, positions: Any, k_low: int, patches: Any, limits: Any, key_mask: Any,
+    index: Any, similarity: Any, born: Any, k: int,
 ) -> None:  # fmt: skip
     """Insert what is better than the last of each list; whole stretches of 128 are passed over by one test."""
     columns = products.shape[1]
     for r in range(low, high):
-        i = q_low + r
-        if query_mask.size > 0 and not query_mask[i]:
-            continue
+        i = positions[r]
         start = Index(i * k)
         last = start + Index(k - 1)
         for stretch in range(0, columns, 128):
@@ -231,13 +232,7 @@ def _scan_range(
             continue
         start = Index(i * k)
         q_start = offset_of(i, p.q_h, p.q_w, p.q_slice, p.q_row, p.channels)
-        t0, t1, y0, y1, x0, x1 = 0, p.k_t - 1, 0, p.k_h - 1, 0, p.k_w - 1
-        if limits.has_window:
-            t, row = home_of(i // (p.q_w * p.q_h), p.q_t, p.k_t), home_of((i // p.q_w) % p.q_h, p.q_h, p.k_h)
-            x = home_of(i % p.q_w, p.q_w, p.k_w)
-            t0, t1 = max(t0, t - limits.window[0]), min(t1, t + limits.window[0])
-            y0, y1 = max(y0, row - limits.window[1]), min(y1, row + limits.window[1])
-            x0, x1 = max(x0, x - limits.window[2]), min(x1, x + limits.window[2])
+        t0, t1, y0, y1, x0, x1 = domain(i, patches, limits)
         for m in range(rounds):
             best = nothing
             best_j = np.int64(-1)

@@ -13,7 +13,7 @@ __all__ = ["Inverse", "invert"]
 
 
 class Inverse(NamedTuple):
-    """Entries `first[j]` to `first[j + 1]` of `match` are the flat positions (query * k + m) of the matches to key j."""
+    """Entries `first[j]` to `first[j + 1]` of `match`: the flat positions (query * k + m) of the matches to key j."""
 
     first: NDArray[np.int64]
     match: NDArray[np.int64]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -46,7 +45,7 @@ def three(values: tuple[int, ...], fill: int) -> tuple[int, int, int]:
 
 
 def empty(count: int, elements: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return an aligned `(count, elements)` tensor whose rows lie end to end, with slack after the last; and its buffer."""
+    """Return an aligned `(count, elements)` tensor, rows end to end, with slack after the last; and its flat buffer."""
     width = torch.empty((), dtype=dtype).element_size()
     buffer = torch.empty(count * elements + SLACK + ALIGNMENT // width, dtype=dtype)
     shift = (-buffer.data_ptr() % ALIGNMENT) // width

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from patchattn.kernels.cpu.compiler import inlined
 
-__all__ = ["Limits", "Lists", "admissible", "contains", "home_of", "insert", "too_near"]
+__all__ = ["Limits", "Lists", "admissible", "contains", "domain", "home_of", "insert", "too_near"]
 
 Index = np.uint64
 """Unsigned, so that Numba does not test every subscript for being negative."""
@@ -18,9 +18,9 @@ Index = np.uint64
 class Lists(NamedTuple):
     """The lists of all queries of one item; flat, query i's at [i k, (i + 1) k), best first."""
 
-    index: NDArray[np.int32]
+    index: NDArray[np.int32]  # type: ignore[assignment]  # a tuple's own index() is of no use here
     similarity: NDArray[Any]
-    born: NDArray[np.int16]
+    born: NDArray[np.int32]
     """The step in which a match entered."""
 
 
@@ -43,6 +43,21 @@ def home_of(q: int, n_query: int, n_key: int) -> int:
     if n_query == n_key:
         return q
     return ((2 * q + 1) * n_key) // (2 * n_query)
+
+
+@inlined
+def domain(i: int, patches: Any, limits: Any) -> tuple[int, int, int, int, int, int]:
+    """First and last key coordinate that query i may reach, in each dimension."""
+    p = patches
+    t0, t1, y0, y1, x0, x1 = 0, p.k_t - 1, 0, p.k_h - 1, 0, p.k_w - 1
+    if limits.has_window:
+        t = home_of(i // (p.q_w * p.q_h), p.q_t, p.k_t)
+        y = home_of((i // p.q_w) % p.q_h, p.q_h, p.k_h)
+        x = home_of(i % p.q_w, p.q_w, p.k_w)
+        t0, t1 = max(t0, t - limits.window[0]), min(t1, t + limits.window[0])
+        y0, y1 = max(y0, y - limits.window[1]), min(y1, y + limits.window[1])
+        x0, x1 = max(x0, x - limits.window[2]), min(x1, x + limits.window[2])
+    return t0, t1, y0, y1, x0, x1
 
 
 @inlined

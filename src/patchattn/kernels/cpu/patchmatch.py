@@ -17,7 +17,7 @@ from patchattn.kernels.cpu.compiler import inlined, kernel
 from patchattn.kernels.cpu.fields import item_init, new_field, store
 from patchattn.kernels.cpu.layout import pad
 from patchattn.kernels.cpu.limits import Masks, limits_of, masks_of
-from patchattn.kernels.cpu.matches import Index, Lists, admissible, contains, home_of, insert
+from patchattn.kernels.cpu.matches import Index, Lists, admissible, contains, domain, insert
 from patchattn.kernels.cpu.measure import CHUNK, inverse_norms, measure, offset_of, patches_of, pointwise_of
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.progress import report
@@ -53,7 +53,17 @@ def search_patchmatch(
         masks = masks_of(constraints, b, key.shape[2:])
         for h in range(geometry.num_heads):
             norms = (query_norms[b][h], key_norms[b if len(key_norms) > 1 else 0][h])
-            pair = (queries.item(b, h), keys.item(b, h), *norms, scale, function, patches, limits, masks.query, masks.key)
+            pair = (
+                queries.item(b, h),
+                keys.item(b, h),
+                *norms,
+                scale,
+                function,
+                patches,
+                limits,
+                masks.query,
+                masks.key,
+            )
             before = (b * geometry.num_heads + h) * (iterations + 1)
             lists = _search_item(pair, masks, k, iterations, seed, h, item_init(init, b, h), before, steps)
             store(lists, index[b, h], similarity[b, h])
@@ -74,7 +84,7 @@ def _search_item(
     query, patches, limits = pair[0], pair[6], pair[7]
     count = patches.q_t * patches.q_h * patches.q_w
     lists, spare = (
-        Lists(np.empty(count * k, np.int32), np.empty(count * k, query.dtype), np.empty(count * k, np.int16))
+        Lists(np.empty(count * k, np.int32), np.empty(count * k, query.dtype), np.empty(count * k, np.int32))
         for _ in range(2)
     )
     room = max(6 * k, MAX_SCALES)
@@ -134,21 +144,6 @@ def _draw(key: Any, n: int, low: int, high: int) -> int:
     return low + np.int64((np.uint64(u) * np.uint64(high - low + 1)) >> np.uint64(32))
 
 
-@inlined
-def _domain(i: int, patches: Any, limits: Any) -> tuple[int, int, int, int, int, int]:
-    """First and last key coordinate that query i may reach, in each dimension."""
-    p = patches
-    t0, t1, y0, y1, x0, x1 = 0, p.k_t - 1, 0, p.k_h - 1, 0, p.k_w - 1
-    if limits.has_window:
-        t = home_of(i // (p.q_w * p.q_h), p.q_t, p.k_t)
-        y = home_of((i // p.q_w) % p.q_h, p.q_h, p.k_h)
-        x = home_of(i % p.q_w, p.q_w, p.k_w)
-        t0, t1 = max(t0, t - limits.window[0]), min(t1, t + limits.window[0])
-        y0, y1 = max(y0, y - limits.window[1]), min(y1, y + limits.window[1])
-        x0, x1 = max(x0, x - limits.window[2]), min(x1, x + limits.window[2])
-    return t0, t1, y0, y1, x0, x1
-
-
 @kernel()
 def _start_range(
     low: int, high: int, query: Any, key: Any, q_norms: Any, k_norms: Any, scale: Any, function: Any, patches: Any,
@@ -168,7 +163,7 @@ def _start_range(
             born[start + m] = 0
         if query_mask.size > 0 and not query_mask[i]:
             continue
-        t0, t1, y0, y1, x0, x1 = _domain(i, patches, limits)
+        t0, t1, y0, y1, x0, x1 = domain(i, patches, limits)
         n_y, n_x = y1 - y0 + 1, x1 - x0 + 1
         if limits.has_window:
             choices = (t1 - t0 + 1) * n_y * n_x
@@ -205,8 +200,9 @@ def _start_range(
 @kernel()
 def _propagate_range(
     low: int, high: int, query: Any, key: Any, q_norms: Any, k_norms: Any, scale: Any, function: Any, patches: Any,
-    limits: Any, query_mask: Any, key_mask: Any, index: Any, similarity: Any, born: Any, new_index: Any, new_similarity: Any, new_born: Any,
-    k: int, distance: int, since: int, now: int, candidate: Any, k_start: Any, measured: Any,
+    limits: Any, query_mask: Any, key_mask: Any, index: Any, similarity: Any, born: Any,
+    new_index: Any, new_similarity: Any, new_born: Any, k: int, distance: int, since: int, now: int,
+    candidate: Any, k_start: Any, measured: Any,
 ) -> None:  # fmt: skip
     """Try the matches of the neighbours at a distance, shifted back by it (Algorithm 1 of PSAL, lines 3 to 7)."""
     p = patches
@@ -259,7 +255,9 @@ def _propagate_range(
                 if not (0 <= j_x < p.k_w and 0 <= j_y < p.k_h and 0 <= j_t < p.k_t):
                     continue
                 j = (j_t * p.k_h + j_y) * p.k_w + j_x
-                if (not limits.separated and contains(new_index, start, length, j)) or not admissible(i, j, key_mask, patches, limits):
+                if not limits.separated and contains(new_index, start, length, j):
+                    continue
+                if not admissible(i, j, key_mask, patches, limits):
                     continue
                 candidate[count] = j
                 k_start[count] = j_t * p.k_slice + j_y * p.k_row + j_x * p.channels
@@ -273,9 +271,7 @@ def _propagate_range(
                 query, q_start, key, k_start[c], i, candidate[c], q_norms, k_norms, scale, function, patches, worst
             )
         for c in range(count):
-            insert(
-                candidate[c], measured[c], new_index, new_similarity, new_born, now, start, length, patches, limits
-            )
+            insert(candidate[c], measured[c], new_index, new_similarity, new_born, now, start, length, patches, limits)
 
 
 @kernel()
@@ -301,7 +297,7 @@ def _random_range(
         if p.k_t > 1:
             t = np.int64(np.uint32(row) // np.uint32(p.k_h))
         y = row - t * p.k_h
-        t0, t1, y0, y1, x0, x1 = _domain(i, patches, limits)
+        t0, t1, y0, y1, x0, x1 = domain(i, patches, limits)
         if limits.is_causal:
             # Nothing in a later slice (row, or column in one dimension) comes before the query.
             if dims == 3:
@@ -326,7 +322,9 @@ def _random_range(
             draw += 1
             radius //= 2
             j = (j_t * p.k_h + j_y) * p.k_w + j_x
-            if (not limits.separated and contains(index, start, length, j)) or not admissible(i, j, key_mask, patches, limits):
+            if not limits.separated and contains(index, start, length, j):
+                continue
+            if not admissible(i, j, key_mask, patches, limits):
                 continue
             candidate[count] = j
             k_start[count] = j_t * p.k_slice + j_y * p.k_row + j_x * p.channels

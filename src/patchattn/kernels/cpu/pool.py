@@ -20,9 +20,7 @@ _pool: ThreadPoolExecutor | None = None
 _pool_size = 0
 
 
-def run_ranges(
-    kernel: Callable[..., Any], count: int, chunk: int, *arguments: Any, scratch: Scratch = tuple
-) -> None:
+def run_ranges(kernel: Callable[..., Any], count: int, chunk: int, *arguments: Any, scratch: Scratch = tuple) -> None:
     """Call `kernel(low, high, *arguments, *scratch())` for consecutive ranges that cover `range(count)`.
 
     The ranges depend on `chunk` alone, and each is computed by one thread from start to end, so that results do not

@@ -128,7 +128,8 @@ def _derivative_of(geometry: PatchGeometry) -> Any:
         return None
     if similarity.derivative is None:
         raise RuntimeError(
-            f"similarity: {similarity.name} has no derivative; give one to pointwise_similarity() to train query and key."
+            f"similarity: {similarity.name} has no derivative; give one to pointwise_similarity() to train query and "
+            f"key."
         )
     return inlined(similarity.derivative)
 

@@ -63,9 +63,7 @@ def _reduce(builder: ir.IRBuilder, value: Any, lanes: int) -> Any:
 
 def _tail_mask(builder: ir.IRBuilder, tail: Any, lanes: int) -> Any:
     vector = ir.VectorType(INT32, lanes)
-    count = builder.insert_element(
-        ir.Constant(vector, ir.Undefined), builder.trunc(tail, INT32), ir.Constant(INT32, 0)
-    )
+    count = builder.insert_element(ir.Constant(vector, ir.Undefined), builder.trunc(tail, INT32), ir.Constant(INT32, 0))
     count = builder.shuffle_vector(count, count, ir.Constant(vector, [0] * lanes))
     return builder.icmp_signed("<", ir.Constant(vector, list(range(lanes))), count)
 
@@ -125,9 +123,7 @@ def _patch_sum(step: Step, summary: str, *, stops_early: bool) -> Any:
                     builder.position_at_end(onwards)
 
             def start_of_row(start: Any, i_slice: Any, slice_step: Any, i_row: Any, row_step: Any) -> Any:
-                return builder.add(
-                    start, builder.add(builder.mul(i_slice, slice_step), builder.mul(i_row, row_step))
-                )
+                return builder.add(start, builder.add(builder.mul(i_slice, slice_step), builder.mul(i_row, row_step)))
 
             with (
                 cgutils.for_range(builder, slices, intp=integer) as one_slice,
@@ -186,9 +182,7 @@ def add_scaled(typing_context: Any, total: Any, x: Any, start: Any, length: Any,
             added = _load(builder, x_data, builder.add(start, at), vector, size)
             before = _load(builder, total_data, at, vector, size)
             after = builder.fadd(before, builder.fmul(factors, added, flags=FLAGS), flags=FLAGS)
-            builder.store(
-                after, builder.bitcast(builder.gep(total_data, [at]), vector.as_pointer()), align=size
-            )
+            builder.store(after, builder.bitcast(builder.gep(total_data, [at]), vector.as_pointer()), align=size)
         return context.get_dummy_value()
 
     return signature, generate

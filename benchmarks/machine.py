@@ -1,0 +1,61 @@
+"""What a measurement was made on, and how it is repeated; shared by all benchmarks."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy
+import torch
+
+import patchattn
+
+
+def machine() -> dict[str, Any]:
+    """Versions, processor and threads."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        name = names[0] if names else name
+    return {
+        "patchattn": patchattn.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numba": numba.__version__,
+        "numpy": numpy.__version__,
+        "processor": name,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def seconds(function: Callable[[], Any], runs: int = 5) -> dict[str, float]:
+    """Median and spread of `runs` calls, after one that is not counted."""
+    function()
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return {"median": statistics.median(times), "min": min(times), "max": max(times)}
+
+
+def table(headings: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def save(path: Path | None, results: list[dict[str, Any]]) -> None:
+    """Write results with the machine as JSON."""
+    if path is not None:
+        path.write_text(json.dumps({"machine": machine(), "results": results}, indent=1) + "\n")
+        print(f"wrote {path}")
