@@ -24,8 +24,13 @@ check: .venv/.installed-all  ## lint, format, types, direction of imports
 	@$(PY) -m mypy
 	@.venv/bin/lint-imports
 
-bench: .venv/.installed-all  ## measure speed and memory
-	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(PY) "$$script" || exit 1; done
+bench: .venv/.installed-all  ## measure memory; with DATA=DIR (pictures, see benchmarks/search.py --help) speed and cost too
+	@$(PY) benchmarks/memory.py
+ifdef DATA
+	@$(PY) benchmarks/search.py --data $(DATA)
+else
+	@echo "Speed and cost are measured on pictures: make bench DATA=DIR"
+endif
 
 clean:  ## remove .venv and what the tools leave behind
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -13,6 +13,7 @@ __all__ = [
     "check_features",
     "check_heads",
     "check_mask",
+    "check_pair",
     "check_positive",
     "per_dimension",
 ]
@@ -56,15 +57,25 @@ def check_features(name: str, tensor: Tensor, like: Tensor | None = None, like_n
         )
 
 
+def check_pair(query: Tensor, key: Tensor, num_heads: int) -> None:
+    """Query and key that can be compared, head by head."""
+    check_features("query", query)
+    check_features("key", key, query, "query")
+    if key.shape[1] != query.shape[1]:
+        raise ValueError(f"key: expected {query.shape[1]} channels as query has, got {key.shape[1]}.")
+    check_count("num_heads", num_heads, 1)
+    check_heads("query", query, num_heads)
+
+
 def check_heads(name: str, tensor: Tensor, num_heads: int) -> None:
     if tensor.shape[1] % num_heads:
         raise ValueError(f"num_heads: got {num_heads}, which does not divide the {tensor.shape[1]} channels of {name}.")
 
 
 def check_count(name: str, value: int, least: int) -> None:
-    """A whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)) or value < least:
-        raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}.")
+    """A whole number of at least `least` that fits into 64 bits."""
+    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)) or not least <= value < 2**63:
+        raise ValueError(f"{name}: expected a whole number of at least {least} (and below 2^63), got {value!r}.")
 
 
 def check_positive(name: str, value: float) -> None:
@@ -96,7 +107,7 @@ def check_mask(name: str, mask: Tensor | None, features_name: str, features: Ten
 
 def per_dimension(name: str, value: int | Sequence[int], dims: int, least: int) -> tuple[int, ...]:
     """One whole number for each spatial dimension, from one for all or one for each."""
-    values = (value,) * dims if isinstance(value, int) else tuple(value)
+    values = tuple(value) if isinstance(value, (list, tuple)) else (value,) * dims
     whole = all(isinstance(v, int) and not isinstance(v, bool) for v in values)
     if len(values) != dims or not whole or any(v < least for v in values):
         raise ValueError(

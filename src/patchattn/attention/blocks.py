@@ -18,8 +18,6 @@ def value_ratio(key: Tensor, value: Tensor) -> int:
             f"value: expected the key's spatial size {key_size} or a whole multiple of it (the same in every "
             f"dimension), got {value_size}."
         )
-    if value.shape[0] not in (1, key.shape[0]):
-        raise ValueError(f"value: expected batch size {key.shape[0]} as key has, or 1, got {value.shape[0]}.")
     return ratio
 
 

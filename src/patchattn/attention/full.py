@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from patchattn.attention.precision import promote
-from patchattn.checks import check_choice, check_count, check_features, check_heads, check_positive, per_dimension
+from patchattn.checks import check_choice, check_features, check_heads, check_pair, check_positive, per_dimension
 from patchattn.matching.constraints import check_patch_size, physical_padding, resolve_masks
 
 __all__ = ["FullAttention", "full_attention"]
@@ -22,7 +22,7 @@ SIMILARITIES = ("l2", "dot", "scaled_dot", "cosine")
 def full_attention(
     query: Float[Tensor, "batch channels *query"],
     key: Float[Tensor, "key_batch channels *key"],
-    value: Float[Tensor, "key_batch value_channels *key"],
+    value: Float[Tensor, "value_batch value_channels *key"],
     *,
     patch_size: int | Sequence[int] = 7,
     similarity: str = "l2",
@@ -64,19 +64,14 @@ def full_attention(
         torch.Size([1, 4, 12, 12])
     """
     query, key, value = promote(query, key, value)
-    check_features("query", query)
-    check_features("key", key, query, "query")
+    check_pair(query, key, num_heads)
     check_features("value", value, query, "query")
     check_choice("similarity", similarity, SIMILARITIES)
     check_positive("temperature", temperature)
-    check_count("num_heads", num_heads, 1)
-    check_heads("query", query, num_heads)
     check_heads("value", value, num_heads)
     query_size, key_size = tuple(query.shape[2:]), tuple(key.shape[2:])
-    if key.shape[1] != query.shape[1]:
-        raise ValueError(f"key: expected {query.shape[1]} channels as query has, got {key.shape[1]}.")
-    if tuple(value.shape[2:]) != key_size or value.shape[0] not in (1, key.shape[0]):
-        raise ValueError(f"value: expected the key's batch and spatial size {key_size}, got {tuple(value.shape)}.")
+    if tuple(value.shape[2:]) != key_size:
+        raise ValueError(f"value: expected the key's spatial size {key_size}, got {tuple(value.shape[2:])}.")
     if is_causal and query_size != key_size:
         raise ValueError(f"is_causal: query and key must have one spatial size, got {query_size} and {key_size}.")
     patch = check_patch_size(patch_size, padding_mode, query_size, key_size)
@@ -103,7 +98,7 @@ def full_attention(
         out = torch.where(allowed.any(-1, keepdim=True), out, torch.zeros((), dtype=out.dtype, device=out.device))
     out = out.movedim(-1, 2).reshape(batch, value.shape[1], *query_size)
     if query_mask is not None:
-        out = out * query_mask.unsqueeze(1)
+        out = out.masked_fill(~query_mask.unsqueeze(1), 0)
     return out.to(value.dtype)
 
 

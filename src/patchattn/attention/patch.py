@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from patchattn.attention.blocks import fold_blocks, unfold_blocks, value_ratio
 from patchattn.attention.precision import promote
-from patchattn.checks import check_features, check_heads, check_positive
+from patchattn.checks import check_features, check_heads, check_pair, check_positive
 from patchattn.field import MatchField
 from patchattn.matching.constraints import check_patch_size, physical_padding
 from patchattn.matching.match import check_field, match, resolve_backend
@@ -41,7 +41,7 @@ def patch_attention(
 def patch_attention(  # type: ignore[misc]
     query: Float[Tensor, "batch channels *query"],
     key: Float[Tensor, "key_batch channels *key"],
-    value: Float[Tensor, "key_batch value_channels *value"],
+    value: Float[Tensor, "value_batch value_channels *value"],
     *,
     k: int = 3,
     patch_size: int | Sequence[int] = 7,
@@ -114,8 +114,7 @@ def patch_attention(  # type: ignore[misc]
         torch.Size([1, 3, 32, 32])
     """
     query, key, value = promote(query, key, value)
-    check_features("query", query)
-    check_features("key", key, query, "query")
+    check_pair(query, key, num_heads)
     check_features("value", value, query, "query")
     check_positive("temperature", temperature)
     ratio = value_ratio(key, value)

@@ -12,8 +12,9 @@ __all__ = ["promote"]
 
 def promote(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Under autocast, bring floating-point tensors to the highest precision among them (sums are in float32 anyway)."""
-    first = tensors[0]
-    if not isinstance(first, Tensor) or not torch.is_autocast_enabled(first.device.type):
+    if not all(isinstance(tensor, Tensor) and tensor.is_floating_point() for tensor in tensors):
+        return tensors  # the checks that follow say what is wrong
+    if not torch.is_autocast_enabled(tensors[0].device.type):
         return tensors
     dtype = reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
     return tuple(tensor.to(dtype) for tensor in tensors)

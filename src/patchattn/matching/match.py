@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from patchattn.checks import check_count, check_features, check_heads, per_dimension
+from patchattn.checks import check_count, check_pair, per_dimension
 from patchattn.field import MatchField
 from patchattn.kernels import BACKENDS, default_backend
 from patchattn.matching.constraints import check_patch_size, physical_padding, resolve_masks
@@ -92,14 +92,9 @@ def match(
         >>> field.offsets()[0, 0, 0, :, 10, 10]
         tensor([2, 5])
     """
-    check_features("query", query)
-    check_features("key", key, query, "query")
+    check_pair(query, key, num_heads)
     query_size, key_size = tuple(query.shape[2:]), tuple(key.shape[2:])
     dims = len(query_size)
-    if key.shape[1] != query.shape[1]:
-        raise ValueError(f"key: expected {query.shape[1]} channels as query has, got {key.shape[1]}.")
-    check_count("num_heads", num_heads, 1)
-    check_heads("query", query, num_heads)
     check_count("k", k, 1)
     if k > prod(key_size):
         raise ValueError(f"k: got {k}, but key has only {prod(key_size)} positions.")
