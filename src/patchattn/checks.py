@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -107,7 +108,7 @@ def check_mask(name: str, mask: Tensor | None, features_name: str, features: Ten
 
 def per_dimension(name: str, value: int | Sequence[int], dims: int, least: int) -> tuple[int, ...]:
     """One whole number for each spatial dimension, from one for all or one for each."""
-    values = tuple(value) if isinstance(value, (list, tuple)) else (value,) * dims
+    values: tuple[Any, ...] = tuple(value) if isinstance(value, (list, tuple)) else (value,) * dims
     whole = all(isinstance(v, int) and not isinstance(v, bool) for v in values)
     if len(values) != dims or not whole or any(v < least for v in values):
         raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from torch import Tensor
 from patchattn import MatchField, match, pointwise_similarity
 from patchattn.matching.methods import EXACT_BELOW
 from patchattn.progress import watch_progress
-from tests.cases import PAIRS, normals, photograph
+from tests.cases import PAIRS, TOLERANCE, normals, photograph
 
 METHODS = ("exact", "patchmatch")
 
@@ -32,15 +31,13 @@ def photographs() -> dict[str, tuple[Tensor, Tensor]]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", ["1d", "2d", "3d"])
-def test_a_moved_image_gives_the_shift(backend: str, name: str, method: str) -> None:
-    pair = PAIRS[name]
-    image = normals(1, 3, *(n + 4 for n in pair.query))
-    first = tuple(slice(0, n) for n in pair.query)
-    moved = tuple(slice(2, n + 2) for n in pair.query)
-    query, key = image[(..., *first)], image[(..., *moved)]
+@pytest.mark.parametrize("size", [(60,), (12, 15), (8, 7, 9)])
+def test_a_moved_image_gives_the_shift(backend: str, size: tuple[int, ...], method: str) -> None:
+    image = normals(1, 3, *(n + 2 for n in size))
+    query = image[(..., *(slice(0, n) for n in size))]
+    key = image[(..., *(slice(2, n + 2) for n in size))]
     field = match(query, key, patch_size=3, method=method, iterations=12, padding_mode="valid", backend=backend)
-    inner = tuple(slice(3, n - 1) for n in pair.query)
+    inner = tuple(slice(3, n - 1) for n in size)
     offsets = field.offsets()[(0, 0, 0, slice(None), *inner)]
     similarity = field.similarity[(0, 0, 0, *inner)]
     found = (offsets == -2).all(0)
@@ -110,8 +107,9 @@ def test_a_start_with_another_number_of_matches(k: int) -> None:
     init = match(query, key, k=3, patch_size=3)
     field = match(query, key, k=k, patch_size=3, method="patchmatch", iterations=0, init=init)
     kept = min(k, 3)
-    assert torch.equal(field.index[:, :, :kept].sort(2).values, init.index[:, :, :kept].sort(2).values) or k > 3
-    assert torch.equal(field.similarity[:, :, 0], init.similarity[:, :, 0])
+    # The start is exact, so nothing drawn at random comes before it.
+    assert torch.equal(field.index[:, :, :kept], init.index[:, :, :kept])
+    assert torch.equal(field.similarity[:, :, :kept], init.similarity[:, :, :kept])
 
 
 def test_heads_search_on_their_own() -> None:
@@ -145,10 +143,13 @@ def test_valid_leaves_out_what_sticks_out(backend: str, method: str) -> None:
     y, x = field.coordinates()[0, 0, 0][:, inside]
     assert ((y >= 2) & (y < 6) & (x >= 1) & (x < 9)).all()
     # What the patches hold does not depend on padding.
-    cropped = match(query, key, k=2, patch_size=(5, 3), method="exact", padding_mode="valid", key_mask=None)
-    patches = [image.unfold(2, 5, 1).unfold(3, 3, 1).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(0, 2) for image in (query, key)]
-    best = -torch.cdist(*patches).square().min(1).values
-    torch.testing.assert_close(cropped.similarity[0, 0, 0][inside], best)
+    patches = [x.unfold(2, 5, 1).unfold(3, 3, 1).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(0, 2) for x in (query, key)]
+    best = -(patches[0][:, None] - patches[1]).square().sum(2).min(1).values
+    found = field.similarity[0, 0, 0][inside]
+    if method == "exact":
+        torch.testing.assert_close(found, best, **TOLERANCE[torch.float64])
+    else:
+        assert (found <= best + 1e-9).all()
 
 
 def test_borders_match_too() -> None:
@@ -246,16 +247,28 @@ def test_progress_is_told(method: str) -> None:
     assert shares[-1] == 1
 
 
+@pytest.mark.parametrize("masked", ["query_mask", "key_mask"])
 @pytest.mark.parametrize("method", METHODS)
-def test_nothing_to_match_is_answered_at_once(backend: str, method: str) -> None:
-    image = normals(1, 16, 256, 256, dtype=torch.float32) if backend == "cpu" else normals(1, 2, 40, 40)
-    small = match(image[..., :8, :8], image[..., :8, :8], method=method, backend=backend)  # whatever is done once
-    assert (small.index >= 0).all()
-    nothing = torch.zeros(1, *image.shape[2:], dtype=torch.bool)
-    start = time.monotonic()
-    field = match(image, image, k=3, patch_size=7, method=method, iterations=50, key_mask=nothing, backend=backend)
-    assert time.monotonic() - start < 60  # looking at all pairs takes minutes
+def test_nothing_to_match_is_answered_without_a_search(backend: str, method: str, masked: str) -> None:
+    image = normals(1, 2, 40, 41, dtype=torch.float32)
+    settings: dict[str, Any] = {"k": 3, "patch_size": 7, "method": method, "num_heads": 2, "backend": backend}
+    steps: list[tuple[int, int]] = []
+    with watch_progress(lambda done, total: steps.append((done, total))):
+        field = match(image, image, **settings, **{masked: torch.zeros(1, 40, 41, dtype=torch.bool)})
+    assert not steps
+    assert field.index.shape == (1, 2, 3, 40, 41)
     assert (field.index == -1).all()
     assert (field.similarity == -torch.inf).all()
     assert (field.coordinates() == -1).all()
     assert (field.offsets() == 0).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_to_match_in_one_item_of_a_batch(backend: str, method: str) -> None:
+    query, key = normals(2, 2, 9, 10), normals(2, 2, 9, 10, seed=1)
+    key_mask = torch.ones(2, 9, 10, dtype=torch.bool)
+    key_mask[0] = False
+    field = match(query, key, k=2, patch_size=3, method=method, key_mask=key_mask, backend=backend)
+    assert (field.index[0] == -1).all()
+    alone = match(query[1:], key[1:], k=2, patch_size=3, method=method, backend=backend)
+    assert torch.equal(field.index[1:], alone.index)

@@ -69,9 +69,9 @@ def patch_attention(  # type: ignore[misc]
     A_{ij} = \frac{\exp(S_{ij} / \tau)}{\sum_{j' \in \psi(i)} \exp(S_{ij'} / \tau)}, \qquad S_{ij} = s(Q_i, K_j)$$
 
     PSAL's equations (4), (5) and (9): Q_i and K_j are our patches of `query` and `key` around i and j, V_j the pixels
-    of `value`, psi the field found by `match`, tau the `temperature`, k = |psi(i)|. With `aggregate=True`, equation (10)
-    (PSAL Aggreg.): for every spatial neighbour i' of i within the patch window, each match j' of i' votes for the key
-    j = j' + (i - i') with S = s(Q_i', K_j'). Votes that leave the key's domain do not count; two votes for one key
+    of `value`, psi the field found by `match`, tau the `temperature`, k = |psi(i)|. With `aggregate=True`, equation
+    (10) (PSAL Aggreg.): for every spatial neighbour i' of i within the patch window, each match j' of i' votes for the
+    key j = j' + (i - i') with S = s(Q_i', K_j'). Votes that leave the key's domain do not count; two votes for one key
     stay two.
 
     Memory is linear in the pixels, forward and backward. Gradients flow to query, key and value (equations (6) to (8),

@@ -37,6 +37,9 @@ def search(
 ) -> tuple[Tensor, Tensor]:
     """Return index (int32) and similarity, both `(B, heads, k, *query)`."""
     kernels = load_backend(backend)
+    if any(mask is not None and not mask.any() for mask in (query_mask, key_mask)):
+        index, found = _empty_field(query, k, num_heads)
+        return index.fill_(-1), found.fill_(-torch.inf)
     geometry = PatchGeometry(tuple(patch_size), padding_mode, num_heads, resolve_similarity(similarity))
     offset = None if max_offset is None else tuple(max_offset)
     constraints = Constraints(query_mask, key_mask, is_causal, tuple(min_separation), offset)
@@ -67,6 +70,10 @@ def _search_fake(
     max_offset: Sequence[int] | None,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
+    return _empty_field(query, k, num_heads)
+
+
+def _empty_field(query: Tensor, k: int, num_heads: int) -> tuple[Tensor, Tensor]:
     shape = (query.shape[0], num_heads, k, *query.shape[2:])
     dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
     return query.new_empty(shape, dtype=torch.int32), query.new_empty(shape, dtype=dtype)
