@@ -41,3 +41,12 @@ def poisoned_memory() -> Iterator[None]:
         torch.use_deterministic_algorithms(True)
         yield
         torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For many tiny tensors: threads gain nothing there, and on a busy machine they wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

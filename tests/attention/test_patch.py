@@ -12,6 +12,8 @@ from torch import Tensor
 from patchattn import MatchField, PatchAttention, full_attention, match, patch_attention
 from tests.cases import PADDINGS, SIMILARITIES, TOLERANCE, mask, normals, strided
 
+pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
+
 SIZES = {"1d": ((12,), 3), "2d": ((5, 6), (3, 1)), "3d": ((2, 3, 4), (1, 3, 3))}
 
 

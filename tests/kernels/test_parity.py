@@ -27,7 +27,7 @@ from tests.cases import (
     random_index,
 )
 
-pytestmark = pytest.mark.usefixtures("poisoned_memory")
+pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
 
 HALVES = (torch.float16, torch.bfloat16)
 WINDOWS = {"own": 1, "patch": 3}
@@ -51,17 +51,24 @@ def assert_close(found: Any, expected: Any, dtype: torch.dtype) -> None:
 
 
 def patchmatch_both(
-    pair: Pair, geometry: PatchGeometry, constraints: Constraints, k: int, iterations: int = 2, seed: int = 7, **more: Any
+    pair: Pair, geometry: PatchGeometry, constraints: Constraints, k: int, iterations: int = 2, **more: Any
 ) -> tuple[Any, Any]:
     query, key = more.get("features") or pair.features(integers)
-    return both("search_patchmatch", query, key, k, geometry, constraints, iterations, seed, more.get("init"))
+    more = {"seed": 7, "init": None} | more
+    return both("search_patchmatch", query, key, k, geometry, constraints, iterations, more["seed"], more["init"])
 
 
 @pytest.mark.parametrize("similarity", ["l2", "l1", "dot", "scaled_dot", "pointwise"])
-@pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("name", PAIRS)
-def test_patchmatch_bit_for_bit(name: str, padding: str, similarity: str) -> None:
-    geometry = PAIRS[name].geometry(SIMILARITIES[similarity], padding)
+def test_patchmatch_bit_for_bit(name: str, similarity: str) -> None:
+    geometry = PAIRS[name].geometry(SIMILARITIES[similarity])
+    assert_same_bits(*patchmatch_both(PAIRS[name], geometry, Constraints(), 3))
+
+
+@pytest.mark.parametrize("padding", ["replicate", "zeros"])
+@pytest.mark.parametrize("name", ["1d", "2d_sizes", "3d_sizes"])
+def test_patchmatch_bit_for_bit_with_any_padding(name: str, padding: str) -> None:
+    geometry = PAIRS[name].geometry("l2", padding)
     assert_same_bits(*patchmatch_both(PAIRS[name], geometry, Constraints(), 3))
 
 
@@ -75,35 +82,34 @@ def test_patchmatch_bit_for_bit_by_cosine(padding: str, constraints: str) -> Non
     assert_same_bits(*patchmatch_both(pair, geometry, limits, 3, features=features))
 
 
-@pytest.mark.parametrize("k", [1, 7, 31])
+@pytest.mark.parametrize("k", [1, 7, 15])
 @pytest.mark.parametrize("similarity", ["l1", "dot"])
-@pytest.mark.parametrize("name", ["1d", "2d_sizes"])
+@pytest.mark.parametrize("name", ["1d", "2d_shared"])
 def test_patchmatch_bit_for_bit_with_any_number_of_matches(name: str, similarity: str, k: int) -> None:
     pair = PAIRS[name]
     assert_same_bits(*patchmatch_both(pair, pair.geometry(similarity), Constraints(), k, iterations=1, seed=k))
 
 
-@pytest.mark.parametrize("k", [1, 4])
 @pytest.mark.parametrize(("name", "constraints"), CONSTRAINED)
-def test_patchmatch_bit_for_bit_under_constraints(name: str, constraints: str, k: int) -> None:
+def test_patchmatch_bit_for_bit_under_constraints(name: str, constraints: str) -> None:
     pair = PAIRS[name]
-    assert_same_bits(*patchmatch_both(pair, pair.geometry(), constraints_of(constraints, pair), k))
+    assert_same_bits(*patchmatch_both(pair, pair.geometry(), constraints_of(constraints, pair), 4, iterations=1))
 
 
 @pytest.mark.parametrize("constraints", ["free", "masks", "separation"])
-@pytest.mark.parametrize("iterations", [0, 1, 4])
-@pytest.mark.parametrize("name", ["1d", "2d_sizes", "3d_sizes"])
+@pytest.mark.parametrize("iterations", [0, 2])
+@pytest.mark.parametrize("name", ["1d", "2d_sizes"])
 def test_patchmatch_bit_for_bit_from_a_start(name: str, iterations: int, constraints: str) -> None:
     pair = PAIRS[name]
     init = random_index(pair, 4)
     limits = constraints_of(constraints, pair)
-    assert_same_bits(*patchmatch_both(pair, pair.geometry(), limits, 3, iterations, 2**40 + 5, init=init))
+    assert_same_bits(*patchmatch_both(pair, pair.geometry(), limits, 3, iterations, seed=2**40 + 5, init=init))
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2**31, 2**32 - 1, 2**32, 2**62 + 12345])
+@pytest.mark.parametrize("seed", [0, 2**32 - 1, 2**32, 2**63 - 1])
 def test_patchmatch_bit_for_bit_with_any_seed(seed: int) -> None:
     pair = PAIRS["2d"]
-    assert_same_bits(*patchmatch_both(pair, pair.geometry(), Constraints(), 2, seed=seed))
+    assert_same_bits(*patchmatch_both(pair, pair.geometry(), Constraints(), 2, iterations=1, seed=seed))
 
 
 @pytest.mark.parametrize("dtype", [*HALVES, torch.float64])
@@ -124,9 +130,9 @@ def test_patchmatch_bit_for_bit_beyond_one_range_of_work() -> None:
 @pytest.mark.parametrize("similarity", ["l2", "l1", "dot"])
 def test_patchmatch_bit_for_bit_with_any_number_of_channels(similarity: str, elements: int) -> None:
     # The vector loops of the kernels end at each of these lengths in another way; 300 stops early.
-    pair = Pair((5, 6), (6, 5), (3, 1), batch=1)
+    pair = Pair((4, 3), (3, 4), (3, 1), batch=1)
     features = pair.features(integers, channels=elements)
-    assert_same_bits(*patchmatch_both(pair, pair.geometry(similarity), Constraints(), 2, features=features))
+    assert_same_bits(*patchmatch_both(pair, pair.geometry(similarity), Constraints(), 2, 1, features=features))
 
 
 @pytest.mark.parametrize("padding", ["replicate", "zeros"])
@@ -137,7 +143,7 @@ def test_patchmatch_bit_for_bit_with_a_patch_larger_than_the_image(padding: str)
 
 @pytest.mark.parametrize("similarity", ["l2", "l1", "dot", "scaled_dot", "pointwise"])
 @pytest.mark.parametrize("padding", PADDINGS)
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", ["1d_short", "2d_sizes", "2d_shared", "3d_sizes"])
 def test_exact_bit_for_bit(name: str, padding: str, similarity: str) -> None:
     pair = PAIRS[name]
     query, key = pair.features(integers)
@@ -146,13 +152,12 @@ def test_exact_bit_for_bit(name: str, padding: str, similarity: str) -> None:
 
 
 @pytest.mark.parametrize("similarity", ["l2", "l1"])
-@pytest.mark.parametrize("k", [1, 4])
 @pytest.mark.parametrize(("name", "constraints"), CONSTRAINED)
-def test_exact_bit_for_bit_under_constraints(name: str, constraints: str, k: int, similarity: str) -> None:
+def test_exact_bit_for_bit_under_constraints(name: str, constraints: str, similarity: str) -> None:
     pair = PAIRS[name]
     query, key = pair.features(integers)
     limits = constraints_of(constraints, pair)
-    assert_same_bits(*both("search_exact", query, key, k, pair.geometry(similarity), limits))
+    assert_same_bits(*both("search_exact", query, key, 4, pair.geometry(similarity), limits))
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -187,12 +192,12 @@ def test_exact_and_patchmatch_with_every_key(size: int) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("similarity", ["l2", "l1", "dot"])
 def test_bits_survive_what_is_not_finite(similarity: str, value: float) -> None:
-    pair = PAIRS["2d"]
+    pair = PAIRS["2d_shared"]
     query, key = pair.features(integers)
     query[:, :, 2, 3] = value
     key[:, 1, 5, 7] = value
     geometry = pair.geometry(similarity)
-    assert_same_bits(*patchmatch_both(pair, geometry, Constraints(), 3, features=(query, key)))
+    assert_same_bits(*patchmatch_both(pair, geometry, Constraints(), 3, 1, features=(query, key)))
     assert_same_bits(*both("search_exact", query, key, 3, geometry, Constraints()))
 
 

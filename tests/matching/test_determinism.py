@@ -93,6 +93,7 @@ class Jobs(Dataset[list[Tensor]]):
         return work()
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_in_a_forked_worker() -> None:
     expected = work()  # the parent's threads have run before the fork
     loader = DataLoader(Jobs(), batch_size=None, num_workers=2, multiprocessing_context="fork")

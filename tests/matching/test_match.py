@@ -13,6 +13,8 @@ from patchattn.matching.methods import EXACT_BELOW
 from patchattn.progress import watch_progress
 from tests.cases import PAIRS, TOLERANCE, normals, photograph
 
+pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
+
 METHODS = ("exact", "patchmatch")
 
 
@@ -143,7 +145,9 @@ def test_valid_leaves_out_what_sticks_out(backend: str, method: str) -> None:
     y, x = field.coordinates()[0, 0, 0][:, inside]
     assert ((y >= 2) & (y < 6) & (x >= 1) & (x < 9)).all()
     # What the patches hold does not depend on padding.
-    patches = [x.unfold(2, 5, 1).unfold(3, 3, 1).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(0, 2) for x in (query, key)]
+    patches = [
+        x.unfold(2, 5, 1).unfold(3, 3, 1).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(0, 2) for x in (query, key)
+    ]
     best = -(patches[0][:, None] - patches[1]).square().sum(2).min(1).values
     found = field.similarity[0, 0, 0][inside]
     if method == "exact":

@@ -12,7 +12,7 @@ from torch.library import opcheck
 from patchattn.ops.attend import attend, attend_backward
 from tests.cases import PAIRS, Pair, normals, random_index, strided
 
-pytestmark = pytest.mark.usefixtures("poisoned_memory")
+pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
 
 SMALL = {
     "1d": Pair((5,), (4,), (3,), heads=2),
@@ -64,9 +64,7 @@ def test_gradient_of_one_input_alone(backend: str, wanted: str) -> None:
     similarity, index, value = inputs(SMALL["2d"])
     similarity = similarity.where(index >= 0, 0)
     (similarity if wanted == "similarity" else value).requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda s, v: attend(s, index, v, [3, 3], 1.0, backend)[0], (similarity, value)
-    )
+    assert torch.autograd.gradcheck(lambda s, v: attend(s, index, v, [3, 3], 1.0, backend)[0], (similarity, value))
 
 
 def test_normalizer_has_no_gradient(backend: str) -> None:

@@ -12,7 +12,7 @@ from torch.library import opcheck
 from patchattn.ops.search import search
 from tests.cases import PAIRS, SAME_SIZE, integers, mask, normals, random_index, strided
 
-pytestmark = pytest.mark.usefixtures("poisoned_memory")
+pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
 
 
 def arguments(query: Tensor, key: Tensor, backend: str, **changed: Any) -> tuple[Any, ...]:

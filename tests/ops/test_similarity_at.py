@@ -11,7 +11,7 @@ from patchattn.ops.similarity_at import similarity_at, similarity_at_backward
 from patchattn.similarity import resolve_similarity
 from tests.cases import PADDINGS, PAIRS, SIMILARITIES, Pair, integers, normals, random_index, strided
 
-pytestmark = pytest.mark.usefixtures("poisoned_memory")
+pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
 
 SMALL = {
     "1d": Pair((4,), (5,), (5,), heads=2),

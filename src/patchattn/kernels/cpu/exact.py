@@ -73,12 +73,13 @@ def _lists(count: int, k: int, dtype: Any) -> Lists:
 def _search_by_products(pair: tuple[Any, ...], k: int, done: float, items: int) -> Lists:
     """Rank all keys by matrix products, keep a few more than k, and measure those exactly.
 
-    Only the queries that take part are unfolded, so that a sample of them costs no more than it must.
+    Only the queries and keys that take part are unfolded, so that a sample of them costs no more than it must.
     """
     query, key, _, k_norms, _, _, patches, _, query_mask, key_mask = pair
     count = patches.q_t * patches.q_h * patches.q_w
     keys = patches.k_t * patches.k_h * patches.k_w
     chosen = np.flatnonzero(query_mask) if query_mask.size else np.arange(count)
+    allowed = np.flatnonzero(key_mask) if key_mask.size else np.arange(keys)
     # Products round differently from the sum of squared differences: the spare places keep what that might misplace.
     kept = min(k + max(4, k // 2), keys)
     ranked = _lists(count, kept, query.dtype)
@@ -86,17 +87,17 @@ def _search_by_products(pair: tuple[Any, ...], k: int, done: float, items: int) 
         query, key = _centred(query, key, patches.channels)
     elements = patches.slices * patches.rows * patches.length
     tensor = lambda *shape: torch.empty(shape, dtype=torch.from_numpy(query[:1]).dtype)  # noqa: E731
-    q_block, k_block, products = tensor(BLOCK, elements), tensor(BLOCK, elements), tensor(BLOCK, BLOCK)
+    q_block, k_block, products = tensor(BLOCK, elements), tensor(BLOCK, elements), tensor(BLOCK * BLOCK)
     bias = tensor(BLOCK)
     for q_low in range(0, chosen.size, BLOCK):
         positions = chosen[q_low : q_low + BLOCK]
         q_size = positions.size
         run_ranges(_unfold_range, q_size, CHUNK, positions, query, k_norms[:0], patches, False, q_block.numpy())
-        for k_low in range(0, keys, BLOCK):
-            k_size = min(BLOCK, keys - k_low)
-            columns = np.arange(k_low, k_low + k_size)
+        for k_low in range(0, allowed.size, BLOCK):
+            columns = allowed[k_low : k_low + BLOCK]
+            k_size = columns.size
             run_ranges(_unfold_range, k_size, CHUNK, columns, key, k_norms, patches, True, k_block.numpy())
-            block = products[:q_size, :k_size]
+            block = products[: q_size * k_size].view(q_size, k_size)
             if patches.kind == L2:
                 # argmin |q - k|^2 = argmax 2 q.k - |k|^2
                 torch.linalg.vecdot(k_block[:k_size], k_block[:k_size], out=bias[:k_size])
@@ -105,7 +106,7 @@ def _search_by_products(pair: tuple[Any, ...], k: int, done: float, items: int) 
             else:
                 torch.mm(q_block[:q_size], k_block[:k_size].T, out=block)
             run_ranges(
-                _keep_best_range, q_size, SCAN_CHUNK, block.numpy(), positions, k_low, patches, pair[7], key_mask,
+                _keep_best_range, q_size, SCAN_CHUNK, block.numpy(), positions, columns, patches, pair[7], key_mask,
                 *ranked, kept,
             )  # fmt: skip
         report(round(1000 * (done + (q_low + q_size) / chosen.size / items)), 1000)
@@ -152,7 +153,7 @@ def _unfold_range(
 
 @kernel(vectorize=True)
 def _keep_best_range(
-    low: int, high: int, products: Any, positions: Any, k_low: int, patches: Any, limits: Any, key_mask: Any,
+    low: int, high: int, products: Any, positions: Any, key_positions: Any, patches: Any, limits: Any, key_mask: Any,
     index: Any, similarity: Any, born: Any, k: int,
 ) -> None:  # fmt: skip
     """Insert what is better than the last of each list; whole stretches of 128 are passed over by one test."""
@@ -171,8 +172,9 @@ def _keep_best_range(
                 continue
             for c in range(stretch, end):
                 s = products[r, c]
-                if s > similarity[last] and admissible(i, k_low + c, key_mask, patches, limits):
-                    insert(k_low + c, s, index, similarity, born, 0, start, Index(k), patches, limits)
+                j = key_positions[c]
+                if s > similarity[last] and admissible(i, j, key_mask, patches, limits):
+                    insert(j, s, index, similarity, born, 0, start, Index(k), patches, limits)
 
 
 @inlined
