@@ -104,7 +104,9 @@ def test_a_field_is_used_again(backend: str) -> None:
     assert torch.equal(patch_attention(query, key, value, field=again, **settings), output)
 
 
-@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize(
+    ("backend", "similarity"), [("cpu", similarity) for similarity in SIMILARITIES] + [("reference", "l2")]
+)
 @pytest.mark.parametrize("aggregate", [False, True])
 def test_gradients(similarity: str, aggregate: bool, backend: str) -> None:
     query, key, value = (tensor[..., :3].requires_grad_() for tensor in features(3, 5, key_batch=1, channels=2))

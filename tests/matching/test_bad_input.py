@@ -12,6 +12,8 @@ from torch import Tensor
 from patchattn import MatchField, full_attention, match, patch_attention, pointwise_similarity
 from tests.cases import mask, normals
 
+pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
+
 
 def image(*shape: int) -> Tensor:
     return normals(*(shape or (2, 4, 9, 8)), dtype=torch.float32)
@@ -147,7 +149,14 @@ def test_all_keys_masked(method: str, backend: str) -> None:
 @pytest.mark.parametrize("method", ["exact", "patchmatch"])
 def test_features_that_are_not_finite(method: str, similarity: str, poison: float, backend: str) -> None:
     query, key = image(1, 2, 12, 12), image(1, 2, 12, 12).flip(2)
-    settings = {"k": 3, "patch_size": 3, "similarity": similarity, "method": method, "backend": backend}
+    settings = {
+        "k": 3,
+        "patch_size": 3,
+        "similarity": similarity,
+        "method": method,
+        "iterations": 2,
+        "backend": backend,
+    }
     clean = match(query, key, **settings)
     bad_query, bad_key = query.clone(), key.clone()
     bad_query[..., 2, 3] = poison
