@@ -61,7 +61,7 @@ def match(
             patch (of one head); `"cosine"`; or an object made by `pointwise_similarity`.
         num_heads: the channels are split into so many equal groups, each with a field of its own.
         method: `"exact"` looks at all keys, a block at a time. `"patchmatch"` is Algorithm 1 of both papers. `"auto"`
-            is exact for small keys, where that is the faster, and PatchMatch for the rest.
+            is exact for small keys, where that takes milliseconds, and PatchMatch for the rest.
         iterations: of PatchMatch; None: 5. 0 keeps `init`, filled up at random.
         seed: of the random numbers.
         init: a field to start from, of an earlier frame or training step, with any number of matches.
