@@ -56,7 +56,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"key": image(2, 5, 9, 8)}, "key: expected 4 channels as query has, got 5"),
     ({"similarity": "euclid"}, "similarity: got 'euclid'; allowed are 'l2', 'dot', 'scaled_dot', 'cosine', 'l1'"),
     ({"similarity": ["l2"]}, "similarity: got ['l2']; allowed are"),
-    ({"method": "fast"}, "method: got 'fast'; allowed are 'auto', 'exact', 'patchmatch'"),
+    ({"method": "fast"}, "method: got 'fast'; allowed are 'auto', 'exact', 'guided', 'patchmatch'"),
     ({"iterations": -1}, "iterations: expected a whole number of at least 0"),
     ({"seed": -1}, "seed: expected a whole number of at least 0"),
     ({"seed": 2**63}, "seed: expected a whole number of at least 0 (and below 2^63)"),
@@ -128,7 +128,7 @@ def test_a_similarity_without_derivative_says_so(backend: str) -> None:
         output.sum().backward()
 
 
-@pytest.mark.parametrize("method", ["exact", "patchmatch"])
+@pytest.mark.parametrize("method", ["exact", "guided", "patchmatch"])
 def test_all_keys_masked(method: str, backend: str) -> None:
     nothing = torch.zeros(1, 9, 8, dtype=torch.bool)
     found = match(image(), image(), k=3, patch_size=3, method=method, key_mask=nothing, backend=backend)
@@ -146,7 +146,7 @@ def test_all_keys_masked(method: str, backend: str) -> None:
 
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("similarity", ["l2", "l1", "dot", "cosine"])
-@pytest.mark.parametrize("method", ["exact", "patchmatch"])
+@pytest.mark.parametrize("method", ["exact", "guided", "patchmatch"])
 def test_features_that_are_not_finite(method: str, similarity: str, poison: float, backend: str) -> None:
     query, key = image(1, 2, 12, 12), image(1, 2, 12, 12).flip(2)
     settings = {
@@ -173,7 +173,7 @@ def test_features_that_are_not_finite(method: str, similarity: str, poison: floa
 
 def test_everything_is_nan(backend: str) -> None:
     nan = torch.full((1, 2, 9, 8), torch.nan)
-    for method in ("exact", "patchmatch"):
+    for method in ("exact", "guided", "patchmatch"):
         output, found = patch_attention(
             nan, nan, nan, patch_size=3, method=method, aggregate=True, return_field=True, backend=backend
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from patchattn import match, patch_attention
 from tests.cases import photograph
 
-METHODS = ("patchmatch", "exact")
+METHODS = ("guided", "patchmatch", "exact")
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +46,7 @@ def train(aggregate: bool) -> list[Tensor]:
 
 
 def work() -> list[Tensor]:
-    return search("patchmatch") + train(True)
+    return search("guided") + search("patchmatch") + train(True)
 
 
 def assert_same(found: list[Tensor], expected: list[Tensor]) -> None:
@@ -54,7 +55,7 @@ def assert_same(found: list[Tensor], expected: list[Tensor]) -> None:
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("job", [lambda: search("patchmatch"), lambda: search("exact"), lambda: train(False), work])
+@pytest.mark.parametrize("job", [*(partial(search, method) for method in METHODS), lambda: train(False), work])
 def test_number_of_threads(job: Callable[[], list[Tensor]]) -> None:
     torch.set_num_threads(1)
     expected = job()

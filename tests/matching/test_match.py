@@ -11,11 +11,11 @@ from torch import Tensor
 from patchattn import MatchField, match, pointwise_similarity
 from patchattn.matching.methods import EXACT_BELOW
 from patchattn.progress import watch_progress
-from tests.cases import PAIRS, TOLERANCE, normals, photograph
+from tests.cases import PAIRS, SIMILARITIES, TOLERANCE, normals, photograph
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
 
-METHODS = ("exact", "patchmatch")
+METHODS = ("exact", "guided", "patchmatch")
 
 
 @pytest.fixture(scope="module")
@@ -73,13 +73,49 @@ def test_recall_on_photographs(name: str, photographs: dict[str, tuple[Tensor, T
     assert hits[2] > 0.45
 
 
+@pytest.mark.parametrize("name", ["astronaut", "coffee", "camera"])
+def test_recall_of_the_guided_search(name: str, photographs: dict[str, tuple[Tensor, Tensor]]) -> None:
+    query, key = photographs[name]
+    exact = match(query, key, k=3, patch_size=7, method="exact")
+    fields = [match(query, key, k=3, patch_size=7, method="guided", iterations=n) for n in (0, 1, 2)]
+    ratios = [float(field.similarity.mean() / exact.similarity.mean()) for field in fields]
+    hits = [float((field.index[:, :, 0] == exact.index[:, :, 0]).double().mean()) for field in fields]
+    assert all((field.similarity <= exact.similarity + 1e-5).all() for field in fields)
+    assert 1 <= ratios[2] <= ratios[1] <= ratios[0]
+    assert ratios[2] < 1.04
+    assert hits[2] > 0.8
+
+
+def test_white_noise_is_searched_by_patchmatch() -> None:
+    """A few numbers cannot stand for patches that no two numbers of are related."""
+    query, key = normals(1, 3, 40, 40, dtype=torch.float32), normals(1, 3, 40, 40, seed=1, dtype=torch.float32)
+    found, other = (match(query, key, k=3, patch_size=7, method=method) for method in ("guided", "patchmatch"))
+    assert torch.equal(found.index, other.index)
+    assert torch.equal(found.similarity, other.similarity)
+
+
+@pytest.mark.parametrize("similarity", ["l1", "pointwise"])
+def test_guided_search_by_what_it_cannot_project(
+    similarity: str, photographs: dict[str, tuple[Tensor, Tensor]]
+) -> None:
+    """Numbers rank by squared distance; what is returned is the best by the similarity asked for."""
+    settings: dict[str, Any] = {"k": 3, "patch_size": 7, "similarity": SIMILARITIES[similarity]}
+    query, key = (image[..., :40] for image in photographs["astronaut"])
+    exact = match(query, key, method="exact", **settings)
+    found = match(query, key, method="guided", **settings)
+    assert float(found.similarity.mean() / exact.similarity.mean()) < 1.04
+
+
 @pytest.mark.parametrize("similarity", ["l1", "cosine", "scaled_dot"])
-def test_recall_by_other_similarities(similarity: str, photographs: dict[str, tuple[Tensor, Tensor]]) -> None:
+@pytest.mark.parametrize(("method", "iterations"), [("guided", 2), ("patchmatch", 10)])
+def test_recall_by_other_similarities(
+    similarity: str, method: str, iterations: int, photographs: dict[str, tuple[Tensor, Tensor]]
+) -> None:
     query, key = photographs["astronaut"]
     query, key = query - 0.5, key - 0.5
     settings: dict[str, Any] = {"k": 1, "patch_size": 5, "similarity": similarity}
     exact = match(query, key, method="exact", **settings)
-    found = match(query, key, method="patchmatch", iterations=10, **settings)
+    found = match(query, key, method=method, iterations=iterations, **settings)
     by_chance = match(query, key, method="patchmatch", iterations=0, **settings)
     assert (found.similarity <= exact.similarity + 1e-5).all()
     missing = (exact.similarity - found.similarity).mean()
@@ -162,9 +198,9 @@ def test_borders_match_too() -> None:
     assert torch.equal(field.index[0, 0, 0].flatten(), torch.arange(120).int())
 
 
-def test_auto_is_exact_for_few_keys_and_patchmatch_for_many() -> None:
+def test_auto_is_exact_for_few_keys_and_guided_for_many() -> None:
     query = normals(1, 1, 6, 6, dtype=torch.float32)
-    for keys, method in ((EXACT_BELOW, "exact"), (EXACT_BELOW + 1, "patchmatch")):
+    for keys, method in ((EXACT_BELOW, "exact"), (EXACT_BELOW + 1, "guided")):
         key = normals(1, 1, 1, keys, seed=1, dtype=torch.float32)
         chosen, wanted = match(query, key, seed=3), match(query, key, seed=3, method=method)
         assert torch.equal(chosen.index, wanted.index)
@@ -208,8 +244,12 @@ def test_a_similarity_of_ones_own(backend: str, method: str) -> None:
     own = pointwise_similarity(lambda q, k: -((q - k) * (q - k)))
     expected = match(query, key, k=2, patch_size=3, method=method, backend=backend)
     found = match(query, key, k=2, patch_size=3, method=method, similarity=own, backend=backend)
-    assert torch.equal(found.index, expected.index)
-    assert torch.equal(found.similarity, expected.similarity)
+    if method == "guided":
+        # PatchMatch improves on what squared distances have found.
+        assert (found.similarity >= expected.similarity).all()
+    else:
+        assert torch.equal(found.index, expected.index)
+        assert torch.equal(found.similarity, expected.similarity)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -61,7 +61,7 @@ def problems(draw: st.DrawFn, method: str | None = None, constrained: bool = Tru
         "padding_mode": padding,
         "num_heads": heads,
         "similarity": draw(st.sampled_from(["l2", "l1", "dot", "scaled_dot", "cosine"])),
-        "method": method if method is not None else draw(st.sampled_from(["exact", "patchmatch"])),
+        "method": method if method is not None else draw(st.sampled_from(["exact", "guided", "patchmatch"])),
         "iterations": draw(st.integers(0, 4)),
         "seed": draw(st.integers(0, 2**63 - 1)),
     }

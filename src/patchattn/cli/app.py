@@ -33,7 +33,7 @@ app = typer.Typer(
 
 PatchSize = Annotated[int, typer.Option(min=1, help="Side of the patches that are compared, in pixels; odd.")]
 Similarity = Annotated[str, typer.Option(help="How patches are compared: l2, dot, scaled_dot, cosine or l1.")]
-Method = Annotated[str, typer.Option(help="How matches are found: auto, exact (slow) or patchmatch.")]
+Method = Annotated[str, typer.Option(help="How matches are found: auto, exact (slow), guided or patchmatch.")]
 Iterations = Annotated[
     int | None, typer.Option(min=0, help="Iterations of the search.", show_default="the method's own")
 ]

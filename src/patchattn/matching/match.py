@@ -29,7 +29,7 @@ def match(
     patch_size: int | Sequence[int] = 1,
     similarity: str | Similarity = "l2",
     num_heads: int = 1,
-    method: Literal["auto", "exact", "patchmatch"] | str = "auto",
+    method: Literal["auto", "exact", "guided", "patchmatch"] | str = "auto",
     iterations: int | None = None,
     seed: int = 0,
     init: MatchField | None = None,
@@ -60,9 +60,13 @@ def match(
             |q - k|; `"dot"`: sum of q k; `"scaled_dot"`: that over the square root of the number of elements of a
             patch (of one head); `"cosine"`; or an object made by `pointwise_similarity`.
         num_heads: the channels are split into so many equal groups, each with a field of its own.
-        method: `"exact"` looks at all keys, a block at a time. `"patchmatch"` is Algorithm 1 of both papers. `"auto"`
-            is exact for small keys, where that takes milliseconds, and PatchMatch for the rest.
-        iterations: of PatchMatch; None: 5. 0 keeps `init`, filled up at random.
+        method: `"exact"` looks at all keys, a block at a time. `"guided"` reduces patches to a few numbers, asks a k-d
+            tree and the neighbours where to look, and measures the best in full. Where the numbers hold less than half
+            of the keys' variance (white noise) it runs PatchMatch instead, 5 iterations at least; where they cannot
+            rank (`"l1"`, a similarity of your own) PatchMatch improves what they give. `"patchmatch"` is Algorithm 1
+            of both papers. `"auto"` is exact for small keys, where that takes milliseconds, and guided for the rest.
+        iterations: scans of the guided search, None: 2; or of PatchMatch, None: 5. With 0, `init` is only added to
+            (by the tree, or at random).
         seed: of the random numbers.
         init: a field to start from, of an earlier frame or training step, with any number of matches.
         query_mask: `(B or 1, *spatial)`, False: this query gets no match.

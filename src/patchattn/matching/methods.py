@@ -8,10 +8,9 @@ from patchattn.checks import check_choice, check_count
 
 __all__ = ["METHODS", "resolve_method"]
 
-METHODS = ("auto", "exact", "patchmatch")
+METHODS = ("auto", "exact", "guided", "patchmatch")
 
-PATCHMATCH_ITERATIONS = 5
-"""PSAL's choice."""
+DEFAULT_ITERATIONS = {"guided": 2, "patchmatch": 5}
 
 EXACT_BELOW = 2048
 """Keys up to which "auto" searches exactly: as fast as PatchMatch up to half of that, ten to thirty milliseconds slower
@@ -24,7 +23,7 @@ def resolve_method(method: str, iterations: int | None, key_size: tuple[int, ...
     if iterations is not None:
         check_count("iterations", iterations, 0)
     if method == "auto":
-        method = "exact" if prod(key_size) <= EXACT_BELOW else "patchmatch"
+        method = "exact" if prod(key_size) <= EXACT_BELOW else "guided"
     if method == "exact":
         return method, 0
-    return method, PATCHMATCH_ITERATIONS if iterations is None else iterations
+    return method, DEFAULT_ITERATIONS[method] if iterations is None else iterations

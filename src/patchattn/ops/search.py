@@ -46,7 +46,8 @@ def search(
     if method == "exact":
         index, found = kernels.search_exact(query, key, k, geometry, constraints)
     else:
-        index, found = kernels.search_patchmatch(query, key, k, geometry, constraints, iterations, seed, init)
+        find = kernels.search_guided if method == "guided" else kernels.search_patchmatch
+        index, found = find(query, key, k, geometry, constraints, iterations, seed, init)
     return index, found
 
 

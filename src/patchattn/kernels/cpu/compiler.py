@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numba
@@ -74,7 +75,13 @@ class _KernelCache(FunctionCache):
         )
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
-        compiled = None if _holds_function(signature) else super().load_overload(signature, target_context)
+        compiled = None
+        if not _holds_function(signature):
+            try:
+                compiled = super().load_overload(signature, target_context)
+            except (AttributeError, ImportError, EOFError, UnpicklingError):
+                # The index names classes that are no more: another version of this package wrote it.
+                self._cache_file.flush()
         if compiled is None:
             _announce()
         return compiled

@@ -28,6 +28,7 @@ from patchattn.kernels.cpu.measure import (
     pointwise_of,
 )
 from patchattn.kernels.cpu.pool import run_ranges
+from patchattn.kernels.cpu.unfold import unfold
 from patchattn.progress import report
 
 __all__ = ["search_exact"]
@@ -92,11 +93,11 @@ def _search_by_products(pair: tuple[Any, ...], k: int, done: float, items: int) 
     for q_low in range(0, chosen.size, BLOCK):
         positions = chosen[q_low : q_low + BLOCK]
         q_size = positions.size
-        run_ranges(_unfold_range, q_size, CHUNK, positions, query, k_norms[:0], patches, False, q_block.numpy())
+        unfold(positions, query, k_norms[:0], patches, False, q_block.numpy())
         for k_low in range(0, allowed.size, BLOCK):
             columns = allowed[k_low : k_low + BLOCK]
             k_size = columns.size
-            run_ranges(_unfold_range, k_size, CHUNK, columns, key, k_norms, patches, True, k_block.numpy())
+            unfold(columns, key, k_norms, patches, True, k_block.numpy())
             block = products[: q_size * k_size].view(q_size, k_size)
             if patches.kind == L2:
                 # argmin |q - k|^2 = argmax 2 q.k - |k|^2
@@ -126,29 +127,6 @@ def _centred(query: NDArray[Any], key: NDArray[Any], channels: int) -> tuple[NDA
     fraction, exponent = np.frexp(mean)
     mean = np.ldexp(np.round(fraction * 64) / 64, exponent).astype(key.dtype)
     return tuple((image.reshape(-1, channels) - mean).reshape(-1) for image in (query, key))
-
-
-@kernel()
-def _unfold_range(
-    low: int, high: int, positions: Any, image: Any, k_norms: Any, patches: Any, is_key: bool, output: Any
-) -> None:
-    """Write the patches of some positions as rows; those of keys are normalised for the cosine."""
-    p = patches
-    height, width, slice_step, row_step = p.q_h, p.q_w, p.q_slice, p.q_row
-    if is_key:
-        height, width, slice_step, row_step = p.k_h, p.k_w, p.k_slice, p.k_row
-    for n in range(low, high):
-        start = offset_of(positions[n], height, width, slice_step, row_step, p.channels)
-        factor = output.dtype.type(1)
-        if k_norms.size > 0:
-            factor = k_norms[positions[n]]
-        at = 0
-        for a in range(p.slices):
-            for b in range(p.rows):
-                row = start + a * slice_step + b * row_step
-                for c in range(p.length):
-                    output[n, at] = image[row + c] * factor
-                    at += 1
 
 
 @kernel(vectorize=True)

@@ -13,7 +13,17 @@ from patchattn.kernels.cpu.layout import Layout, three
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.vectors import sum_absolute_difference, sum_product, sum_squared_difference
 
-__all__ = ["CHUNK", "Patches", "inverse_norms", "kind_of", "measure", "offset_of", "patches_of", "pointwise_of"]
+__all__ = [
+    "CHUNK",
+    "Patches",
+    "inverse_norms",
+    "kind_of",
+    "measure",
+    "offset_of",
+    "patches_of",
+    "pointwise_of",
+    "squared_norms",
+]
 
 CHUNK = 2048
 """Positions in one range of work: small enough to share out evenly, large enough to outweigh the call."""
@@ -119,21 +129,31 @@ def inverse_norms(image: Layout, geometry: PatchGeometry) -> list[list[NDArray[A
     if kind_of(geometry) != COSINE:
         return [[array[:0] for array in heads] for heads in image.arrays]
     patches = patches_of(image, image, geometry)
+    return [[_inverse_root(squared_norms(array, image, patches)) for array in heads] for heads in image.arrays]
+
+
+def _inverse_root(squares: NDArray[Any]) -> NDArray[Any]:
+    return np.divide(1, np.sqrt(squares), out=np.zeros_like(squares), where=squares > 0)
+
+
+def squared_norms(array: NDArray[Any], image: Layout, patches: Patches) -> NDArray[Any]:
+    """Sum of squares of every patch of one item of an image."""
     count = image.size[0] * image.size[1] * image.size[2]
-    norms = [[np.empty(count, array.dtype) for array in heads] for heads in image.arrays]
-    for arrays, outputs in zip(image.arrays, norms, strict=True):
-        for array, output in zip(arrays, outputs, strict=True):
-            run_ranges(_inverse_norm_range, count, CHUNK, array, patches, output)
-    return norms
+    output = np.empty(count, array.dtype)
+    row = (image.size[2] + 2 * image.radius[2]) * image.channels
+    slice_step = (image.size[1] + 2 * image.radius[1]) * row
+    run_ranges(_squared_norm_range, count, CHUNK, array, patches, *image.size[1:], slice_step, row, output)
+    return output
 
 
 @kernel()
-def _inverse_norm_range(low: int, high: int, image: Any, patches: Any, output: Any) -> None:
+def _squared_norm_range(
+    low: int, high: int, image: Any, patches: Any, height: int, width: int, slice_step: int, row_step: int, output: Any
+) -> None:
     p = patches
     for i in range(low, high):
-        start = offset_of(i, p.q_h, p.q_w, p.q_slice, p.q_row, p.channels)
-        square = sum_product(
+        start = offset_of(i, height, width, slice_step, row_step, p.channels)
+        output[i] = sum_product(
             image, start, image, start, p.slices, p.rows, p.length,
-            p.q_slice, p.q_row, p.q_slice, p.q_row, p.check, image[start],
+            slice_step, row_step, slice_step, row_step, p.check, image[start],
         )  # fmt: skip
-        output[i] = 1 / np.sqrt(square) if square > 0 else 0.0

@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchattn.kernels.arguments import Constraints, PatchGeometry
-from patchattn.kernels.cpu.compiler import inlined, kernel
+from patchattn.kernels.cpu.choices import choice, count_choices, draw_near, reach
+from patchattn.kernels.cpu.compiler import kernel
 from patchattn.kernels.cpu.fields import item_init, new_field, store
 from patchattn.kernels.cpu.layout import pad
 from patchattn.kernels.cpu.limits import Masks, limits_of, masks_of
-from patchattn.kernels.cpu.matches import Index, Lists, admissible, contains, domain, insert
+from patchattn.kernels.cpu.matches import Index, Lists, admissible, contains, insert
 from patchattn.kernels.cpu.measure import CHUNK, inverse_norms, measure, offset_of, patches_of, pointwise_of
 from patchattn.kernels.cpu.pool import run_ranges
+from patchattn.kernels.cpu.random import draw, mix, stream
 from patchattn.progress import report
 
-__all__ = ["search_patchmatch"]
+__all__ = ["search_item", "search_patchmatch"]
 
 DISTANCES = (8, 4, 2, 1)
-MASK = 0xFFFFFFFF
-GOLDEN = 0x9E3779B9
 MAX_SCALES = 32
 
 
@@ -65,12 +65,12 @@ def search_patchmatch(
                 masks.key,
             )
             before = (b * geometry.num_heads + h) * (iterations + 1)
-            lists = _search_item(pair, masks, k, iterations, seed, h, item_init(init, b, h), before, steps)
+            lists = search_item(pair, masks, k, iterations, seed, h, item_init(init, b, h), before, steps)
             store(lists, index[b, h], similarity[b, h])
     return index, similarity
 
 
-def _search_item(
+def search_item(
     pair: tuple[Any, ...],
     masks: Masks,
     k: int,
@@ -93,7 +93,7 @@ def _search_item(
         return np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, query.dtype)
 
     step = 0
-    run_ranges(_start_range, count, CHUNK, *pair, *lists, k, _stream(seed, 0, head), *masks.choices, init)
+    run_ranges(_start_range, count, CHUNK, *pair, *lists, k, stream(seed, 0, head), *masks.choices, init)
     report(before + 1, steps)
     seen = dict.fromkeys(DISTANCES, 0)
     for iteration in range(1, iterations + 1):
@@ -106,48 +106,15 @@ def _search_item(
             seen[distance] = step
             lists, spare = spare, lists
         step += 1
-        run_ranges(_random_range, count, CHUNK, *pair, *lists, k, _stream(seed, iteration, head), step, scratch=scratch)
+        run_ranges(_random_range, count, CHUNK, *pair, *lists, k, stream(seed, iteration, head), step, scratch=scratch)
         report(before + 1 + iteration, steps)
     return lists
-
-
-def _mix_python(x: int) -> int:
-    x ^= x >> 16
-    x = x * 0x7FEB352D & MASK
-    x ^= x >> 15
-    x = x * 0x846CA68B & MASK
-    return x ^ (x >> 16)
-
-
-def _stream(seed: int, iteration: int, head: int) -> np.uint32:
-    """The key of the random numbers of one iteration of one head."""
-    state = _mix_python((seed & MASK) ^ GOLDEN)
-    for part in ((seed >> 32) & MASK, iteration & MASK, head & MASK):
-        state = _mix_python(state ^ part)
-    return np.uint32(state)
-
-
-@inlined
-def _mix(x: Any) -> Any:
-    x = np.uint32(x)
-    x ^= x >> np.uint32(16)
-    x = np.uint32(x * np.uint32(0x7FEB352D))
-    x ^= x >> np.uint32(15)
-    x = np.uint32(x * np.uint32(0x846CA68B))
-    return np.uint32(x ^ (x >> np.uint32(16)))
-
-
-@inlined
-def _draw(key: Any, n: int, low: int, high: int) -> int:
-    """The n-th random number of a query: uniform in [low, high]."""
-    u = _mix(np.uint32(key + np.uint32(np.uint32(n) * np.uint32(GOLDEN))))
-    return low + np.int64((np.uint64(u) * np.uint64(high - low + 1)) >> np.uint64(32))
 
 
 @kernel()
 def _start_range(
     low: int, high: int, query: Any, key: Any, q_norms: Any, k_norms: Any, scale: Any, function: Any, patches: Any,
-    limits: Any, query_mask: Any, key_mask: Any, index: Any, similarity: Any, born: Any, k: int, stream: Any,
+    limits: Any, query_mask: Any, key_mask: Any, index: Any, similarity: Any, born: Any, k: int, key_of_draws: Any,
     allowed: Any, allowed_up_to: Any, init: Any,
 ) -> None:  # fmt: skip
     """Fill the lists with the initial matches, then at random; small sets of keys are gone through instead."""
@@ -163,18 +130,11 @@ def _start_range(
             born[start + m] = 0
         if query_mask.size > 0 and not query_mask[i]:
             continue
-        t0, t1, y0, y1, x0, x1 = domain(i, patches, limits)
-        n_y, n_x = y1 - y0 + 1, x1 - x0 + 1
-        if limits.has_window:
-            choices = (t1 - t0 + 1) * n_y * n_x
-        elif limits.is_causal:
-            choices = np.int64(allowed_up_to[i])
-        else:
-            choices = np.int64(allowed.size)
+        choices = count_choices(i, allowed, allowed_up_to, patches, limits)
         go_through = choices <= max(4 * k, 64)
         tries = choices if go_through else 4 * k
         q_start = offset_of(i, p.q_h, p.q_w, p.q_slice, p.q_row, p.channels)
-        stream_i = _mix(np.uint32(stream ^ np.uint32(i)))
+        own_draws = mix(np.uint32(key_of_draws ^ np.uint32(i)))
         for n in range(-held, tries):
             if n < 0:
                 j = np.int64(init[held + n, i])
@@ -183,11 +143,8 @@ def _start_range(
             else:
                 if index[last] >= 0:
                     break
-                r = n if go_through else _draw(stream_i, n, 0, choices - 1)
-                if limits.has_window:
-                    j = ((t0 + r // (n_x * n_y)) * p.k_h + y0 + (r // n_x) % n_y) * p.k_w + x0 + r % n_x
-                else:
-                    j = np.int64(allowed[r])
+                r = n if go_through else draw(own_draws, n, 0, choices - 1)
+                j = choice(i, r, allowed, patches, limits)
             if not admissible(i, j, key_mask, patches, limits):
                 continue
             k_start = offset_of(j, p.k_h, p.k_w, p.k_slice, p.k_row, p.channels)
@@ -277,14 +234,12 @@ def _propagate_range(
 @kernel()
 def _random_range(
     low: int, high: int, query: Any, key: Any, q_norms: Any, k_norms: Any, scale: Any, function: Any, patches: Any,
-    limits: Any, query_mask: Any, key_mask: Any, index: Any, similarity: Any, born: Any, k: int, stream: Any, now: int,
-    candidate: Any, k_start: Any, measured: Any,
+    limits: Any, query_mask: Any, key_mask: Any, index: Any, similarity: Any, born: Any, k: int, key_of_draws: Any,
+    now: int, candidate: Any, k_start: Any, measured: Any,
 ) -> None:  # fmt: skip
     """Try one random key in each of a series of windows around the best match, each half the size of the last."""
     p = patches
     length = Index(k)
-    # The dimensions in front that the image does not have draw no numbers.
-    dims = limits.dims
     for i in range(low, high):
         start = Index(i * k)
         last = start + length - Index(1)
@@ -297,29 +252,14 @@ def _random_range(
         if p.k_t > 1:
             t = np.int64(np.uint32(row) // np.uint32(p.k_h))
         y = row - t * p.k_h
-        t0, t1, y0, y1, x0, x1 = domain(i, patches, limits)
-        if limits.is_causal:
-            # Nothing in a later slice (row, or column in one dimension) comes before the query.
-            if dims == 3:
-                t1 = min(t1, i // (p.q_w * p.q_h))
-            elif dims == 2:
-                y1 = min(y1, i // p.q_w)
-            else:
-                x1 = min(x1, i)
-        stream_i = _mix(np.uint32(stream ^ np.uint32(i)))
+        bounds = reach(i, patches, limits)
+        own_draws = mix(np.uint32(key_of_draws ^ np.uint32(i)))
         count = Index(0)
-        draw = 0
+        draws = 0
         radius = max(p.k_t, p.k_h, p.k_w)
         while radius >= 1:
-            j_t, j_y = np.int64(0), np.int64(0)
-            if dims == 3:
-                j_t = _draw(stream_i, draw, max(t0, t - radius), min(t1, t + radius))
-                draw += 1
-            if dims >= 2:
-                j_y = _draw(stream_i, draw, max(y0, y - radius), min(y1, y + radius))
-                draw += 1
-            j_x = _draw(stream_i, draw, max(x0, x - radius), min(x1, x + radius))
-            draw += 1
+            j_t, j_y, j_x = draw_near(own_draws, draws, t, y, x, radius, bounds, limits.dims)
+            draws += 1
             radius //= 2
             j = (j_t * p.k_h + j_y) * p.k_w + j_x
             if not limits.separated and contains(index, start, length, j):

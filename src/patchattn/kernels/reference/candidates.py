@@ -1,26 +1,49 @@
-"""The keys from which the start of PatchMatch chooses: how many each query has, and which is the r-th."""
+"""The keys that random numbers choose: those a search starts from, and those around a match."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
+from patchattn.kernels.arguments import Constraints
 from patchattn.kernels.reference.constraints import offset_window
-from patchattn.kernels.reference.lists import MatchLists
-from patchattn.kernels.reference.positions import flatten
+from patchattn.kernels.reference.positions import coordinates, flatten
+from patchattn.kernels.reference.random import uniform
+from patchattn.kernels.reference.similarity import PatchPairs
 
-__all__ = ["Candidates", "candidates_in_mask", "candidates_in_window"]
+__all__ = ["around_best", "first_candidates"]
 
+MOST_LISTED = 64
+"""Up to so many candidates (or 4 k if that is more) a start goes through all instead of drawing some."""
+
+Draw = Callable[[int], Tensor]
+"""The n-th random word of every head and query, `(heads, queries)`."""
 Candidates = tuple[Tensor, Callable[[Tensor], Tensor]]
 """Number of candidates `(B or 1, 1, queries)`, and a function from their numbers `(B or 1, heads, queries)` to keys."""
 
 
-def candidates_in_window(lists: MatchLists) -> Candidates:
+def first_candidates(pairs: PatchPairs, k: int, constraints: Constraints, draws: Draw) -> Iterator[Tensor]:
+    """Yield the keys to begin with, one for each query: those that constraints allow in order if they are few, else
+    4 k random ones.
+
+    Yields:
+        int64 `(B or 1, heads, queries)`; -1 for none.
+    """
+    by_window = constraints.max_offset is not None
+    find = candidates_in_window if by_window else candidates_in_mask
+    count, candidate = find(pairs, constraints)
+    listed = count <= max(4 * k, MOST_LISTED)
+    for trial in range(max(4 * k, MOST_LISTED)):
+        number = torch.where(listed, trial, uniform(draws(trial), 0, count - 1))
+        wanted = torch.where(listed, trial < count, trial < 4 * k)
+        yield torch.where(wanted, candidate(number.clamp(min=0)), -1)
+
+
+def candidates_in_window(pairs: PatchPairs, constraints: Constraints) -> Candidates:
     """All keys within `max_offset`, in row-major order; masks and causality are left to the lists."""
-    pairs = lists.pairs
-    window = offset_window(pairs.queries, pairs.query_shape, pairs.key_shape, lists.constraints)
+    window = offset_window(pairs.queries, pairs.query_shape, pairs.key_shape, constraints)
     count = torch.ones_like(pairs.queries)
     for low, high in window:
         count = count * (high - low + 1)
@@ -36,15 +59,15 @@ def candidates_in_window(lists: MatchLists) -> Candidates:
     return count[None, None], candidate
 
 
-def candidates_in_mask(lists: MatchLists) -> Candidates:
+def candidates_in_mask(pairs: PatchPairs, constraints: Constraints) -> Candidates:
     """The keys allowed by `key_mask` in ascending order; only those up to the query's position if causal."""
-    pairs, mask = lists.pairs, lists.constraints.key_mask
+    mask = constraints.key_mask
     if mask is None:
         mask = torch.ones((1, *pairs.key_shape), dtype=torch.bool, device=pairs.queries.device)
     allowed = mask.flatten(1).int()
     ascending = torch.sort(1 - allowed, dim=1, stable=True).indices
     upto = allowed.cumsum(1)
-    count = upto[:, pairs.queries] if lists.constraints.is_causal else upto[:, -1:].expand(-1, len(pairs.queries))
+    count = upto[:, pairs.queries] if constraints.is_causal else upto[:, -1:].expand(-1, len(pairs.queries))
 
     def candidate(number: Tensor) -> Tensor:
         number = number.clamp(max=ascending.shape[1] - 1)
@@ -52,3 +75,39 @@ def candidates_in_mask(lists: MatchLists) -> Candidates:
         return rows.gather(2, number)
 
     return count.unsqueeze(1), candidate
+
+
+def around_best(
+    best: Tensor,
+    queries: Tensor,
+    query_shape: tuple[int, ...],
+    key_shape: tuple[int, ...],
+    constraints: Constraints,
+    draws: Draw,
+) -> Iterator[Tensor]:
+    """Yield random keys around the best match, which stays the centre throughout, at radii halved down to 1.
+
+    Args:
+        best: int64 `(B, heads, n)`, -1 for none.
+        queries: int64 `(n,)`.
+        query_shape: Spatial size of the query; key_shape that of the key.
+        constraints: max_offset and causality narrow down where the keys are drawn.
+        draws: Their random words.
+
+    Yields:
+        int64 `(B, heads, n)`; -1 for none.
+    """
+    centre = coordinates(best, key_shape)
+    window = offset_window(queries, query_shape, key_shape, constraints)
+    if constraints.is_causal:
+        low, high = window[0]
+        window[0] = low, torch.minimum(high, coordinates(queries, query_shape)[0])
+    radius, number = max(key_shape), 0
+    while radius >= 1:
+        trial = []
+        for middle, (low, high) in zip(centre, window, strict=True):
+            first, last = torch.maximum(low, middle - radius), torch.minimum(high, middle + radius)
+            trial.append(uniform(draws(number), first, last))
+            number += 1
+        yield torch.where(best >= 0, flatten(trial, key_shape), -1)
+        radius //= 2

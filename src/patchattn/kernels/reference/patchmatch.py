@@ -10,19 +10,16 @@ import torch
 from torch import Tensor
 
 from patchattn.kernels.arguments import Constraints, PatchGeometry
-from patchattn.kernels.reference.candidates import candidates_in_mask, candidates_in_window
-from patchattn.kernels.reference.constraints import offset_window
+from patchattn.kernels.reference.candidates import around_best, first_candidates
 from patchattn.kernels.reference.lists import MatchLists
-from patchattn.kernels.reference.positions import coordinates, flatten, moved
-from patchattn.kernels.reference.random import Draws, uniform
+from patchattn.kernels.reference.positions import moved
+from patchattn.kernels.reference.random import Draws
 from patchattn.kernels.reference.similarity import PatchPairs
 
 __all__ = ["search_patchmatch"]
 
 REACHES = (8, 4, 2, 1)
 """Distances over which matches spread within one iteration."""
-MOST_LISTED = 64
-"""Up to so many candidates (or 4 k if that is more) the start goes through all instead of drawing some."""
 
 
 @torch.no_grad()
@@ -65,16 +62,11 @@ def search_patchmatch(
 
 def fill(lists: MatchLists, draws: Draws) -> None:
     """Offer keys until the list is full: the allowed ones in order if they are few, else 4 k random ones."""
-    by_window = lists.constraints.max_offset is not None
-    count, candidate = candidates_in_window(lists) if by_window else candidates_in_mask(lists)
-    trials = 4 * lists.index.shape[2]
-    listed = count <= max(trials, MOST_LISTED)
-    for trial in range(max(trials, MOST_LISTED)):
-        number = torch.where(listed, trial, uniform(draws(trial), 0, count - 1))
-        wanted = torch.where(listed, trial < count, trial < trials) & ~lists.full
+    for candidate in first_candidates(lists.pairs, lists.index.shape[2], lists.constraints, draws):
+        wanted = (candidate >= 0) & ~lists.full
         if not bool(wanted.any()):
             break
-        lists.offer(torch.where(wanted, candidate(number.clamp(min=0)), -1))
+        lists.offer(torch.where(wanted, candidate, -1))
 
 
 def spread(lists: MatchLists, reach: int) -> None:
@@ -91,20 +83,7 @@ def spread(lists: MatchLists, reach: int) -> None:
 
 
 def search_around_best(lists: MatchLists, draws: Draws) -> None:
-    """Offer random keys around the best match, which stays the centre throughout, at radii halved down to 1."""
-    pairs, constraints = lists.pairs, lists.constraints
-    best = lists.index[:, :, 0]
-    centre = coordinates(best, pairs.key_shape)
-    window = offset_window(pairs.queries, pairs.query_shape, pairs.key_shape, constraints)
-    if constraints.is_causal:
-        low, high = window[0]
-        window[0] = low, torch.minimum(high, coordinates(pairs.queries, pairs.query_shape)[0])
-    radius, number = max(pairs.key_shape), 0
-    while radius >= 1:
-        trial = []
-        for middle, (low, high) in zip(centre, window, strict=True):
-            first, last = torch.maximum(low, middle - radius), torch.minimum(high, middle + radius)
-            trial.append(uniform(draws(number), first, last))
-            number += 1
-        lists.offer(torch.where(best >= 0, flatten(trial, pairs.key_shape), -1))
-        radius //= 2
+    """Offer random keys around the best match."""
+    pairs, best = lists.pairs, lists.index[:, :, 0]
+    for candidate in around_best(best, pairs.queries, pairs.query_shape, pairs.key_shape, lists.constraints, draws):
+        lists.offer(candidate)

@@ -12,7 +12,7 @@ from patchattn.kernels.reference.gather import compute_dtype, take
 from patchattn.kernels.reference.patches import Patches
 from patchattn.kernels.reference.positions import all_positions
 
-__all__ = ["PatchPairs", "as_array", "as_tensor_like", "similarity_at"]
+__all__ = ["PatchPairs", "as_array", "as_tensor_like", "similarity_at", "squared_norms"]
 
 
 @torch.no_grad()
@@ -78,12 +78,18 @@ class PatchPairs:
         return query_factor.squeeze(2), take(self.key_inverse_norms, keys).squeeze(2)
 
 
-def inverse_norms(patches: Patches) -> Tensor:
-    """Return 1 / norm of the patch about every position, 0 for a patch of zeros: `(B, heads, 1, positions)`."""
+def squared_norms(patches: Patches) -> Tensor:
+    """Return the sum of squares of the patch about every position: `(B, heads, 1, positions)`."""
     everywhere = all_positions(patches.shape, patches.pixels.device)[None, None]
     squares = torch.zeros((), dtype=patches.pixels.dtype, device=patches.pixels.device)
     for element in patches.elements(everywhere):
         squares = squares + (element**2).sum(2, keepdim=True)
+    return squares
+
+
+def inverse_norms(patches: Patches) -> Tensor:
+    """Return 1 / norm of the patch about every position, 0 for a patch of zeros: `(B, heads, 1, positions)`."""
+    squares = squared_norms(patches)
     return torch.where(squares == 0, 0, 1 / squares.sqrt())
 
 

@@ -1,0 +1,56 @@
+"""Key positions numbered in a frame one pixel wider than the image.
+
+A match moved by one pixel is then another number by one addition, and what has left the image is still a number of the
+frame, at which tables hold "nothing": no division, no test of borders.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from patchattn.kernels.cpu.compiler import inlined
+
+__all__ = ["Frame", "frame_of", "framed", "unframed"]
+
+
+class Frame(NamedTuple):
+    """Sizes. Dimensions in front that the image does not have get no margin."""
+
+    k_h: int
+    k_w: int
+    margin_t: int
+    margin_y: int
+    rows: int
+    """Rows of a slice of the frame."""
+    row: int
+    """Distance of a step along y."""
+    plane: int
+    """Distance of a step along t."""
+    total: int
+    """Positions of the whole frame."""
+
+
+def frame_of(size: tuple[int, int, int], dims: int) -> Frame:
+    margin_t, margin_y = int(dims == 3), int(dims >= 2)
+    rows, row = size[1] + 2 * margin_y, size[2] + 2
+    return Frame(size[1], size[2], margin_t, margin_y, rows, row, rows * row, (size[0] + 2 * margin_t) * rows * row)
+
+
+@inlined
+def framed(j: int, frame: Any) -> int:
+    row = np.int64(np.uint32(j) // np.uint32(frame.k_w))
+    x = j - row * frame.k_w
+    t = np.int64(np.uint32(row) // np.uint32(frame.k_h))
+    y = row - t * frame.k_h
+    return (t + frame.margin_t) * frame.plane + (y + frame.margin_y) * frame.row + x + 1
+
+
+@inlined
+def unframed(position: int, frame: Any) -> int:
+    row = np.int64(np.uint32(position) // np.uint32(frame.row))
+    x = position - row * frame.row - 1
+    t = np.int64(np.uint32(row) // np.uint32(frame.rows))
+    y = row - t * frame.rows - frame.margin_y
+    return ((t - frame.margin_t) * frame.k_h + y) * frame.k_w + x

@@ -1,0 +1,370 @@
+"""Guided search: neighbours say where to look, a k-d tree what else is there.
+
+Patches become a few whole numbers (`projection.py`), keys the leaves of a tree (`tree.py`). Each query begins with the
+leaf that the tree leads it to. Then scans go over the image, alternately first to last and last to first: where the
+match of a neighbour that was just visited, moved along with it, lies in a leaf, all eight keys of that leaf are
+compared. Lists rank by squared distance of the numbers; at the end each list is measured in full.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from patchattn.kernels.arguments import Constraints, PatchGeometry
+from patchattn.kernels.cpu.choices import choice, count_choices, draw_near, reach
+from patchattn.kernels.cpu.compiler import kernel
+from patchattn.kernels.cpu.fields import item_init, new_field, store
+from patchattn.kernels.cpu.frame import Frame, frame_of, framed, unframed
+from patchattn.kernels.cpu.layout import Layout, pad
+from patchattn.kernels.cpu.leaf_vectors import LANES, prefetch
+from patchattn.kernels.cpu.limits import Masks, limits_of, masks_of
+from patchattn.kernels.cpu.matches import Index, Lists, admissible, insert
+from patchattn.kernels.cpu.measure import (
+    CHUNK,
+    L1,
+    POINTWISE,
+    inverse_norms,
+    measure,
+    offset_of,
+    patches_of,
+    pointwise_of,
+)
+from patchattn.kernels.cpu.patchmatch import search_item as search_item_by_patchmatch
+from patchattn.kernels.cpu.pool import run_ranges
+from patchattn.kernels.cpu.projection import Projection, Side, fit_projection, key_side, project, query_side
+from patchattn.kernels.cpu.random import draw, mix, stream
+from patchattn.kernels.cpu.ranked import LATEST_SCAN, NOTHING, new_lists, offer, position_in
+from patchattn.kernels.cpu.tree import Tree, build_tree, leaf_for
+from patchattn.progress import report
+
+__all__ = ["search_guided"]
+
+BAND_ROWS = 16
+"""Rows that one thread scans one after the other. What lies in other bands is seen as it was before the scan."""
+BAND_OF_LINE = 4096
+SLAB = 1 << 20
+"""Queries whose lists exist at one time."""
+SEED_LEAVES = 8
+SEEN = 256
+"""Leaves that a query remembers having looked at."""
+
+EXPLAINED = 0.5
+"""Share of the variance below which the projection is no guide (white noise), and PatchMatch searches instead."""
+PATCHMATCH_ITERATIONS = 5
+
+
+def search_guided(
+    query: Tensor,
+    key: Tensor,
+    k: int,
+    geometry: PatchGeometry,
+    constraints: Constraints,
+    iterations: int,
+    seed: int,
+    init: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Find k matches for every query by `iterations` guided scans; see `patchattn.match`."""
+    queries, keys = pad(query, geometry), pad(key, geometry)
+    query_norms, key_norms = inverse_norms(queries, geometry), inverse_norms(keys, geometry)
+    index, similarity = new_field(query, k, geometry)
+    scale = queries.buffer.numpy().dtype.type(geometry.scale(query.shape[1]))
+    patches = patches_of(queries, keys, geometry)
+    function = pointwise_of(geometry)
+    limits = limits_of(constraints, query.dim() - 2)
+    items = query.shape[0] * geometry.num_heads
+    for b, h in np.ndindex(query.shape[0], geometry.num_heads):
+        masks = masks_of(constraints, b, key.shape[2:])
+        norms = (query_norms[b][h], key_norms[b if len(key_norms) > 1 else 0][h])
+        pair = (queries.item(b, h), keys.item(b, h), *norms, scale, function, patches, limits, masks.query, masks.key)
+        search = _Item(queries, keys, pair, masks, k, seed, h, item_init(init, b, h))
+        lists = search.run(iterations, b * geometry.num_heads + h, items)
+        store(lists, index[b, h], similarity[b, h])
+    return index, similarity
+
+
+class _Item:
+    """The search of one head of one batch item."""
+
+    def __init__(
+        self,
+        queries: Layout,
+        keys: Layout,
+        pair: tuple[Any, ...],
+        masks: Masks,
+        k: int,
+        seed: int,
+        head: int,
+        init: NDArray[np.int32],
+    ) -> None:
+        self.queries, self.keys, self.pair, self.masks = queries, keys, pair, masks
+        self.k, self.seed, self.head, self.init = k, seed, head, init
+        self.patches, self.limits = pair[6], pair[7]
+        self.length = -(-(k + max(4, k // 2)) // LANES) * LANES
+        self.count = queries.size[0] * queries.size[1] * queries.size[2]
+
+    def run(self, iterations: int, before: int, items: int) -> Lists:
+        chosen = np.flatnonzero(self.masks.query) if self.masks.query.size else np.arange(self.count)
+        allowed = self.masks.choices[0]
+        if not chosen.size or not allowed.size:
+            return _lists(self.count, self.k, self.pair[0].dtype)
+        query, key, q_norms, k_norms = self.pair[:4]
+        keys, largest = key_side(self.keys, key, k_norms, self.patches)
+        queries = query_side(self.queries, query, q_norms, self.patches, largest)
+        projection = fit_projection(queries, keys, chosen, allowed, self.patches)
+        if projection.explained < EXPLAINED:
+            return self._patchmatch(max(iterations, PATCHMATCH_ITERATIONS), self.init, before, items)
+        lists = self._search(queries, keys, projection, iterations, before, items)
+        if self.patches.kind in (L1, POINTWISE):
+            found = np.ascontiguousarray(lists.index.reshape(self.count, self.k).T)
+            lists = self._patchmatch(iterations, found, before, items)
+        return lists
+
+    def _patchmatch(self, iterations: int, init: NDArray[np.int32], before: int, items: int) -> Lists:
+        steps = iterations + 1
+        return search_item_by_patchmatch(
+            self.pair, self.masks, self.k, iterations, self.seed, self.head, init, before * steps, items * steps
+        )
+
+    def _search(
+        self, queries: Side, keys: Side, projection: Projection, iterations: int, before: int, items: int
+    ) -> Lists:
+        frame = frame_of(self.keys.size, self.limits.dims)
+        count = self.keys.size[0] * self.keys.size[1] * self.keys.size[2]
+        rows = project(keys, projection, self.patches, 0, count)
+        tree = build_tree(rows, projection.width, self.masks.choices[0], frame)
+        del rows
+        lists = _lists(self.count, self.k, self.pair[0].dtype)
+        row = self.queries.size[2]
+        # Whole bands; a slab's queries see nothing of the slabs before it.
+        step = max(SLAB // (BAND_ROWS * row), 1) * BAND_ROWS * row if row < self.count else SLAB
+        for low in range(0, self.count, step):
+            high = min(low + step, self.count)
+            numbers = project(queries, projection, self.patches, low, high)
+            self._search_slab(low, numbers, projection.width, tree, frame, iterations, lists)
+            report(round(1000 * (before + high / self.count) / items), 1000)
+        return lists
+
+    def _search_slab(
+        self,
+        first: int,
+        numbers: NDArray[np.int16],
+        width: int,
+        tree: Tree,
+        frame: Frame,
+        iterations: int,
+        lists: Lists,
+    ) -> None:
+        count = numbers.size // width
+        ranked = new_lists(count, self.length)
+        before = np.empty_like(ranked)
+        common = (
+            first, numbers, width, tree.table, tree.members, tree.leaf_of, ranked, self.length, frame,
+            self.patches, self.limits, self.masks.query,
+        )  # fmt: skip
+        run_ranges(
+            _seed_range, count, CHUNK, *common, tree.axes, tree.bounds, self.k, stream(self.seed, 0, self.head),
+            *self.masks.choices, self.init, scratch=lambda: (np.empty(LANES, np.int64),),
+        )  # fmt: skip
+        row = self.queries.size[2]
+        leaves = 3 * self.length  # of the matches of three neighbours
+        scratch = lambda: (np.empty(LANES, np.int64), np.empty(SEEN, np.int64), np.empty(leaves, np.int32))  # noqa: E731
+        band = BAND_ROWS * row if row < self.count else BAND_OF_LINE
+        for scan in range(1, iterations + 1):
+            before[:] = ranked
+            run_ranges(
+                _scan_range, count, band, *common, before, -1 if scan % 2 else 1, scan,
+                stream(self.seed, scan, self.head), scratch=scratch,
+            )  # fmt: skip
+        dtype = self.pair[0].dtype
+        most = self.length + len(self.init)
+        measured = lambda: (np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, dtype))  # noqa: E731
+        run_ranges(
+            _finish_range, count, CHUNK, first, *self.pair, ranked, self.length, frame, self.init, *lists,
+            self.k, scratch=measured,
+        )  # fmt: skip
+
+
+def _lists(count: int, k: int, dtype: Any) -> Lists:
+    return Lists(np.full(count * k, -1, np.int32), np.full(count * k, -np.inf, dtype), np.zeros(count * k, np.int32))
+
+
+@kernel()
+def _seed_range(
+    low: int, high: int, first: int, numbers: Any, width: int, table: Any, members: Any, leaf_of: Any, lists: Any,
+    length: int, frame: Any, patches: Any, limits: Any, query_mask: Any,
+    axes: Any, bounds: Any, k: int, key_of_draws: Any, allowed: Any, allowed_up_to: Any, init: Any,
+    distances: Any,
+) -> None:  # fmt: skip
+    """Begin every list with the leaves of the initial matches and with the leaf that the tree leads to.
+
+    Where constraints may forbid all of these, random keys that they allow join in (small sets of keys are gone
+    through).
+    """
+    limited = limits.is_causal or limits.has_window or limits.separated
+    for n in range(low, high):
+        i = first + n
+        start, at = n * length, n * width
+        for m in range(length):
+            lists[start + m] = NOTHING
+        if query_mask.size > 0 and not query_mask[i]:
+            continue
+        for m in range(init.shape[0]):
+            j = np.int64(init[m, i])
+            if j >= 0:
+                leaf = np.int64(leaf_of[framed(j, frame)])
+                if leaf >= 0:
+                    offer(
+                        leaf, i, 0, numbers, at, width, table, members, lists, start, length, frame, patches, limits,
+                        distances,
+                    )  # fmt: skip
+        own = leaf_for(numbers, at, axes, bounds)
+        # Leaves near in the tree, nearest first, until there are k matches.
+        turn = np.int64(0)
+        while turn < 2 * axes.size and (not limited or turn < SEED_LEAVES):
+            leaf = own ^ turn
+            turn += 1
+            if leaf < axes.size:
+                offer(
+                    leaf, i, 0, numbers, at, width, table, members, lists, start, length, frame, patches, limits,
+                    distances,
+                )  # fmt: skip
+            if lists[start + k - 1] != NOTHING:
+                break
+        if not limited:
+            continue
+        choices = count_choices(i, allowed, allowed_up_to, patches, limits)
+        go_through = choices <= max(4 * k, 64)
+        own_draws = mix(np.uint32(key_of_draws ^ np.uint32(i)))
+        for r in range(choices if go_through else 4 * k):
+            j = choice(i, r if go_through else draw(own_draws, r, 0, choices - 1), allowed, patches, limits)
+            leaf = np.int64(leaf_of[framed(j, frame)])
+            if leaf >= 0:
+                offer(
+                    leaf, i, 0, numbers, at, width, table, members, lists, start, length, frame, patches, limits,
+                    distances,
+                )  # fmt: skip
+
+
+@kernel()
+def _scan_range(
+    low: int, high: int, first: int, numbers: Any, width: int, table: Any, members: Any, leaf_of: Any, lists: Any,
+    length: int, frame: Any, patches: Any, limits: Any, query_mask: Any,
+    before: Any, side: int, scan: int, key_of_draws: Any, distances: Any, seen: Any, candidates: Any,
+) -> None:  # fmt: skip
+    """Visit the queries of a band in order (or against it): look where the neighbours visited before found matches."""
+    p = patches
+    stamp = min(scan, LATEST_SCAN)
+    # The neighbours on this side were looked at two scans ago: what they held then has been tried.
+    since, since_outside = min(scan - 1, LATEST_SCAN), min(scan - 2, LATEST_SCAN)
+    if scan < 3:
+        since, since_outside = 0, 0
+    for m in range(SEEN):
+        seen[m] = -1
+    queries = before.size // length
+    for visit in range(high - low):
+        n = low + visit if side < 0 else high - 1 - visit
+        i = first + n
+        if query_mask.size > 0 and not query_mask[i]:
+            continue
+        row = np.int64(np.uint32(i) // np.uint32(p.q_w))
+        x = i - row * p.q_w
+        t = np.int64(np.uint32(row) // np.uint32(p.q_h))
+        y = row - t * p.q_h
+        start, at = n * length, n * width
+        count = 0
+        for direction in range(3):
+            if direction == 0:
+                there, step, shift = 0 <= t + side < p.q_t, p.q_h * p.q_w, frame.plane
+            elif direction == 1:
+                there, step, shift = 0 <= y + side < p.q_h, p.q_w, frame.row
+            else:
+                there, step, shift = 0 <= x + side < p.q_w, 1, 1
+            neighbour = n + side * step
+            if not there or not 0 <= neighbour < queries:
+                continue
+            inside = low <= neighbour < high
+            oldest = since if inside else since_outside
+            for m in range(neighbour * length, neighbour * length + length):
+                entry = lists[m] if inside else before[m]
+                if entry == NOTHING:
+                    break
+                if (entry & LATEST_SCAN) < oldest:
+                    continue
+                leaf = np.int64(leaf_of[position_in(entry) - side * shift])
+                tag = (n << 32) | leaf
+                if leaf < 0 or seen[leaf & (SEEN - 1)] == tag:
+                    continue
+                seen[leaf & (SEEN - 1)] = tag
+                candidates[count] = leaf
+                count += 1
+                for number in range(0, width * LANES, 32):
+                    prefetch(table, leaf * LANES * width + number)
+        for m in range(count):
+            offer(
+                np.int64(candidates[m]), i, stamp, numbers, at, width, table, members, lists, start, length, frame,
+                patches, limits, distances,
+            )  # fmt: skip
+        if limits.has_window or limits.is_causal:
+            # The tree knows nothing of these limits: search at random around the best match as well.
+            best = lists[start]
+            if best == NOTHING:
+                continue
+            j = unframed(position_in(best), frame)
+            j_row = np.int64(np.uint32(j) // np.uint32(p.k_w))
+            j_x = j - j_row * p.k_w
+            j_t = np.int64(np.uint32(j_row) // np.uint32(p.k_h))
+            j_y = j_row - j_t * p.k_h
+            limit = reach(i, patches, limits)
+            own_draws = mix(np.uint32(key_of_draws ^ np.uint32(i)))
+            draws = 0
+            radius = max(p.k_t, p.k_h, p.k_w)
+            while radius >= 1:
+                c_t, c_y, c_x = draw_near(own_draws, draws, j_t, j_y, j_x, radius, limit, limits.dims)
+                leaf = np.int64(leaf_of[framed((c_t * p.k_h + c_y) * p.k_w + c_x, frame)])
+                draws += 1
+                radius //= 2
+                if leaf >= 0:
+                    offer(
+                        leaf, i, stamp, numbers, at, width, table, members, lists, start, length, frame, patches,
+                        limits, distances,
+                    )  # fmt: skip
+
+
+@kernel()
+def _finish_range(
+    low: int, high: int, first: int, query: Any, key: Any, q_norms: Any, k_norms: Any, scale: Any, function: Any,
+    patches: Any, limits: Any, query_mask: Any, key_mask: Any, ranked: Any, kept: int, frame: Any, init: Any,
+    index: Any, similarity: Any, born: Any, k: int, candidate: Any, k_start: Any, measured: Any,
+) -> None:  # fmt: skip
+    """Measure what each list holds, and the initial matches, in full: the best k of them are the result."""
+    p = patches
+    nothing = -query.dtype.type(np.inf)
+    for n in range(low, high):
+        i = first + n
+        if query_mask.size > 0 and not query_mask[i]:
+            continue
+        count = Index(0)
+        for m in range(kept):
+            entry = ranked[n * kept + m]
+            if entry == NOTHING:
+                break
+            candidate[count] = unframed(position_in(entry), frame)
+            count += Index(1)
+        for m in range(init.shape[0]):
+            j = np.int64(init[m, i])
+            if j >= 0 and admissible(i, j, key_mask, patches, limits):
+                candidate[count] = j
+                count += Index(1)
+        q_start = offset_of(i, p.q_h, p.q_w, p.q_slice, p.q_row, p.channels)
+        for c in range(count):
+            k_start[c] = offset_of(candidate[c], p.k_h, p.k_w, p.k_slice, p.k_row, p.channels)
+        for c in range(count):
+            measured[c] = measure(
+                query, q_start, key, k_start[c], i, candidate[c], q_norms, k_norms, scale, function, patches, nothing
+            )
+        for c in range(count):
+            insert(candidate[c], measured[c], index, similarity, born, 0, Index(i * k), Index(k), patches, limits)

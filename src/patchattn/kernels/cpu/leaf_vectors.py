@@ -1,0 +1,163 @@
+"""Vector instructions of the guided search: eight keys at once against a query, and sorted lists.
+
+Projected features are 16-bit whole numbers. The keys of a leaf stand side by side, four dimensions at a time:
+
+    group 0: key 0 (dims 0..3), key 1 (dims 0..3), ..., key 7 (dims 0..3)      one 512-bit vector
+    group 1: key 0 (dims 4..7), ...
+
+so that one load, one subtraction and one multiply-add (`vpdpwssd`, `vpmaddwd`, or what the processor has) compare four
+dimensions of eight keys with four dimensions of the query, repeated eight times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+__all__ = ["DIMS_PER_GROUP", "LANES", "first_bit", "insert_sorted", "leaf_distances", "prefetch"]
+
+LANES = 8
+"""Keys in a leaf, and entries in a vector of a list."""
+DIMS_PER_GROUP = 4
+
+BYTE, INT16, INT32, INT64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+NUMBERS = LANES * DIMS_PER_GROUP
+ENTRIES = ir.VectorType(INT64, LANES)
+
+
+def _instruction(function: Callable[..., Any]) -> Any:
+    """Numba's `intrinsic`, which type checkers take for a function that never returns."""
+    return intrinsic(function)
+
+
+def _lanes(values: Sequence[int]) -> ir.Constant:
+    return ir.Constant(ir.VectorType(INT32, len(values)), list(values))
+
+
+def _constant(value: int) -> ir.Constant:
+    return ir.Constant(ENTRIES, [value] * LANES)
+
+
+def _repeat(builder: ir.IRBuilder, value: Any) -> Any:
+    vector = builder.insert_element(ir.Constant(ENTRIES, ir.Undefined), value, ir.Constant(INT32, 0))
+    return builder.shuffle_vector(vector, vector, _lanes([0] * LANES))
+
+
+def _data(context: Any, builder: ir.IRBuilder, kind: Any, array: Any) -> Any:
+    return context.make_array(kind)(context, builder, array).data
+
+
+def _address(builder: ir.IRBuilder, base: Any, offset: Any, vector: Any) -> Any:
+    return builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
+
+
+@_instruction
+def leaf_distances(
+    typing_context: Any, table: Any, at: Any, queries: Any, q_at: Any, groups: Any, limit: Any, distances: Any
+) -> Any:
+    """Squared distances of the query at `queries[q_at]` to the eight keys of the leaf at `table[at]`.
+
+    They are written to `distances` (int64). Returns a bit for each that is at most `limit`.
+    """
+    signature = types.int64(table, types.intp, queries, types.intp, types.intp, types.int64, distances)
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        table, at, queries, q_at, groups, limit, distances = arguments
+        table_data = _data(context, builder, signature.args[0], table)
+        query_data = _data(context, builder, signature.args[2], queries)
+        output = _data(context, builder, signature.args[6], distances)
+        integer = context.get_value_type(types.intp)
+        shorts, products = ir.VectorType(INT16, NUMBERS), ir.VectorType(INT32, NUMBERS)
+        sums = ir.VectorType(INT32, NUMBERS // 2)
+        total = cgutils.alloca_once_value(builder, ir.Constant(sums, [0] * (NUMBERS // 2)))
+        with cgutils.for_range(builder, groups, intp=integer) as group:
+            key_at = builder.add(at, builder.mul(group.index, ir.Constant(integer, NUMBERS)))
+            dims_at = builder.add(q_at, builder.mul(group.index, ir.Constant(integer, DIMS_PER_GROUP)))
+            keys = builder.load(_address(builder, table_data, key_at, shorts), align=2)
+            dims = builder.load(_address(builder, query_data, dims_at, INT64), align=2)
+            difference = builder.sub(keys, builder.bitcast(_repeat(builder, dims), shorts))
+            # LLVM recognises sums of neighbouring products as multiply-add instructions in this form only.
+            wide = builder.sext(difference, products)
+            squares = builder.mul(wide, wide, flags=("nsw",))
+            even = builder.shuffle_vector(squares, squares, _lanes(range(0, NUMBERS, 2)))
+            odd = builder.shuffle_vector(squares, squares, _lanes(range(1, NUMBERS, 2)))
+            builder.store(builder.add(builder.load(total), builder.add(even, odd)), total)
+        # Two 32-bit sums for each key, side by side: their sum goes to the lower half of 64 bits.
+        pairs = builder.bitcast(builder.load(total), ENTRIES)
+        both = builder.add(pairs, builder.lshr(pairs, _constant(32)))
+        squared = builder.and_(both, _constant(0xFFFFFFFF))
+        builder.store(squared, builder.bitcast(output, ENTRIES.as_pointer()), align=8)
+        within = builder.icmp_signed("<=", squared, _repeat(builder, limit))
+        return builder.zext(builder.bitcast(within, BYTE), INT64)
+
+    return signature, generate
+
+
+@_instruction
+def insert_sorted(typing_context: Any, lists: Any, at: Any, vectors: Any, entry: Any) -> Any:
+    """Insert an entry into the ascending list of `8 * vectors` entries at `lists[at]`; the last drops out.
+
+    An entry that differs from one in the list in the lowest three bits only changes nothing. No branch depends on the
+    data: each place takes the middle one of its own entry, the one before it, and the new one.
+    """
+    signature = types.void(lists, types.intp, types.intp, types.int64)
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        lists, at, vectors, entry = arguments
+        data = _data(context, builder, signature.args[0], lists)
+        integer = context.get_value_type(types.intp)
+
+        def place(vector: Any) -> Any:
+            return _address(builder, data, builder.add(at, builder.mul(vector, ir.Constant(integer, LANES))), ENTRIES)
+
+        new = _repeat(builder, entry)
+        equal = cgutils.alloca_once_value(builder, ir.Constant(BYTE, 0))
+        with cgutils.for_range(builder, vectors, intp=integer) as loop:
+            difference = builder.xor(builder.load(place(loop.index), align=8), new)
+            same = builder.bitcast(builder.icmp_unsigned("<", difference, _constant(8)), BYTE)
+            builder.store(builder.or_(builder.load(equal), same), equal)
+        held = builder.icmp_signed("!=", builder.load(equal), ir.Constant(BYTE, 0))
+        new = _repeat(builder, builder.select(held, ir.Constant(INT64, 2**63 - 1), entry))
+        before = cgutils.alloca_once_value(builder, _constant(-(2**63)))
+        with cgutils.for_range(builder, vectors, intp=integer) as loop:
+            address = place(loop.index)
+            here = builder.load(address, align=8)
+            shifted = builder.shuffle_vector(builder.load(before), here, _lanes(range(LANES - 1, 2 * LANES - 1)))
+            larger = builder.select(builder.icmp_signed(">", shifted, new), shifted, new)
+            middle = builder.select(builder.icmp_signed("<", here, larger), here, larger)
+            builder.store(middle, address, align=8)
+            builder.store(here, before)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@_instruction
+def first_bit(typing_context: Any, bits: Any) -> Any:
+    """The number of the lowest bit that is set; `bits` is not 0."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.int64), generate
+
+
+@_instruction
+def prefetch(typing_context: Any, array: Any, at: Any) -> Any:
+    """Ask for `array[at]` ahead of its use."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        pointer = BYTE.as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, INT32, INT32, INT32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        address = builder.gep(_data(context, builder, signature.args[0], arguments[0]), [arguments[1]])
+        read, keep, data = (ir.Constant(INT32, value) for value in (0, 3, 1))
+        builder.call(function, [builder.bitcast(address, pointer), read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate

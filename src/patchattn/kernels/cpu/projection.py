@@ -1,0 +1,239 @@
+"""Patches as a few 16-bit whole numbers, so that their squared distances rank keys as the similarity does.
+
+    l2, l1    p(x) = B^T (x - m)
+    cosine    p(x) = B^T (x / |x| - m)
+    dot       p(k) = B^T ([k, sqrt(M^2 - |k|^2)] - m),  p(q) = B^T ([M q / |q|, 0] - m),  M = max |k|
+
+The right-hand sides keep the ranking of the similarity exactly before B is applied (the one of dot products because all
+keys then have norm M); for l1 it is l2's that stands in. B holds the principal directions of a sample of key patches, m
+is its mean. Patches are never unfolded: the product with B reads them where they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import floor, log2
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from patchattn.kernels.cpu.compiler import kernel
+from patchattn.kernels.cpu.layout import Layout
+from patchattn.kernels.cpu.leaf_vectors import DIMS_PER_GROUP
+from patchattn.kernels.cpu.measure import CHUNK, DOT, Patches, offset_of, squared_norms
+from patchattn.kernels.cpu.pool import run_ranges
+from patchattn.kernels.cpu.products import BLOCK, COLUMNS, VECTOR, aligned_columns, block_product, multiply
+from patchattn.kernels.cpu.unfold import unfold
+
+__all__ = ["Projection", "Side", "fit_projection", "key_side", "project", "query_side"]
+
+FEWEST, MOST = 16, 32
+"""Numbers kept of a patch: as many as hold ENOUGH of the keys' variance, within these bounds. On real pictures fewer
+than 16 misplace matches, more than 32 buy nothing, and between them time hardly changes (docs/performance.md)."""
+ENOUGH = 0.97
+
+SAMPLE = 2048
+POWER_ITERATIONS = 3
+
+LONGEST = 11500
+"""Norm of the longest projected patch: the squared distance of two then fits in 29 bits."""
+
+GOLDEN = 0x9E3779B1
+
+
+@dataclass(frozen=True)
+class Side:
+    """Query or key of one item, with what its patches are changed by before they are projected (empty: nothing)."""
+
+    image: Layout
+    array: NDArray[Any]
+    is_key: bool
+    factors: NDArray[Any]
+    """The patch at a position is multiplied by this."""
+    extra: NDArray[Any]
+    """One more element of the patch at a position."""
+
+
+@dataclass(frozen=True)
+class Projection:
+    columns: NDArray[np.float32]
+    """B, scaled, as `block_product` takes it; its lines in the order of a patch in memory."""
+    vectors: int
+    extra: NDArray[np.float32]
+    """What the extra element is multiplied by."""
+    offset: NDArray[np.float32]
+    explained: float
+    """Share of the key patches' variance that the numbers hold."""
+
+    @property
+    def width(self) -> int:
+        """Numbers of one patch as they are stored: whole groups."""
+        return -(-self.offset.size // DIMS_PER_GROUP) * DIMS_PER_GROUP
+
+
+def key_side(image: Layout, array: NDArray[Any], inverse_norms: NDArray[Any], patches: Patches) -> tuple[Side, float]:
+    """The side of the keys, and M."""
+    nothing = array[:0]
+    if patches.kind != DOT:
+        return Side(image, array, True, inverse_norms, nothing), 1.0
+    squares = squared_norms(array, image, patches)
+    finite = squares[np.isfinite(squares)]
+    largest = float(finite.max()) if finite.size else 0.0
+    extra = np.sqrt(np.maximum(largest - squares, 0))
+    return Side(image, array, True, nothing, extra), float(np.sqrt(largest))
+
+
+def query_side(
+    image: Layout, array: NDArray[Any], inverse_norms: NDArray[Any], patches: Patches, largest: float
+) -> Side:
+    """The side of the queries; `largest` is the M of their keys."""
+    nothing = array[:0]
+    if patches.kind != DOT:
+        return Side(image, array, False, inverse_norms, nothing)
+    norms = np.sqrt(squared_norms(array, image, patches))
+    factors = np.divide(largest, norms, out=np.zeros_like(norms), where=norms > 0)
+    return Side(image, array, False, factors, np.zeros_like(factors))
+
+
+def fit_projection(query: Side, key: Side, queries: NDArray[Any], keys: NDArray[Any], patches: Patches) -> Projection:
+    """Find B and m from samples of the patches at the given positions."""
+    key_rows, query_rows = _sample(key, keys, patches), _sample(query, queries, patches)
+    elements = patches.slices * patches.rows * patches.length
+    mean = (key_rows.sum(0, dtype=np.float64) / max(1, len(key_rows))).astype(np.float32)
+    key_rows, query_rows = key_rows - mean, query_rows - mean
+    basis, explained = _principal_directions(key_rows)
+    longest = max(
+        (float(_norms(multiply(rows, basis)).max()) for rows in (key_rows, query_rows) if len(rows)), default=0
+    )
+    # Twice the longest of the samples; longer ones are shortened to it. A power of two, so that small whole numbers
+    # stay exact.
+    scale = 2.0 ** floor(log2(LONGEST / (2 * longest))) if longest > 0 else 1.0
+    basis = basis * np.float32(scale)
+    columns, vectors = aligned_columns(basis[:elements])
+    offset = multiply(mean[None], basis)[0]
+    return Projection(columns, vectors, basis[elements:].reshape(-1).copy(), offset, explained)
+
+
+def _norms(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.sqrt((rows * rows).sum(1))
+
+
+def _sample(side: Side, positions: NDArray[Any], patches: Patches) -> NDArray[np.float32]:
+    """Patches at up to SAMPLE of the positions, as rows in single precision; those with NaN or infinity stay out."""
+    if positions.size > SAMPLE:
+        # Multiples of the golden ratio: spread evenly, and in step with no texture.
+        turns = np.arange(SAMPLE, dtype=np.uint64) * np.uint64(GOLDEN) & np.uint64(0xFFFFFFFF)
+        positions = positions[(turns * np.uint64(positions.size) >> np.uint64(32)).astype(np.int64)]
+    elements = patches.slices * patches.rows * patches.length
+    rows = np.empty((positions.size, elements + (side.extra.size > 0)), side.array.dtype)
+    unfold(positions.astype(np.int64), side.array, side.factors, patches, side.is_key, rows)
+    if side.extra.size:
+        rows[:, -1] = side.extra[positions]
+    sample = rows.astype(np.float32)
+    return sample[np.isfinite(sample).all(1)]
+
+
+def _principal_directions(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+    """The directions of largest variance, `(elements, numbers)`, and the share of the variance they hold.
+
+    Short patches are kept whole. Of longer ones by subspace iteration: an eigen-decomposition of all their elements
+    would take seconds where there are thousands.
+    """
+    elements = rows.shape[1]
+    total = float(np.square(rows, dtype=np.float64).sum())
+    if elements <= MOST or total == 0:
+        return np.eye(elements, min(elements, MOST), dtype=np.float32), 1.0
+    basis = np.random.default_rng(0).standard_normal((elements, COLUMNS)).astype(np.float32)
+    for _ in range(POWER_ITERATIONS):
+        basis = _orthonormal(multiply(rows.T, multiply(rows, basis)))
+    products = multiply(rows, basis)
+    variances, turn = np.linalg.eigh(multiply(products.T, products).astype(np.float64))
+    held = variances[::-1].cumsum()[:MOST] / total
+    wanted = max(int((held < ENOUGH).sum()) + 1, FEWEST)
+    numbers = min(-(-wanted // DIMS_PER_GROUP) * DIMS_PER_GROUP, MOST)
+    return multiply(basis, turn[:, ::-1][:, :numbers]), float(held[numbers - 1])
+
+
+def _orthonormal(columns: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Gram and Schmidt's columns: whatever depends on those before, up to rounding, becomes 0."""
+    lines = np.ascontiguousarray(columns.T, dtype=np.float64)
+    _orthonormalise(lines)
+    return np.ascontiguousarray(lines.T, dtype=np.float32)
+
+
+@kernel()
+def _orthonormalise(lines: Any) -> None:
+    for i in range(lines.shape[0]):
+        before = np.float64(0)
+        for n in range(lines.shape[1]):
+            before += lines[i, n] * lines[i, n]
+        for _ in range(2):  # the second time removes what rounding left
+            for j in range(i):
+                product = np.float64(0)
+                for n in range(lines.shape[1]):
+                    product += lines[i, n] * lines[j, n]
+                for n in range(lines.shape[1]):
+                    lines[i, n] -= product * lines[j, n]
+        after = np.float64(0)
+        for n in range(lines.shape[1]):
+            after += lines[i, n] * lines[i, n]
+        factor = 1 / np.sqrt(after) if after > 1e-12 * before else 0.0
+        for n in range(lines.shape[1]):
+            lines[i, n] *= factor
+
+
+def project(side: Side, projection: Projection, patches: Patches, low: int, high: int) -> NDArray[np.int16]:
+    """The numbers of the patches at the flat positions from low to high: flat, `projection.width` for each."""
+    p, height, width = patches, *side.image.size[1:]
+    slice_step, row_step = (p.k_slice, p.k_row) if side.is_key else (p.q_slice, p.q_row)
+    output = np.empty((high - low) * projection.width, np.int16)
+    run_ranges(
+        _project_range, high - low, CHUNK, low, side.array, height, width, slice_step, row_step, patches,
+        projection.columns, projection.vectors, side.factors, side.extra, projection.extra, projection.offset,
+        projection.width, output, scratch=lambda: (np.empty(BLOCK * COLUMNS, np.float32),),
+    )  # fmt: skip
+    return output
+
+
+@kernel(vectorize=True)
+def _project_range(
+    low: int, high: int, first: int, image: Any, height: int, width: int, slice_step: int, row_step: int, patches: Any,
+    columns: Any, vectors: int, factors: Any, extra: Any, extra_weights: Any, offset: Any, stored: int, output: Any,
+    block: Any,
+) -> None:  # fmt: skip
+    """Multiply by B, shorten what is too long and round; NaN and infinity become 0."""
+    p = patches
+    n = low
+    while n < high:
+        i = first + n
+        count = min(BLOCK, high - n, width - i % width)
+        start = offset_of(i, height, width, slice_step, row_step, p.channels)
+        block_product(
+            image, start, p.channels, count, p.slices, slice_step, p.rows, row_step, p.length, 1, columns, vectors,
+            block,
+        )  # fmt: skip
+        for m in range(count):
+            at = m * vectors * VECTOR
+            factor = np.float32(1)
+            if factors.size > 0:
+                factor = np.float32(factors[i + m])
+            for d in range(offset.size):
+                block[at + d] = block[at + d] * factor - offset[d]
+            if extra.size > 0:
+                more = np.float32(extra[i + m])
+                for d in range(offset.size):
+                    block[at + d] += more * extra_weights[d]
+            square = np.float32(0)
+            for d in range(offset.size):
+                square += block[at + d] * block[at + d]
+            shrink = np.float32(1)
+            if square > np.float32(LONGEST * LONGEST):
+                shrink = np.float32(LONGEST) / np.sqrt(square)
+            to = (n + m) * stored
+            for d in range(stored):
+                output[to + d] = 0
+            if square < np.float32(np.inf):
+                for d in range(offset.size):
+                    output[to + d] = np.int16(np.rint(block[at + d] * shrink))
+        n += count

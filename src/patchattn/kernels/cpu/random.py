@@ -1,0 +1,47 @@
+"""Random numbers by counting: a hash of (seed, iteration, head, query, draw), the same in every backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from patchattn.kernels.cpu.compiler import inlined
+
+__all__ = ["draw", "mix", "stream"]
+
+MASK = 0xFFFFFFFF
+GOLDEN = 0x9E3779B9
+
+
+def stream(seed: int, iteration: int, head: int) -> np.uint32:
+    """The key of the random numbers of one iteration of one head."""
+    state = _mix_python((seed & MASK) ^ GOLDEN)
+    for part in ((seed >> 32) & MASK, iteration & MASK, head & MASK):
+        state = _mix_python(state ^ part)
+    return np.uint32(state)
+
+
+def _mix_python(x: int) -> int:
+    x ^= x >> 16
+    x = x * 0x7FEB352D & MASK
+    x ^= x >> 15
+    x = x * 0x846CA68B & MASK
+    return x ^ (x >> 16)
+
+
+@inlined
+def mix(x: Any) -> Any:
+    x = np.uint32(x)
+    x ^= x >> np.uint32(16)
+    x = np.uint32(x * np.uint32(0x7FEB352D))
+    x ^= x >> np.uint32(15)
+    x = np.uint32(x * np.uint32(0x846CA68B))
+    return np.uint32(x ^ (x >> np.uint32(16)))
+
+
+@inlined
+def draw(key: Any, n: int, low: int, high: int) -> int:
+    """The n-th random number of a query: uniform in [low, high]."""
+    u = mix(np.uint32(key + np.uint32(np.uint32(n) * np.uint32(GOLDEN))))
+    return low + np.int64((np.uint64(u) * np.uint64(high - low + 1)) >> np.uint64(32))

@@ -1,0 +1,83 @@
+"""Lists of the keys nearest by their numbers, while the guided search goes on.
+
+An entry is one whole number, so that comparing entries compares distances, then positions: squared distance (29 bits),
+framed position (31 bits), scan in which it entered (3 bits; an entry that differs in these only is the same match).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from patchattn.kernels.cpu.compiler import inlined
+from patchattn.kernels.cpu.frame import unframed
+from patchattn.kernels.cpu.leaf_vectors import DIMS_PER_GROUP, LANES, first_bit, insert_sorted, leaf_distances
+from patchattn.kernels.cpu.matches import admissible, too_near
+
+__all__ = ["LATEST_SCAN", "NOTHING", "new_lists", "offer", "position_in"]
+
+DISTANCE_AT = 34
+POSITION_AT = 3
+POSITION_BITS = 0x7FFFFFFF
+LATEST_SCAN = 7
+NOTHING = 2**63 - 1
+
+
+def new_lists(queries: int, length: int) -> NDArray[np.int64]:
+    """Lists of `length` entries, a multiple of LANES, for so many queries; flat and aligned, not filled."""
+    buffer = np.empty(queries * length + LANES, np.int64)
+    shift = -buffer.ctypes.data % 64 // 8
+    return buffer[shift : shift + queries * length]
+
+
+@inlined
+def position_in(entry: int) -> int:
+    """The framed position of an entry."""
+    return (entry >> POSITION_AT) & POSITION_BITS
+
+
+@inlined
+def offer(
+    leaf: int, i: int, scan: int, numbers: Any, at: int, width: int, table: Any, members: Any, lists: Any, start: int,
+    length: int, frame: Any, patches: Any, limits: Any, distances: Any,
+) -> None:  # fmt: skip
+    """Put the admissible keys of a leaf into the list of query i, if they are near enough."""
+    limit = lists[start + length - 1] >> DISTANCE_AT
+    groups = width // DIMS_PER_GROUP
+    near = leaf_distances(table, leaf * LANES * width, numbers, at, groups, limit, distances)
+    while near != 0:
+        lane = first_bit(near)
+        near &= near - 1
+        position = np.int64(members[leaf * LANES + lane])
+        entry = (distances[lane] << DISTANCE_AT) | (position << POSITION_AT) | scan
+        limited = limits.is_causal or limits.has_window
+        if limited and not admissible(i, unframed(position, frame), members[:0], patches, limits):
+            continue
+        if limits.separated and not _make_room(entry, lists, start, length, frame, patches, limits):
+            continue
+        insert_sorted(lists, start, length // LANES, entry)
+
+
+@inlined
+def _make_room(entry: int, lists: Any, start: int, length: int, frame: Any, patches: Any, limits: Any) -> bool:
+    """Remove entries that are farther than a new one and come too near to it; False, and no change, if one is not."""
+    j = unframed(position_in(entry), frame)
+    for at in range(start, start + length):
+        other = lists[at]
+        if other >= entry:
+            break
+        if too_near(j, unframed(position_in(other), frame), patches, limits):
+            return False
+    kept = start
+    for at in range(start, start + length):
+        other = lists[at]
+        if other == NOTHING:
+            break
+        if other < entry or not too_near(j, unframed(position_in(other), frame), patches, limits):
+            lists[kept] = other
+            kept += 1
+    for at in range(kept, start + length):
+        lists[at] = NOTHING
+    return True

@@ -1,0 +1,194 @@
+"""A balanced k-d tree over projected keys: leaves of eight, laid out for vector instructions.
+
+The keys end up in blocks of eight, the leaves. Between two blocks lies a boundary, and each boundary is one node of the
+tree: node b sends to its left what belongs in blocks before b. A range of blocks [low, high) is parted at its middle
+one, so going down the tree is a binary search for the block, along another number at every step. All leaves are full
+but the last, whose places left over repeat its first key.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from patchattn.kernels.cpu.compiler import inlined, kernel
+from patchattn.kernels.cpu.frame import Frame, framed
+from patchattn.kernels.cpu.leaf_vectors import DIMS_PER_GROUP, LANES
+from patchattn.kernels.cpu.pool import run_ranges
+
+__all__ = ["Tree", "build_tree", "leaf_for"]
+
+SUBTREE = 512
+"""Leaves below which a part of the tree is built by one thread from top to bottom."""
+LOOKED_AT = 64
+"""Keys of a node from which the number of largest variance is found."""
+GOLDEN = 0x9E3779B1
+LEAF_CHUNK = 256
+ALIGNMENT = 64
+
+
+class Tree(NamedTuple):
+    axes: NDArray[np.int32]
+    """Which number node b compares."""
+    bounds: NDArray[np.int16]
+    """What is less than this goes to the left of node b."""
+    table: NDArray[np.int16]
+    """The leaves' keys, see `leaf_vectors`."""
+    members: NDArray[np.int32]
+    """Framed position of each key in the table."""
+    leaf_of: NDArray[np.int32]
+    """By framed position: the leaf that holds this key; -1 outside the image, and for masked keys."""
+
+
+def build_tree(rows: NDArray[np.int16], width: int, allowed: NDArray[np.int32], frame: Frame) -> Tree:
+    """Part the allowed keys, whose numbers are `rows[j * width : (j + 1) * width]`."""
+    count = allowed.size
+    leaves = -(-count // LANES)
+    order = allowed.astype(np.int32)
+    packed = np.empty(count, np.int64)
+    axes, bounds = np.zeros(leaves, np.int32), np.zeros(leaves, np.int16)
+    parts = np.array([[0, leaves]], np.int32)
+    scratch = lambda: (np.empty(2 * width, np.int64), np.empty(128, np.int32))  # noqa: E731
+    common = (rows, width, order, packed, axes, bounds)
+    while (parts[:, 1] - parts[:, 0]).max() > SUBTREE:
+        run_ranges(_part_range, len(parts), 1, parts, False, *common, scratch=scratch)
+        middle = (parts[:, 0] + parts[:, 1]) // 2
+        parts = np.stack([parts[:, 0], middle, middle, parts[:, 1]], 1).reshape(-1, 2)
+    run_ranges(_part_range, len(parts), 1, parts, True, *common, scratch=scratch)
+    del packed
+    table = _aligned(leaves * LANES * width)
+    members = np.empty(leaves * LANES, np.int32)
+    leaf_of = np.full(frame.total, -1, np.int32)
+    run_ranges(_fill_range, leaves, LEAF_CHUNK, rows, width, order, frame, table, members, leaf_of)
+    return Tree(axes, bounds, table, members, leaf_of)
+
+
+def _aligned(count: int) -> NDArray[np.int16]:
+    buffer = np.empty(count + ALIGNMENT // 2, np.int16)
+    shift = -buffer.ctypes.data % ALIGNMENT // 2
+    return buffer[shift : shift + count]
+
+
+@inlined
+def leaf_for(queries: Any, at: int, axes: Any, bounds: Any) -> int:
+    """The leaf that a query's numbers lead to."""
+    low, high = 0, axes.size
+    while high - low > 1:
+        middle = (low + high) >> 1
+        if queries[at + axes[middle]] < bounds[middle]:
+            high = middle
+        else:
+            low = middle
+    return low
+
+
+@kernel(vectorize=True)
+def _part_range(
+    low: int, high: int, parts: Any, to_the_leaves: bool, rows: Any, width: int, order: Any, packed: Any, axes: Any,
+    bounds: Any, sums: Any, stack: Any,
+) -> None:  # fmt: skip
+    """Part ranges of leaves at their middle: once, or again and again down to single leaves."""
+    for n in range(low, high):
+        stack[0], stack[1] = parts[n, 0], parts[n, 1]
+        held = 2
+        while held > 0:
+            held -= 2
+            first, last = np.int64(stack[held]), np.int64(stack[held + 1])
+            if last - first < 2:
+                continue
+            middle = (first + last) >> 1
+            start, end = first * LANES, min(last * LANES, order.size)
+            axis = _widest(rows, width, order, start, end, sums)
+            for at in range(start, end):
+                key = np.int64(order[at])
+                packed[at] = (np.int64(rows[key * width + axis]) << 32) | key
+            _select(packed, start, end - 1, middle * LANES)
+            for at in range(start, end):
+                order[at] = packed[at] & 0x7FFFFFFF
+            axes[middle], bounds[middle] = axis, packed[middle * LANES] >> 32
+            if to_the_leaves:
+                stack[held], stack[held + 1], stack[held + 2], stack[held + 3] = first, middle, middle, last
+                held += 4
+
+
+@inlined
+def _widest(rows: Any, width: int, order: Any, start: int, end: int, sums: Any) -> int:
+    """The number of largest variance among a random LOOKED_AT of the keys, which depend on no order of them."""
+    size = end - start
+    for d in range(2 * width):
+        sums[d] = 0
+    count = 0
+    for at in range(start, end):
+        key = np.int64(order[at])
+        if size > LOOKED_AT:
+            lot = np.uint64(np.uint32(np.uint32(key) * np.uint32(GOLDEN)))
+            if (lot * np.uint64(size)) >> np.uint64(32) >= LOOKED_AT:
+                continue
+        for d in range(width):
+            value = np.int64(rows[key * width + d])
+            sums[d] += value
+            sums[width + d] += value * value
+        count += 1
+    axis = 0
+    widest = np.int64(-1)
+    for d in range(width):
+        spread = count * sums[width + d] - sums[d] * sums[d]
+        if spread > widest:
+            widest, axis = spread, d
+    return axis
+
+
+@inlined
+def _select(values: Any, low: int, high: int, k: int) -> None:
+    """Order values[low..high] so far that values[k] is where sorting would put it (quickselect; all are distinct)."""
+    state = np.uint32(k)
+    while low < high:
+        # Pivots from places drawn at random: no order of the keys makes the time quadratic.
+        state = np.uint32(state * np.uint32(1664525) + np.uint32(1013904223))
+        span = np.uint64(high - low + 1)
+        a = values[low + np.int64((np.uint64(state) * span) >> np.uint64(32))]
+        state = np.uint32(state * np.uint32(1664525) + np.uint32(1013904223))
+        b = values[low + np.int64((np.uint64(state) * span) >> np.uint64(32))]
+        c = values[(low + high) >> 1]
+        pivot = max(min(a, b), min(max(a, b), c))
+        i, j = low, high
+        while i <= j:
+            while values[i] < pivot:
+                i += 1
+            while values[j] > pivot:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        if k <= j:
+            high = j
+        elif k >= i:
+            low = i
+        else:
+            return
+
+
+@kernel()
+def _fill_range(
+    low: int, high: int, rows: Any, width: int, order: Any, frame: Any, table: Any, members: Any, leaf_of: Any
+) -> None:
+    for leaf in range(low, high):
+        # The order in which keys were parted left no trace: in a leaf they stand by position.
+        for at in range(leaf * LANES + 1, min((leaf + 1) * LANES, order.size)):
+            key = order[at]
+            while at > leaf * LANES and order[at - 1] > key:
+                order[at] = order[at - 1]
+                at -= 1
+            order[at] = key
+        for lane in range(LANES):
+            at = leaf * LANES + lane
+            key = np.int64(order[at if at < order.size else leaf * LANES])
+            position = framed(key, frame)
+            members[at] = position
+            leaf_of[position] = leaf
+            for d in range(width):
+                group = leaf * (width // DIMS_PER_GROUP) + d // DIMS_PER_GROUP
+                table[(group * LANES + lane) * DIMS_PER_GROUP + d % DIMS_PER_GROUP] = rows[key * width + d]

@@ -1,0 +1,149 @@
+"""Patches as a few whole numbers, so that their squared distances rank keys as the similarity does.
+
+    l2, l1    p(x) = B^T (x - m)
+    cosine    p(x) = B^T (x / |x| - m)
+    dot       p(k) = B^T ([k, sqrt(M^2 - |k|^2)] - m),  p(q) = B^T ([M q / |q|, 0] - m),  M = max |k|
+
+Before B the right-hand sides keep the ranking exactly (that of dot products because all keys then have norm M); for l1
+and for a user's own similarity it is l2's that stands in. m is the mean of a sample of key patches, B its principal
+directions, or nothing but a scale where patches are small.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import floor, log2, sqrt
+
+import torch
+from torch import Tensor
+
+from patchattn.kernels.reference.patches import Patches
+from patchattn.kernels.reference.positions import all_positions
+from patchattn.kernels.reference.similarity import PatchPairs, squared_norms
+
+__all__ = ["Projection", "Side", "fit_projection", "project", "sides_of"]
+
+FEWEST, MOST = 16, 32
+"""Numbers kept of a patch: as many as hold ENOUGH of the keys' variance, within these bounds."""
+ENOUGH = 0.97
+DIMS_PER_GROUP = 4
+"""Beyond FEWEST they are kept in groups of so many."""
+SAMPLE = 2048
+OVERSAMPLING = 16
+POWER_ITERATIONS = 3
+LONGEST = 11500
+"""Norm of the longest projected patch: the squared distance of two then fits in 29 bits."""
+GOLDEN = 0x9E3779B1
+
+
+@dataclass(frozen=True)
+class Side:
+    """The query or the key of one item (batch 1, one head), and what its patches are changed by before projection."""
+
+    patches: Patches
+    factor: Tensor | None = None
+    """The patch at a position is multiplied by this: `(positions,)`."""
+    extra: Tensor | None = None
+    """One more element of the patch at a position, last: `(positions,)`."""
+
+
+@dataclass(frozen=True)
+class Projection:
+    basis: Tensor
+    """B times the scale, `(elements, numbers)`: elements by offset, then by channel, then the extra one."""
+    mean: Tensor
+    """m, `(elements,)`."""
+    explained: float
+    """Share of the key patches' variance that the numbers hold."""
+
+
+def sides_of(pairs: PatchPairs) -> tuple[Side, Side]:
+    """Return the sides of the query and of the key."""
+    if pairs.cosine:
+        query_factor, key_factor = pairs.query_inverse_norms.flatten(), pairs.key_inverse_norms.flatten()
+        return Side(pairs.query, query_factor), Side(pairs.key, key_factor)
+    if pairs.geometry.similarity.name not in ("dot", "scaled_dot"):
+        return Side(pairs.query), Side(pairs.key)
+    squares = squared_norms(pairs.key).flatten()
+    largest = torch.where(squares.isfinite(), squares, 0).max().item()
+    norms = squared_norms(pairs.query).flatten().sqrt()
+    # Not `number / tensor`: PyTorch multiplies by the reciprocal then, which rounds twice.
+    factor = torch.where(norms > 0, torch.full_like(norms, sqrt(largest)) / norms, 0)
+    query = Side(pairs.query, factor, torch.zeros_like(norms))
+    return query, Side(pairs.key, None, (largest - squares).clamp(min=0).sqrt())
+
+
+def fit_projection(query: Side, key: Side, queries: Tensor, keys: Tensor) -> Projection:
+    """Find B and m from samples of the patches at the given positions: int64 `(n,)`, at least one key."""
+    key_rows, query_rows = sample(key, keys), sample(query, queries)
+    mean = (key_rows.double().sum(0) / max(1, len(key_rows))).float()
+    key_rows, query_rows = key_rows - mean, query_rows - mean
+    basis, explained = principal_directions(key_rows)
+    longest = max(((rows @ basis).norm(dim=1).max().item() for rows in (key_rows, query_rows) if len(rows)), default=0)
+    # Twice the longest of the samples; longer ones are shortened to it. A power of two, so that small whole numbers
+    # stay exact.
+    scale = 2.0 ** floor(log2(LONGEST / (2 * longest))) if longest > 0 else 1.0
+    device = key.patches.pixels.device
+    return Projection((basis * scale).to(device), mean.to(device), explained)
+
+
+def sample(side: Side, positions: Tensor) -> Tensor:
+    """Return patches at up to SAMPLE of the positions, float32 rows on the CPU; those with NaN or infinity are left
+    out.
+    """
+    if len(positions) > SAMPLE:
+        # Multiples of the golden ratio: spread evenly, and in step with no texture.
+        turns = (torch.arange(SAMPLE, device=positions.device) * GOLDEN) & 0xFFFFFFFF
+        positions = positions[(turns * len(positions)) >> 32]
+    rows = torch.cat([element[0, 0] for element in side.patches.elements(positions[None, None])]).T
+    if side.factor is not None:
+        rows = rows * side.factor[positions, None]
+    if side.extra is not None:
+        rows = torch.cat([rows, side.extra[positions, None]], 1)
+    rows = rows.float().cpu().contiguous()
+    return rows[rows.isfinite().all(1)]
+
+
+def principal_directions(rows: Tensor) -> tuple[Tensor, float]:
+    """Return the directions of largest variance, `(elements, numbers)`, and the share of the variance that they hold.
+
+    Short patches are kept whole. Of longer ones by subspace iteration, on the CPU whatever the device: the start is
+    random, and the same everywhere.
+    """
+    elements = rows.shape[1]
+    total = rows.double().square().sum().item()
+    if elements <= MOST or total == 0:
+        return torch.eye(elements)[:, :MOST], 1.0
+    basis = torch.randn(elements, min(MOST + OVERSAMPLING, elements), generator=torch.Generator().manual_seed(0))
+    for _ in range(POWER_ITERATIONS):
+        basis = torch.linalg.qr(rows.T @ (rows @ basis)).Q
+    products = rows @ basis
+    variances, turn = torch.linalg.eigh(products.T @ products)
+    held = variances.flip(0).cumsum(0)[:MOST] / total
+    wanted = max(int((held < ENOUGH).sum()) + 1, FEWEST)
+    numbers = min(-(-wanted // DIMS_PER_GROUP) * DIMS_PER_GROUP, MOST)
+    return basis @ turn.flip(1)[:, :numbers], held[numbers - 1].item()
+
+
+def project(side: Side, projection: Projection) -> Tensor:
+    """Return the numbers of all patches: int64 `(positions, numbers)`; 0 where one would be NaN or infinite.
+
+    What is longer than LONGEST is shortened to it.
+    """
+    patches, basis = side.patches, projection.basis
+    everywhere = all_positions(patches.shape, patches.pixels.device)[None, None]
+    elements = basis[: len(basis) - (side.extra is not None)]
+    row = torch.zeros((), device=basis.device)
+    for element, weight in zip(
+        patches.elements(everywhere), torch.split(elements, patches.pixels.shape[2]), strict=True
+    ):
+        row = row + element[0, 0].float().T @ weight
+    if side.factor is not None:
+        row = row * side.factor.float()[:, None]
+    row = row - projection.mean @ basis
+    if side.extra is not None:
+        row = row + side.extra.float()[:, None] * basis[-1]
+    square = row.square().sum(1, keepdim=True)
+    longest = torch.full_like(square, LONGEST)
+    row = torch.where(square > LONGEST**2, row * (longest / square.sqrt()), row)
+    return torch.where(square < torch.inf, row.round(), 0).long()

@@ -1,0 +1,259 @@
+"""The guided search of both backends: the same bits where projected numbers are whole, the same quality elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import patchattn
+from patchattn.kernels import load_backend
+from patchattn.kernels.arguments import Constraints
+from tests.cases import (
+    BACKENDS,
+    CAUSAL,
+    CONSTRAINTS,
+    PAIRS,
+    SAME_SIZE,
+    SIMILARITIES,
+    TOLERANCE,
+    Pair,
+    constraints_of,
+    integers,
+    mask,
+    normals,
+    photograph,
+    random_index,
+)
+
+pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
+
+MOST_ELEMENTS = 24
+"""Of a patch: up to here (dot products add one) it is not projected, only centred and scaled by a power of two, so that
+nothing is rounded in one backend and not in the other."""
+CONSTRAINED_PAIRS = ("1d", "2d_sizes", "3d")
+CONSTRAINED = [(name, label) for name in CONSTRAINED_PAIRS for label in CONSTRAINTS]
+CONSTRAINED += [(name, label) for name in CONSTRAINED_PAIRS if name in SAME_SIZE for label in CAUSAL]
+
+
+def smooth(*shape: int, seed: int = 0) -> Tensor:
+    """Whole numbers that change slowly, so that matches of neighbours are worth something."""
+    image = integers(*shape, seed=seed, high=40)
+    for dim in 2 * list(range(2, len(shape))):
+        image = ((image.roll(-1, dim) + image + image.roll(1, dim)) / 3).round()
+    return image
+
+
+def features_of(pair: Pair, make: Any) -> tuple[Tensor, Tensor]:
+    """With as many channels as keep a patch of one head short."""
+    return pair.features(make, channels=pair.heads * max(1, MOST_ELEMENTS // prod(pair.patch)))
+
+
+def search_both(
+    pair: Pair,
+    k: int = 3,
+    iterations: int = 2,
+    similarity: Any = "l2",
+    constraints: Constraints | None = None,
+    **more: Any,
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    query, key = more["features"] if "features" in more else features_of(pair, more.get("make", smooth))
+    geometry = pair.geometry(similarity, more.get("padding", "reflect"))
+    assert prod(pair.patch) * query.shape[1] // pair.heads <= MOST_ELEMENTS
+    limits = Constraints() if constraints is None else constraints
+    seed, init = more.get("seed", 7), more.get("init")
+    found, expected = (
+        load_backend(name).search_guided(query, key, k, geometry, limits, iterations, seed, init) for name in BACKENDS
+    )
+    return found, expected
+
+
+def assert_same_bits(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> None:
+    assert found[0].dtype == expected[0].dtype == torch.int32
+    assert found[1].dtype == expected[1].dtype
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
+
+
+@pytest.mark.parametrize("similarity", ["l2", "dot", "scaled_dot"])
+@pytest.mark.parametrize("make", [integers, smooth])
+@pytest.mark.parametrize("name", PAIRS)
+def test_bit_for_bit(name: str, make: Any, similarity: str) -> None:
+    assert_same_bits(*search_both(PAIRS[name], similarity=similarity, make=make))
+
+
+@pytest.mark.parametrize("similarity", ["l1", "pointwise"])
+@pytest.mark.parametrize("name", ["1d", "2d_shared", "3d_sizes"])
+def test_bit_for_bit_by_similarities_that_end_with_patchmatch(name: str, similarity: str) -> None:
+    pair = replace(PAIRS[name], heads=1)
+    assert_same_bits(*search_both(pair, 2, 1, SIMILARITIES[similarity], constraints=constraints_of("masks", pair)))
+
+
+@pytest.mark.parametrize("name", ["1d", "2d_sizes", "3d"])
+def test_the_same_matches_by_cosine(name: str) -> None:
+    # Products of normalised patches round: their similarities may differ in the last bit.
+    found, expected = search_both(PAIRS[name], similarity="cosine")
+    assert torch.equal(found[0], expected[0])
+    torch.testing.assert_close(found[1], expected[1], **TOLERANCE[torch.float32])
+
+
+@pytest.mark.parametrize(("name", "constraints"), CONSTRAINED)
+def test_bit_for_bit_under_constraints(name: str, constraints: str) -> None:
+    limits = constraints_of(constraints, PAIRS[name])
+    limits = replace(
+        limits,
+        query_mask=None if limits.query_mask is None else limits.query_mask[:1],
+        key_mask=None if limits.key_mask is None else limits.key_mask[:1],
+    )
+    pair = replace(PAIRS[name], heads=1, batch=1)
+    assert_same_bits(*search_both(pair, 3, constraints=limits))
+
+
+def test_bit_for_bit_with_masks_of_each_batch_item() -> None:
+    pair = PAIRS["2d_shared"]
+    masks = mask(2, *pair.query, share=0.8), mask(2, *pair.key, share=0.6, seed=1)
+    masks[1][1] = False
+    assert_same_bits(*search_both(pair, constraints=Constraints(*masks)))
+
+
+@pytest.mark.parametrize("keys", [1, 2, 9])
+def test_bit_for_bit_with_fewer_keys_than_matches(keys: int) -> None:
+    pair = Pair((6, 7), (8, 5), (3, 3), batch=1)
+    allowed = torch.zeros(1, 40, dtype=torch.bool)
+    allowed[:, torch.randperm(40, generator=torch.Generator().manual_seed(0))[:keys]] = True
+    limits = Constraints(key_mask=allowed.view(1, *pair.key))
+    found, expected = search_both(pair, 11, constraints=limits)
+    assert_same_bits(found, expected)
+    assert (found[0] >= 0).sum() == keys * 42
+
+
+@pytest.mark.parametrize("iterations", [0, 1, 2, 3, 5, 9])
+@pytest.mark.parametrize("k", [1, 3, 16])
+def test_bit_for_bit_with_any_number_of_matches_and_scans(k: int, iterations: int) -> None:
+    pair = Pair((19, 13), (12, 21), (3, 3), batch=1)
+    assert_same_bits(*search_both(pair, k, iterations))
+
+
+@pytest.mark.parametrize(
+    ("query", "key"),
+    [
+        ((35, 15), (21, 18)),
+        ((33, 1), (1, 40)),
+        ((1, 45), (50, 1)),
+        ((1, 1), (5, 5)),
+        ((5, 5), (1, 1)),
+        ((1,), (30,)),
+        ((30,), (1,)),
+        ((5, 7, 9), (4, 11, 6)),
+        ((1, 6, 5), (3, 1, 9)),
+        ((20, 1, 1), (1, 1, 20)),
+        ((1, 1, 20), (20, 1, 1)),
+    ],
+)
+def test_bit_for_bit_with_any_sizes(query: tuple[int, ...], key: tuple[int, ...]) -> None:
+    pair = Pair(query, key, (3,) * min(2, len(query)) + (1,) * (len(query) - 2), batch=1)
+    query_features, key_features = features_of(pair, smooth)
+    geometry = {"padding": "replicate", "features": (query_features, key_features)}
+    assert_same_bits(*search_both(pair, 3, 3, **geometry))
+
+
+def test_bit_for_bit_on_a_line_of_more_than_one_band() -> None:
+    pair = Pair((4150,), (4300,), (3,), batch=1)
+    assert_same_bits(*search_both(pair, 1, 2))
+
+
+@pytest.mark.parametrize("offset", [(0, 0), (1, 3), (6, 6), (99, 99)])
+def test_bit_for_bit_within_any_offset(offset: tuple[int, int]) -> None:
+    pair = Pair((19, 14), (17, 23), (3, 3), batch=1)
+    limits = Constraints(key_mask=mask(1, *pair.key, share=0.8), max_offset=offset)
+    assert_same_bits(*search_both(pair, constraints=limits))
+
+
+@pytest.mark.parametrize("limits", [Constraints(min_separation=(2, 5)), Constraints(is_causal=True)])
+def test_bit_for_bit_under_constraints_beyond_one_band(limits: Constraints) -> None:
+    pair = Pair((22, 17), (22, 17), (3, 3), batch=1)
+    assert_same_bits(*search_both(pair, 2, constraints=limits))
+
+
+@pytest.mark.parametrize("constraints", ["free", "masks", "separation"])
+@pytest.mark.parametrize("iterations", [0, 2])
+@pytest.mark.parametrize("name", ["1d", "2d"])
+def test_bit_for_bit_from_a_start(name: str, iterations: int, constraints: str) -> None:
+    pair = replace(PAIRS[name], batch=1)
+    limits = constraints_of(constraints, replace(pair, shared=True))
+    init = random_index(pair, 4)
+    assert (init < 0).any()
+    assert_same_bits(*search_both(pair, 3, iterations, constraints=limits, seed=2**40 + 5, init=init))
+
+
+@pytest.mark.parametrize("padding", ["replicate", "zeros"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_bit_for_bit_in_other_precisions(dtype: torch.dtype, padding: str) -> None:
+    pair = PAIRS["2d_sizes"]
+    query, key = (x.to(dtype) for x in features_of(pair, smooth))
+    found, expected = search_both(pair, features=(query, key), padding=padding)
+    assert found[1].dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert_same_bits(found, expected)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_bits_survive_what_is_not_finite(value: float) -> None:
+    pair = PAIRS["2d_shared"]
+    query, key = features_of(pair, smooth)
+    query[:, :, 2, 3] = value
+    key[:, -1, 5, 7] = value
+    assert_same_bits(*search_both(pair, features=(query, key)))
+    key[:] = value
+    assert_same_bits(*search_both(pair, features=(query, key)))
+
+
+def test_bit_for_bit_where_all_is_equal() -> None:
+    pair = Pair((9, 20), (18, 11), (3, 3), batch=1)
+    assert_same_bits(*search_both(pair, features=(torch.ones(1, 1, 9, 20), torch.ones(1, 1, 18, 11))))
+
+
+@pytest.mark.parametrize("similarity", ["l2", "dot", "scaled_dot", "cosine"])
+@pytest.mark.parametrize("name", ["astronaut", "coffee"])
+def test_photographs(name: str, similarity: str) -> None:
+    query = photograph(name, slice(100, 148), slice(180, 228)).double()
+    key = photograph(name, slice(112, 160), slice(170, 218)).double()
+    settings: dict[str, Any] = {"patch_size": 5, "similarity": similarity}
+    best = patchattn.match(query, key, k=1, method="exact", **settings)
+    fields = [patchattn.match(query, key, k=3, method="guided", backend=name, **settings) for name in BACKENDS]
+    means = [field.similarity.mean() for field in fields]
+    recalls = [(field.index == best.index).any(2).double().mean().item() for field in fields]
+    torch.testing.assert_close(*means, rtol=0.01, atol=0)
+    assert min(recalls) >= 0.92
+
+
+def noise_of(pair: Pair) -> tuple[Tensor, Tensor]:
+    """Patches in which no direction stands out."""
+    return pair.features(normals, channels=400)
+
+
+@pytest.mark.parametrize(("similarity", "iterations"), [("l2", 1), ("l1", 1), ("cosine", 6)])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_white_noise_is_left_to_patchmatch(backend: str, similarity: str, iterations: int) -> None:
+    pair = Pair((19, 20), (20, 18), (1, 1), batch=1)
+    query, key = noise_of(pair)
+    geometry, init, kernels = pair.geometry(similarity), random_index(pair, 2), load_backend(backend)
+    found = kernels.search_guided(query, key, 1, geometry, Constraints(), iterations, 3, init)
+    expected = kernels.search_patchmatch(query, key, 1, geometry, Constraints(), max(iterations, 5), 3, init)
+    assert_same_bits(found, expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_each_item_is_searched_in_its_own_way(backend: str) -> None:
+    # White noise in the first head; in the second, four different channels.
+    pair = Pair((18, 17), (18, 19), (1, 1), heads=2, batch=1)
+    images = (x.double().repeat(1, 100, 1, 1) for x in pair.features(smooth))
+    query, key = (torch.cat(both, 1) for both in zip(noise_of(pair), images, strict=True))
+    kernels = load_backend(backend)
+    found = kernels.search_guided(query, key, 2, pair.geometry(), Constraints(), 1, 3, None)
+    by_patchmatch = kernels.search_patchmatch(query, key, 2, pair.geometry(), Constraints(), 5, 3, None)
+    assert torch.equal(found[0][:, 0], by_patchmatch[0][:, 0])
+    assert not torch.equal(found[0][:, 1], by_patchmatch[0][:, 1])
