@@ -24,10 +24,10 @@ check: .venv/.installed-all  ## lint, format, types, direction of imports
 	@$(PY) -m mypy
 	@.venv/bin/lint-imports
 
-bench: .venv/.installed-all  ## measure memory; with DATA=DIR (pictures, see benchmarks/search.py --help) speed and cost too
+bench: .venv/.installed-bench  ## measure memory; with DATA=DIR (pictures, see benchmarks/search.py --help) the search too
 	@$(PY) benchmarks/memory.py
 ifdef DATA
-	@$(PY) benchmarks/search.py --data $(DATA)
+	@$(PY) benchmarks/search.py --data $(DATA) --plot out/search.png --json out/search.json
 else
 	@echo "Speed and cost are measured on pictures: make bench DATA=DIR"
 endif
@@ -47,6 +47,12 @@ clean:  ## remove .venv and what the tools leave behind
 	@$(PIP_INSTALL) hatchling editables
 	@$(PIP_INSTALL) --no-build-isolation --editable ".[tools,test,dev]"
 	@touch .venv/.installed-demo $@
+
+.venv/.installed-bench: pyproject.toml constraints.txt | .venv/.created
+	@echo "Installing patchattn, all development tools and what the benchmarks compare with into .venv"
+	@$(PIP_INSTALL) hatchling editables
+	@$(PIP_INSTALL) --no-build-isolation --editable ".[tools,test,dev,bench]"
+	@touch .venv/.installed-demo .venv/.installed-all $@
 
 .venv/.created:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed here, this is " + sys.version.split()[0] + ": make PYTHON=python3.11")'

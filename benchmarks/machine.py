@@ -7,6 +7,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,36 @@ def machine() -> dict[str, Any]:
     }
 
 
-def seconds(function: Callable[[], Any], runs: int = 5) -> dict[str, float]:
+@dataclass(frozen=True)
+class Report:
+    """One table of a benchmark: what is asked and measured, the table, and the same as JSON."""
+
+    question: str
+    headings: list[str]
+    rows: list[list[str]]
+    results: list[dict[str, Any]]
+    notes: list[str] = field(default_factory=list)
+
+    def show(self) -> None:
+        """Print it as Markdown."""
+        print("\n\n".join([self.question, table(self.headings, self.rows), *self.notes]), end="\n\n", flush=True)
+
+
+def seconds(function: Callable[[], Any], runs: int = 5, warm_up: bool = True) -> dict[str, float]:
     """Median and spread of `runs` calls, after one that is not counted."""
-    function()
+    if warm_up:
+        function()
     times = []
     for _ in range(runs):
         start = time.perf_counter()
         function()
         times.append(time.perf_counter() - start)
     return {"median": statistics.median(times), "min": min(times), "max": max(times)}
+
+
+def spread(time: dict[str, float], digits: int = 2) -> str:
+    """What `seconds` measured: the median and, in parentheses, the range."""
+    return f"{time['median']:.{digits}f} ({time['min']:.{digits}f} to {time['max']:.{digits}f})"
 
 
 def table(headings: list[str], rows: list[list[str]]) -> str:
@@ -57,5 +79,6 @@ def table(headings: list[str], rows: list[list[str]]) -> str:
 def save(path: Path | None, results: list[dict[str, Any]]) -> None:
     """Write results with the machine as JSON."""
     if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"machine": machine(), "results": results}, indent=1) + "\n")
         print(f"wrote {path}")

@@ -61,7 +61,7 @@ def match(
             patch (of one head); `"cosine"`; or an object made by `pointwise_similarity`.
         num_heads: the channels are split into so many equal groups, each with a field of its own.
         method: `"exact"` looks at all keys, a block at a time. `"guided"` reduces patches to a few numbers, asks a k-d
-            tree and the neighbours where to look, and measures the best in full. Where the numbers hold less than half
+            tree and the neighbours where to look, and measures the best in full. Where the numbers hold less than 40 %
             of the keys' variance (white noise) it runs PatchMatch instead, 5 iterations at least; where they cannot
             rank (`"l1"`, a similarity of your own) PatchMatch improves what they give. `"patchmatch"` is Algorithm 1
             of both papers. `"auto"` is exact for small keys, where that takes milliseconds, and guided for the rest.

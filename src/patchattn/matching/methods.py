@@ -12,9 +12,8 @@ METHODS = ("auto", "exact", "guided", "patchmatch")
 
 DEFAULT_ITERATIONS = {"guided": 2, "patchmatch": 5}
 
-EXACT_BELOW = 2048
-"""Keys up to which "auto" searches exactly: as fast as PatchMatch up to half of that, ten to thirty milliseconds slower
-from there, and without error (docs/performance.md)."""
+EXACT_BELOW = 1024
+"""Keys up to which "auto" searches exactly: about as fast as guided there, and without error (docs/performance.md)."""
 
 
 def resolve_method(method: str, iterations: int | None, key_size: tuple[int, ...]) -> tuple[str, int]:

@@ -15,8 +15,9 @@ from numba import types
 from numba.core import config
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.compiler_lock import global_compiler_lock
+from numba.extending import intrinsic
 
-__all__ = ["inlined", "kernel"]
+__all__ = ["inlined", "instruction", "kernel"]
 
 logger = logging.getLogger("patchattn")
 
@@ -35,6 +36,11 @@ SETTINGS: dict[str, Any] = {
 def inlined(function: Callable[..., Any]) -> Any:
     """Compile a function into the kernels that call it; one copy of it, since each copy compiles its kernels anew."""
     return numba.njit(forceinline=True, **SETTINGS)(function)
+
+
+def instruction(function: Callable[..., Any]) -> Any:
+    """Numba's `intrinsic`: a function that writes LLVM's code itself. (Type checkers think that one never returns.)"""
+    return intrinsic(function)
 
 
 def kernel(*, vectorize: bool = False) -> Callable[[Callable[..., Any]], Any]:

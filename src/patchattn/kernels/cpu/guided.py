@@ -16,7 +16,7 @@ from torch import Tensor
 
 from patchattn.kernels.arguments import Constraints, PatchGeometry
 from patchattn.kernels.cpu.choices import choice, count_choices, draw_near, reach
-from patchattn.kernels.cpu.compiler import kernel
+from patchattn.kernels.cpu.compiler import inlined, kernel
 from patchattn.kernels.cpu.fields import item_init, new_field, store
 from patchattn.kernels.cpu.frame import Frame, frame_of, framed, unframed
 from patchattn.kernels.cpu.layout import Layout, pad
@@ -52,7 +52,7 @@ SEED_LEAVES = 8
 SEEN = 256
 """Leaves that a query remembers having looked at."""
 
-EXPLAINED = 0.5
+EXPLAINED = 0.4
 """Share of the variance below which the projection is no guide (white noise), and PatchMatch searches instead."""
 PATCHMATCH_ITERATIONS = 5
 
@@ -170,7 +170,7 @@ class _Item:
             *self.masks.choices, self.init, scratch=lambda: (np.empty(LANES, np.int64),),
         )  # fmt: skip
         row = self.queries.size[2]
-        leaves = 3 * self.length  # of the matches of three neighbours
+        leaves = 2 * 3 * self.length  # of the matches of three neighbours, of this query and the next
         scratch = lambda: (np.empty(LANES, np.int64), np.empty(SEEN, np.int64), np.empty(leaves, np.int32))  # noqa: E731
         band = BAND_ROWS * row if row < self.count else BAND_OF_LINE
         for scan in range(1, iterations + 1):
@@ -249,6 +249,51 @@ def _seed_range(
                 )  # fmt: skip
 
 
+@inlined
+def _gather(
+    n: int, direction: int, end: int, count: int, low: int, high: int, first: int, table: Any, width: int,
+    leaf_of: Any, lists: Any, before: Any, length: int, frame: Any, patches: Any, side: int, since: int,
+    since_outside: int, seen: Any, candidates: Any,
+) -> int:  # fmt: skip
+    """Append to `candidates[count:]` the leaves that the neighbours of query n in some directions point to."""
+    p = patches
+    i = first + n
+    row = np.int64(np.uint32(i) // np.uint32(p.q_w))
+    x = i - row * p.q_w
+    t = np.int64(np.uint32(row) // np.uint32(p.q_h))
+    y = row - t * p.q_h
+    queries = before.size // length
+    while direction < end:
+        if direction == 0:
+            there, step, shift = 0 <= t + side < p.q_t, p.q_h * p.q_w, frame.plane
+        elif direction == 1:
+            there, step, shift = 0 <= y + side < p.q_h, p.q_w, frame.row
+        else:
+            there, step, shift = 0 <= x + side < p.q_w, 1, 1
+        direction += 1
+        neighbour = n + side * step
+        if not there or not 0 <= neighbour < queries:
+            continue
+        inside = low <= neighbour < high
+        oldest = since if inside else since_outside
+        for m in range(neighbour * length, neighbour * length + length):
+            entry = lists[m] if inside else before[m]
+            if entry == NOTHING:
+                break
+            if (entry & LATEST_SCAN) < oldest:
+                continue
+            leaf = np.int64(leaf_of[position_in(entry) - side * shift])
+            tag = (n << 32) | leaf
+            if leaf < 0 or seen[leaf & (SEEN - 1)] == tag:
+                continue
+            seen[leaf & (SEEN - 1)] = tag
+            candidates[count] = leaf
+            count += 1
+            for number in range(0, width * LANES, 32):
+                prefetch(table, leaf * LANES * width + number)
+    return count
+
+
 @kernel()
 def _scan_range(
     low: int, high: int, first: int, numbers: Any, width: int, table: Any, members: Any, leaf_of: Any, lists: Any,
@@ -264,46 +309,32 @@ def _scan_range(
         since, since_outside = 0, 0
     for m in range(SEEN):
         seen[m] = -1
-    queries = before.size // length
+    half = candidates.size // 2
+    waiting = 0
     for visit in range(high - low):
         n = low + visit if side < 0 else high - 1 - visit
         i = first + n
+        start, at = n * length, n * width
+        # What the neighbours in other rows hold is known one visit ahead: their leaves are on the way by now.
+        here, ahead = (visit & 1) * half, (1 - (visit & 1)) * half
+        count = waiting
+        if visit == 0 or p.q_w == 1:
+            count = _gather(
+                n, 0, 2, here, low, high, first, table, width, leaf_of, lists, before, length, frame, patches, side,
+                since, since_outside, seen, candidates,
+            )  # fmt: skip
+        count = _gather(
+            n, 2, 3, count, low, high, first, table, width, leaf_of, lists, before, length, frame, patches, side,
+            since, since_outside, seen, candidates,
+        )  # fmt: skip
+        if p.q_w > 1 and visit + 1 < high - low:
+            waiting = _gather(
+                n - side, 0, 2, ahead, low, high, first, table, width, leaf_of, lists, before, length, frame, patches,
+                side, since, since_outside, seen, candidates,
+            )  # fmt: skip
         if query_mask.size > 0 and not query_mask[i]:
             continue
-        row = np.int64(np.uint32(i) // np.uint32(p.q_w))
-        x = i - row * p.q_w
-        t = np.int64(np.uint32(row) // np.uint32(p.q_h))
-        y = row - t * p.q_h
-        start, at = n * length, n * width
-        count = 0
-        for direction in range(3):
-            if direction == 0:
-                there, step, shift = 0 <= t + side < p.q_t, p.q_h * p.q_w, frame.plane
-            elif direction == 1:
-                there, step, shift = 0 <= y + side < p.q_h, p.q_w, frame.row
-            else:
-                there, step, shift = 0 <= x + side < p.q_w, 1, 1
-            neighbour = n + side * step
-            if not there or not 0 <= neighbour < queries:
-                continue
-            inside = low <= neighbour < high
-            oldest = since if inside else since_outside
-            for m in range(neighbour * length, neighbour * length + length):
-                entry = lists[m] if inside else before[m]
-                if entry == NOTHING:
-                    break
-                if (entry & LATEST_SCAN) < oldest:
-                    continue
-                leaf = np.int64(leaf_of[position_in(entry) - side * shift])
-                tag = (n << 32) | leaf
-                if leaf < 0 or seen[leaf & (SEEN - 1)] == tag:
-                    continue
-                seen[leaf & (SEEN - 1)] = tag
-                candidates[count] = leaf
-                count += 1
-                for number in range(0, width * LANES, 32):
-                    prefetch(table, leaf * LANES * width + number)
-        for m in range(count):
+        for m in range(here, count):
             offer(
                 np.int64(candidates[m]), i, stamp, numbers, at, width, table, members, lists, start, length, frame,
                 patches, limits, distances,

@@ -11,15 +11,16 @@ dimensions of eight keys with four dimensions of the query, repeated eight times
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-__all__ = ["DIMS_PER_GROUP", "LANES", "first_bit", "insert_sorted", "leaf_distances", "prefetch"]
+from patchattn.kernels.cpu.compiler import instruction
+
+__all__ = ["DIMS_PER_GROUP", "LANES", "count_less", "first_bit", "insert_sorted", "leaf_distances", "prefetch"]
 
 LANES = 8
 """Keys in a leaf, and entries in a vector of a list."""
@@ -28,11 +29,6 @@ DIMS_PER_GROUP = 4
 BYTE, INT16, INT32, INT64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 NUMBERS = LANES * DIMS_PER_GROUP
 ENTRIES = ir.VectorType(INT64, LANES)
-
-
-def _instruction(function: Callable[..., Any]) -> Any:
-    """Numba's `intrinsic`, which type checkers take for a function that never returns."""
-    return intrinsic(function)
 
 
 def _lanes(values: Sequence[int]) -> ir.Constant:
@@ -56,7 +52,7 @@ def _address(builder: ir.IRBuilder, base: Any, offset: Any, vector: Any) -> Any:
     return builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
 
 
-@_instruction
+@instruction
 def leaf_distances(
     typing_context: Any, table: Any, at: Any, queries: Any, q_at: Any, groups: Any, limit: Any, distances: Any
 ) -> Any:
@@ -98,7 +94,7 @@ def leaf_distances(
     return signature, generate
 
 
-@_instruction
+@instruction
 def insert_sorted(typing_context: Any, lists: Any, at: Any, vectors: Any, entry: Any) -> Any:
     """Insert an entry into the ascending list of `8 * vectors` entries at `lists[at]`; the last drops out.
 
@@ -137,7 +133,27 @@ def insert_sorted(typing_context: Any, lists: Any, at: Any, vectors: Any, entry:
     return signature, generate
 
 
-@_instruction
+@instruction
+def count_less(typing_context: Any, values: Any, at: Any, vectors: Any, limit: Any) -> Any:
+    """How many of the `8 * vectors` numbers (int64) at `values[at]` are less than the limit."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        values, at, vectors, limit = arguments
+        data = _data(context, builder, signature.args[0], values)
+        integer = context.get_value_type(types.intp)
+        limits = _repeat(builder, limit)
+        count = cgutils.alloca_once_value(builder, ir.Constant(INT64, 0))
+        with cgutils.for_range(builder, vectors, intp=integer) as loop:
+            place = builder.add(at, builder.mul(loop.index, ir.Constant(integer, LANES)))
+            eight = builder.load(_address(builder, data, place, ENTRIES), align=8)
+            less = builder.bitcast(builder.icmp_signed("<", eight, limits), BYTE)
+            builder.store(builder.add(builder.load(count), builder.zext(builder.ctpop(less), INT64)), count)
+        return builder.load(count)
+
+    return types.int64(values, types.intp, types.intp, types.int64), generate
+
+
+@instruction
 def first_bit(typing_context: Any, bits: Any) -> Any:
     """The number of the lowest bit that is set; `bits` is not 0."""
 
@@ -147,7 +163,7 @@ def first_bit(typing_context: Any, bits: Any) -> Any:
     return types.int64(types.int64), generate
 
 
-@_instruction
+@instruction
 def prefetch(typing_context: Any, array: Any, at: Any) -> Any:
     """Ask for `array[at]` ahead of its use."""
 

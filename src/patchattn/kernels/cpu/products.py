@@ -12,13 +12,12 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from patchattn.kernels.cpu.compiler import inlined, kernel
+from patchattn.kernels.cpu.compiler import inlined, instruction, kernel
 from patchattn.kernels.cpu.pool import run_ranges
 
-__all__ = ["BLOCK", "COLUMNS", "VECTOR", "aligned_columns", "block_product", "multiply"]
+__all__ = ["BLOCK", "COLUMNS", "VECTOR", "aligned_columns", "block_product", "multiply", "quantise"]
 
 BLOCK = 8
 """Rows in one block: with three vectors of columns, 24 sums stay in registers."""
@@ -38,7 +37,7 @@ def _block_product(vectors: int) -> Any:
     go to `output[m * 16 * vectors]`; rows from `rows` on repeat the first.
     """
 
-    @intrinsic
+    @instruction
     def product(
         typing_context: Any, a: Any, start: Any, row_step: Any, rows: Any, slices: Any, slice_step: Any, runs: Any,
         run_step: Any, length: Any, step: Any, columns: Any, output: Any,
@@ -119,6 +118,68 @@ def block_product(
         _two(a, start, row_step, rows, slices, slice_step, runs, run_step, length, step, columns, output)
     else:
         _three(a, start, row_step, rows, slices, slice_step, runs, run_step, length, step, columns, output)
+
+
+@instruction
+def quantise(
+    typing_context: Any, sums: Any, at: Any, vectors: Any, factor: Any, offset: Any, more: Any, extra: Any,
+    longest: Any, output: Any,
+) -> Any:  # fmt: skip
+    """Round `x = factor * sums[at:] - offset + more * extra` to 16 bits, shortened to `longest`; not finite: 0."""
+    signature = types.void(
+        sums, types.intp, types.intp, types.float32, offset, types.float32, extra, types.float32, output
+    )
+    lanes = ir.VectorType(FLOAT, VECTOR)
+    shorts = ir.VectorType(ir.IntType(16), VECTOR)
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        sums, at, vectors, factor, offset, more, extra, longest, output = arguments
+        data, offsets, extras, result = (
+            context.make_array(signature.args[n])(context, builder, array).data
+            for n, array in ((0, sums), (4, offset), (6, extra), (8, output))
+        )
+        integer = context.get_value_type(types.intp)
+        zeros = ir.Constant(lanes, [0.0] * VECTOR)
+
+        def load(base: Any, place: Any) -> Any:
+            return builder.load(builder.bitcast(builder.gep(base, [place]), lanes.as_pointer()), align=4)
+
+        def repeat(value: Any) -> Any:
+            vector = builder.insert_element(ir.Constant(lanes, ir.Undefined), value, ir.Constant(INT32, 0))
+            return builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(INT32, VECTOR), [0] * VECTOR))
+
+        def call(name: str, value: Any, suffix: str) -> Any:
+            kind = ir.FunctionType(value.type, [value.type])
+            return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.{suffix}"), [value])
+
+        factors, mores = repeat(factor), repeat(more)
+        squares = cgutils.alloca_once_value(builder, zeros)
+        with cgutils.for_range(builder, vectors, intp=integer) as loop:
+            place = builder.mul(loop.index, ir.Constant(integer, VECTOR))
+            address = builder.bitcast(builder.gep(data, [builder.add(at, place)]), lanes.as_pointer())
+            value = builder.fsub(builder.fmul(builder.load(address, align=4), factors), load(offsets, place))
+            value = builder.fadd(value, builder.fmul(mores, load(extras, place)))
+            builder.store(value, address, align=4)
+            builder.store(builder.fadd(builder.load(squares), builder.fmul(value, value)), squares)
+        square = builder.load(squares)
+        for half in (8, 4, 2, 1):
+            mask = ir.Constant(ir.VectorType(INT32, VECTOR), [(n + half) % VECTOR for n in range(VECTOR)])
+            square = builder.fadd(square, builder.shuffle_vector(square, square, mask))
+        square = builder.extract_element(square, ir.Constant(INT32, 0))
+        usable = builder.fcmp_ordered("<", square, ir.Constant(FLOAT, float("inf")))
+        too_long = builder.fcmp_ordered(">", square, builder.fmul(longest, longest))
+        shrink = builder.fdiv(longest, call("sqrt", square, "f32"))
+        shrink = builder.select(too_long, shrink, ir.Constant(FLOAT, 1.0))
+        scale = repeat(builder.select(usable, shrink, ir.Constant(FLOAT, 0.0)))
+        with cgutils.for_range(builder, vectors, intp=integer) as loop:
+            place = builder.mul(loop.index, ir.Constant(integer, VECTOR))
+            value = builder.select(usable, load(data, builder.add(at, place)), zeros)
+            value = call("rint", builder.fmul(value, scale), "v16f32")
+            whole = builder.trunc(builder.fptosi(value, ir.VectorType(INT32, VECTOR)), shorts)
+            builder.store(whole, builder.bitcast(builder.gep(result, [place]), shorts.as_pointer()), align=2)
+        return context.get_dummy_value()
+
+    return signature, generate
 
 
 def aligned_columns(matrix: NDArray[Any]) -> tuple[NDArray[np.float32], int]:

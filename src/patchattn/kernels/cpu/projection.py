@@ -23,7 +23,7 @@ from patchattn.kernels.cpu.layout import Layout
 from patchattn.kernels.cpu.leaf_vectors import DIMS_PER_GROUP
 from patchattn.kernels.cpu.measure import CHUNK, DOT, Patches, offset_of, squared_norms
 from patchattn.kernels.cpu.pool import run_ranges
-from patchattn.kernels.cpu.products import BLOCK, COLUMNS, VECTOR, aligned_columns, block_product, multiply
+from patchattn.kernels.cpu.products import BLOCK, COLUMNS, VECTOR, aligned_columns, block_product, multiply, quantise
 from patchattn.kernels.cpu.unfold import unfold
 
 __all__ = ["Projection", "Side", "fit_projection", "key_side", "project", "query_side"]
@@ -61,15 +61,16 @@ class Projection:
     """B, scaled, as `block_product` takes it; its lines in the order of a patch in memory."""
     vectors: int
     extra: NDArray[np.float32]
-    """What the extra element is multiplied by."""
+    """What the extra element is multiplied by; like the offset in whole vectors, zeros at the end."""
     offset: NDArray[np.float32]
+    numbers: int
     explained: float
     """Share of the key patches' variance that the numbers hold."""
 
     @property
     def width(self) -> int:
         """Numbers of one patch as they are stored: whole groups."""
-        return -(-self.offset.size // DIMS_PER_GROUP) * DIMS_PER_GROUP
+        return -(-self.numbers // DIMS_PER_GROUP) * DIMS_PER_GROUP
 
 
 def key_side(image: Layout, array: NDArray[Any], inverse_norms: NDArray[Any], patches: Patches) -> tuple[Side, float]:
@@ -111,8 +112,11 @@ def fit_projection(query: Side, key: Side, queries: NDArray[Any], keys: NDArray[
     scale = 2.0 ** floor(log2(LONGEST / (2 * longest))) if longest > 0 else 1.0
     basis = basis * np.float32(scale)
     columns, vectors = aligned_columns(basis[:elements])
-    offset = multiply(mean[None], basis)[0]
-    return Projection(columns, vectors, basis[elements:].reshape(-1).copy(), offset, explained)
+    extra, offset = (np.zeros(vectors * VECTOR, np.float32) for _ in range(2))
+    numbers = basis.shape[1]
+    offset[:numbers] = multiply(mean[None], basis)[0]
+    extra[:numbers] = basis[elements:].sum(0)  # the one line there is, or none
+    return Projection(columns, vectors, extra, offset, numbers, explained)
 
 
 def _norms(rows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -162,7 +166,7 @@ def _orthonormal(columns: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(lines.T, dtype=np.float32)
 
 
-@kernel()
+@kernel(vectorize=True)
 def _orthonormalise(lines: Any) -> None:
     for i in range(lines.shape[0]):
         before = np.float64(0)
@@ -188,21 +192,26 @@ def project(side: Side, projection: Projection, patches: Patches, low: int, high
     p, height, width = patches, *side.image.size[1:]
     slice_step, row_step = (p.k_slice, p.k_row) if side.is_key else (p.q_slice, p.q_row)
     output = np.empty((high - low) * projection.width, np.int16)
+
+    def scratch() -> tuple[NDArray[Any], ...]:
+        shorts = np.empty(COLUMNS, np.int16)
+        return np.empty(BLOCK * COLUMNS, np.float32), shorts, shorts.view(np.int64)
+
     run_ranges(
         _project_range, high - low, CHUNK, low, side.array, height, width, slice_step, row_step, patches,
         projection.columns, projection.vectors, side.factors, side.extra, projection.extra, projection.offset,
-        projection.width, output, scratch=lambda: (np.empty(BLOCK * COLUMNS, np.float32),),
+        projection.width // DIMS_PER_GROUP, output.view(np.int64), scratch=scratch,
     )  # fmt: skip
     return output
 
 
-@kernel(vectorize=True)
+@kernel()
 def _project_range(
     low: int, high: int, first: int, image: Any, height: int, width: int, slice_step: int, row_step: int, patches: Any,
-    columns: Any, vectors: int, factors: Any, extra: Any, extra_weights: Any, offset: Any, stored: int, output: Any,
-    block: Any,
+    columns: Any, vectors: int, factors: Any, extra: Any, extra_weights: Any, offset: Any, groups: int, output: Any,
+    block: Any, shorts: Any, groups_of_shorts: Any,
 ) -> None:  # fmt: skip
-    """Multiply by B, shorten what is too long and round; NaN and infinity become 0."""
+    """Multiply by B, shorten what is too long and round; four 16-bit numbers are one of the output."""
     p = patches
     n = low
     while n < high:
@@ -214,26 +223,14 @@ def _project_range(
             block,
         )  # fmt: skip
         for m in range(count):
-            at = m * vectors * VECTOR
-            factor = np.float32(1)
+            factor, more = np.float32(1), np.float32(0)
             if factors.size > 0:
                 factor = np.float32(factors[i + m])
-            for d in range(offset.size):
-                block[at + d] = block[at + d] * factor - offset[d]
             if extra.size > 0:
                 more = np.float32(extra[i + m])
-                for d in range(offset.size):
-                    block[at + d] += more * extra_weights[d]
-            square = np.float32(0)
-            for d in range(offset.size):
-                square += block[at + d] * block[at + d]
-            shrink = np.float32(1)
-            if square > np.float32(LONGEST * LONGEST):
-                shrink = np.float32(LONGEST) / np.sqrt(square)
-            to = (n + m) * stored
-            for d in range(stored):
-                output[to + d] = 0
-            if square < np.float32(np.inf):
-                for d in range(offset.size):
-                    output[to + d] = np.int16(np.rint(block[at + d] * shrink))
+            quantise(
+                block, m * vectors * VECTOR, vectors, factor, offset, more, extra_weights, np.float32(LONGEST), shorts
+            )
+            for group in range(groups):
+                output[(n + m) * groups + group] = groups_of_shorts[group]
         n += count

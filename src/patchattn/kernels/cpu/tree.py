@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from patchattn.kernels.cpu.compiler import inlined, kernel
 from patchattn.kernels.cpu.frame import Frame, framed
-from patchattn.kernels.cpu.leaf_vectors import DIMS_PER_GROUP, LANES
+from patchattn.kernels.cpu.leaf_vectors import DIMS_PER_GROUP, LANES, count_less
 from patchattn.kernels.cpu.pool import run_ranges
 
 __all__ = ["Tree", "build_tree", "leaf_for"]
@@ -24,7 +24,11 @@ SUBTREE = 512
 """Leaves below which a part of the tree is built by one thread from top to bottom."""
 LOOKED_AT = 64
 """Keys of a node from which the number of largest variance is found."""
+COARSE = 3
+"""Bits that the variance does without, so that its sums fit in 32."""
 GOLDEN = 0x9E3779B1
+SORTED = 64
+"""Keys of a node up to which sorting them all is faster than to find their middle."""
 LEAF_CHUNK = 256
 ALIGNMENT = 64
 
@@ -50,7 +54,10 @@ def build_tree(rows: NDArray[np.int16], width: int, allowed: NDArray[np.int32], 
     packed = np.empty(count, np.int64)
     axes, bounds = np.zeros(leaves, np.int32), np.zeros(leaves, np.int16)
     parts = np.array([[0, leaves]], np.int32)
-    scratch = lambda: (np.empty(2 * width, np.int64), np.empty(128, np.int32))  # noqa: E731
+
+    def scratch() -> tuple[NDArray[Any], ...]:
+        return np.empty(2 * width, np.int32), np.empty(128, np.int32), np.empty(SORTED, np.int64)
+
     common = (rows, width, order, packed, axes, bounds)
     while (parts[:, 1] - parts[:, 0]).max() > SUBTREE:
         run_ranges(_part_range, len(parts), 1, parts, False, *common, scratch=scratch)
@@ -87,7 +94,7 @@ def leaf_for(queries: Any, at: int, axes: Any, bounds: Any) -> int:
 @kernel(vectorize=True)
 def _part_range(
     low: int, high: int, parts: Any, to_the_leaves: bool, rows: Any, width: int, order: Any, packed: Any, axes: Any,
-    bounds: Any, sums: Any, stack: Any,
+    bounds: Any, sums: Any, stack: Any, few: Any,
 ) -> None:  # fmt: skip
     """Part ranges of leaves at their middle: once, or again and again down to single leaves."""
     for n in range(low, high):
@@ -104,7 +111,10 @@ def _part_range(
             for at in range(start, end):
                 key = np.int64(order[at])
                 packed[at] = (np.int64(rows[key * width + axis]) << 32) | key
-            _select(packed, start, end - 1, middle * LANES)
+            if end - start <= SORTED:
+                _sort_few(packed, start, end, few)
+            else:
+                _select(packed, start, end - 1, middle * LANES)
             for at in range(start, end):
                 order[at] = packed[at] & 0x7FFFFFFF
             axes[middle], bounds[middle] = axis, packed[middle * LANES] >> 32
@@ -127,17 +137,30 @@ def _widest(rows: Any, width: int, order: Any, start: int, end: int, sums: Any) 
             if (lot * np.uint64(size)) >> np.uint64(32) >= LOOKED_AT:
                 continue
         for d in range(width):
-            value = np.int64(rows[key * width + d])
+            value = np.int32(rows[key * width + d]) >> COARSE
             sums[d] += value
             sums[width + d] += value * value
         count += 1
     axis = 0
     widest = np.int64(-1)
     for d in range(width):
-        spread = count * sums[width + d] - sums[d] * sums[d]
+        spread = count * np.int64(sums[width + d]) - np.int64(sums[d]) * np.int64(sums[d])
         if spread > widest:
             widest, axis = spread, d
     return axis
+
+
+@inlined
+def _sort_few(values: Any, start: int, end: int, few: Any) -> None:
+    """Sort values[start:end], at most SORTED, by counting for each how many are less: no branch depends on them."""
+    size = end - start
+    vectors = (size + LANES - 1) // LANES
+    for n in range(size):
+        few[n] = values[start + n]
+    for n in range(size, vectors * LANES):
+        few[n] = np.int64(2**63 - 1)
+    for n in range(size):
+        values[start + count_less(few, 0, vectors, few[n])] = few[n]
 
 
 @inlined

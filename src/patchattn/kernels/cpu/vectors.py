@@ -14,7 +14,8 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+
+from patchattn.kernels.cpu.compiler import instruction
 
 __all__ = ["SLACK", "add_scaled", "sum_absolute_difference", "sum_product", "sum_squared_difference"]
 
@@ -76,7 +77,7 @@ def _patch_sum(step: Step, summary: str, *, stops_early: bool) -> Any:
     that follows `check` rows since the last time, and returned as it is once it is larger.
     """
 
-    @intrinsic
+    @instruction
     def patch_sum(
         typing_context: Any, q: Any, q_start: Any, k: Any, k_start: Any, slices: Any, rows: Any, length: Any,
         q_slice: Any, q_row: Any, k_slice: Any, k_row: Any, check: Any, limit: Any,
@@ -157,7 +158,7 @@ sum_absolute_difference = _patch_sum(_absolute_difference, "Sum of |q - k| over 
 sum_product = _patch_sum(_product, "Sum of q * k over a patch.", stops_early=False)
 
 
-@intrinsic
+@instruction
 def add_scaled(typing_context: Any, total: Any, x: Any, start: Any, length: Any, factor: Any) -> Any:
     """`total[:length] += factor * x[start : start + length]`, by whole vectors.
 

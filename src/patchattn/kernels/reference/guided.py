@@ -35,7 +35,7 @@ BAND_OF_LINE = 4096
 """The same for an image of a single row: its positions."""
 SEED_LEAVES = 8
 """Leaves near its own that a query looks at first, where constraints may forbid many keys."""
-EXPLAINED = 0.5
+EXPLAINED = 0.4
 """Share of the variance below which the projection is no guide (white noise), and PatchMatch searches instead."""
 PATCHMATCH_ITERATIONS = 5
 RANKED_BY_NUMBERS = ("l2", "dot", "scaled_dot", "cosine")

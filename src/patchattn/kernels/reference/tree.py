@@ -18,6 +18,8 @@ LEAF = 8
 """Keys in a leaf; the last one may have fewer."""
 LOOKED_AT = 64
 """Keys of a node from which the number of largest variance is found."""
+COARSE = 3
+"""Bits of the numbers that their variance does without."""
 GOLDEN = 0x9E3779B1
 
 
@@ -80,7 +82,7 @@ def widest(values: Tensor, keys: Tensor, part: Tensor, leaves: int) -> Tensor:
     size = torch.bincount(part, minlength=leaves)[part]
     lot = (((keys * GOLDEN) & 0xFFFFFFFF) * size) >> 32
     looked_at = (size <= LOOKED_AT) | (lot < LOOKED_AT)
-    values, part = values[looked_at], part[looked_at]
+    values, part = values[looked_at] >> COARSE, part[looked_at]
     count = torch.bincount(part, minlength=leaves)
     nothing = torch.zeros((leaves, values.shape[1]), dtype=torch.int64, device=values.device)
     total, squares = nothing.index_add(0, part, values), nothing.index_add(0, part, values**2)
