@@ -86,6 +86,20 @@ def test_recall_of_the_guided_search(name: str, photographs: dict[str, tuple[Ten
     assert hits[2] > 0.8
 
 
+def test_the_guided_search_in_slabs(
+    photographs: dict[str, tuple[Tensor, Tensor]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large images are searched a slab of rows at a time; seams cost little."""
+    query, key = photographs["astronaut"]
+    settings: dict[str, Any] = {"k": 3, "patch_size": 7, "method": "guided"}
+    whole = match(query, key, **settings)
+    monkeypatch.setattr("patchattn.kernels.cpu.guided.SLAB", 1)
+    parts = match(query, key, **settings)
+    assert not torch.equal(parts.index, whole.index)
+    assert (parts.index >= 0).all()
+    assert 0.99 < float(parts.similarity.mean() / whole.similarity.mean()) < 1.02
+
+
 def test_white_noise_is_searched_by_patchmatch() -> None:
     """A few numbers cannot stand for patches that no two numbers of are related."""
     query, key = normals(1, 3, 40, 40, dtype=torch.float32), normals(1, 3, 40, 40, seed=1, dtype=torch.float32)

@@ -46,8 +46,8 @@ __all__ = ["search_guided"]
 BAND_ROWS = 16
 """Rows that one thread scans one after the other. What lies in other bands is seen as it was before the scan."""
 BAND_OF_LINE = 4096
-SLAB = 1 << 20
-"""Queries whose lists exist at one time."""
+SLAB = 1 << 23
+"""Entries of lists that exist at one time: those of a million queries at k = 3."""
 SEED_LEAVES = 8
 SEEN = 256
 """Leaves that a query remembers having looked at."""
@@ -105,6 +105,8 @@ class _Item:
         self.patches, self.limits = pair[6], pair[7]
         self.length = -(-(k + max(4, k // 2)) // LANES) * LANES
         self.count = queries.size[0] * queries.size[1] * queries.size[2]
+        row = queries.size[2]
+        self.band = BAND_ROWS * row if row < self.count else BAND_OF_LINE
 
     def run(self, iterations: int, before: int, items: int) -> Lists:
         chosen = np.flatnonzero(self.masks.query) if self.masks.query.size else np.arange(self.count)
@@ -138,9 +140,8 @@ class _Item:
         tree = build_tree(rows, projection.width, self.masks.choices[0], frame)
         del rows
         lists = _lists(self.count, self.k, self.pair[0].dtype)
-        row = self.queries.size[2]
         # Whole bands; a slab's queries see nothing of the slabs before it.
-        step = max(SLAB // (BAND_ROWS * row), 1) * BAND_ROWS * row if row < self.count else SLAB
+        step = max(SLAB // (self.length * self.band), 1) * self.band
         for low in range(0, self.count, step):
             high = min(low + step, self.count)
             numbers = project(queries, projection, self.patches, low, high)
@@ -169,14 +170,12 @@ class _Item:
             _seed_range, count, CHUNK, *common, tree.axes, tree.bounds, self.k, stream(self.seed, 0, self.head),
             *self.masks.choices, self.init, scratch=lambda: (np.empty(LANES, np.int64),),
         )  # fmt: skip
-        row = self.queries.size[2]
         leaves = 2 * 3 * self.length  # of the matches of three neighbours, of this query and the next
         scratch = lambda: (np.empty(LANES, np.int64), np.empty(SEEN, np.int64), np.empty(leaves, np.int32))  # noqa: E731
-        band = BAND_ROWS * row if row < self.count else BAND_OF_LINE
         for scan in range(1, iterations + 1):
             before[:] = ranked
             run_ranges(
-                _scan_range, count, band, *common, before, -1 if scan % 2 else 1, scan,
+                _scan_range, count, self.band, *common, before, -1 if scan % 2 else 1, scan,
                 stream(self.seed, scan, self.head), scratch=scratch,
             )  # fmt: skip
         dtype = self.pair[0].dtype
