@@ -11,22 +11,9 @@ from torch import Tensor
 
 from patchattn.kernels.arguments import Constraints, PatchGeometry
 from patchattn.kernels.cpu.compiler import inlined, kernel
-from patchattn.kernels.cpu.fields import new_field, store
-from patchattn.kernels.cpu.layout import pad
-from patchattn.kernels.cpu.limits import limits_of, masks_of
+from patchattn.kernels.cpu.items import Item, no_matches, search_items
 from patchattn.kernels.cpu.matches import Index, Lists, admissible, domain, insert, too_near
-from patchattn.kernels.cpu.measure import (
-    CHUNK,
-    L1,
-    L2,
-    POINTWISE,
-    inverse_norms,
-    kind_of,
-    measure,
-    offset_of,
-    patches_of,
-    pointwise_of,
-)
+from patchattn.kernels.cpu.measure import CHUNK, L1, L2, POINTWISE, measure, offset_of
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.unfold import unfold
 from patchattn.progress import report
@@ -42,33 +29,18 @@ def search_exact(
     query: Tensor, key: Tensor, k: int, geometry: PatchGeometry, constraints: Constraints
 ) -> tuple[Tensor, Tensor]:
     """Find the k best keys of every query by looking at all of them; see `patchattn.match`."""
-    queries, keys = pad(query, geometry), pad(key, geometry)
-    query_norms, key_norms = inverse_norms(queries, geometry), inverse_norms(keys, geometry)
-    index, similarity = new_field(query, k, geometry)
-    scale = queries.buffer.numpy().dtype.type(geometry.scale(query.shape[1]))
-    patches = patches_of(queries, keys, geometry)
-    function = pointwise_of(geometry)
-    limits = limits_of(constraints, query.dim() - 2)
-    count = patches.q_t * patches.q_h * patches.q_w
-    by_products = kind_of(geometry) not in (L1, POINTWISE) and not limits.separated and not limits.has_window
-    items = query.shape[0] * geometry.num_heads
-    for b, h in np.ndindex(query.shape[0], geometry.num_heads):
-        masks = masks_of(constraints, b, key.shape[2:])
-        norms = (query_norms[b][h], key_norms[b if len(key_norms) > 1 else 0][h])
-        pair = (queries.item(b, h), keys.item(b, h), *norms, scale, function, patches, limits, masks.query, masks.key)
-        done = (b * geometry.num_heads + h) / items
-        if by_products:
-            lists = _search_by_products(pair, k, done, items)
-        else:
-            lists = _lists(count, k, pair[0].dtype)
-            run_ranges(_scan_range, count, SCAN_CHUNK, *pair, *lists, k)
-        store(lists, index[b, h], similarity[b, h])
-        report(b * geometry.num_heads + h + 1, items)
-    return index, similarity
+    return search_items(query, key, k, geometry, constraints, None, lambda item: _search_item(item, k))
 
 
-def _lists(count: int, k: int, dtype: Any) -> Lists:
-    return Lists(np.full(count * k, -1, np.int32), np.full(count * k, -np.inf, dtype), np.zeros(count * k, np.int32))
+def _search_item(item: Item, k: int) -> Lists:
+    limits = item.limits
+    if item.patches.kind not in (L1, POINTWISE) and not limits.separated and not limits.has_window:
+        lists = _search_by_products(item.pair, k, item.number / item.items, item.items)
+    else:
+        lists = no_matches(item.count, k, item.pair[0].dtype)
+        run_ranges(_scan_range, item.count, SCAN_CHUNK, *item.pair, *lists, k)
+    report(item.number + 1, item.items)
+    return lists
 
 
 def _search_by_products(pair: tuple[Any, ...], k: int, done: float, items: int) -> Lists:
@@ -83,7 +55,7 @@ def _search_by_products(pair: tuple[Any, ...], k: int, done: float, items: int) 
     allowed = np.flatnonzero(key_mask) if key_mask.size else np.arange(keys)
     # Products round differently from the sum of squared differences: the spare places keep what that might misplace.
     kept = min(k + max(4, k // 2), keys)
-    ranked = _lists(count, kept, query.dtype)
+    ranked = no_matches(count, kept, query.dtype)
     if patches.kind == L2:
         query, key = _centred(query, key, patches.channels)
     elements = patches.slices * patches.rows * patches.length
@@ -111,7 +83,7 @@ def _search_by_products(pair: tuple[Any, ...], k: int, done: float, items: int) 
                 *ranked, kept,
             )  # fmt: skip
         report(round(1000 * (done + (q_low + q_size) / chosen.size / items)), 1000)
-    lists = _lists(count, k, query.dtype)
+    lists = no_matches(count, k, query.dtype)
     run_ranges(_rerank_range, count, CHUNK, *pair, *ranked, *lists, kept, k)
     return lists
 

@@ -17,22 +17,11 @@ from torch import Tensor
 from patchattn.kernels.arguments import Constraints, PatchGeometry
 from patchattn.kernels.cpu.choices import choice, count_choices, draw_near, reach
 from patchattn.kernels.cpu.compiler import inlined, kernel
-from patchattn.kernels.cpu.fields import item_init, new_field, store
 from patchattn.kernels.cpu.frame import Frame, frame_of, framed, unframed
-from patchattn.kernels.cpu.layout import Layout, pad
+from patchattn.kernels.cpu.items import Item, no_matches, search_items
 from patchattn.kernels.cpu.leaf_vectors import LANES, prefetch
-from patchattn.kernels.cpu.limits import Masks, limits_of, masks_of
 from patchattn.kernels.cpu.matches import Index, Lists, admissible, insert
-from patchattn.kernels.cpu.measure import (
-    CHUNK,
-    L1,
-    POINTWISE,
-    inverse_norms,
-    measure,
-    offset_of,
-    patches_of,
-    pointwise_of,
-)
+from patchattn.kernels.cpu.measure import CHUNK, L1, POINTWISE, measure, offset_of
 from patchattn.kernels.cpu.patchmatch import search_item as search_item_by_patchmatch
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.projection import Projection, Side, fit_projection, key_side, project, query_side
@@ -68,85 +57,52 @@ def search_guided(
     init: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Find k matches for every query by `iterations` guided scans; see `patchattn.match`."""
-    queries, keys = pad(query, geometry), pad(key, geometry)
-    query_norms, key_norms = inverse_norms(queries, geometry), inverse_norms(keys, geometry)
-    index, similarity = new_field(query, k, geometry)
-    scale = queries.buffer.numpy().dtype.type(geometry.scale(query.shape[1]))
-    patches = patches_of(queries, keys, geometry)
-    function = pointwise_of(geometry)
-    limits = limits_of(constraints, query.dim() - 2)
-    items = query.shape[0] * geometry.num_heads
-    for b, h in np.ndindex(query.shape[0], geometry.num_heads):
-        masks = masks_of(constraints, b, key.shape[2:])
-        norms = (query_norms[b][h], key_norms[b if len(key_norms) > 1 else 0][h])
-        pair = (queries.item(b, h), keys.item(b, h), *norms, scale, function, patches, limits, masks.query, masks.key)
-        search = _Item(queries, keys, pair, masks, k, seed, h, item_init(init, b, h))
-        lists = search.run(iterations, b * geometry.num_heads + h, items)
-        store(lists, index[b, h], similarity[b, h])
-    return index, similarity
+    return search_items(query, key, k, geometry, constraints, init, lambda item: _Search(item, k, seed).run(iterations))
 
 
-class _Item:
-    """The search of one head of one batch item."""
+class _Search:
+    """The search of one item."""
 
-    def __init__(
-        self,
-        queries: Layout,
-        keys: Layout,
-        pair: tuple[Any, ...],
-        masks: Masks,
-        k: int,
-        seed: int,
-        head: int,
-        init: NDArray[np.int32],
-    ) -> None:
-        self.queries, self.keys, self.pair, self.masks = queries, keys, pair, masks
-        self.k, self.seed, self.head, self.init = k, seed, head, init
-        self.patches, self.limits = pair[6], pair[7]
+    def __init__(self, item: Item, k: int, seed: int) -> None:
+        self.item, self.k, self.seed = item, k, seed
+        self.patches, self.limits = item.patches, item.limits
         self.length = -(-(k + max(4, k // 2)) // LANES) * LANES
-        self.count = queries.size[0] * queries.size[1] * queries.size[2]
-        row = queries.size[2]
-        self.band = BAND_ROWS * row if row < self.count else BAND_OF_LINE
+        row = self.patches.q_w
+        self.band = BAND_ROWS * row if row < item.count else BAND_OF_LINE
 
-    def run(self, iterations: int, before: int, items: int) -> Lists:
-        chosen = np.flatnonzero(self.masks.query) if self.masks.query.size else np.arange(self.count)
-        allowed = self.masks.choices[0]
+    def run(self, iterations: int) -> Lists:
+        item, masks = self.item, self.item.masks
+        chosen = np.flatnonzero(masks.query) if masks.query.size else np.arange(item.count)
+        allowed = masks.choices[0]
+        query, key, q_norms, k_norms = item.pair[:4]
         if not chosen.size or not allowed.size:
-            return _lists(self.count, self.k, self.pair[0].dtype)
-        query, key, q_norms, k_norms = self.pair[:4]
-        keys, largest = key_side(self.keys, key, k_norms, self.patches)
-        queries = query_side(self.queries, query, q_norms, self.patches, largest)
+            return no_matches(item.count, self.k, query.dtype)
+        keys, largest = key_side(item.keys, key, k_norms, self.patches)
+        queries = query_side(item.queries, query, q_norms, self.patches, largest)
         projection = fit_projection(queries, keys, chosen, allowed, self.patches)
         if projection.explained < EXPLAINED:
-            return self._patchmatch(max(iterations, PATCHMATCH_ITERATIONS), self.init, before, items)
-        lists = self._search(queries, keys, projection, iterations, before, items)
+            more = max(iterations, PATCHMATCH_ITERATIONS)
+            return search_item_by_patchmatch(item, self.k, more, self.seed, item.init)
+        lists = self._search(queries, keys, projection, iterations)
         if self.patches.kind in (L1, POINTWISE):
-            found = np.ascontiguousarray(lists.index.reshape(self.count, self.k).T)
-            lists = self._patchmatch(iterations, found, before, items)
+            found = np.ascontiguousarray(lists.index.reshape(item.count, self.k).T)
+            lists = search_item_by_patchmatch(item, self.k, iterations, self.seed, found)
         return lists
 
-    def _patchmatch(self, iterations: int, init: NDArray[np.int32], before: int, items: int) -> Lists:
-        steps = iterations + 1
-        return search_item_by_patchmatch(
-            self.pair, self.masks, self.k, iterations, self.seed, self.head, init, before * steps, items * steps
-        )
-
-    def _search(
-        self, queries: Side, keys: Side, projection: Projection, iterations: int, before: int, items: int
-    ) -> Lists:
-        frame = frame_of(self.keys.size, self.limits.dims)
-        count = self.keys.size[0] * self.keys.size[1] * self.keys.size[2]
-        rows = project(keys, projection, self.patches, 0, count)
-        tree = build_tree(rows, projection.width, self.masks.choices[0], frame)
+    def _search(self, queries: Side, keys: Side, projection: Projection, iterations: int) -> Lists:
+        item, p = self.item, self.patches
+        frame = frame_of((p.k_t, p.k_h, p.k_w), self.limits.dims)
+        rows = project(keys, projection, p, 0, p.k_t * p.k_h * p.k_w)
+        tree = build_tree(rows, projection.width, item.masks.choices[0], frame)
         del rows
-        lists = _lists(self.count, self.k, self.pair[0].dtype)
+        lists = no_matches(item.count, self.k, item.pair[0].dtype)
         # Whole bands; a slab's queries see nothing of the slabs before it.
         step = max(SLAB // (self.length * self.band), 1) * self.band
-        for low in range(0, self.count, step):
-            high = min(low + step, self.count)
-            numbers = project(queries, projection, self.patches, low, high)
+        for low in range(0, item.count, step):
+            high = min(low + step, item.count)
+            numbers = project(queries, projection, p, low, high)
             self._search_slab(low, numbers, projection.width, tree, frame, iterations, lists)
-            report(round(1000 * (before + high / self.count) / items), 1000)
+            report(round(1000 * (item.number + high / item.count) / item.items), 1000)
         return lists
 
     def _search_slab(
@@ -159,16 +115,16 @@ class _Item:
         iterations: int,
         lists: Lists,
     ) -> None:
-        count = numbers.size // width
+        item, count = self.item, numbers.size // width
         ranked = new_lists(count, self.length)
         before = np.empty_like(ranked)
         common = (
             first, numbers, width, tree.table, tree.members, tree.leaf_of, ranked, self.length, frame,
-            self.patches, self.limits, self.masks.query,
+            self.patches, self.limits, item.masks.query,
         )  # fmt: skip
         run_ranges(
-            _seed_range, count, CHUNK, *common, tree.axes, tree.bounds, self.k, stream(self.seed, 0, self.head),
-            *self.masks.choices, self.init, scratch=lambda: (np.empty(LANES, np.int64),),
+            _seed_range, count, CHUNK, *common, tree.axes, tree.bounds, self.k, stream(self.seed, 0, item.head),
+            *item.masks.choices, item.init, scratch=lambda: (np.empty(LANES, np.int64),),
         )  # fmt: skip
         leaves = 2 * 3 * self.length  # of the matches of three neighbours, of this query and the next
         scratch = lambda: (np.empty(LANES, np.int64), np.empty(SEEN, np.int64), np.empty(leaves, np.int32))  # noqa: E731
@@ -176,19 +132,15 @@ class _Item:
             before[:] = ranked
             run_ranges(
                 _scan_range, count, self.band, *common, before, -1 if scan % 2 else 1, scan,
-                stream(self.seed, scan, self.head), scratch=scratch,
+                stream(self.seed, scan, item.head), scratch=scratch,
             )  # fmt: skip
-        dtype = self.pair[0].dtype
-        most = self.length + len(self.init)
+        dtype = item.pair[0].dtype
+        most = self.length + len(item.init)
         measured = lambda: (np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, dtype))  # noqa: E731
         run_ranges(
-            _finish_range, count, CHUNK, first, *self.pair, ranked, self.length, frame, self.init, *lists,
+            _finish_range, count, CHUNK, first, *item.pair, ranked, self.length, frame, item.init, *lists,
             self.k, scratch=measured,
         )  # fmt: skip
-
-
-def _lists(count: int, k: int, dtype: Any) -> Lists:
-    return Lists(np.full(count * k, -1, np.int32), np.full(count * k, -np.inf, dtype), np.zeros(count * k, np.int32))
 
 
 @kernel()

@@ -15,11 +15,9 @@ from torch import Tensor
 from patchattn.kernels.arguments import Constraints, PatchGeometry
 from patchattn.kernels.cpu.choices import choice, count_choices, draw_near, reach
 from patchattn.kernels.cpu.compiler import kernel
-from patchattn.kernels.cpu.fields import item_init, new_field, store
-from patchattn.kernels.cpu.layout import pad
-from patchattn.kernels.cpu.limits import Masks, limits_of, masks_of
+from patchattn.kernels.cpu.items import Item, search_items
 from patchattn.kernels.cpu.matches import Index, Lists, admissible, contains, insert
-from patchattn.kernels.cpu.measure import CHUNK, inverse_norms, measure, offset_of, patches_of, pointwise_of
+from patchattn.kernels.cpu.measure import CHUNK, measure, offset_of
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.random import draw, mix, stream
 from patchattn.progress import report
@@ -41,56 +39,24 @@ def search_patchmatch(
     init: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Find k matches for every query by PatchMatch; see `patchattn.match`."""
-    queries, keys = pad(query, geometry), pad(key, geometry)
-    query_norms, key_norms = inverse_norms(queries, geometry), inverse_norms(keys, geometry)
-    index, similarity = new_field(query, k, geometry)
-    scale = queries.buffer.numpy().dtype.type(geometry.scale(query.shape[1]))
-    patches = patches_of(queries, keys, geometry)
-    function = pointwise_of(geometry)
-    steps = query.shape[0] * geometry.num_heads * (iterations + 1)
-    for b in range(query.shape[0]):
-        limits = limits_of(constraints, query.dim() - 2)
-        masks = masks_of(constraints, b, key.shape[2:])
-        for h in range(geometry.num_heads):
-            norms = (query_norms[b][h], key_norms[b if len(key_norms) > 1 else 0][h])
-            pair = (
-                queries.item(b, h),
-                keys.item(b, h),
-                *norms,
-                scale,
-                function,
-                patches,
-                limits,
-                masks.query,
-                masks.key,
-            )
-            before = (b * geometry.num_heads + h) * (iterations + 1)
-            lists = search_item(pair, masks, k, iterations, seed, h, item_init(init, b, h), before, steps)
-            store(lists, index[b, h], similarity[b, h])
-    return index, similarity
+    return search_items(
+        query, key, k, geometry, constraints, init, lambda item: search_item(item, k, iterations, seed, item.init)
+    )
 
 
-def search_item(
-    pair: tuple[Any, ...],
-    masks: Masks,
-    k: int,
-    iterations: int,
-    seed: int,
-    head: int,
-    init: Any,
-    before: int,
-    steps: int,
-) -> Lists:
-    query, patches, limits = pair[0], pair[6], pair[7]
-    count = patches.q_t * patches.q_h * patches.q_w
+def search_item(item: Item, k: int, iterations: int, seed: int, init: NDArray[np.int32]) -> Lists:
+    """Search one item, starting from `init`."""
+    pair, masks, limits, head = item.pair, item.masks, item.limits, item.head
+    count, dtype = item.count, item.pair[0].dtype
     lists, spare = (
-        Lists(np.empty(count * k, np.int32), np.empty(count * k, query.dtype), np.empty(count * k, np.int32))
+        Lists(np.empty(count * k, np.int32), np.empty(count * k, dtype), np.empty(count * k, np.int32))
         for _ in range(2)
     )
     room = max(6 * k, MAX_SCALES)
+    before, steps = item.number * (iterations + 1), item.items * (iterations + 1)
 
     def scratch() -> tuple[NDArray[Any], ...]:
-        return np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, query.dtype)
+        return np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, dtype)
 
     step = 0
     run_ranges(_start_range, count, CHUNK, *pair, *lists, k, stream(seed, 0, head), *masks.choices, init)
