@@ -197,6 +197,23 @@ def test_more_iterations_never_make_it_worse(problem: Problem, more: int) -> Non
 
 
 @examples
+@given(problems(method="guided"))
+def test_the_guided_search_never_makes_a_start_worse(problem: Problem) -> None:
+    first = problem.solve(method="patchmatch")
+    second = problem.solve(init=first)
+    kept = 1 if any(size > 1 for size in problem.options.get("min_separation", ())) else first.k
+    assert (second.similarity[:, :, :kept] >= first.similarity[:, :, :kept]).all()
+
+
+@examples
+@given(problems(method="guided", constrained=False))
+def test_the_guided_search_fills_its_lists(problem: Problem) -> None:
+    """Whatever the tree looks like: a query has a match in every place, if there are as many keys."""
+    field = problem.solve(padding_mode="zeros", patch_size=1, iterations=0)
+    assert (field.index >= 0).all()
+
+
+@examples
 @given(problems(method="patchmatch", constrained=False))
 def test_patchmatch_finds_all_where_there_are_few(problem: Problem) -> None:
     keys = math.prod(problem.key.shape[2:])

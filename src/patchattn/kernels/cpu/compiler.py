@@ -104,7 +104,7 @@ def _holds_function(signature: Any) -> bool:
 
 @cache
 def _announce() -> None:
-    logger.warning("compiling the CPU kernels for this processor (first use only; about ten seconds)")
+    logger.warning("compiling the CPU kernels for this processor (first use only; about twenty seconds)")
 
 
 @cache

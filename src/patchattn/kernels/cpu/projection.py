@@ -145,7 +145,7 @@ def _principal_directions(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32
     would take seconds where there are thousands.
     """
     elements = rows.shape[1]
-    total = float(np.square(rows, dtype=np.float64).sum())
+    total = float(np.einsum("ij,ij->", rows, rows, dtype=np.float64))
     if elements <= MOST or total == 0:
         return np.eye(elements, min(elements, MOST), dtype=np.float32), 1.0
     basis = np.random.default_rng(0).standard_normal((elements, COLUMNS)).astype(np.float32)
