@@ -11,6 +11,7 @@ import torch
 from machine import Report, seconds
 from numpy.typing import NDArray
 
+from patchattn.kernels.cpu.aligned import LINE, aligned_array
 from patchattn.kernels.cpu.compiler import SETTINGS
 from patchattn.kernels.cpu.leaf_vectors import DIMS_PER_GROUP, LANES, leaf_distances, prefetch
 from patchattn.kernels.cpu.products import VECTOR, multiply
@@ -20,7 +21,7 @@ PATCH_ELEMENTS, COLUMNS, ROWS = 147, 32, 2048
 WIDTH = 24
 """Numbers of a patch: some 24 for 7x7 RGB."""
 LEAF_NUMBERS = LANES * WIDTH
-LINE = 64
+
 LINES = LEAF_NUMBERS * 2 // LINE
 TABLES = {"in L1": 4, "in L2": 640, "of 512x512 keys": 512 * 512 // LANES}
 """Leaves among which the next one is drawn at random."""
@@ -60,11 +61,10 @@ def _read_leaves(order: Any, table: Any, ahead: int, output: Any) -> None:
     output[0] = total
 
 
-def _aligned(numbers: int) -> NDArray[np.int16]:
-    """Random numbers that begin with a line."""
-    buffer = np.random.default_rng(0).integers(-999, 999, numbers + LINE, np.int16)
-    shift = -buffer.ctypes.data % LINE // 2
-    return buffer[shift : shift + numbers]
+def _random_numbers(count: int) -> NDArray[np.int16]:
+    numbers: NDArray[np.int16] = aligned_array(count, np.int16)
+    numbers[:] = np.random.default_rng(0).integers(-999, 999, count, np.int16)
+    return numbers
 
 
 def _rate(function: Callable[[], Any], count: float, runs: int) -> float:
@@ -89,7 +89,7 @@ def _product_rates(runs: int) -> tuple[float, float]:
 
 def _leaf_rate(leaves: int, ahead: int, runs: int) -> float:
     order = np.random.default_rng(1).integers(0, leaves, LEAVES)
-    table, query = _aligned(leaves * LEAF_NUMBERS), _aligned(WIDTH)
+    table, query = _random_numbers(leaves * LEAF_NUMBERS), _random_numbers(WIDTH)
     distances, output = np.empty(LANES, np.int64), np.empty(1, np.int64)
     return _rate(lambda: _compare_leaves(order, table, query, ahead, distances, output), LEAVES - ahead, runs)
 
@@ -97,7 +97,7 @@ def _leaf_rate(leaves: int, ahead: int, runs: int) -> float:
 def _reading_rate(leaves: int, runs: int) -> float:
     """Leaves a second that are read only, prefetched or not, whichever is faster."""
     order = np.random.default_rng(1).integers(0, leaves, LEAVES)
-    table, output = _aligned(leaves * LEAF_NUMBERS), np.empty(1, np.int64)
+    table, output = _random_numbers(leaves * LEAF_NUMBERS), np.empty(1, np.int64)
     plain = _rate(lambda: _read_leaves(order, table, 0, output), LEAVES, runs)
     return max(plain, _rate(lambda: _read_leaves(order, table, AHEAD, output), LEAVES - AHEAD, runs))
 

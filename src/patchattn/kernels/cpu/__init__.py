@@ -1,4 +1,4 @@
-"""Numba kernels for the CPU: the same six functions as the reference."""
+"""Numba kernels for the CPU: the same functions as the reference."""
 
 from __future__ import annotations
 

@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchattn.kernels.arguments import PatchGeometry
+from patchattn.kernels.cpu.aligned import LINE
 from patchattn.kernels.cpu.vectors import SLACK
 
 __all__ = ["Layout", "compute_dtype", "empty", "pad", "three", "unpad_gradient"]
-
-ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,8 @@ def three(values: tuple[int, ...], fill: int) -> tuple[int, int, int]:
 def empty(count: int, elements: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return an aligned `(count, elements)` tensor, rows end to end, with slack after the last; and its flat buffer."""
     width = torch.empty((), dtype=dtype).element_size()
-    buffer = torch.empty(count * elements + SLACK + ALIGNMENT // width, dtype=dtype)
-    shift = (-buffer.data_ptr() % ALIGNMENT) // width
+    buffer = torch.empty(count * elements + SLACK + LINE // width, dtype=dtype)
+    shift = (-buffer.data_ptr() % LINE) // width
     buffer[shift + count * elements :].zero_()
     return buffer[shift : shift + count * elements].view(count, elements), buffer[shift:]
 

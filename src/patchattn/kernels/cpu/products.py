@@ -14,6 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numpy.typing import NDArray
 
+from patchattn.kernels.cpu.aligned import aligned_array
 from patchattn.kernels.cpu.compiler import inlined, instruction, kernel
 from patchattn.kernels.cpu.pool import run_ranges
 
@@ -186,9 +187,8 @@ def aligned_columns(matrix: NDArray[Any]) -> tuple[NDArray[np.float32], int]:
     """A matrix of few columns as `block_product` takes it (flat, aligned, whole vectors), and its vectors in a line."""
     lines, columns = matrix.shape
     vectors = -(-columns // VECTOR)
-    buffer = np.zeros(lines * vectors * VECTOR + VECTOR, np.float32)
-    shift = -buffer.ctypes.data % 64 // 4
-    flat = buffer[shift : shift + lines * vectors * VECTOR]
+    flat = aligned_array(lines * vectors * VECTOR, np.float32)
+    flat[:] = 0
     flat.reshape(lines, vectors * VECTOR)[:, :columns] = matrix
     return flat, vectors
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from patchattn.kernels.cpu.aligned import aligned_array
 from patchattn.kernels.cpu.compiler import inlined
 from patchattn.kernels.cpu.frame import unframed
 from patchattn.kernels.cpu.leaf_vectors import DIMS_PER_GROUP, LANES, first_bit, insert_sorted, leaf_distances
@@ -27,9 +28,7 @@ NOTHING = 2**63 - 1
 
 def new_lists(queries: int, length: int) -> NDArray[np.int64]:
     """Lists of `length` entries, a multiple of LANES, for so many queries; flat and aligned, not filled."""
-    buffer = np.empty(queries * length + LANES, np.int64)
-    shift = -buffer.ctypes.data % 64 // 8
-    return buffer[shift : shift + queries * length]
+    return aligned_array(queries * length, np.int64)
 
 
 @inlined

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from patchattn.kernels.cpu.aligned import aligned_array
 from patchattn.kernels.cpu.compiler import inlined, kernel
 from patchattn.kernels.cpu.frame import Frame, framed
 from patchattn.kernels.cpu.leaf_vectors import DIMS_PER_GROUP, LANES, count_less
@@ -30,7 +31,6 @@ GOLDEN = 0x9E3779B1
 SORTED = 64
 """Keys of a node up to which sorting them all is faster than to find their middle."""
 LEAF_CHUNK = 256
-ALIGNMENT = 64
 
 
 class Tree(NamedTuple):
@@ -65,17 +65,11 @@ def build_tree(rows: NDArray[np.int16], width: int, allowed: NDArray[np.int32], 
         parts = np.stack([parts[:, 0], middle, middle, parts[:, 1]], 1).reshape(-1, 2)
     run_ranges(_part_range, len(parts), 1, parts, True, *common, scratch=scratch)
     del packed
-    table = _aligned(leaves * LANES * width)
+    table = aligned_array(leaves * LANES * width, np.int16)
     members = np.empty(leaves * LANES, np.int32)
     leaf_of = np.full(frame.total, -1, np.int32)
     run_ranges(_fill_range, leaves, LEAF_CHUNK, rows, width, order, frame, table, members, leaf_of)
     return Tree(axes, bounds, table, members, leaf_of)
-
-
-def _aligned(count: int) -> NDArray[np.int16]:
-    buffer = np.empty(count + ALIGNMENT // 2, np.int16)
-    shift = -buffer.ctypes.data % ALIGNMENT // 2
-    return buffer[shift : shift + count]
 
 
 @inlined
