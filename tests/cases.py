@@ -89,12 +89,13 @@ def constraints_of(name: str, pair: Pair) -> Constraints:
         "offset": Constraints(max_offset=(2,) * dims),
         "all_but_causal": Constraints(query_mask, own_mask, False, (2,) * dims, (4,) * dims),
         "causal": Constraints(is_causal=True),
+        "strict": Constraints(is_causal=True, strict=True),
         "all": Constraints(query_mask, own_mask, True, (2,) * dims, (3,) * dims),
     }[name]
 
 
 CONSTRAINTS = ("free", "masks", "few_keys", "separation", "offset", "all_but_causal")
-CAUSAL = ("causal", "all")
+CAUSAL = ("causal", "strict", "all")
 """Only where query and key have one size."""
 
 

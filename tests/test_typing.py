@@ -11,7 +11,8 @@ import sys
 CODE = """
 from jaxtyping import install_import_hook
 
-modules = ["patchattn.field", "patchattn.matching.match", "patchattn.attention.patch", "patchattn.attention.full"]
+modules = ["field", "matching.match", "attention.patch", "attention.full", "attention.scram"]
+modules = [f"patchattn.{name}" for name in modules]
 with install_import_hook(modules, "beartype.beartype"):
     import patchattn
 import jaxtyping
@@ -29,6 +30,8 @@ for size in ((12,), (7, 6), (4, 5, 3)):
     patchattn.PatchAttention(patch_size=3)(query, key, torch.rand(1, 2, *(2 * n for n in size)))
     patchattn.full_attention(query, key, value, **settings)
     patchattn.FullAttention(patch_size=3)(query, key, value)
+    patchattn.scram_attention(query, key, value, num_heads=2, expand=1, return_diagnostics=True, query_mask=None)
+    patchattn.ScramAttention(estimator="snis", samples=4)(query, key, torch.rand(1, 2, *(2 * n for n in size)))
 try:
     patchattn.match(query, key, query_mask=torch.ones(2, 9, 9, 9, dtype=torch.bool))
 except jaxtyping.TypeCheckError as error:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from patchattn.attention import FullAttention, PatchAttention, full_attention, patch_attention
+from patchattn.attention import (
+    FullAttention,
+    MultiheadPatchAttention2d,
+    PatchAttention,
+    ScramAttention,
+    ScramDiagnostics,
+    full_attention,
+    patch_attention,
+    scram_attention,
+)
 from patchattn.field import MatchField
 from patchattn.matching import match
 from patchattn.similarity import Similarity, pointwise_similarity
@@ -12,10 +21,14 @@ __version__ = "0.1.0"
 __all__ = [
     "FullAttention",
     "MatchField",
+    "MultiheadPatchAttention2d",
     "PatchAttention",
+    "ScramAttention",
+    "ScramDiagnostics",
     "Similarity",
     "full_attention",
     "match",
     "patch_attention",
     "pointwise_similarity",
+    "scram_attention",
 ]

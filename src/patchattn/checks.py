@@ -17,6 +17,7 @@ __all__ = [
     "check_pair",
     "check_positive",
     "per_dimension",
+    "positive_per_dimension",
 ]
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -84,7 +85,7 @@ def check_positive(name: str, value: float) -> None:
         raise ValueError(f"{name}: expected a number above 0, got {value!r}.")
 
 
-def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+def check_choice(name: str, value: str | None, allowed: Sequence[str | None]) -> None:
     if value not in allowed:
         raise ValueError(f"{name}: got {value!r}; allowed are {', '.join(map(repr, allowed))}.")
 
@@ -116,3 +117,14 @@ def per_dimension(name: str, value: int | Sequence[int], dims: int, least: int) 
             f"got {value!r}."
         )
     return values
+
+
+def positive_per_dimension(name: str, value: float | Sequence[float], dims: int) -> tuple[float, ...]:
+    """One number above 0 for each spatial dimension, from one for all or one for each."""
+    values: tuple[Any, ...] = tuple(value) if isinstance(value, (list, tuple)) else (value,) * dims
+    numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
+    if len(values) != dims or not numbers or not all(0 < v < float("inf") for v in values):
+        raise ValueError(
+            f"{name}: expected a number above 0, or {dims} of them (one for each spatial dimension), got {value!r}."
+        )
+    return tuple(float(v) for v in values)

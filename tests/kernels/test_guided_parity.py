@@ -29,6 +29,7 @@ from tests.cases import (
     photograph,
     random_index,
 )
+from tests.kernels.parity import assert_same_bits
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
 
@@ -70,13 +71,6 @@ def search_both(
         load_backend(name).search_guided(query, key, k, geometry, limits, iterations, seed, init) for name in BACKENDS
     )
     return found, expected
-
-
-def assert_same_bits(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> None:
-    assert found[0].dtype == expected[0].dtype == torch.int32
-    assert found[1].dtype == expected[1].dtype
-    assert torch.equal(found[0], expected[0])
-    assert torch.equal(found[1], expected[1])
 
 
 @pytest.mark.parametrize("similarity", ["l2", "dot", "scaled_dot"])

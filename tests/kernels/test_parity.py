@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from patchattn.kernels import load_backend
 from patchattn.kernels.arguments import Constraints, PatchGeometry
@@ -18,7 +17,6 @@ from tests.cases import (
     POINTWISE,
     SAME_SIZE,
     SIMILARITIES,
-    TOLERANCE,
     Pair,
     constraints_of,
     integers,
@@ -26,6 +24,7 @@ from tests.cases import (
     normals,
     random_index,
 )
+from tests.kernels.parity import assert_close, assert_same_bits, both
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
 
@@ -33,21 +32,6 @@ HALVES = (torch.float16, torch.bfloat16)
 WINDOWS = {"own": 1, "patch": 3}
 CONSTRAINED = [(name, label) for name in PAIRS for label in CONSTRAINTS]
 CONSTRAINED += [(name, label) for name in SAME_SIZE for label in CAUSAL]
-
-
-def both(function: str, *arguments: Any) -> tuple[Any, Any]:
-    return tuple(getattr(load_backend(name), function)(*arguments) for name in ("cpu", "reference"))  # type: ignore[return-value]
-
-
-def assert_same_bits(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> None:
-    assert found[0].dtype == expected[0].dtype == torch.int32
-    assert found[1].dtype == expected[1].dtype
-    assert torch.equal(found[0], expected[0])
-    assert torch.equal(found[1], expected[1])
-
-
-def assert_close(found: Any, expected: Any, dtype: torch.dtype) -> None:
-    torch.testing.assert_close(found, expected, **TOLERANCE[dtype], equal_nan=False)
 
 
 def patchmatch_both(

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from patchattn import match, patch_attention
 from tests.cases import photograph
 
-METHODS = ("guided", "patchmatch", "exact")
+METHODS = ("guided", "patchmatch", "repeated", "exact")
 
 
 @pytest.fixture(autouse=True)

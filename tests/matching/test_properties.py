@@ -61,7 +61,9 @@ def problems(draw: st.DrawFn, method: str | None = None, constrained: bool = Tru
         "padding_mode": padding,
         "num_heads": heads,
         "similarity": draw(st.sampled_from(["l2", "l1", "dot", "scaled_dot", "cosine"])),
-        "method": method if method is not None else draw(st.sampled_from(["exact", "guided", "patchmatch"])),
+        "method": method
+        if method is not None
+        else draw(st.sampled_from(["exact", "guided", "patchmatch", "repeated"])),
         "iterations": draw(st.integers(0, 4)),
         "seed": draw(st.integers(0, 2**63 - 1)),
     }
@@ -71,7 +73,7 @@ def problems(draw: st.DrawFn, method: str | None = None, constrained: bool = Tru
             options["query_mask"] = mask(draw(st.sampled_from([1, batch])), *query_size, share=draw(share), seed=seed)
         if draw(st.booleans()):
             options["key_mask"] = mask(draw(st.sampled_from([1, batch])), *key_size, share=draw(share), seed=seed + 1)
-        options["is_causal"] = query_size == key_size and draw(st.booleans())
+        options["is_causal"] = query_size == key_size and draw(st.sampled_from([False, True, "strict"]))
         if draw(st.booleans()):
             options["min_separation"] = tuple(draw(st.integers(0, 4)) for _ in range(dims))
         if draw(st.booleans()):
@@ -105,7 +107,7 @@ def admissible(problem: Problem) -> Tensor:
         query_inside, key_inside = (inside(size, options["patch_size"]).flatten() for size in sizes)
         allowed &= query_inside[:, None] & key_inside
     if options.get("is_causal"):
-        allowed &= torch.ones(allowed.shape[1:], dtype=torch.bool).tril()
+        allowed &= torch.ones(allowed.shape[1:], dtype=torch.bool).tril(-int(options["is_causal"] == "strict"))
     if (limits := options.get("max_offset")) is not None:
         home = home_coordinates(*sizes, torch.device("cpu")).flatten(1)
         place = torch.stack(torch.meshgrid(*(torch.arange(n) for n in sizes[1]), indexing="ij")).flatten(1)

@@ -30,6 +30,7 @@ def arguments(query: Tensor, key: Tensor, backend: str, **changed: Any) -> tuple
         "iterations": 2,
         "seed": 0,
         "is_causal": False,
+        "strict": False,
         "min_separation": [0] * dims,
         "max_offset": None,
         "backend": backend,
@@ -38,7 +39,7 @@ def arguments(query: Tensor, key: Tensor, backend: str, **changed: Any) -> tuple
     return (query, key, *(defaults | changed).values())
 
 
-@pytest.mark.parametrize("method", ["exact", "guided", "patchmatch"])
+@pytest.mark.parametrize("method", ["exact", "guided", "patchmatch", "repeated"])
 def test_known_answer(backend: str, method: str) -> None:
     query = torch.tensor([[[0.0, 10.0, 20.0, 30.0]]])
     key = torch.tensor([[[31.0, 9.0, 1.0, 22.0, 19.0]]])
@@ -47,7 +48,7 @@ def test_known_answer(backend: str, method: str) -> None:
     assert similarity.tolist() == [[[[-1, -1, -1, -1], [-81, -81, -4, -64]]]]
 
 
-@pytest.mark.parametrize("method", ["exact", "guided", "patchmatch"])
+@pytest.mark.parametrize("method", ["exact", "guided", "patchmatch", "repeated"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_opcheck(backend: str, method: str, dtype: torch.dtype) -> None:
     pair = PAIRS["2d_sizes"]
@@ -55,7 +56,7 @@ def test_opcheck(backend: str, method: str, dtype: torch.dtype) -> None:
     opcheck(search, arguments(query, key, backend, method=method, num_heads=pair.heads))
 
 
-@pytest.mark.parametrize("method", ["guided", "patchmatch"])
+@pytest.mark.parametrize("method", ["guided", "patchmatch", "repeated"])
 @pytest.mark.parametrize("name", ["1d", "3d"])
 def test_opcheck_with_everything(backend: str, name: str, method: str) -> None:
     pair = PAIRS[name]
@@ -67,13 +68,14 @@ def test_opcheck_with_everything(backend: str, name: str, method: str) -> None:
         "num_heads": pair.heads,
         "method": method,
         "is_causal": name in SAME_SIZE,
+        "strict": name in SAME_SIZE and method == "repeated",
         "min_separation": [2] * pair.dims,
         "max_offset": [3] * pair.dims,
     }
     opcheck(search, arguments(query, key, backend, **settings))
 
 
-@pytest.mark.parametrize("method", ["exact", "guided", "patchmatch"])
+@pytest.mark.parametrize("method", ["exact", "guided", "patchmatch", "repeated"])
 @pytest.mark.parametrize("name", PAIRS)
 def test_strides_do_not_matter(backend: str, method: str, name: str) -> None:
     pair = PAIRS[name]

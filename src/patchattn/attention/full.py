@@ -12,7 +12,13 @@ from torch.nn import functional
 
 from patchattn.attention.precision import promote
 from patchattn.checks import check_choice, check_features, check_heads, check_pair, check_positive, per_dimension
-from patchattn.matching.constraints import check_patch_size, physical_padding, resolve_masks
+from patchattn.matching.constraints import (
+    Causality,
+    check_patch_size,
+    physical_padding,
+    resolve_causality,
+    resolve_masks,
+)
 
 __all__ = ["FullAttention", "full_attention"]
 
@@ -31,7 +37,7 @@ def full_attention(
     key_stride: int | Sequence[int] = 1,
     query_mask: Bool[Tensor, "mask_batch *query"] | None = None,
     key_mask: Bool[Tensor, "mask_batch2 *key"] | None = None,
-    is_causal: bool = False,
+    is_causal: Causality = False,
     padding_mode: str = "reflect",
 ) -> Tensor:
     r"""Attend from every query patch to every key patch.
@@ -72,8 +78,7 @@ def full_attention(
     query_size, key_size = tuple(query.shape[2:]), tuple(key.shape[2:])
     if tuple(value.shape[2:]) != key_size:
         raise ValueError(f"value: expected the key's spatial size {key_size}, got {tuple(value.shape[2:])}.")
-    if is_causal and query_size != key_size:
-        raise ValueError(f"is_causal: query and key must have one spatial size, got {query_size} and {key_size}.")
+    causal, strict = resolve_causality(is_causal, query_size, key_size)
     patch = check_patch_size(patch_size, padding_mode, query_size, key_size)
     stride = per_dimension("key_stride", key_stride, len(key_size), 1)
     query_mask, key_mask = resolve_masks(query, key, query_mask, key_mask, patch, padding_mode)
@@ -88,7 +93,7 @@ def full_attention(
         silent = ~key_mask[(slice(None), *keep[2:])].flatten(1)[:, None, :, None]
         kk, v = kk.masked_fill(silent, 0), v.masked_fill(silent, 0)
     q, kk, scale = _as_products(q, kk, similarity)
-    allowed = _allowed(query_size, key_size, stride, key_mask, is_causal, query.device)
+    allowed = _allowed(query_size, key_size, stride, key_mask, causal, int(strict), query.device)
     batch = query.shape[0]
     out = functional.scaled_dot_product_attention(
         q, kk.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1), attn_mask=allowed, scale=scale / temperature
@@ -138,6 +143,7 @@ def _allowed(
     stride: tuple[int, ...],
     key_mask: Tensor | None,
     is_causal: bool,
+    lag: int,
     device: torch.device,
 ) -> Tensor | None:
     """Bool `(B or 1, 1, queries or 1, keys)`, or None where everything is allowed."""
@@ -147,7 +153,8 @@ def _allowed(
         allowed = key_mask[(slice(None), *keep)].flatten(1)[:, None, None, :]
     if is_causal:
         position = torch.arange(prod(key_size), device=device).view(key_size)[keep].flatten()
-        before = position[None, None, None, :] <= torch.arange(prod(query_size), device=device)[None, None, :, None]
+        query = torch.arange(prod(query_size), device=device)
+        before = position[None, None, None, :] + lag <= query[None, None, :, None]
         allowed = before if allowed is None else allowed & before
     return allowed
 
@@ -171,7 +178,7 @@ class FullAttention(nn.Module):
         temperature: float = 1.0,
         num_heads: int = 1,
         key_stride: int | Sequence[int] = 1,
-        is_causal: bool = False,
+        is_causal: Causality = False,
         padding_mode: str = "reflect",
     ) -> None:
         super().__init__()

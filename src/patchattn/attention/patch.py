@@ -13,7 +13,7 @@ from patchattn.attention.blocks import fold_blocks, unfold_blocks, value_ratio
 from patchattn.attention.precision import promote
 from patchattn.checks import check_features, check_heads, check_pair, check_positive
 from patchattn.field import MatchField
-from patchattn.matching.constraints import check_patch_size, physical_padding
+from patchattn.matching.constraints import Causality, check_patch_size, physical_padding
 from patchattn.matching.match import check_field, match, resolve_backend
 from patchattn.ops.attend import attend
 from patchattn.ops.similarity_at import similarity_at
@@ -57,7 +57,7 @@ def patch_attention(  # type: ignore[misc]
     init: MatchField | None = None,
     query_mask: Bool[Tensor, "mask_batch *query"] | None = None,
     key_mask: Bool[Tensor, "mask_batch2 *key"] | None = None,
-    is_causal: bool = False,
+    is_causal: Causality = False,
     min_separation: int | Sequence[int] = 0,
     max_offset: int | Sequence[int] | None = None,
     padding_mode: str = "reflect",
@@ -173,7 +173,7 @@ class PatchAttention(nn.Module):
         method: str = "auto",
         iterations: int | None = None,
         seed: int = 0,
-        is_causal: bool = False,
+        is_causal: Causality = False,
         min_separation: int | Sequence[int] = 0,
         max_offset: int | Sequence[int] | None = None,
         padding_mode: str = "reflect",

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from patchattn.similarity import Similarity
 
-__all__ = ["Constraints", "PatchGeometry"]
+__all__ = ["CHAIN_STREAM", "MIXTURE_STREAM", "Constraints", "PatchGeometry", "gaussian_weights"]
+
+MIXTURE_STREAM, CHAIN_STREAM = 0xFFFFFFFF, 0xFFFFFFFE
+"""Where a search puts the number of its iteration: so samples do not repeat a search's random numbers."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +49,32 @@ class Constraints:
     key_mask: Tensor | None = None
     """Bool `(B or 1, *key_spatial)`; False: no query matches this key."""
     is_causal: bool = False
-    """Only keys whose flat row-major position is at most the query's."""
+    """Only keys whose flat row-major position is at most the query's; nothing of later queries or keys is looked at."""
     min_separation: tuple[int, ...] = ()
     """Two matches of one query never have |difference| < max(1, min_separation) in every dimension at once."""
     max_offset: tuple[int, ...] | None = None
     """|match - home| <= max_offset in every dimension, home = floor((2 q + 1) N_key / (2 N_query))."""
+    strict: bool = False
+    """With `is_causal`: only keys before the query, not at it."""
+
+    @property
+    def lag(self) -> int:
+        """How far a causal match lies behind its query at least, in flat positions."""
+        return int(self.strict)
 
     @property
     def separated(self) -> bool:
         """Whether `min_separation` asks for more than distinct keys."""
         return any(size > 1 for size in self.min_separation)
+
+
+def gaussian_weights(scale: float) -> NDArray[np.int64]:
+    """The Gaussian of length-scale `scale` at the offsets -r ... r, r = ceil(4 scale), as whole numbers.
+
+    Sums of whole numbers are exact: a draw has exactly the probability that the density says, and is the same in every
+    backend. All weights together stay below 2^31.
+    """
+    radius = ceil(4 * scale)
+    offset = np.arange(-radius, radius + 1)
+    peak = min(2.0**20, 2.0**31 / (2.6 * scale + 1))
+    return np.maximum(np.rint(peak * np.exp(-0.5 * (offset / scale) ** 2)), 1).astype(np.int64)

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from patchattn.checks import check_choice, check_mask, per_dimension
 
-__all__ = ["PADDING_MODES", "check_patch_size", "inside_mask", "physical_padding", "resolve_masks"]
+__all__ = [
+    "PADDING_MODES",
+    "Causality",
+    "check_patch_size",
+    "inside_mask",
+    "physical_padding",
+    "resolve_causality",
+    "resolve_masks",
+]
+
+Causality = bool | Literal["strict"]
+"""`"strict"`: a query does not match the key at its own position either."""
+
 
 PADDING_MODES = ("reflect", "replicate", "zeros", "valid")
 
@@ -40,6 +53,17 @@ def check_patch_size(
 def physical_padding(padding_mode: str) -> str:
     """What the kernels pad with: under "valid" the patches that would read it are masked out."""
     return "zeros" if padding_mode == "valid" else padding_mode
+
+
+def resolve_causality(
+    is_causal: Causality | str, query_size: tuple[int, ...], key_size: tuple[int, ...]
+) -> tuple[bool, bool]:
+    """Whether matches are causal, and whether strictly so."""
+    if not isinstance(is_causal, bool) and is_causal != "strict":
+        raise ValueError(f"is_causal: got {is_causal!r}; allowed are True, False and 'strict'.")
+    if is_causal and query_size != key_size:
+        raise ValueError(f"is_causal: query and key must have one spatial size, got {query_size} and {key_size}.")
+    return bool(is_causal), is_causal == "strict"
 
 
 def inside_mask(size: tuple[int, ...], patch_size: tuple[int, ...], device: torch.device) -> Tensor:

@@ -13,7 +13,13 @@ from torch import Tensor
 from patchattn.checks import check_count, check_pair, per_dimension
 from patchattn.field import MatchField
 from patchattn.kernels import BACKENDS, default_backend
-from patchattn.matching.constraints import check_patch_size, physical_padding, resolve_masks
+from patchattn.matching.constraints import (
+    Causality,
+    check_patch_size,
+    physical_padding,
+    resolve_causality,
+    resolve_masks,
+)
 from patchattn.matching.methods import resolve_method
 from patchattn.ops.search import search
 from patchattn.similarity import Similarity, resolve_similarity
@@ -29,13 +35,13 @@ def match(
     patch_size: int | Sequence[int] = 1,
     similarity: str | Similarity = "l2",
     num_heads: int = 1,
-    method: Literal["auto", "exact", "guided", "patchmatch"] | str = "auto",
+    method: Literal["auto", "exact", "guided", "patchmatch", "repeated"] | str = "auto",
     iterations: int | None = None,
     seed: int = 0,
     init: MatchField | None = None,
     query_mask: Bool[Tensor, "mask_batch *query"] | None = None,
     key_mask: Bool[Tensor, "mask_batch2 *key"] | None = None,
-    is_causal: bool = False,
+    is_causal: Causality = False,
     min_separation: int | Sequence[int] = 0,
     max_offset: int | Sequence[int] | None = None,
     padding_mode: Literal["reflect", "replicate", "zeros", "valid"] | str = "reflect",
@@ -64,14 +70,19 @@ def match(
             tree and the neighbours where to look, and measures the best in full. Where the numbers hold less than 40 %
             of the keys' variance (white noise) it runs PatchMatch instead, 5 iterations at least; where they cannot
             rank (`"l1"`, a similarity of your own) PatchMatch improves what they give. `"patchmatch"` is Algorithm 1
-            of both papers. `"auto"` is exact for small keys, where that takes milliseconds, and guided for the rest.
-        iterations: scans of the guided search, None: 2; or of PatchMatch, None: 5. With 0, `init` is only added to
-            (by the tree, or at random).
+            of both papers, with a list of k matches; `"repeated"` the same as SCRAM has it, k runs for one match each,
+            every run excluding what the runs before it took. `"auto"` is exact for small keys, where that takes
+            milliseconds, and guided for the rest.
+        iterations: scans of the guided search, None: 2; or of PatchMatch (of each run), None: 5. With 0, `init` is only
+            added to (by the tree, or at random).
         seed: of the random numbers.
         init: a field to start from, of an earlier frame or training step, with any number of matches.
         query_mask: `(B or 1, *spatial)`, False: this query gets no match.
         key_mask: `(B or 1, *spatial)`, False: no query matches this key.
-        is_causal: match only keys at or before the query, row by row; query and key must have one size.
+        is_causal: match only keys at or before the query, row by row (`"strict"`: before it); query and key must have
+            one size. Exact search and PatchMatch then look at nothing that comes later: with single positions as
+            patches, no match depends on later features. The projection and the tree of guided search are made of all
+            keys, so that which earlier keys it finds does depend on later ones, and `"auto"` is PatchMatch.
         min_separation: the matches of one query are at least so far apart, in pixels, in the maximum norm (one for each
             dimension: apart by that in at least one of them). Matches are always distinct.
         max_offset: a match is at most so far from the query's own position, in pixels, in each dimension. If query and
@@ -104,12 +115,11 @@ def match(
         raise ValueError(f"k: got {k}, but key has only {prod(key_size)} positions.")
     check_count("seed", seed, 0)
     patch = check_patch_size(patch_size, padding_mode, query_size, key_size)
-    if is_causal and query_size != key_size:
-        raise ValueError(f"is_causal: query and key must have one spatial size, got {query_size} and {key_size}.")
+    causal, strict = resolve_causality(is_causal, query_size, key_size)
     query_mask, key_mask = resolve_masks(query, key, query_mask, key_mask, patch, padding_mode)
     separation = per_dimension("min_separation", min_separation, dims, 0)
     offset = None if max_offset is None else per_dimension("max_offset", max_offset, dims, 0)
-    method, iterations = resolve_method(method, iterations, key_size)
+    method, iterations = resolve_method(method, iterations, key_size, causal)
     if init is not None:
         check_field("init", init, query, key, num_heads)
     index, found = search(
@@ -126,7 +136,8 @@ def match(
         method,
         iterations,
         seed,
-        is_causal,
+        causal,
+        strict,
         separation,
         offset,
         resolve_backend(backend, query),

@@ -31,6 +31,7 @@ def search(
     iterations: int,
     seed: int,
     is_causal: bool,
+    strict: bool,
     min_separation: Sequence[int],
     max_offset: Sequence[int] | None,
     backend: str,
@@ -42,11 +43,11 @@ def search(
         return index.fill_(-1), found.fill_(-torch.inf)
     geometry = PatchGeometry(tuple(patch_size), padding_mode, num_heads, resolve_similarity(similarity))
     offset = None if max_offset is None else tuple(max_offset)
-    constraints = Constraints(query_mask, key_mask, is_causal, tuple(min_separation), offset)
+    constraints = Constraints(query_mask, key_mask, is_causal, tuple(min_separation), offset, strict)
     if method == "exact":
         index, found = kernels.search_exact(query, key, k, geometry, constraints)
     else:
-        find = kernels.search_guided if method == "guided" else kernels.search_patchmatch
+        find = getattr(kernels, f"search_{method}")
         index, found = find(query, key, k, geometry, constraints, iterations, seed, init)
     return index, found
 
@@ -67,6 +68,7 @@ def _search_fake(
     iterations: int,
     seed: int,
     is_causal: bool,
+    strict: bool,
     min_separation: Sequence[int],
     max_offset: Sequence[int] | None,
     backend: str,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from patchattn.kernels.arguments import PatchGeometry
 from patchattn.kernels.cpu.compiler import inlined, kernel
-from patchattn.kernels.cpu.fields import item_lists
+from patchattn.kernels.cpu.fields import item_lists, store_lists
 from patchattn.kernels.cpu.inverse import invert
 from patchattn.kernels.cpu.layout import compute_dtype, empty, pad, three, unpad_gradient
 from patchattn.kernels.cpu.measure import CHUNK
@@ -168,7 +168,7 @@ def attend_backward(
             _grad_similarity_range, count, CHUNK, *field, *settings, grad, values.item(b, h),
             product[b, h].contiguous().numpy(), found,
         )  # fmt: skip
-        grad_similarity[b, h].view(votes.k, -1).copy_(torch.from_numpy(found).view(-1, votes.k).T)
+        store_lists(found, grad_similarity[b, h])
 
         def scratch() -> tuple[NDArray[Any], ...]:
             return (np.empty(votes.channels + SLACK, number),)

@@ -48,7 +48,7 @@ def _search_by_products(pair: tuple[Any, ...], k: int, done: float, items: int) 
 
     Only the queries and keys that take part are unfolded, so that a sample of them costs no more than it must.
     """
-    query, key, _, k_norms, _, _, patches, _, query_mask, key_mask = pair
+    query, key, _, k_norms, _, _, patches, limits, query_mask, key_mask = pair
     count = patches.q_t * patches.q_h * patches.q_w
     keys = patches.k_t * patches.k_h * patches.k_w
     chosen = np.flatnonzero(query_mask) if query_mask.size else np.arange(count)
@@ -57,7 +57,7 @@ def _search_by_products(pair: tuple[Any, ...], k: int, done: float, items: int) 
     kept = min(k + max(4, k // 2), keys)
     ranked = no_matches(count, kept, query.dtype)
     if patches.kind == L2:
-        query, key = _centred(query, key, patches.channels)
+        query, key = _centred(query, key, patches.channels, limits.is_causal)
     elements = patches.slices * patches.rows * patches.length
     tensor = lambda *shape: torch.empty(shape, dtype=torch.from_numpy(query[:1]).dtype)  # noqa: E731
     q_block, k_block, products = tensor(BLOCK, elements), tensor(BLOCK, elements), tensor(BLOCK * BLOCK)
@@ -79,7 +79,7 @@ def _search_by_products(pair: tuple[Any, ...], k: int, done: float, items: int) 
             else:
                 torch.mm(q_block[:q_size], k_block[:k_size].T, out=block)
             run_ranges(
-                _keep_best_range, q_size, SCAN_CHUNK, block.numpy(), positions, columns, patches, pair[7], key_mask,
+                _keep_best_range, q_size, SCAN_CHUNK, block.numpy(), positions, columns, patches, limits, key_mask,
                 *ranked, kept,
             )  # fmt: skip
         report(round(1000 * (done + (q_low + q_size) / chosen.size / items)), 1000)
@@ -88,13 +88,19 @@ def _search_by_products(pair: tuple[Any, ...], k: int, done: float, items: int) 
     return lists
 
 
-def _centred(query: NDArray[Any], key: NDArray[Any], channels: int) -> tuple[NDArray[Any], NDArray[Any]]:
+def _centred(
+    query: NDArray[Any], key: NDArray[Any], channels: int, is_causal: bool
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Subtract about the keys' mean colour: squared differences stay the same, and the products lose fewer digits.
+
+    Under causality it is the first pixel's colour: nothing may depend on what comes later, not by its last bit.
 
     The mean is rounded to six binary digits, so that whole-numbered features still give exact products, and equal
     distances stay equal.
     """
     pixels = key[: key.size // channels * channels].reshape(-1, channels)
+    if is_causal:
+        pixels = pixels[:1]
     mean = np.where(np.isfinite(pixels), pixels, 0).mean(0, dtype=np.float64)
     fraction, exponent = np.frexp(mean)
     mean = np.ldexp(np.round(fraction * 64) / 64, exponent).astype(key.dtype)

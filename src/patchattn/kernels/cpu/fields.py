@@ -13,7 +13,7 @@ from patchattn.kernels.arguments import PatchGeometry
 from patchattn.kernels.cpu.layout import compute_dtype
 from patchattn.kernels.cpu.matches import Lists
 
-__all__ = ["item_init", "item_lists", "new_field", "store"]
+__all__ = ["item_init", "item_lists", "new_field", "store", "store_lists"]
 
 
 def new_field(query: Tensor, k: int, geometry: PatchGeometry) -> tuple[Tensor, Tensor]:
@@ -22,10 +22,15 @@ def new_field(query: Tensor, k: int, geometry: PatchGeometry) -> tuple[Tensor, T
 
 
 def store(lists: Lists, index: Tensor, similarity: Tensor) -> None:
-    """Write one item's lists (query by query) to its `(k, *query)` tensors."""
-    k = index.shape[0]
-    index.view(k, -1).copy_(torch.from_numpy(lists.index).view(-1, k).T)
-    similarity.view(k, -1).copy_(torch.from_numpy(lists.similarity).view(-1, k).T)
+    """Write one item's matches to its `(k, *query)` tensors."""
+    store_lists(lists.index, index)
+    store_lists(lists.similarity, similarity)
+
+
+def store_lists(lists: NDArray[Any], tensor: Tensor) -> None:
+    """Write flat lists, query by query, to one item's `(k, *query)`."""
+    k = tensor.shape[0]
+    tensor.view(k, -1).copy_(torch.from_numpy(lists).view(-1, k).T)
 
 
 def item_init(init: Tensor | None, b: int, h: int) -> NDArray[np.int32]:

@@ -18,6 +18,7 @@ from patchattn.kernels.arguments import Constraints, PatchGeometry
 from patchattn.kernels.cpu.choices import choice, count_choices, draw_near, reach
 from patchattn.kernels.cpu.compiler import inlined, kernel
 from patchattn.kernels.cpu.frame import Frame, frame_of, framed, unframed
+from patchattn.kernels.cpu.grid import place_in
 from patchattn.kernels.cpu.items import Item, no_matches, search_items
 from patchattn.kernels.cpu.leaf_vectors import LANES, prefetch
 from patchattn.kernels.cpu.matches import Index, Lists, admissible, insert
@@ -296,10 +297,7 @@ def _scan_range(
             if best == NOTHING:
                 continue
             j = unframed(position_in(best), frame)
-            j_row = np.int64(np.uint32(j) // np.uint32(p.k_w))
-            j_x = j - j_row * p.k_w
-            j_t = np.int64(np.uint32(j_row) // np.uint32(p.k_h))
-            j_y = j_row - j_t * p.k_h
+            j_t, j_y, j_x = place_in(j, p)
             limit = reach(i, patches, limits)
             own_draws = mix(np.uint32(key_of_draws ^ np.uint32(i)))
             draws = 0

@@ -13,7 +13,7 @@ from patchattn.kernels.arguments import PatchGeometry
 from patchattn.kernels.cpu.aligned import LINE
 from patchattn.kernels.cpu.vectors import SLACK
 
-__all__ = ["Layout", "compute_dtype", "empty", "pad", "three", "unpad_gradient"]
+__all__ = ["Layout", "compute_dtype", "empty", "pad", "pad_pair", "three", "unpad_gradient"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,15 @@ def pad(image: Tensor, geometry: PatchGeometry, padded: bool = True) -> Layout:
         [flat[(b * heads + h) * stride : (b * heads + h + 1) * stride] for h in range(heads)] for b in range(batch)
     ]
     return Layout(arrays, size, radius, channels, buffer)
+
+
+def pad_pair(query: Tensor, key: Tensor, geometry: PatchGeometry) -> tuple[Layout, Layout]:
+    """`pad` both; one copy serves for both where they are the same tensor (self-attention)."""
+    queries = pad(query, geometry)
+    same = (query.data_ptr(), query.shape, query.stride(), query.dtype) == (
+        key.data_ptr(), key.shape, key.stride(), key.dtype,
+    )  # fmt: skip
+    return queries, queries if same else pad(key, geometry)
 
 
 def _fill_border(copies: Tensor, dim: int, size: tuple[int, ...], radius: tuple[int, ...], mode: str) -> None:

@@ -23,7 +23,8 @@ class Masks:
     query: NDArray[np.bool_]
     key: NDArray[np.bool_]
     choices: tuple[NDArray[np.int32], NDArray[np.int32]]
-    """The keys allowed by the mask, ascending; and, for causal search, how many of them are at most i (else empty)."""
+    """The keys allowed by the mask, ascending; and, for causal search, how many of them each query may match (else
+    empty)."""
 
 
 def limits_of(constraints: Constraints, dims: int) -> Limits:
@@ -31,6 +32,7 @@ def limits_of(constraints: Constraints, dims: int) -> Limits:
     return Limits(
         dims=dims,
         is_causal=constraints.is_causal,
+        lag=constraints.lag,
         separated=constraints.separated,
         separation=three(constraints.min_separation or (0,), 0),
         has_window=offset is not None,
@@ -44,7 +46,7 @@ def masks_of(constraints: Constraints, b: int, key_size: Sequence[int]) -> Masks
     allowed = np.flatnonzero(key_mask).astype(np.int32) if key_mask.size else np.arange(keys, dtype=np.int32)
     allowed_up_to = np.empty(0, np.int32)
     if constraints.is_causal:
-        allowed_up_to = np.searchsorted(allowed, np.arange(keys), side="right").astype(np.int32)
+        allowed_up_to = np.searchsorted(allowed, np.arange(keys) - constraints.lag, side="right").astype(np.int32)
     return Masks(_flat(constraints.query_mask, b), key_mask, (allowed, allowed_up_to))
 
 

@@ -30,6 +30,8 @@ class Limits(NamedTuple):
     dims: int
     """How many spatial dimensions the images have."""
     is_causal: bool
+    lag: int
+    """1 if a causal match must lie before the query, 0 if it may be at it."""
     separated: bool
     separation: tuple[int, int, int]
     has_window: bool
@@ -65,7 +67,7 @@ def admissible(i: int, j: int, key_mask: Any, patches: Any, limits: Any) -> bool
     """Whether query i may match key j, apart from what is in its list."""
     if key_mask.size > 0 and not key_mask[j]:
         return False
-    if limits.is_causal and j > i:
+    if limits.is_causal and j + limits.lag > i:
         return False
     if limits.has_window:
         p = patches

@@ -6,6 +6,7 @@ they were when it began and writes its own query's list only, so no result depen
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,16 @@ from torch import Tensor
 from patchattn.kernels.arguments import Constraints, PatchGeometry
 from patchattn.kernels.cpu.choices import choice, count_choices, draw_near, reach
 from patchattn.kernels.cpu.compiler import kernel
+from patchattn.kernels.cpu.grid import place_in
 from patchattn.kernels.cpu.items import Item, search_items
 from patchattn.kernels.cpu.matches import Index, Lists, admissible, contains, insert
 from patchattn.kernels.cpu.measure import CHUNK, measure, offset_of
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.random import draw, mix, stream
+from patchattn.kernels.cpu.taken import NOTHING_TAKEN, Taken, is_valid, new_taken, take
 from patchattn.progress import report
 
-__all__ = ["search_item", "search_patchmatch"]
+__all__ = ["search_item", "search_patchmatch", "search_repeated"]
 
 DISTANCES = (8, 4, 2, 1)
 MAX_SCALES = 32
@@ -44,22 +47,70 @@ def search_patchmatch(
     )
 
 
-def search_item(item: Item, k: int, iterations: int, seed: int, init: NDArray[np.int32]) -> Lists:
-    """Search one item, starting from `init`."""
+def search_repeated(
+    query: Tensor,
+    key: Tensor,
+    k: int,
+    geometry: PatchGeometry,
+    constraints: Constraints,
+    iterations: int,
+    seed: int,
+    init: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Find k matches in k runs for one each, every run excluding what the runs before it took (and what is too near).
+
+    This is how SCRAM's Algorithm 1 finds the top-kappa(max) and the top-kappa(mode).
+    """
+    return search_items(
+        query, key, k, geometry, constraints, init, lambda item: _search_item_repeatedly(item, k, iterations, seed)
+    )
+
+
+def _search_item_repeatedly(item: Item, k: int, iterations: int, seed: int) -> Lists:
+    taken = new_taken(item.count, k)
+    # A list of one match keeps no distance to others: what is taken sees to that.
+    one = replace(item, pair=(*item.pair[:7], item.limits._replace(separated=False), *item.pair[8:]))
+    runs = []
+    for run in range(k):
+        found = search_item(one, 1, iterations, seed, item.init, run, k, taken)
+        take(taken, found.index, item.patches, item.limits)
+        runs.append(found)
+    # A later run may have found a better match than an earlier one.
+    similarity = np.stack([found.similarity for found in runs], axis=1)
+    order = np.argsort(-similarity, axis=1, kind="stable")
+    parts = (np.stack(part, axis=1) for part in zip(*runs, strict=True))
+    return Lists(*(np.take_along_axis(part, order, axis=1).reshape(-1) for part in parts))
+
+
+def search_item(
+    item: Item,
+    k: int,
+    iterations: int,
+    seed: int,
+    init: NDArray[np.int32],
+    run: int = 0,
+    runs: int = 1,
+    taken: Taken = NOTHING_TAKEN,
+) -> Lists:
+    """Search one item, starting from `init`, for what is not taken yet."""
     pair, masks, limits, head = item.pair, item.masks, item.limits, item.head
     count, dtype = item.count, item.pair[0].dtype
+    steps_of_run = iterations + 1
     lists, spare = (
         Lists(np.empty(count * k, np.int32), np.empty(count * k, dtype), np.empty(count * k, np.int32))
         for _ in range(2)
     )
     room = max(6 * k, MAX_SCALES)
-    before, steps = item.number * (iterations + 1), item.items * (iterations + 1)
+    before, steps = (item.number * runs + run) * steps_of_run, item.items * runs * steps_of_run
 
     def scratch() -> tuple[NDArray[Any], ...]:
         return np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, dtype)
 
     step = 0
-    run_ranges(_start_range, count, CHUNK, *pair, *lists, k, stream(seed, 0, head), *masks.choices, init)
+    run_ranges(
+        _start_range, count, CHUNK, *pair, *taken, *lists, k, k * runs, stream(seed, run * steps_of_run, head),
+        *masks.choices, init,
+    )  # fmt: skip
     report(before + 1, steps)
     seen = dict.fromkeys(DISTANCES, 0)
     for iteration in range(1, iterations + 1):
@@ -68,11 +119,15 @@ def search_item(item: Item, k: int, iterations: int, seed: int, init: NDArray[np
             # What a neighbour held when this distance was last looked at has been tried, and lists only get better
             # (unless matches make way for the sake of separation): only what entered since needs a look.
             since = 0 if limits.separated else seen[distance]
-            run_ranges(_propagate_range, count, CHUNK, *pair, *lists, *spare, k, distance, since, step, scratch=scratch)
+            run_ranges(
+                _propagate_range, count, CHUNK, *pair, *taken, *lists, *spare, k, distance, since, step,
+                scratch=scratch,
+            )  # fmt: skip
             seen[distance] = step
             lists, spare = spare, lists
         step += 1
-        run_ranges(_random_range, count, CHUNK, *pair, *lists, k, stream(seed, iteration, head), step, scratch=scratch)
+        key_of_draws = stream(seed, run * steps_of_run + iteration, head)
+        run_ranges(_random_range, count, CHUNK, *pair, *taken, *lists, k, key_of_draws, step, scratch=scratch)
         report(before + 1 + iteration, steps)
     return lists
 
@@ -80,8 +135,8 @@ def search_item(item: Item, k: int, iterations: int, seed: int, init: NDArray[np
 @kernel()
 def _start_range(
     low: int, high: int, query: Any, key: Any, q_norms: Any, k_norms: Any, scale: Any, function: Any, patches: Any,
-    limits: Any, query_mask: Any, key_mask: Any, index: Any, similarity: Any, born: Any, k: int, key_of_draws: Any,
-    allowed: Any, allowed_up_to: Any, init: Any,
+    limits: Any, query_mask: Any, key_mask: Any, cells: Any, taken: Any, slots: int, index: Any, similarity: Any,
+    born: Any, k: int, wanted: int, key_of_draws: Any, allowed: Any, allowed_up_to: Any, init: Any,
 ) -> None:  # fmt: skip
     """Fill the lists with the initial matches, then at random; small sets of keys are gone through instead."""
     p = patches
@@ -97,8 +152,8 @@ def _start_range(
         if query_mask.size > 0 and not query_mask[i]:
             continue
         choices = count_choices(i, allowed, allowed_up_to, patches, limits)
-        go_through = choices <= max(4 * k, 64)
-        tries = choices if go_through else 4 * k
+        go_through = choices <= max(4 * wanted, 64)
+        tries = choices if go_through else 4 * wanted
         q_start = offset_of(i, p.q_h, p.q_w, p.q_slice, p.q_row, p.channels)
         own_draws = mix(np.uint32(key_of_draws ^ np.uint32(i)))
         for n in range(-held, tries):
@@ -113,6 +168,8 @@ def _start_range(
                 j = choice(i, r, allowed, patches, limits)
             if not admissible(i, j, key_mask, patches, limits):
                 continue
+            if not is_valid(i, j, cells, taken, slots, patches, limits):
+                continue
             k_start = offset_of(j, p.k_h, p.k_w, p.k_slice, p.k_row, p.channels)
             s = measure(
                 query, q_start, key, k_start, i, j, q_norms, k_norms, scale, function, patches, similarity[last]
@@ -123,11 +180,14 @@ def _start_range(
 @kernel()
 def _propagate_range(
     low: int, high: int, query: Any, key: Any, q_norms: Any, k_norms: Any, scale: Any, function: Any, patches: Any,
-    limits: Any, query_mask: Any, key_mask: Any, index: Any, similarity: Any, born: Any,
-    new_index: Any, new_similarity: Any, new_born: Any, k: int, distance: int, since: int, now: int,
+    limits: Any, query_mask: Any, key_mask: Any, cells: Any, taken: Any, slots: int, index: Any, similarity: Any,
+    born: Any, new_index: Any, new_similarity: Any, new_born: Any, k: int, distance: int, since: int, now: int,
     candidate: Any, k_start: Any, measured: Any,
 ) -> None:  # fmt: skip
-    """Try the matches of the neighbours at a distance, shifted back by it (Algorithm 1 of PSAL, lines 3 to 7)."""
+    """Try the matches of the neighbours at a distance, shifted back by it (Algorithm 1 of PSAL, lines 3 to 7).
+
+    What later queries hold depends on their own features: under causality they are not asked.
+    """
     p = patches
     length = Index(k)
     # All candidates are found, then all measured, then all inserted: so the processor can measure the next while it
@@ -148,6 +208,8 @@ def _propagate_range(
         count = Index(0)
         for direction in range(6):
             shift = distance if direction & 1 else -distance
+            if limits.is_causal and shift > 0:
+                continue
             d_t, d_y, d_x = 0, 0, 0
             if direction < 2:
                 if not 0 <= t + shift < p.q_t:
@@ -168,19 +230,16 @@ def _propagate_range(
                 j = np.int64(index[neighbour + m])
                 if j < 0:
                     continue
-                j_row = np.int64(np.uint32(j) // np.uint32(p.k_w))
-                j_x = j - j_row * p.k_w - d_x
-                j_t = np.int64(0)
-                if p.k_t > 1:
-                    j_t = np.int64(np.uint32(j_row) // np.uint32(p.k_h))
-                j_y = j_row - j_t * p.k_h - d_y
-                j_t -= d_t
+                j_t, j_y, j_x = place_in(j, p)
+                j_t, j_y, j_x = j_t - d_t, j_y - d_y, j_x - d_x
                 if not (0 <= j_x < p.k_w and 0 <= j_y < p.k_h and 0 <= j_t < p.k_t):
                     continue
                 j = (j_t * p.k_h + j_y) * p.k_w + j_x
                 if not limits.separated and contains(new_index, start, length, j):
                     continue
                 if not admissible(i, j, key_mask, patches, limits):
+                    continue
+                if not is_valid(i, j, cells, taken, slots, patches, limits):
                     continue
                 candidate[count] = j
                 k_start[count] = j_t * p.k_slice + j_y * p.k_row + j_x * p.channels
@@ -200,8 +259,8 @@ def _propagate_range(
 @kernel()
 def _random_range(
     low: int, high: int, query: Any, key: Any, q_norms: Any, k_norms: Any, scale: Any, function: Any, patches: Any,
-    limits: Any, query_mask: Any, key_mask: Any, index: Any, similarity: Any, born: Any, k: int, key_of_draws: Any,
-    now: int, candidate: Any, k_start: Any, measured: Any,
+    limits: Any, query_mask: Any, key_mask: Any, cells: Any, taken: Any, slots: int, index: Any, similarity: Any,
+    born: Any, k: int, key_of_draws: Any, now: int, candidate: Any, k_start: Any, measured: Any,
 ) -> None:  # fmt: skip
     """Try one random key in each of a series of windows around the best match, each half the size of the last."""
     p = patches
@@ -212,12 +271,7 @@ def _random_range(
         best = np.int64(index[start])
         if best < 0:
             continue
-        row = np.int64(np.uint32(best) // np.uint32(p.k_w))
-        x = best - row * p.k_w
-        t = np.int64(0)
-        if p.k_t > 1:
-            t = np.int64(np.uint32(row) // np.uint32(p.k_h))
-        y = row - t * p.k_h
+        t, y, x = place_in(best, p)
         bounds = reach(i, patches, limits)
         own_draws = mix(np.uint32(key_of_draws ^ np.uint32(i)))
         count = Index(0)
@@ -231,6 +285,8 @@ def _random_range(
             if not limits.separated and contains(index, start, length, j):
                 continue
             if not admissible(i, j, key_mask, patches, limits):
+                continue
+            if not is_valid(i, j, cells, taken, slots, patches, limits):
                 continue
             candidate[count] = j
             k_start[count] = j_t * p.k_slice + j_y * p.k_row + j_x * p.channels

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from patchattn.kernels.arguments import PatchGeometry
 from patchattn.kernels.cpu.compiler import inlined, kernel
-from patchattn.kernels.cpu.fields import item_lists
+from patchattn.kernels.cpu.fields import item_lists, store_lists
 from patchattn.kernels.cpu.inverse import invert
-from patchattn.kernels.cpu.layout import Layout, compute_dtype, empty, pad, unpad_gradient
+from patchattn.kernels.cpu.layout import Layout, compute_dtype, empty, pad_pair, unpad_gradient
 from patchattn.kernels.cpu.measure import (
     CHUNK,
     COSINE,
@@ -36,7 +36,7 @@ __all__ = ["similarity_at", "similarity_at_backward"]
 
 def similarity_at(query: Tensor, key: Tensor, index: Tensor, geometry: PatchGeometry) -> Tensor:
     """Similarity of every query patch and the key patches that `index` names; -inf where that is -1."""
-    queries, keys = pad(query, geometry), pad(key, geometry)
+    queries, keys = pad_pair(query, key, geometry)
     query_norms, key_norms = inverse_norms(queries, geometry), inverse_norms(keys, geometry)
     patches = patches_of(queries, keys, geometry)
     function = pointwise_of(geometry)
@@ -48,7 +48,7 @@ def similarity_at(query: Tensor, key: Tensor, index: Tensor, geometry: PatchGeom
         found = np.empty(count * k, output.numpy().dtype)
         pair = (queries.item(b, h), keys.item(b, h), *norms, scale, function, patches)
         run_ranges(_similarity_range, count, CHUNK, *pair, k, item_lists(index, b, h), found)
-        output[b, h].view(k, -1).copy_(torch.from_numpy(found).view(-1, k).T)
+        store_lists(found, output[b, h])
     return output
 
 
@@ -84,7 +84,7 @@ def similarity_at_backward(
     with numbers a, b, c for each match, query and key. Every pixel gathers its own sum: nothing is written twice, and
     the order of the additions does not depend on the threads.
     """
-    queries, keys = pad(query, geometry), pad(key, geometry)
+    queries, keys = pad_pair(query, key, geometry)
     query_norms, key_norms = inverse_norms(queries, geometry), inverse_norms(keys, geometry)
     patches = patches_of(queries, keys, geometry)
     derivative = _derivative_of(geometry)

@@ -13,7 +13,7 @@ from patchattn.kernels.reference.positions import coordinates, flatten
 from patchattn.kernels.reference.random import uniform
 from patchattn.kernels.reference.similarity import PatchPairs
 
-__all__ = ["around_best", "first_candidates"]
+__all__ = ["all_candidates", "around_best", "first_candidates", "reach"]
 
 MOST_LISTED = 64
 """Up to so many candidates (or 4 k if that is more) a start goes through all instead of drawing some."""
@@ -31,9 +31,7 @@ def first_candidates(pairs: PatchPairs, k: int, constraints: Constraints, draws:
     Yields:
         int64 `(B or 1, heads, queries)`; -1 for none.
     """
-    by_window = constraints.max_offset is not None
-    find = candidates_in_window if by_window else candidates_in_mask
-    count, candidate = find(pairs, constraints)
+    count, candidate = all_candidates(pairs.queries, pairs.query_shape, pairs.key_shape, constraints)
     listed = count <= max(4 * k, MOST_LISTED)
     for trial in range(max(4 * k, MOST_LISTED)):
         number = torch.where(listed, trial, uniform(draws(trial), 0, count - 1))
@@ -41,10 +39,20 @@ def first_candidates(pairs: PatchPairs, k: int, constraints: Constraints, draws:
         yield torch.where(wanted, candidate(number.clamp(min=0)), -1)
 
 
-def candidates_in_window(pairs: PatchPairs, constraints: Constraints) -> Candidates:
+def all_candidates(
+    queries: Tensor, query_shape: tuple[int, ...], key_shape: tuple[int, ...], constraints: Constraints
+) -> Candidates:
+    """The keys that are drawn from where nothing is known of the query: all that are admissible, and maybe more."""
+    find = candidates_in_mask if constraints.max_offset is None else candidates_in_window
+    return find(queries, query_shape, key_shape, constraints)
+
+
+def candidates_in_window(
+    queries: Tensor, query_shape: tuple[int, ...], key_shape: tuple[int, ...], constraints: Constraints
+) -> Candidates:
     """All keys within `max_offset`, in row-major order; masks and causality are left to the lists."""
-    window = offset_window(pairs.queries, pairs.query_shape, pairs.key_shape, constraints)
-    count = torch.ones_like(pairs.queries)
+    window = offset_window(queries, query_shape, key_shape, constraints)
+    count = torch.ones_like(queries)
     for low, high in window:
         count = count * (high - low + 1)
 
@@ -54,20 +62,26 @@ def candidates_in_window(pairs: PatchPairs, constraints: Constraints) -> Candida
             place.insert(0, low + number % (high - low + 1))
             number = number // (high - low + 1)
         # A number beyond the last candidate has no place.
-        return torch.where(number == 0, flatten(place, pairs.key_shape), -1)
+        return torch.where(number == 0, flatten(place, key_shape), -1)
 
     return count[None, None], candidate
 
 
-def candidates_in_mask(pairs: PatchPairs, constraints: Constraints) -> Candidates:
-    """The keys allowed by `key_mask` in ascending order; only those up to the query's position if causal."""
+def candidates_in_mask(
+    queries: Tensor, query_shape: tuple[int, ...], key_shape: tuple[int, ...], constraints: Constraints
+) -> Candidates:
+    """The keys allowed by `key_mask` in ascending order; if causal, only those that are not after the query."""
     mask = constraints.key_mask
     if mask is None:
-        mask = torch.ones((1, *pairs.key_shape), dtype=torch.bool, device=pairs.queries.device)
+        mask = torch.ones((1, *key_shape), dtype=torch.bool, device=queries.device)
     allowed = mask.flatten(1).int()
     ascending = torch.sort(1 - allowed, dim=1, stable=True).indices
     upto = allowed.cumsum(1)
-    count = upto[:, pairs.queries] if constraints.is_causal else upto[:, -1:].expand(-1, len(pairs.queries))
+    if constraints.is_causal:
+        last = queries - constraints.lag
+        count = torch.where(last >= 0, upto[:, last.clamp(min=0)], 0)
+    else:
+        count = upto[:, -1:].expand(-1, len(queries))
 
     def candidate(number: Tensor) -> Tensor:
         number = number.clamp(max=ascending.shape[1] - 1)
@@ -75,6 +89,18 @@ def candidates_in_mask(pairs: PatchPairs, constraints: Constraints) -> Candidate
         return rows.gather(2, number)
 
     return count.unsqueeze(1), candidate
+
+
+def reach(
+    queries: Tensor, query_shape: tuple[int, ...], key_shape: tuple[int, ...], constraints: Constraints
+) -> list[tuple[Tensor, Tensor]]:
+    """Return, for each dimension, the first and the last key coordinate where keys near a match are drawn."""
+    window = offset_window(queries, query_shape, key_shape, constraints)
+    if constraints.is_causal:
+        # Nothing beyond the query's own row (slice, position) comes before the query.
+        low, high = window[0]
+        window[0] = low, torch.minimum(high, coordinates(queries, query_shape)[0])
+    return window
 
 
 def around_best(
@@ -98,10 +124,7 @@ def around_best(
         int64 `(B, heads, n)`; -1 for none.
     """
     centre = coordinates(best, key_shape)
-    window = offset_window(queries, query_shape, key_shape, constraints)
-    if constraints.is_causal:
-        low, high = window[0]
-        window[0] = low, torch.minimum(high, coordinates(queries, query_shape)[0])
+    window = reach(queries, query_shape, key_shape, constraints)
     radius, number = max(key_shape), 0
     while radius >= 1:
         trial = []

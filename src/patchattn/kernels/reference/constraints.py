@@ -36,7 +36,7 @@ def admissible(
         mask = constraints.key_mask.flatten(1).expand(batch, count)
         allowed = allowed & torch.unflatten(mask.gather(1, keys.clamp(0, count - 1).flatten(1)), 1, rest)
     if constraints.is_causal:
-        allowed = allowed & (keys <= queries)
+        allowed = allowed & (keys + constraints.lag <= queries)
     if constraints.max_offset is not None:
         window = offset_window(queries, query_shape, key_shape, constraints)
         for coordinate, (low, high) in zip(coordinates(keys, key_shape), window, strict=True):

@@ -16,7 +16,7 @@ from patchattn.kernels.reference.positions import moved
 from patchattn.kernels.reference.random import Draws
 from patchattn.kernels.reference.similarity import PatchPairs
 
-__all__ = ["search_patchmatch"]
+__all__ = ["improve", "search_patchmatch"]
 
 REACHES = (8, 4, 2, 1)
 """Distances over which matches spread within one iteration."""
@@ -49,20 +49,33 @@ def search_patchmatch(
         int32 index and similarity, `(B, heads, k, *query_spatial)`, best first; -1 and -inf where there is no match.
     """
     lists = MatchLists(PatchPairs(query, key, geometry), k, constraints)
-    if init is not None:
-        for candidate in init.long().flatten(3).unbind(2):
-            lists.offer(candidate)
-    fill(lists, Draws(seed, 0, geometry.num_heads, lists.pairs.queries))
-    for iteration in range(1, iterations + 1):
-        for reach in REACHES:
-            spread(lists, reach)
-        search_around_best(lists, Draws(seed, iteration, geometry.num_heads, lists.pairs.queries))
+    improve(lists, k, iterations, seed, 0, init)
     return lists.result()
 
 
-def fill(lists: MatchLists, draws: Draws) -> None:
+def improve(lists: MatchLists, k: int, iterations: int, seed: int, first: int, init: Tensor | None) -> None:
+    """Search by PatchMatch from empty lists on.
+
+    Args:
+        lists: What is filled.
+        k: Says how many random keys the lists start from: as a search for k matches does.
+        iterations: As for `search_patchmatch`; so are seed and init.
+        first: What the random numbers of the start take for the iteration; those after it count on from there.
+    """
+    if init is not None:
+        for candidate in init.long().flatten(3).unbind(2):
+            lists.offer(candidate)
+    heads, queries = lists.pairs.geometry.num_heads, lists.pairs.queries
+    fill(lists, k, Draws(seed, first, heads, queries))
+    for iteration in range(1, iterations + 1):
+        for reach in REACHES:
+            spread(lists, reach)
+        search_around_best(lists, Draws(seed, first + iteration, heads, queries))
+
+
+def fill(lists: MatchLists, k: int, draws: Draws) -> None:
     """Offer keys until the list is full: the allowed ones in order if they are few, else 4 k random ones."""
-    for candidate in first_candidates(lists.pairs, lists.index.shape[2], lists.constraints, draws):
+    for candidate in first_candidates(lists.pairs, k, lists.constraints, draws):
         wanted = (candidate >= 0) & ~lists.full
         if not bool(wanted.any()):
             break
@@ -73,8 +86,10 @@ def spread(lists: MatchLists, reach: int) -> None:
     """Offer each query the matches of its neighbours at distance `reach`, moved along with it."""
     pairs = lists.pairs
     before = lists.index
+    # What later queries hold depends on their own features: under causality they are not asked.
+    signs = (-1,) if lists.constraints.is_causal else (-1, 1)
     for dim in range(len(pairs.query_shape)):
-        for sign in (-1, 1):
+        for sign in signs:
             step = [sign * reach if d == dim else 0 for d in range(len(pairs.query_shape))]
             neighbour = moved(pairs.queries, pairs.query_shape, step)
             theirs = torch.where(neighbour >= 0, before[..., neighbour.clamp(min=0)], -1)

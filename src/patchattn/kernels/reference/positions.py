@@ -34,8 +34,11 @@ def flatten(coordinates: Sequence[Tensor], shape: Sequence[int]) -> Tensor:
     return flat
 
 
-def moved(flat: Tensor, shape: Sequence[int], step: Sequence[int]) -> Tensor:
-    """Return flat positions moved by `step`; -1 where this leaves the grid and where there was no position."""
+def moved(flat: Tensor, shape: Sequence[int], step: Sequence[int | Tensor]) -> Tensor:
+    """Return flat positions moved by `step`, in a dimension all alike or each by its own.
+
+    -1 where this leaves the grid and where there was no position.
+    """
     target = [coordinate + by for coordinate, by in zip(coordinates(flat, shape), step, strict=True)]
     inside = flat >= 0
     for coordinate, size in zip(target, shape, strict=True):

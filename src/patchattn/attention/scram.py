@@ -1,0 +1,477 @@
+"""Spatially coherent randomised attention (SCRAM): the best keys, their surroundings, and estimates of all the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, Literal, overload
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from patchattn.attention.blocks import fold_blocks, unfold_blocks, value_ratio
+from patchattn.attention.comparison import Comparison
+from patchattn.attention.monte_carlo import (
+    chain_estimate,
+    effective_sample_size,
+    estimator_variance,
+    importance_estimate,
+    normalized,
+    r_hat,
+)
+from patchattn.attention.precision import promote
+from patchattn.checks import (
+    check_choice,
+    check_count,
+    check_features,
+    check_heads,
+    check_pair,
+    check_positive,
+    per_dimension,
+    positive_per_dimension,
+)
+from patchattn.field import MatchField
+from patchattn.matching.constraints import (
+    Causality,
+    check_patch_size,
+    physical_padding,
+    resolve_causality,
+    resolve_masks,
+)
+from patchattn.matching.match import check_field, match, resolve_backend
+from patchattn.matching.methods import resolve_method
+from patchattn.ops.attend import attend
+from patchattn.ops.weighted_sum import weighted_sum
+from patchattn.similarity import Similarity, resolve_similarity
+
+__all__ = ["ScramAttention", "ScramDiagnostics", "scram_attention"]
+
+Features = Float[Tensor, "batch channels *spatial"]
+Weighting = Callable[[Tensor], Tensor]
+Normalization = Literal["sum", "count", "none"] | Callable[[Tensor], Tensor]
+
+ITERATIONS_A_SCAN = 4
+"""A scan of the guided search finds at least what so many iterations of Algorithm 1 do (docs/performance.md)."""
+LEAST_SEPARATION = 5
+
+
+@dataclass(frozen=True)
+class ScramDiagnostics:
+    """What an output was computed from, and how far an estimate may be trusted."""
+
+    samples: Tensor
+    """int32 `(B, heads, T, *query)`: the keys that were used, -1 for none."""
+    weights: Tensor
+    """`(B, heads, T, *query)`: their weights; they sum to 1 under the softmax, and are equation (4)'s f / C else."""
+    variance: Tensor | None = None
+    """`(B, Cv, *query)`: of importance sampling, equation (15)."""
+    effective_sample_size: Tensor | None = None
+    """`(B, heads, *query)`: of importance sampling, equation (16)."""
+    acceptance_rate: Tensor | None = None
+    """`(B, heads, *query)`: of Metropolis-Hastings, the share of proposals that were accepted."""
+    r_hat: Tensor | None = None
+    """`(B, Cv, *query)`: of Metropolis-Hastings, near 1 where the chains agree; large where each keeps to its mode."""
+
+
+@overload
+def scram_attention(
+    query: Features,
+    key: Features,
+    value: Features,
+    *,
+    return_field: Literal[False] = False,
+    return_diagnostics: Literal[False] = False,
+    **settings: Any,
+) -> Tensor: ...
+@overload
+def scram_attention(
+    query: Features,
+    key: Features,
+    value: Features,
+    *,
+    return_field: bool = False,
+    return_diagnostics: bool = False,
+    **settings: Any,
+) -> Any: ...
+
+
+def scram_attention(  # type: ignore[misc]
+    query: Float[Tensor, "batch channels *query"],
+    key: Float[Tensor, "key_batch channels *key"],
+    value: Float[Tensor, "value_batch value_channels *value"],
+    *,
+    k: int = 3,
+    selection: Literal["max", "mode"] | str | None = None,
+    separation: int | Sequence[int] | None = None,
+    expand: int | Sequence[int] = 0,
+    patch_size: int | Sequence[int] = 1,
+    similarity: str | Similarity = "scaled_dot",
+    temperature: float = 1.0,
+    num_heads: int = 1,
+    weighting: Weighting | None = None,
+    normalization: Normalization | str = "sum",
+    estimator: Literal["snis", "mh"] | str | None = None,
+    samples: int = 64,
+    scale: float | Sequence[float] = 2.0,
+    alpha: float = 0.5,
+    chains: int = 1,
+    field: MatchField | None = None,
+    return_field: bool = False,
+    return_diagnostics: bool = False,
+    method: str = "auto",
+    iterations: int = 8,
+    seed: int = 0,
+    init: MatchField | None = None,
+    query_mask: Bool[Tensor, "mask_batch *query"] | None = None,
+    key_mask: Bool[Tensor, "mask_batch2 *key"] | None = None,
+    is_causal: Causality = False,
+    max_offset: int | Sequence[int] | None = None,
+    padding_mode: str = "reflect",
+    backend: str | None = None,
+) -> Any:
+    r"""Attend from every query to the keys around its k best, or estimate full attention by sampling from there.
+
+    $$\hat o_i = \sum_{j \in \hat J_i} \hat p_{ij} v_j, \qquad
+    \hat p_{ij} = \frac{\exp(s_{ij} / \tau)}{\sum_{l \in \hat J_i} \exp(s_{il} / \tau)}, \qquad
+    s_{ij} = \frac{q_i \cdot k_j}{\sqrt{d_k}}$$
+
+    SCRAM's equations (1), (8) and (9): q, k, v and o are the vectors of `query`, `key`, `value` and of the output, d_k
+    the channels of a head, tau the `temperature` (1 in the paper), J_i the keys kept for query i. These are its kappa
+    = `k` best keys (Algorithm 1; `selection="max"`: top-kappa(max), equation (7)), or the best of them that are L =
+    `separation` apart (`"mode"`: top-kappa(mode)), each with the (2b + 1)^D keys around it, b = `expand` (Algorithm 2).
+    J_i is a set: a key reached twice counts once. With `k=1, expand=0` the output is the value at the best key.
+
+    Any similarity may take the place of the scaled dot product, and any f that of the exponential (non-local means,
+    equation (4)):
+
+    $$y_i = \frac{1}{C_i} \sum_{j \in \hat J_i} f(s_{ij} / \tau)\, v_j$$
+
+    with f our `weighting` and C our `normalization`. Classical non-local means is `patch_size=7, similarity="l2",
+    temperature=h**2`.
+
+    What is left out biases this (equation (10)). `estimator="snis"` and `"mh"` estimate the sum over all keys instead,
+    from `samples` keys drawn around the modes; see `importance_estimate` and `chain_estimate` in
+    `patchattn.attention.monte_carlo` for equations (11) to (14) and (17).
+
+    Memory is linear in the pixels. Gradients flow to query, key and value (keys and samples held fixed) and are the
+    same from run to run.
+
+    Args:
+        query: `(B, C, *query)`, one to three spatial dimensions; float16, bfloat16, float32 or float64. Sums are taken
+            in float32 at least.
+        key: `(B or 1, C, *key)`.
+        value: `(B or 1, Cv, *(r key))` with r a whole number: for r > 1 each key brings its block of r pixels in each
+            dimension, and the output is r times the query's size.
+        k: kappa.
+        selection: `"max"` or `"mode"`; None: `"mode"` for an estimator, else `"max"`.
+        separation: L, in pixels, for all dimensions or one for each: two keys of one query differ by it in at least one
+            dimension. Only for `"mode"`. None: 2 expand + 1 (neighbourhoods do not overlap), but at least 5.
+        expand: b, for all dimensions or one for each. What lies outside the image or is masked is left out.
+        patch_size: 1 compares single vectors, as the paper does.
+        similarity, temperature, num_heads: as in `patch_attention`.
+        weighting: f, a differentiable function of a tensor of similarities (over the temperature); None: the
+            exponential.
+        normalization: C: `"sum"` of the f, `"count"` of the keys, `"none"` (1), or a function from f, `(B, heads,
+            keys, *query)` with 0 for no key, to `(B, heads, *query)`. Where C is 0 the output is 0.
+        estimator: None: equations (8) and (9); `"snis"`: self-normalised importance sampling; `"mh"`:
+            Metropolis-Hastings. These take no `expand` and no `weighting`.
+        samples: T, for each query. `"mh"` rounds it up to k * chains chains of equal length.
+        scale: phi, the length-scale of the Gaussian around a mode, in pixels, for all dimensions or one for each.
+        alpha: share of the samples drawn around the modes; the others are drawn evenly from all keys (`"snis"`).
+        chains: from each mode (`"mh"`).
+        field: use these matches (modes) instead of searching; k and the search's arguments are then not used.
+        return_field: also return the field.
+        return_diagnostics: also return `ScramDiagnostics`.
+        method: as in `match`. `"repeated"` is Algorithm 1 as printed, k runs each excluding what earlier runs took; one
+            run with a list of k (`"patchmatch"`) and `"guided"` are faster and as good (docs/performance.md), so
+            `"auto"`, the default, is guided; exact for small keys; and PatchMatch where `is_causal`.
+        iterations: T of Algorithm 1. Guided search makes one scan for every four.
+        seed: of all random numbers.
+        init, query_mask, key_mask, max_offset, padding_mode, backend: see `match`. Masks and offsets limit what is
+            attended to, also by expansion and by sampling.
+        is_causal: no key after the query, row by row, is looked at or used, in search, expansion and sampling (section
+            4.2.1); `"strict"`: nor the one at its own position. A query without any key gets 0. With patches beyond
+            single positions the features themselves look ahead.
+
+    Returns:
+        `(B, Cv, *(r query))` in the dtype of value; with `return_field` or `return_diagnostics` a tuple of it and
+        these.
+
+    Raises:
+        ValueError: an argument is out of range; the message names it, what came and what is allowed.
+        RuntimeError: the backend does not load; or gradients of a pointwise similarity without a derivative.
+
+    Example:
+        >>> import torch
+        >>> from patchattn import scram_attention
+        >>> query, key, value = torch.rand(3, 1, 16, 32, 32)
+        >>> scram_attention(query, key, value, k=4, expand=1).shape
+        torch.Size([1, 16, 32, 32])
+        >>> output, diagnostics = scram_attention(
+        ...     query, key, value, k=4, estimator="snis", samples=32, return_diagnostics=True
+        ... )
+        >>> diagnostics.effective_sample_size.shape
+        torch.Size([1, 1, 32, 32])
+    """
+    query, key, value = promote(query, key, value)
+    check_pair(query, key, num_heads)
+    check_features("value", value, query, "query")
+    check_heads("value", value, num_heads)
+    check_positive("temperature", temperature)
+    _check_normalization(normalization)
+    query_size, key_size = tuple(query.shape[2:]), tuple(key.shape[2:])
+    dims = len(query_size)
+    ratio = value_ratio(key, value)
+    radius = per_dimension("expand", expand, dims, 0)
+    spread = positive_per_dimension("scale", scale, dims)
+    plain = weighting is None and normalization == "sum"
+    _check_estimation(estimator, samples, alpha, chains, radius, plain)
+    apart = _separation(selection, separation, estimator, radius)
+    patch = check_patch_size(patch_size, padding_mode, query_size, key_size)
+    masks = resolve_masks(query, key, query_mask, key_mask, patch, padding_mode)
+    causality = resolve_causality(is_causal, query_size, key_size)
+    offset = None if max_offset is None else per_dimension("max_offset", max_offset, dims, 0)
+    comparison = Comparison(
+        query, key, patch, physical_padding(padding_mode), num_heads, resolve_similarity(similarity).name, *masks,
+        *causality, offset, resolve_backend(backend, query),
+    )  # fmt: skip
+    if field is None:
+        method, iterations = _search_of(method, iterations, key_size, comparison.is_causal)
+        field = match(
+            query, key, k=k, patch_size=patch_size, similarity=similarity, num_heads=num_heads, method=method,
+            iterations=iterations, seed=seed, init=init, query_mask=query_mask, key_mask=key_mask,
+            is_causal=is_causal, min_separation=apart, max_offset=max_offset, padding_mode=padding_mode,
+            backend=backend,
+        )  # fmt: skip
+        found = field.similarity
+    else:
+        check_field("field", field, query, key, num_heads)
+        check_count("seed", seed, 0)
+        found = None
+
+    blocks = unfold_blocks(value, ratio)
+    acceptance = None
+    if estimator == "snis":
+        keys, score = importance_estimate(comparison, field.index, temperature, spread, alpha, samples, seed)
+    elif estimator == "mh":
+        keys, score, acceptance = chain_estimate(comparison, field.index, temperature, spread, chains, samples, seed)
+    else:
+        keys = comparison.expand(field.index, radius) if any(radius) else field.index
+        # One key alone has weight 1 whatever its similarity: nothing to differentiate.
+        trains = comparison.trains and (keys.shape[2] > 1 or not plain)
+        if found is None or any(radius) or trains:
+            found = comparison.similarity_at(keys)
+        score = found / temperature
+    if plain:
+        output, _ = attend(score, keys, blocks, (1,) * dims, 1.0, comparison.backend)
+        weights = normalized(score.detach()) if return_diagnostics else None
+    else:
+        weights = _weights_of(score, torch.exp if weighting is None else weighting, normalization)
+        output = weighted_sum(weights, keys, blocks, comparison.backend)
+
+    results: tuple[Any, ...] = (fold_blocks(output, ratio),)
+    if return_field:
+        results += (field,)
+    if weights is not None and return_diagnostics:
+        results += (_diagnostics(estimator, keys, weights, blocks, output, ratio, acceptance, field.k * chains),)
+    return results if len(results) > 1 else results[0]
+
+
+def _check_estimation(
+    estimator: str | None,
+    samples: int,
+    alpha: float,
+    chains: int,
+    radius: tuple[int, ...],
+    plain: bool,
+) -> None:
+    check_choice("estimator", estimator, (None, "snis", "mh"))
+    check_count("samples", samples, 1)
+    check_count("chains", chains, 1)
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
+        raise ValueError(f"alpha: expected a number from 0 to 1, got {alpha!r}.")
+    if estimator is None:
+        return
+    if any(radius):
+        raise ValueError(
+            f"expand: estimator={estimator!r} draws keys around the modes itself; leave expand at 0 (scale says how "
+            f"far it draws), got {radius}."
+        )
+    if not plain:
+        raise ValueError(
+            f"weighting, normalization: estimator={estimator!r} estimates the softmax over all keys; leave both out, "
+            "or the estimator."
+        )
+
+
+def _check_normalization(normalization: Any) -> None:
+    if not callable(normalization):
+        check_choice("normalization", normalization, ("sum", "count", "none"))
+
+
+def _separation(
+    selection: str | None, separation: int | Sequence[int] | None, estimator: str | None, radius: tuple[int, ...]
+) -> tuple[int, ...]:
+    """L for each dimension; 0 where matches need not be apart."""
+    check_choice("selection", selection, (None, "max", "mode"))
+    if selection == "mode" or (selection is None and estimator is not None):
+        if separation is None:
+            return tuple(max(2 * b + 1, LEAST_SEPARATION) for b in radius)
+        return per_dimension("separation", separation, len(radius), 0)
+    if separation is not None:
+        raise ValueError(f"separation: got {separation!r}, which only selection='mode' keeps; got {selection!r}.")
+    return (0,) * len(radius)
+
+
+def _search_of(method: str, iterations: int, key_size: tuple[int, ...], causal: bool) -> tuple[str, int]:
+    """The search, and its own count of iterations, for T iterations of Algorithm 1."""
+    check_count("iterations", iterations, 0)
+    chosen, _ = resolve_method(method, None, key_size, causal)
+    if chosen == "guided" and causal:
+        raise ValueError(
+            "method: 'guided' makes its tree of all keys, so that later ones would decide which earlier ones it finds; "
+            "with is_causal use 'patchmatch', 'repeated', 'exact' or 'auto'."
+        )
+    return chosen, ceil(iterations / ITERATIONS_A_SCAN) if chosen == "guided" else iterations
+
+
+def _weights_of(score: Tensor, weighting: Weighting, normalization: Any) -> Tensor:
+    """f(s) / C(f), 0 where there is no key."""
+    exists = score > -torch.inf
+    best = score.detach().amax(2, keepdim=True)
+    # f is never asked about minus infinity: 0 times an infinite derivative would not be 0.
+    known = torch.where(exists, score, torch.where(best > -torch.inf, best, 0))
+    weight = torch.where(exists, weighting(known), 0)
+    if callable(normalization):
+        constant = normalization(weight)
+    elif normalization == "sum":
+        constant = weight.sum(2)
+    elif normalization == "count":
+        constant = exists.sum(2).to(weight.dtype)
+    else:
+        return weight
+    constant = constant.unsqueeze(2)
+    return torch.where(constant != 0, weight / torch.where(constant != 0, constant, 1), 0)
+
+
+@torch.no_grad()
+def _diagnostics(
+    estimator: str | None,
+    keys: Tensor,
+    weights: Tensor,
+    value: Tensor,
+    output: Tensor,
+    ratio: int,
+    acceptance: Tensor | None,
+    chains: int,
+) -> ScramDiagnostics:
+    value, weights = value.detach().to(weights.dtype), weights.detach()
+    if estimator == "snis":
+        variance = fold_blocks(estimator_variance(weights, keys, value, output.detach().to(weights.dtype)), ratio)
+        return ScramDiagnostics(keys, weights, variance, effective_sample_size(weights))
+    if estimator == "mh":
+        agreement = fold_blocks(r_hat(keys, value, chains), ratio)
+        return ScramDiagnostics(keys, weights, acceptance_rate=acceptance, r_hat=agreement)
+    return ScramDiagnostics(keys, weights)
+
+
+class ScramAttention(nn.Module):
+    """`scram_attention` as a layer without parameters: `layer(query, key, value)`.
+
+    The arguments are those of `scram_attention`; those that belong to one call (field, init, masks, return_field,
+    return_diagnostics) are given to the call.
+
+    Example:
+        >>> import torch
+        >>> from patchattn import ScramAttention
+        >>> layer = ScramAttention(k=4, selection="mode", expand=1, num_heads=2, is_causal=True)
+        >>> features = torch.rand(2, 16, 32, 32)
+        >>> layer(features, features, features).shape
+        torch.Size([2, 16, 32, 32])
+    """
+
+    def __init__(
+        self,
+        *,
+        k: int = 3,
+        selection: Literal["max", "mode"] | str | None = None,
+        separation: int | Sequence[int] | None = None,
+        expand: int | Sequence[int] = 0,
+        patch_size: int | Sequence[int] = 1,
+        similarity: str | Similarity = "scaled_dot",
+        temperature: float = 1.0,
+        num_heads: int = 1,
+        weighting: Weighting | None = None,
+        normalization: Normalization | str = "sum",
+        estimator: Literal["snis", "mh"] | str | None = None,
+        samples: int = 64,
+        scale: float | Sequence[float] = 2.0,
+        alpha: float = 0.5,
+        chains: int = 1,
+        method: str = "auto",
+        iterations: int = 8,
+        seed: int = 0,
+        is_causal: Causality = False,
+        max_offset: int | Sequence[int] | None = None,
+        padding_mode: str = "reflect",
+        backend: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.settings: dict[str, Any] = {
+            "k": k,
+            "selection": selection,
+            "separation": separation,
+            "expand": expand,
+            "patch_size": patch_size,
+            "similarity": similarity,
+            "temperature": temperature,
+            "num_heads": num_heads,
+            "weighting": weighting,
+            "normalization": normalization,
+            "estimator": estimator,
+            "samples": samples,
+            "scale": scale,
+            "alpha": alpha,
+            "chains": chains,
+            "method": method,
+            "iterations": iterations,
+            "seed": seed,
+            "is_causal": is_causal,
+            "max_offset": max_offset,
+            "padding_mode": padding_mode,
+            "backend": backend,
+        }
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        field: MatchField | None = None,
+        init: MatchField | None = None,
+        query_mask: Tensor | None = None,
+        key_mask: Tensor | None = None,
+        return_field: bool = False,
+        return_diagnostics: bool = False,
+    ) -> Any:
+        return scram_attention(
+            query, key, value, field=field, init=init, query_mask=query_mask, key_mask=key_mask,
+            return_field=return_field, return_diagnostics=return_diagnostics, **self.settings,
+        )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        shown = (
+            "k",
+            "selection",
+            "expand",
+            "similarity",
+            "temperature",
+            "num_heads",
+            "estimator",
+            "is_causal",
+            "method",
+        )
+        return ", ".join(f"{name}={self.settings[name]!r}" for name in shown)

@@ -1,0 +1,130 @@
+"""Samples of keys around the modes and from everywhere, with their density: SCRAM's equations (12) and (17)."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from patchattn.kernels.arguments import MIXTURE_STREAM, Constraints
+from patchattn.kernels.cpu.choices import choice, count_choices, reach
+from patchattn.kernels.cpu.compiler import inlined, kernel
+from patchattn.kernels.cpu.fields import item_lists, store_lists
+from patchattn.kernels.cpu.gaussian import cumulated_weights, draw_offset, weight_at, weight_between
+from patchattn.kernels.cpu.grid import grid_of, place_in
+from patchattn.kernels.cpu.limits import limits_of, masks_of
+from patchattn.kernels.cpu.matches import admissible
+from patchattn.kernels.cpu.measure import CHUNK
+from patchattn.kernels.cpu.pool import run_ranges
+from patchattn.kernels.cpu.random import draw, mix, stream
+
+__all__ = ["sample_mixture"]
+
+WORDS = 2**32
+
+
+def sample_mixture(
+    modes: Tensor,
+    key_shape: tuple[int, ...],
+    constraints: Constraints,
+    scale: tuple[float, ...],
+    alpha: float,
+    samples: int,
+    seed: int,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """Draw `samples` keys for each query, each from a Gaussian about one of its modes, or evenly from all its keys.
+
+    Returns:
+        int32 keys and the logarithm of their density, `(B, heads, samples, *query)`; -1 and 0 for a draw that is not
+        admissible.
+    """
+    query_shape = tuple(modes.shape[3:])
+    grid, limits = grid_of(query_shape, key_shape), limits_of(constraints, len(key_shape))
+    k, count = modes.shape[2], prod(query_shape)
+    index = torch.empty((*modes.shape[:2], samples, *query_shape), dtype=torch.int32)
+    log_density = torch.empty(index.shape, dtype=dtype)
+    keys, logs = np.empty(count * samples, np.int32), np.empty(count * samples, log_density.numpy().dtype)
+    tables = cumulated_weights(scale)
+    for b in range(modes.shape[0]):
+        masks = masks_of(constraints, b, key_shape)
+        for h in range(modes.shape[1]):
+            run_ranges(
+                _mixture_range, count, CHUNK, item_lists(modes, b, h), k, *tables, round(alpha * WORDS), samples,
+                stream(seed, MIXTURE_STREAM, h), grid, limits, masks.query, masks.key, *masks.choices, keys, logs,
+                scratch=lambda: (np.empty((k, 3), np.int64), np.empty((k, 3), np.int64)),
+            )  # fmt: skip
+            store_lists(keys, index[b, h])
+            store_lists(logs, log_density[b, h])
+    return index, log_density
+
+
+@kernel()
+def _mixture_range(
+    low: int, high: int, modes: Any, k: int, c_t: Any, c_y: Any, c_x: Any, threshold: int, samples: int,
+    key_of_draws: Any, grid: Any, limits: Any, query_mask: Any, key_mask: Any, allowed: Any, allowed_up_to: Any,
+    keys: Any, logs: Any, places: Any, totals: Any,
+) -> None:  # fmt: skip
+    g = grid
+    dims = limits.dims
+    for i in range(low, high):
+        at = i * samples
+        for n in range(at, at + samples):
+            keys[n] = -1
+            logs[n] = 0
+        choices = count_choices(i, allowed, allowed_up_to, g, limits)
+        if choices < 1 or (query_mask.size > 0 and not query_mask[i]):
+            continue
+        t0, t1, y0, y1, x0, x1 = reach(i, g, limits)
+        valid = 0
+        for m in range(i * k, (i + 1) * k):
+            if modes[m] >= 0:
+                t, y, x = place_in(np.int64(modes[m]), g)
+                places[valid, 0], places[valid, 1], places[valid, 2] = t, y, x
+                totals[valid, 0] = weight_between(c_t, t0 - t, t1 - t)
+                totals[valid, 1] = weight_between(c_y, y0 - y, y1 - y)
+                totals[valid, 2] = weight_between(c_x, x0 - x, x1 - x)
+                valid += 1
+        own = threshold if valid > 0 else 0
+        own_draws = mix(np.uint32(key_of_draws ^ np.uint32(i)))
+        for n in range(samples):
+            word = n * (2 + dims)
+            if draw(own_draws, word, 0, WORDS - 1) < own:
+                m = draw(own_draws, word + 1, 0, valid - 1)
+                if totals[m, 0] == 0 or totals[m, 1] == 0 or totals[m, 2] == 0:
+                    continue  # a mode from another search, out of reach
+                t, y, x = places[m, 0], places[m, 1], places[m, 2]
+                # The dimensions in front that the image does not have draw no numbers.
+                if dims == 3:
+                    t += draw_offset(c_t, t0 - t, draw(own_draws, word + 2, 0, totals[m, 0] - 1))
+                if dims >= 2:
+                    y += draw_offset(c_y, y0 - y, draw(own_draws, word + dims, 0, totals[m, 1] - 1))
+                x += draw_offset(c_x, x0 - x, draw(own_draws, word + 1 + dims, 0, totals[m, 2] - 1))
+                j = (t * g.k_h + y) * g.k_w + x
+            else:
+                j = choice(i, draw(own_draws, word + 1, 0, choices - 1), allowed, g, limits)
+                t, y, x = place_in(j, g)
+            if not admissible(i, j, key_mask, g, limits):
+                continue
+            local = _local_density(t, y, x, places, totals, valid, c_t, c_y, c_x)
+            share = own / WORDS
+            keys[at + n] = j
+            logs[at + n] = np.log(share * local + (1 - share) / choices)
+
+
+@inlined
+def _local_density(t: int, y: int, x: int, places: Any, totals: Any, modes: int, c_t: Any, c_y: Any, c_x: Any) -> float:
+    """The mean over the modes of a key's probability under their truncated Gaussians; 0 without modes."""
+    total = 0.0
+    for m in range(modes):
+        if totals[m, 0] == 0 or totals[m, 1] == 0 or totals[m, 2] == 0:
+            continue
+        total += (
+            (weight_at(c_t, t - places[m, 0]) / totals[m, 0])
+            * (weight_at(c_y, y - places[m, 1]) / totals[m, 1])
+            * (weight_at(c_x, x - places[m, 2]) / totals[m, 2])
+        )
+    return total / max(modes, 1)

@@ -1,0 +1,51 @@
+"""A Gaussian over whole numbers, with whole weights, about any centre and cut to any range."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from patchattn.kernels.arguments import gaussian_weights
+from patchattn.kernels.reference.random import uniform
+
+__all__ = ["Gaussian"]
+
+
+class Gaussian:
+    """The weights of one dimension; tensors of centres and bounds broadcast.
+
+    Args:
+        scale: Length-scale.
+        device: Of the tensors it is asked about.
+    """
+
+    def __init__(self, scale: float, device: torch.device) -> None:
+        weights = torch.from_numpy(gaussian_weights(scale)).to(device)
+        self.radius = len(weights) // 2
+        # A zero on either side stands for everything beyond the radius.
+        self.weights = torch.nn.functional.pad(weights, (1, 1))
+        self.cumulated = weights.cumsum(0)
+
+    def weight(self, offset: Tensor) -> Tensor:
+        """Return the weight at an offset from the centre; 0 beyond the radius."""
+        return self.weights[offset.clamp(-self.radius - 1, self.radius + 1) + self.radius + 1]
+
+    def below(self, offset: Tensor) -> Tensor:
+        """Return the sum of the weights at all smaller offsets."""
+        number = (offset + self.radius).clamp(0, len(self.cumulated))
+        return torch.where(number > 0, self.cumulated[(number - 1).clamp(min=0)], 0)
+
+    def total(self, centre: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Return the sum of the weights from `low` to `high`, both included; 0 if they are all beyond the radius."""
+        return self.below(high - centre + 1) - self.below(low - centre)
+
+    def draw(self, word: Tensor, centre: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Turn random words into whole numbers from `low` to `high`; what comes where the total is 0 means nothing."""
+        chosen = uniform(word, 0, self.total(centre, low, high) - 1)
+        passed = (self.below(low - centre) + chosen).contiguous()
+        return centre - self.radius + torch.searchsorted(self.cumulated, passed, right=True)
+
+    def draw_offset(self, word: Tensor) -> Tensor:
+        """Turn random words into offsets from -radius to radius, as likely to either side."""
+        centre = torch.zeros_like(word)
+        return self.draw(word, centre, centre - self.radius, centre + self.radius)
