@@ -12,28 +12,36 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-MIB = 2**20
+import torch
+from machine import save, table
+from process import MIB, in_fresh_process, peak_beyond
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from patchattn import patch_attention
+
 CHANNELS, PATCH, K = 16, 7, 3
 PAPER_GB = {("k=3", 512): 0.18, ("aggregate", 512): 2.95}
 
 
-def _status(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {field}")
+def attend(layer: Callable[..., Tensor], inputs: Sequence[Tensor]) -> int:
+    """Run a layer, with backward if the inputs want gradients; return the bytes of the result and the gradients."""
+    output = layer(*inputs)
+    outputs = output.nbytes
+    if output.requires_grad:
+        # A gradient that takes no memory of its own.
+        output.backward(torch.ones((), dtype=output.dtype).expand_as(output))
+        outputs += sum(tensor.grad.nbytes for tensor in inputs if tensor.grad is not None)
+    return outputs
 
 
 def measure_here(size: int, aggregate: bool, backward: bool, method: str) -> dict[str, float]:
     """Run the layer in this process and return its peak in MiB."""
-    import torch
-    from torch.nn.functional import interpolate
-
-    from patchattn import patch_attention
 
     def run(n: int) -> tuple[int, int]:
         # Three smooth colours in 16 channels, as pictures are: the search takes another way through white noise.
@@ -41,15 +49,8 @@ def measure_here(size: int, aggregate: bool, backward: bool, method: str) -> dic
         mixing = torch.rand(CHANNELS, 3)
         inputs = [torch.einsum("oc,bchw->bohw", mixing, x).contiguous().requires_grad_(backward) for x in colours]
         del colours
-        Path("/proc/self/clear_refs").write_text("5")
-        before = _status("VmRSS")
-        output = patch_attention(*inputs, k=K, patch_size=PATCH, aggregate=aggregate, method=method)
-        outputs = output.nbytes
-        if backward:
-            # A gradient that takes no memory of its own.
-            output.backward(torch.ones((), dtype=output.dtype).expand_as(output))
-            outputs += sum(tensor.grad.nbytes for tensor in inputs if tensor.grad is not None)
-        return _status("VmHWM") - before, outputs
+        layer = partial(patch_attention, k=K, patch_size=PATCH, aggregate=aggregate, method=method)
+        return peak_beyond(lambda: attend(layer, inputs))
 
     run(64)
     peak, outputs = run(size)
@@ -66,16 +67,13 @@ def main() -> None:
         size, aggregate, backward, method = arguments.here
         print(json.dumps(measure_here(int(size), aggregate == "1", backward == "1", method)))
         return
-    from machine import save, table
-
     results, rows = [], []
     for size in arguments.sizes:
         for aggregate in (False, True):
             for backward in (False, True):
                 command = [sys.executable, __file__, "--here", str(size), str(int(aggregate)), str(int(backward))]
-                answer = subprocess.run([*command, "auto"], capture_output=True, text=True, check=True).stdout
                 layer = "aggregate" if aggregate else "k=3"
-                result = {"size": size, "layer": layer, "backward": backward, **json.loads(answer.splitlines()[-1])}
+                result = {"size": size, "layer": layer, "backward": backward, **in_fresh_process([*command, "auto"])}
                 results.append(result)
                 paper = PAPER_GB.get((layer, size))
                 rows.append(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,21 +10,14 @@ from typing import Any
 
 from machine import Report, seconds, spread
 from pairs import PATCH, K, convolved, frames, large_pair, timed, tokens
+from process import MIB, in_fresh_process, peak_beyond
 from torch import Tensor
 
 from patchattn import match
 from patchattn.tasks.peak_memory import peak_memory
 
-MIB = 2**20
 LARGE = (512, 1024, 2048, 4096)
 SMALL = (16, 24, 32, 40, 48, 64, 96, 128)
-
-
-def _resident() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/self/status has no VmRSS")
 
 
 def measure_large(data: Path, size: int, runs: int) -> dict[str, Any]:
@@ -34,20 +25,17 @@ def measure_large(data: Path, size: int, runs: int) -> dict[str, Any]:
     search: dict[str, Any] = {"k": K, "patch_size": PATCH, "method": "guided"}
     query, key = large_pair(data, size)
     match(query[..., :32, :32], key[..., :32, :32], **search)
-    Path("/proc/self/clear_refs").write_text("5")
-    start = _resident()
-    match(query, key, **search)
+    beyond, _ = peak_beyond(lambda: match(query, key, **search))
     peak = peak_memory() or 0
     time = seconds(lambda: match(query, key, **search), runs, warm_up=False)
-    return {"size": size, "seconds": time, "beyond_start_mib": (peak - start) / MIB, "peak_mib": peak / MIB}
+    return {"size": size, "seconds": time, "beyond_start_mib": beyond / MIB, "peak_mib": peak / MIB}
 
 
 def report_large(data: Path, runs: int, largest: int, command: list[str], sizes: tuple[int, ...] = LARGE) -> Report:
     """Sizes up to `largest`; `command` is followed by a size, and prints the JSON of `measure_large`."""
     rows, results = [], []
     for size in [size for size in sizes if size <= largest]:
-        answer = subprocess.run([*command, str(size)], stdout=subprocess.PIPE, text=True, check=True).stdout
-        result = json.loads(answer.splitlines()[-1])
+        result = in_fresh_process([*command, str(size)])
         n, t = size * size, result["seconds"]["median"]
         results.append(result)
         n_first, t_first = results[0]["size"] ** 2, results[0]["seconds"]["median"]

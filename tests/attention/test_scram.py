@@ -389,6 +389,21 @@ def test_the_layer_is_the_function(backend: str) -> None:
     assert not list(layer.parameters())
 
 
+@pytest.mark.parametrize("settings", [{}, {"expand": 1}, {"estimator": "snis"}, {"estimator": "mh"}])
+def test_a_given_field_is_used_as_far_as_it_is_admitted(settings: dict[str, Any], backend: str) -> None:
+    query, key, value = features(5, 6)
+    best = match(query, key, k=4, similarity="scaled_dot", backend=backend)
+    twice = MatchField(best.index[:, :, [0, 1, 1]], best.similarity[:, :, [0, 1, 1]], best.key_shape)
+    _, diagnostics = scram_attention(
+        query, key, value, field=twice, is_causal=True, return_diagnostics=True, backend=backend, **settings
+    )
+    assert (diagnostics.samples <= torch.arange(30).view(5, 6)).all()
+    if "estimator" not in settings:
+        once = MatchField(best.index[:, :, :2], best.similarity[:, :, :2], best.key_shape)
+        outputs = [scram_attention(query, key, value, field=x, backend=backend, **settings) for x in (once, twice)]
+        torch.testing.assert_close(*outputs, **EXACT)
+
+
 def test_a_start_is_used() -> None:
     query, key, value = features(12, 13)
     best = match(query, key, k=3, similarity="scaled_dot", method="exact")

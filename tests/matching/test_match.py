@@ -330,3 +330,24 @@ def test_nothing_to_match_in_one_item_of_a_batch(backend: str, method: str) -> N
     assert (field.index[0] == -1).all()
     alone = match(query[1:], key[1:], k=2, patch_size=3, method=method, backend=backend)
     assert torch.equal(field.index[1:], alone.index)
+
+
+@pytest.mark.parametrize("method", ["guided", "patchmatch"])
+def test_one_match_has_nothing_to_be_apart_from(method: str, backend: str) -> None:
+    query, key = normals(1, 3, 12, 11), normals(1, 3, 12, 11, seed=1)
+    settings: dict[str, Any] = {"method": method, "backend": backend}
+    field = match(query, key, min_separation=4, **settings)
+    assert torch.equal(field.index, match(query, key, **settings).index)
+
+
+def test_runs_for_one_match_each_are_apart(backend: str) -> None:
+    query, key = normals(2, 3, 12, 11), normals(2, 3, 13, 14, seed=1)
+    for separation in (0, (3, 4)):
+        field = match(query, key, k=5, method="repeated", min_separation=separation, backend=backend)
+        least = torch.tensor([1, 1] if separation == 0 else separation)[:, None, None]
+        place = field.coordinates()
+        for one in range(5):
+            for other in range(one):
+                apart = ((place[:, :, one] - place[:, :, other]).abs() >= least).any(2)
+                assert (apart | (field.index[:, :, one] < 0)).all()
+        assert (field.similarity[:, :, :-1] >= field.similarity[:, :, 1:]).all()

@@ -181,12 +181,14 @@ def scram_attention(  # type: ignore[misc]
         scale: phi, the length-scale of the Gaussian around a mode, in pixels, for all dimensions or one for each.
         alpha: share of the samples drawn around the modes; the others are drawn evenly from all keys (`"snis"`).
         chains: from each mode (`"mh"`).
-        field: use these matches (modes) instead of searching; k and the search's arguments are then not used.
+        field: use these matches (modes) instead of searching, as far as masks, offsets and causality admit them; k and
+            the search's arguments are then not used.
         return_field: also return the field.
         return_diagnostics: also return `ScramDiagnostics`.
-        method: as in `match`. `"repeated"` is Algorithm 1 as printed, k runs each excluding what earlier runs took; one
-            run with a list of k (`"patchmatch"`) and `"guided"` are faster and as good (docs/performance.md), so
-            `"auto"`, the default, is guided; exact for small keys; and PatchMatch where `is_causal`.
+        method: as in `match`. `"repeated"` is Algorithm 1 as printed, k runs each excluding what earlier runs took,
+            `"patchmatch"` the same in one run with a list of k. `"guided"` is faster and better than both
+            (docs/performance.md), so `"auto"`, the default, is guided; exact for small keys; and where `is_causal`
+            the better of the two: PatchMatch with a list for `"max"`, in repeated runs for `"mode"`.
         iterations: T of Algorithm 1. Guided search makes one scan for every four.
         seed: of all random numbers.
         init, query_mask, key_mask, max_offset, padding_mode, backend: see `match`. Masks and offsets limit what is
@@ -238,27 +240,28 @@ def scram_attention(  # type: ignore[misc]
         *causality, offset, resolve_backend(backend, query),
     )  # fmt: skip
     if field is None:
-        method, iterations = _search_of(method, iterations, key_size, comparison.is_causal)
+        method, iterations = _search_of(method, iterations, key_size, comparison.is_causal, max(apart) > 1)
         field = match(
             query, key, k=k, patch_size=patch_size, similarity=similarity, num_heads=num_heads, method=method,
             iterations=iterations, seed=seed, init=init, query_mask=query_mask, key_mask=key_mask,
             is_causal=is_causal, min_separation=apart, max_offset=max_offset, padding_mode=padding_mode,
             backend=backend,
         )  # fmt: skip
-        found = field.similarity
+        found, modes = field.similarity, field.index
     else:
         check_field("field", field, query, key, num_heads)
         check_count("seed", seed, 0)
-        found = None
+        # It may come from a search under other constraints, or hold a key twice.
+        found, modes = None, comparison.expand(field.index, (0,) * dims)
 
     blocks = unfold_blocks(value, ratio)
     acceptance = None
     if estimator == "snis":
-        keys, score = importance_estimate(comparison, field.index, temperature, spread, alpha, samples, seed)
+        keys, score = importance_estimate(comparison, modes, temperature, spread, alpha, samples, seed)
     elif estimator == "mh":
-        keys, score, acceptance = chain_estimate(comparison, field.index, temperature, spread, chains, samples, seed)
+        keys, score, acceptance = chain_estimate(comparison, modes, temperature, spread, chains, samples, seed)
     else:
-        keys = comparison.expand(field.index, radius) if any(radius) else field.index
+        keys = comparison.expand(modes, radius) if any(radius) else modes
         # One key alone has weight 1 whatever its similarity: nothing to differentiate.
         trains = comparison.trains and (keys.shape[2] > 1 or not plain)
         if found is None or any(radius) or trains:
@@ -325,10 +328,12 @@ def _separation(
     return (0,) * len(radius)
 
 
-def _search_of(method: str, iterations: int, key_size: tuple[int, ...], causal: bool) -> tuple[str, int]:
+def _search_of(
+    method: str, iterations: int, key_size: tuple[int, ...], causal: bool, separated: bool
+) -> tuple[str, int]:
     """The search, and its own count of iterations, for T iterations of Algorithm 1."""
     check_count("iterations", iterations, 0)
-    chosen, _ = resolve_method(method, None, key_size, causal)
+    chosen, _ = resolve_method(method, None, key_size, causal, separated)
     if chosen == "guided" and causal:
         raise ValueError(
             "method: 'guided' makes its tree of all keys, so that later ones would decide which earlier ones it finds; "

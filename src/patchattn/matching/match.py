@@ -82,7 +82,8 @@ def match(
         is_causal: match only keys at or before the query, row by row (`"strict"`: before it); query and key must have
             one size. Exact search and PatchMatch then look at nothing that comes later: with single positions as
             patches, no match depends on later features. The projection and the tree of guided search are made of all
-            keys, so that which earlier keys it finds does depend on later ones, and `"auto"` is PatchMatch.
+            keys, so that which earlier ones it finds depends on later ones, and `"auto"` is PatchMatch (`"repeated"`
+            with `min_separation`).
         min_separation: the matches of one query are at least so far apart, in pixels, in the maximum norm (one for each
             dimension: apart by that in at least one of them). Matches are always distinct.
         max_offset: a match is at most so far from the query's own position, in pixels, in each dimension. If query and
@@ -118,8 +119,10 @@ def match(
     causal, strict = resolve_causality(is_causal, query_size, key_size)
     query_mask, key_mask = resolve_masks(query, key, query_mask, key_mask, patch, padding_mode)
     separation = per_dimension("min_separation", min_separation, dims, 0)
+    if k == 1:
+        separation = (0,) * dims  # there is nothing to be apart from
     offset = None if max_offset is None else per_dimension("max_offset", max_offset, dims, 0)
-    method, iterations = resolve_method(method, iterations, key_size, causal)
+    method, iterations = resolve_method(method, iterations, key_size, causal, max(separation) > 1)
     if init is not None:
         check_field("init", init, query, key, num_heads)
     index, found = search(

@@ -15,19 +15,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchattn.kernels.arguments import Constraints, PatchGeometry
+from patchattn.kernels.cpu.aligned import aligned_array
 from patchattn.kernels.cpu.choices import choice, count_choices, draw_near, reach
 from patchattn.kernels.cpu.compiler import inlined, kernel
 from patchattn.kernels.cpu.frame import Frame, frame_of, framed, unframed
 from patchattn.kernels.cpu.grid import place_in
 from patchattn.kernels.cpu.items import Item, no_matches, search_items
-from patchattn.kernels.cpu.leaf_vectors import LANES, prefetch
-from patchattn.kernels.cpu.matches import Index, Lists, admissible, insert
+from patchattn.kernels.cpu.leaf_vectors import LANES, insert_sorted, prefetch
+from patchattn.kernels.cpu.matches import Index, Lists, admissible, contains, insert
 from patchattn.kernels.cpu.measure import CHUNK, L1, POINTWISE, measure, offset_of
 from patchattn.kernels.cpu.patchmatch import search_item as search_item_by_patchmatch
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.projection import Projection, Side, fit_projection, key_side, project, query_side
 from patchattn.kernels.cpu.random import draw, mix, stream
-from patchattn.kernels.cpu.ranked import LATEST_SCAN, NOTHING, new_lists, offer, position_in
+from patchattn.kernels.cpu.ranked import (
+    LATEST_SCAN,
+    NOTHING,
+    measure_leaf,
+    new_lists,
+    offer,
+    offer_measured,
+    position_in,
+)
 from patchattn.kernels.cpu.tree import Tree, build_tree, leaf_for
 from patchattn.progress import report
 
@@ -128,20 +137,39 @@ class _Search:
             *item.masks.choices, item.init, scratch=lambda: (np.empty(LANES, np.int64),),
         )  # fmt: skip
         leaves = 2 * 3 * self.length  # of the matches of three neighbours, of this query and the next
-        scratch = lambda: (np.empty(LANES, np.int64), np.empty(SEEN, np.int64), np.empty(leaves, np.int32))  # noqa: E731
+
+        def scratch() -> tuple[NDArray[Any], ...]:
+            return np.empty(leaves // 2 * LANES, np.int64), np.empty(SEEN, np.int64), np.empty(leaves, np.int32)
+
         for scan in range(1, iterations + 1):
-            before[:] = ranked
+            self._copy_edges(ranked, before)
             run_ranges(
                 _scan_range, count, self.band, *common, before, -1 if scan % 2 else 1, scan,
                 stream(self.seed, scan, item.head), scratch=scratch,
             )  # fmt: skip
         dtype = item.pair[0].dtype
         most = self.length + len(item.init)
-        measured = lambda: (np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, dtype))  # noqa: E731
+        best = -(-self.k // LANES) * LANES
+
+        def measured() -> tuple[NDArray[Any], ...]:
+            values = np.empty(most, dtype)
+            places = np.empty(most, np.int64), np.empty(most, np.int64)
+            return (*places, values, values.view(np.int32), aligned_array(best, np.int64))
+
         run_ranges(
             _finish_range, count, CHUNK, first, *item.pair, ranked, self.length, frame, item.init, *lists,
             self.k, scratch=measured,
         )  # fmt: skip
+
+    def _copy_edges(self, ranked: NDArray[np.int64], before: NDArray[np.int64]) -> None:
+        """Keep what other bands see of a band during a scan: the queries beside its neighbours."""
+        p = self.patches
+        if p.q_t > 1:
+            before[:] = ranked
+            return
+        edge = (p.q_w if p.q_h > 1 else 1) * self.length
+        for start in range(self.band * self.length, ranked.size, self.band * self.length):
+            before[start - edge : start + edge] = ranked[start - edge : start + edge]
 
 
 @kernel()
@@ -202,6 +230,22 @@ def _seed_range(
 
 
 @inlined
+def _skip_own_leaves(n: int, leaf_of: Any, lists: Any, length: int, limits: Any, seen: Any) -> None:
+    """Remember the leaves of what query n holds as seen: they were offered as wholes, and lists only improve.
+
+    (Unless matches make way for the sake of separation.)
+    """
+    if limits.separated:
+        return
+    for m in range(n * length, n * length + length):
+        entry = lists[m]
+        if entry == NOTHING:
+            break
+        leaf = np.int64(leaf_of[position_in(entry)])
+        seen[leaf & (SEEN - 1)] = (n << 32) | leaf
+
+
+@inlined
 def _gather(
     n: int, direction: int, end: int, count: int, low: int, high: int, first: int, table: Any, width: int,
     leaf_of: Any, lists: Any, before: Any, length: int, frame: Any, patches: Any, side: int, since: int,
@@ -215,6 +259,7 @@ def _gather(
     t = np.int64(np.uint32(row) // np.uint32(p.q_h))
     y = row - t * p.q_h
     queries = before.size // length
+    known = count
     while direction < end:
         if direction == 0:
             there, step, shift = 0 <= t + side < p.q_t, p.q_h * p.q_w, frame.plane
@@ -232,17 +277,18 @@ def _gather(
             entry = lists[m] if inside else before[m]
             if entry == NOTHING:
                 break
-            if (entry & LATEST_SCAN) < oldest:
-                continue
             leaf = np.int64(leaf_of[position_in(entry) - side * shift])
             tag = (n << 32) | leaf
-            if leaf < 0 or seen[leaf & (SEEN - 1)] == tag:
-                continue
-            seen[leaf & (SEEN - 1)] = tag
+            slot = leaf & (SEEN - 1)
+            # Nobody foresees which leaves are new: one that is not is written all the same, and the next over it.
+            held = seen[slot]
+            fresh = (leaf >= 0) & ((entry & LATEST_SCAN) >= oldest) & (held != tag)
+            seen[slot] = tag if fresh else held
             candidates[count] = leaf
-            count += 1
-            for number in range(0, width * LANES, 32):
-                prefetch(table, leaf * LANES * width + number)
+            count += fresh
+    for c in range(known, count):
+        for number in range(0, width * LANES, 32):
+            prefetch(table, candidates[c] * LANES * width + number)
     return count
 
 
@@ -271,6 +317,7 @@ def _scan_range(
         here, ahead = (visit & 1) * half, (1 - (visit & 1)) * half
         count = waiting
         if visit == 0 or p.q_w == 1:
+            _skip_own_leaves(n, leaf_of, lists, length, limits, seen)
             count = _gather(
                 n, 0, 2, here, low, high, first, table, width, leaf_of, lists, before, length, frame, patches, side,
                 since, since_outside, seen, candidates,
@@ -280,16 +327,20 @@ def _scan_range(
             since, since_outside, seen, candidates,
         )  # fmt: skip
         if p.q_w > 1 and visit + 1 < high - low:
+            _skip_own_leaves(n - side, leaf_of, lists, length, limits, seen)
             waiting = _gather(
                 n - side, 0, 2, ahead, low, high, first, table, width, leaf_of, lists, before, length, frame, patches,
                 side, since, since_outside, seen, candidates,
             )  # fmt: skip
         if query_mask.size > 0 and not query_mask[i]:
             continue
+        # All leaves are measured, then offered: so the processor need not wait for what a list takes to know the next.
         for m in range(here, count):
-            offer(
-                np.int64(candidates[m]), i, stamp, numbers, at, width, table, members, lists, start, length, frame,
-                patches, limits, distances,
+            measure_leaf(np.int64(candidates[m]), numbers, at, width, table, distances, (m - here) * LANES)
+        for m in range(here, count):
+            offer_measured(
+                np.int64(candidates[m]), i, stamp, distances, (m - here) * LANES, members, lists, start, length, frame,
+                patches, limits,
             )  # fmt: skip
         if limits.has_window or limits.is_causal:
             # The tree knows nothing of these limits: search at random around the best match as well.
@@ -318,7 +369,8 @@ def _scan_range(
 def _finish_range(
     low: int, high: int, first: int, query: Any, key: Any, q_norms: Any, k_norms: Any, scale: Any, function: Any,
     patches: Any, limits: Any, query_mask: Any, key_mask: Any, ranked: Any, kept: int, frame: Any, init: Any,
-    index: Any, similarity: Any, born: Any, k: int, candidate: Any, k_start: Any, measured: Any,
+    index: Any, similarity: Any, born: Any, k: int, candidate: Any, k_start: Any, measured: Any, bits: Any,
+    entries: Any,
 ) -> None:  # fmt: skip
     """Measure what each list holds, and the initial matches, in full: the best k of them are the result."""
     p = patches
@@ -336,15 +388,42 @@ def _finish_range(
             count += Index(1)
         for m in range(init.shape[0]):
             j = np.int64(init[m, i])
-            if j >= 0 and admissible(i, j, key_mask, patches, limits):
+            if j >= 0 and admissible(i, j, key_mask, patches, limits) and not contains(candidate, Index(0), count, j):
                 candidate[count] = j
                 count += Index(1)
         q_start = offset_of(i, p.q_h, p.q_w, p.q_slice, p.q_row, p.channels)
         for c in range(count):
             k_start[c] = offset_of(candidate[c], p.k_h, p.k_w, p.k_slice, p.k_row, p.channels)
+            for number in range(0, p.length, 16):
+                prefetch(key, k_start[c] + number)
         for c in range(count):
             measured[c] = measure(
                 query, q_start, key, k_start[c], i, candidate[c], q_norms, k_norms, scale, function, patches, nothing
             )
+        if limits.separated or measured.itemsize != 4:
+            for c in range(count):
+                insert(
+                    candidate[c], measured[c], index, similarity, born, 0, Index(i * k), Index(k), patches, limits
+                )  # fmt: skip
+            continue
+        # Without branches: one whole number holds a similarity and, of equal ones, which comes first.
+        for m in range(entries.size):
+            entries[m] = NOTHING
         for c in range(count):
-            insert(candidate[c], measured[c], index, similarity, born, 0, Index(i * k), Index(k), patches, limits)
+            if measured[c] > nothing:
+                insert_sorted(entries, 0, entries.size // LANES, (_descending(bits[c]) << 32) | np.int64(c << 3))
+        for m in range(k):
+            if entries[m] == NOTHING:
+                break
+            c = (entries[m] & 0xFFFFFFFF) >> 3
+            index[i * k + m] = candidate[c]
+            similarity[i * k + m] = measured[c]
+
+
+@inlined
+def _descending(bits: int) -> int:
+    """A whole number that is the smaller the larger the float32 of these bits is; -0 counts as 0."""
+    signed = np.int64(bits)
+    if signed >= 0:
+        return ~signed
+    return signed & 0x7FFFFFFF if signed != -0x80000000 else ~np.int64(0)

@@ -20,7 +20,16 @@ from numba.core import cgutils
 
 from patchattn.kernels.cpu.compiler import instruction
 
-__all__ = ["DIMS_PER_GROUP", "LANES", "count_less", "first_bit", "insert_sorted", "leaf_distances", "prefetch"]
+__all__ = [
+    "DIMS_PER_GROUP",
+    "LANES",
+    "at_most",
+    "count_less",
+    "first_bit",
+    "insert_sorted",
+    "leaf_distances",
+    "prefetch",
+]
 
 LANES = 8
 """Keys in a leaf, and entries in a vector of a list."""
@@ -54,19 +63,19 @@ def _address(builder: ir.IRBuilder, base: Any, offset: Any, vector: Any) -> Any:
 
 @instruction
 def leaf_distances(
-    typing_context: Any, table: Any, at: Any, queries: Any, q_at: Any, groups: Any, limit: Any, distances: Any
+    typing_context: Any, table: Any, at: Any, queries: Any, q_at: Any, groups: Any, distances: Any, d_at: Any
 ) -> Any:
     """Squared distances of the query at `queries[q_at]` to the eight keys of the leaf at `table[at]`.
 
-    They are written to `distances` (int64). Returns a bit for each that is at most `limit`.
+    They are written to `distances[d_at]` and the seven after it (int64).
     """
-    signature = types.int64(table, types.intp, queries, types.intp, types.intp, types.int64, distances)
+    signature = types.void(table, types.intp, queries, types.intp, types.intp, distances, types.intp)
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        table, at, queries, q_at, groups, limit, distances = arguments
+        table, at, queries, q_at, groups, distances, d_at = arguments
         table_data = _data(context, builder, signature.args[0], table)
         query_data = _data(context, builder, signature.args[2], queries)
-        output = _data(context, builder, signature.args[6], distances)
+        output = _data(context, builder, signature.args[5], distances)
         integer = context.get_value_type(types.intp)
         shorts, products = ir.VectorType(INT16, NUMBERS), ir.VectorType(INT32, NUMBERS)
         sums = ir.VectorType(INT32, NUMBERS // 2)
@@ -87,11 +96,24 @@ def leaf_distances(
         pairs = builder.bitcast(builder.load(total), ENTRIES)
         both = builder.add(pairs, builder.lshr(pairs, _constant(32)))
         squared = builder.and_(both, _constant(0xFFFFFFFF))
-        builder.store(squared, builder.bitcast(output, ENTRIES.as_pointer()), align=8)
-        within = builder.icmp_signed("<=", squared, _repeat(builder, limit))
-        return builder.zext(builder.bitcast(within, BYTE), INT64)
+        builder.store(squared, _address(builder, output, d_at, ENTRIES), align=8)
+        return context.get_dummy_value()
 
     return signature, generate
+
+
+@instruction
+def at_most(typing_context: Any, values: Any, at: Any, limit: Any) -> Any:
+    """A bit for each of the eight numbers (int64) at `values[at]` that is at most the limit."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        values, at, limit = arguments
+        data = _data(context, builder, signature.args[0], values)
+        eight = builder.load(_address(builder, data, at, ENTRIES), align=8)
+        within = builder.icmp_signed("<=", eight, _repeat(builder, limit))
+        return builder.zext(builder.bitcast(within, BYTE), INT64)
+
+    return types.int64(values, types.intp, types.int64), generate
 
 
 @instruction

@@ -147,9 +147,13 @@ def _make_room(
 @inlined
 def too_near(a: int, b: int, patches: Any, limits: Any) -> bool:
     width, height = patches.k_w, patches.k_h
+    n_t, n_y, n_x = max(1, limits.separation[0]), max(1, limits.separation[1]), max(1, limits.separation[2])
+    # Most are far apart, which their positions tell without a division.
+    if abs(a - b) > ((n_t - 1) * height + n_y - 1) * width + n_x - 1:
+        return False
     a_row, b_row = a // width, b // width
     return (
-        abs(a % width - b % width) < max(1, limits.separation[2])
-        and abs(a_row % height - b_row % height) < max(1, limits.separation[1])
-        and abs(a_row // height - b_row // height) < max(1, limits.separation[0])
+        abs(a % width - b % width) < n_x
+        and abs(a_row % height - b_row % height) < n_y
+        and abs(a_row // height - b_row // height) < n_t
     )

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from patchattn.kernels.cpu.aligned import aligned_array
 from patchattn.kernels.cpu.compiler import inlined
 from patchattn.kernels.cpu.frame import unframed
-from patchattn.kernels.cpu.leaf_vectors import DIMS_PER_GROUP, LANES, first_bit, insert_sorted, leaf_distances
+from patchattn.kernels.cpu.leaf_vectors import DIMS_PER_GROUP, LANES, at_most, first_bit, insert_sorted, leaf_distances
 from patchattn.kernels.cpu.matches import admissible, too_near
 
-__all__ = ["LATEST_SCAN", "NOTHING", "new_lists", "offer", "position_in"]
+__all__ = ["LATEST_SCAN", "NOTHING", "measure_leaf", "new_lists", "offer", "offer_measured", "position_in"]
 
 DISTANCE_AT = 34
 POSITION_AT = 3
@@ -43,14 +43,28 @@ def offer(
     length: int, frame: Any, patches: Any, limits: Any, distances: Any,
 ) -> None:  # fmt: skip
     """Put the admissible keys of a leaf into the list of query i, if they are near enough."""
-    limit = lists[start + length - 1] >> DISTANCE_AT
-    groups = width // DIMS_PER_GROUP
-    near = leaf_distances(table, leaf * LANES * width, numbers, at, groups, limit, distances)
+    measure_leaf(leaf, numbers, at, width, table, distances, 0)
+    offer_measured(leaf, i, scan, distances, 0, members, lists, start, length, frame, patches, limits)
+
+
+@inlined
+def measure_leaf(leaf: int, numbers: Any, at: int, width: int, table: Any, distances: Any, d_at: int) -> None:
+    """Write the distances of a leaf's keys to `distances[d_at]` and what follows."""
+    leaf_distances(table, leaf * LANES * width, numbers, at, width // DIMS_PER_GROUP, distances, d_at)
+
+
+@inlined
+def offer_measured(
+    leaf: int, i: int, scan: int, distances: Any, d_at: int, members: Any, lists: Any, start: int, length: int,
+    frame: Any, patches: Any, limits: Any,
+) -> None:  # fmt: skip
+    """`offer` for a leaf whose distances are there already."""
+    near = at_most(distances, d_at, lists[start + length - 1] >> DISTANCE_AT)
     while near != 0:
         lane = first_bit(near)
         near &= near - 1
         position = np.int64(members[leaf * LANES + lane])
-        entry = (distances[lane] << DISTANCE_AT) | (position << POSITION_AT) | scan
+        entry = (distances[d_at + lane] << DISTANCE_AT) | (position << POSITION_AT) | scan
         limited = limits.is_causal or limits.has_window
         if limited and not admissible(i, unframed(position, frame), members[:0], patches, limits):
             continue
@@ -62,21 +76,29 @@ def offer(
 @inlined
 def _make_room(entry: int, lists: Any, start: int, length: int, frame: Any, patches: Any, limits: Any) -> bool:
     """Remove entries that are farther than a new one and come too near to it; False, and no change, if one is not."""
-    j = unframed(position_in(entry), frame)
     for at in range(start, start + length):
         other = lists[at]
         if other >= entry:
             break
-        if too_near(j, unframed(position_in(other), frame), patches, limits):
+        if _too_near(entry, other, frame, patches, limits):
             return False
     kept = start
     for at in range(start, start + length):
         other = lists[at]
         if other == NOTHING:
             break
-        if other < entry or not too_near(j, unframed(position_in(other), frame), patches, limits):
+        if other < entry or not _too_near(entry, other, frame, patches, limits):
             lists[kept] = other
             kept += 1
     for at in range(kept, start + length):
         lists[at] = NOTHING
     return True
+
+
+@inlined
+def _too_near(entry: int, other: int, frame: Any, patches: Any, limits: Any) -> bool:
+    a, b = position_in(entry), position_in(other)
+    n_t, n_y, n_x = max(1, limits.separation[0]), max(1, limits.separation[1]), max(1, limits.separation[2])
+    if abs(a - b) > (n_t - 1) * frame.plane + (n_y - 1) * frame.row + n_x - 1:
+        return False
+    return too_near(unframed(a, frame), unframed(b, frame), patches, limits)

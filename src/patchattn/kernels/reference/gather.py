@@ -58,7 +58,7 @@ def sum_by_position(contribution: Tensor, position: Tensor, size: int, batch: in
         value = value.permute(1, 2, 0, 3).reshape(1, heads, channels, -1)
     if value.shape[3] == 0:
         return value.new_zeros((batch, heads, channels, size))
-    position, order = torch.sort(position, dim=-1, stable=True)
+    position, order = torch.sort(position.contiguous(), dim=-1, stable=True)  # what is sorted keeps its strides
     value = value.gather(3, order.unsqueeze(2).expand_as(value))
     step = 1
     while step < position.shape[2]:

@@ -59,6 +59,6 @@ def weighted_sum_backward(grad_output: Tensor, weight: Tensor, index: Tensor, va
         grad_weight[:, :, slot] = torch.where(key >= 0, (grad * take(table, key)).sum(2), 0)
         grad_table += sum_by_position(by_weight * grad, key, prod(key_shape), table.shape[0])
     return (
-        torch.unflatten(grad_weight, 3, query_shape).to(weight.dtype),
-        torch.unflatten(grad_table.flatten(1, 2), 2, key_shape).to(value.dtype),
+        torch.unflatten(grad_weight, 3, query_shape).to(weight.dtype).contiguous(),
+        torch.unflatten(grad_table.flatten(1, 2), 2, key_shape).to(value.dtype).contiguous(),
     )
