@@ -24,10 +24,11 @@ check: .venv/.installed-all  ## lint, format, types, direction of imports
 	@$(PY) -m mypy
 	@.venv/bin/lint-imports
 
-bench: .venv/.installed-bench  ## measure memory; with DATA=DIR (pictures, see benchmarks/search.py --help) the search too
+bench: .venv/.installed-bench  ## measure memory; with DATA=DIR (pictures, see the scripts' --help) search and SCRAM too
 	@$(PY) benchmarks/memory.py
 ifdef DATA
 	@$(PY) benchmarks/search.py --data $(DATA) --plot out/search.png --json out/search.json
+	@$(PY) benchmarks/scram.py --data $(DATA) --plots out/scram --json out/scram.json
 else
 	@echo "Speed and cost are measured on pictures: make bench DATA=DIR"
 endif

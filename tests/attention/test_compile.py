@@ -1,17 +1,36 @@
-"""Patch attention under torch.compile, without a graph break."""
+"""The layers under torch.compile, without a graph break."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
 
-from patchattn import PatchAttention
+from patchattn import PatchAttention, ScramAttention
 from tests.cases import normals
 
 
 @pytest.mark.parametrize("aggregate", [False, True])
 def test_compiled_equals_eager(aggregate: bool) -> None:
     layer = PatchAttention(k=3, patch_size=5, aggregate=aggregate, num_heads=2, method="patchmatch")
+    assert_compiled_equals_eager(layer, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"expand": 1, "is_causal": "strict"},
+        {"selection": "mode", "weighting": torch.sigmoid, "normalization": "count"},
+        {"estimator": "snis", "samples": 8},
+        {"estimator": "mh", "samples": 8},
+    ],
+)
+def test_compiled_scram_equals_eager(settings: dict[str, Any]) -> None:
+    assert_compiled_equals_eager(ScramAttention(k=2, num_heads=2, **settings))
+
+
+def assert_compiled_equals_eager(layer: torch.nn.Module, **tolerance: float) -> None:
     compiled = torch.compile(layer, fullgraph=True)
     results = []
     for forward in (layer, compiled):
@@ -20,7 +39,7 @@ def test_compiled_equals_eager(aggregate: bool) -> None:
         output.square().sum().backward()
         results.append([output, *(tensor.grad for tensor in inputs)])
     for eager, fused in zip(*results, strict=True):
-        assert torch.equal(eager, fused)
+        torch.testing.assert_close(fused, eager, **tolerance)
 
 
 def test_compiled_inside_a_network() -> None:
