@@ -34,10 +34,11 @@ def importance_estimate(
 ) -> tuple[Tensor, Tensor]:
     r"""Self-normalised importance sampling: keys from a mixture, weighted by target over density.
 
-    $$w_{it} = \frac{p^{(u)}_i(j'_{it})}{r_i(j'_{it})}, \qquad
+    $$\hat o_i = \frac{\sum_t w_{it} v_{j'_{it}}}{\sum_t w_{it}}, \qquad
+    w_{it} = \frac{p^{(u)}_i(j'_{it})}{r_i(j'_{it})}, \qquad
     r_i(j) = \frac{\alpha}{\kappa} \sum_{m=1}^{\kappa} g(j; \theta_{im}, \phi) + \frac{1 - \alpha}{n}$$
 
-    Equations (11) to (13) and (17) of SCRAM: p^(u)_i(j) = exp(s_ij / tau), j'_it our t-th key, T our `samples`,
+    Equations (11) to (14) and (17) of SCRAM: p^(u)_i(j) = exp(s_ij / tau), j'_it our t-th key, T our `samples`,
     theta_im our `modes`, phi our `scale`, n the number of keys that the constraints allow. g is the Gaussian of the
     offset, cut off at 4 phi and at the image's edge (and at `max_offset`), in whole numbers, so that it sums to 1
     exactly. Draws that constraints forbid have weight 0. The logarithm is taken before anything can overflow.

@@ -148,8 +148,8 @@ def scram_attention(  # type: ignore[misc]
 
     $$y_i = \frac{1}{C_i} \sum_{j \in \hat J_i} f(s_{ij} / \tau)\, v_j$$
 
-    with f our `weighting` and C our `normalization`. Classical non-local means is `patch_size=7, similarity="l2",
-    temperature=h**2`.
+    with f our `weighting` and C our `normalization` (equations (5) and (6) are the exponential and its sum). Classical
+    non-local means is `patch_size=7, similarity="l2", temperature=h**2`.
 
     What is left out biases this (equation (10)). `estimator="snis"` and `"mh"` estimate the sum over all keys instead,
     from `samples` keys drawn around the modes; see `importance_estimate` and `chain_estimate` in
