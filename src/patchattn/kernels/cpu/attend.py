@@ -9,15 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from patchattn.kernels.arguments import PatchGeometry
 from patchattn.kernels.cpu.compiler import inlined, kernel
 from patchattn.kernels.cpu.fields import item_lists, store_lists
 from patchattn.kernels.cpu.inverse import invert
-from patchattn.kernels.cpu.layout import compute_dtype, empty, pad, three, unpad_gradient
+from patchattn.kernels.cpu.layout import compute_dtype, empty, pad, three, unpad_gradient, value_geometry
 from patchattn.kernels.cpu.measure import CHUNK
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.vectors import SLACK, add_scaled, sum_product
-from patchattn.similarity import Similarity
 
 __all__ = ["attend", "attend_backward"]
 
@@ -44,16 +42,11 @@ def _votes(index: Tensor, value: Tensor, window: tuple[int, ...]) -> Votes:
     )  # fmt: skip
 
 
-def _unpadded(index: Tensor) -> PatchGeometry:
-    """The geometry of values: split into heads, no patches."""
-    return PatchGeometry((1,) * (index.dim() - 3), "zeros", index.shape[1], Similarity("l2"))
-
-
 def attend(
     similarity: Tensor, index: Tensor, value: Tensor, window: tuple[int, ...], temperature: float
 ) -> tuple[Tensor, Tensor]:
     """Return the output `(B, Cv, *query)` and the logarithm of the softmax's denominator `(B, heads, *query)`."""
-    votes, geometry = _votes(index, value, window), _unpadded(index)
+    votes, geometry = _votes(index, value, window), value_geometry(index)
     values = pad(value, geometry)
     count = votes.q_t * votes.q_h * votes.q_w
     dtype = compute_dtype(value.dtype)
@@ -146,7 +139,7 @@ def attend_backward(
     $\partial s = \sum_i w\, (g_i \cdot V_j - g_i \cdot O_i) / \tau$ over the queries i that hear the match (PSAL's
     equations (7) and (8) in one), and $\partial V_j = \sum w\, g_i$ over the votes for j (equation (6)).
     """
-    votes, geometry = _votes(index, value, window), _unpadded(index)
+    votes, geometry = _votes(index, value, window), value_geometry(index)
     values, grads = pad(value, geometry), pad(grad_output, geometry)
     batch, heads = index.shape[:2]
     dtype = compute_dtype(value.dtype)

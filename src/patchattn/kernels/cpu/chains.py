@@ -18,11 +18,9 @@ from patchattn.kernels.cpu.items import items_of
 from patchattn.kernels.cpu.matches import admissible
 from patchattn.kernels.cpu.measure import CHUNK, measure, offset_of
 from patchattn.kernels.cpu.pool import run_ranges
-from patchattn.kernels.cpu.random import draw, mix, stream
+from patchattn.kernels.cpu.random import WORDS, draw, mix, stream
 
 __all__ = ["sample_chains"]
-
-WORDS = 2**32
 
 
 def sample_chains(

@@ -12,8 +12,9 @@ from torch import Tensor
 from patchattn.kernels.arguments import PatchGeometry
 from patchattn.kernels.cpu.aligned import LINE
 from patchattn.kernels.cpu.vectors import SLACK
+from patchattn.similarity import Similarity
 
-__all__ = ["Layout", "compute_dtype", "empty", "pad", "pad_pair", "three", "unpad_gradient"]
+__all__ = ["Layout", "compute_dtype", "empty", "pad", "pad_pair", "three", "unpad_gradient", "value_geometry"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,11 @@ def pad(image: Tensor, geometry: PatchGeometry, padded: bool = True) -> Layout:
         [flat[(b * heads + h) * stride : (b * heads + h + 1) * stride] for h in range(heads)] for b in range(batch)
     ]
     return Layout(arrays, size, radius, channels, buffer)
+
+
+def value_geometry(index: Tensor) -> PatchGeometry:
+    """The geometry of values that a `(B, heads, k, *query)` index points to: split into heads, no patches."""
+    return PatchGeometry((1,) * (index.dim() - 3), "zeros", index.shape[1], Similarity("l2"))
 
 
 def pad_pair(query: Tensor, key: Tensor, geometry: PatchGeometry) -> tuple[Layout, Layout]:

@@ -19,11 +19,9 @@ from patchattn.kernels.cpu.limits import limits_of, masks_of
 from patchattn.kernels.cpu.matches import admissible
 from patchattn.kernels.cpu.measure import CHUNK
 from patchattn.kernels.cpu.pool import run_ranges
-from patchattn.kernels.cpu.random import draw, mix, stream
+from patchattn.kernels.cpu.random import WORDS, draw, mix, stream
 
 __all__ = ["sample_mixture"]
-
-WORDS = 2**32
 
 
 def sample_mixture(

@@ -8,9 +8,11 @@ import numpy as np
 
 from patchattn.kernels.cpu.compiler import inlined
 
-__all__ = ["draw", "mix", "stream"]
+__all__ = ["WORDS", "draw", "mix", "stream"]
 
 MASK = 0xFFFFFFFF
+WORDS = 2**32
+"""How many random words there are: a draw of them all has 32 bits."""
 GOLDEN = 0x9E3779B9
 
 

@@ -14,20 +14,18 @@ from patchattn.kernels.arguments import PatchGeometry
 from patchattn.kernels.cpu.compiler import kernel
 from patchattn.kernels.cpu.fields import item_lists, store_lists
 from patchattn.kernels.cpu.inverse import invert
-from patchattn.kernels.cpu.layout import compute_dtype, empty, pad, unpad_gradient
+from patchattn.kernels.cpu.layout import compute_dtype, empty, pad, unpad_gradient, value_geometry
 from patchattn.kernels.cpu.measure import CHUNK
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.vectors import SLACK, add_scaled, sum_product
-from patchattn.similarity import Similarity
 
 __all__ = ["weighted_sum", "weighted_sum_backward"]
 
 
 def _sizes(index: Tensor, value: Tensor) -> tuple[PatchGeometry, int, int, int, torch.dtype]:
     """The geometry of values, channels of a head, queries, keys and the dtype to compute in."""
-    geometry = PatchGeometry((1,) * (index.dim() - 3), "zeros", index.shape[1], Similarity("l2"))
     queries, keys = prod(index.shape[3:]), prod(value.shape[2:])
-    return geometry, value.shape[1] // index.shape[1], queries, keys, compute_dtype(value.dtype)
+    return value_geometry(index), value.shape[1] // index.shape[1], queries, keys, compute_dtype(value.dtype)
 
 
 def weighted_sum(weight: Tensor, index: Tensor, value: Tensor) -> Tensor:
