@@ -16,6 +16,7 @@ __all__ = [
     "check_mask",
     "check_pair",
     "check_positive",
+    "on_host",
     "per_dimension",
     "positive_per_dimension",
 ]
@@ -105,6 +106,11 @@ def check_mask(name: str, mask: Tensor | None, features_name: str, features: Ten
         )
     if mask.device != features.device:
         raise ValueError(f"{name}: expected device {features.device} as {features_name} has, got {mask.device}.")
+
+
+def on_host(tensor: Tensor) -> bool:
+    """Whether a value can be read at once: on any other device the read would wait for all work under way."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def per_dimension(name: str, value: int | Sequence[int], dims: int, least: int) -> tuple[int, ...]:

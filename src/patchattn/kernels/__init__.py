@@ -5,19 +5,23 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-__all__ = ["BACKENDS", "backend_status", "default_backend", "load_backend"]
+__all__ = ["BACKENDS", "backend_status", "default_backend", "interprets", "load_backend"]
 
-BACKENDS = ("reference", "cpu")
+BACKENDS = ("reference", "cpu", "gpu")
+
+COMPILED = {"cpu": "cpu", "cuda": "gpu", "xpu": "gpu"}
+"""The backend compiled for a type of device. PyTorch calls AMD's (ROCm) `cuda` too."""
 
 _REMEDY = {
     "reference": "it needs nothing but PyTorch, so this installation is broken: reinstall patchattn",
     "cpu": 'install Numba (pip install "numba>=0.60"), or pass backend="reference"',
+    "gpu": 'install Triton (pip install "triton>=3.4"), or pass backend="reference"',
 }
 
 
 def default_backend(device_type: str) -> str:
-    """The backend for tensors of a device: the compiled one on the CPU, plain PyTorch elsewhere."""
-    return "cpu" if device_type == "cpu" else "reference"
+    """The backend for tensors of a type of device: the one compiled for it, else plain PyTorch, which runs anywhere."""
+    return COMPILED.get(device_type, "reference")
 
 
 def load_backend(name: str) -> ModuleType:
@@ -28,6 +32,12 @@ def load_backend(name: str) -> ModuleType:
         return importlib.import_module(f"patchattn.kernels.{name}")
     except ImportError as error:
         raise RuntimeError(f"backend {name!r} does not load ({error}): {_REMEDY[name]}.") from error
+
+
+def interprets() -> bool:
+    """Whether the GPU backend's kernels run in Triton's interpreter here, which takes tensors on the CPU."""
+    load_backend("gpu")
+    return bool(importlib.import_module("patchattn.kernels.gpu.launch").INTERPRETED)
 
 
 def backend_status() -> dict[str, str | None]:

@@ -70,7 +70,7 @@ def inside_mask(size: tuple[int, ...], patch_size: tuple[int, ...], device: torc
     """`(1, *size)`: True where the whole patch lies inside the image."""
     mask = torch.zeros((1, *size), dtype=torch.bool, device=device)
     inside = tuple(slice(p // 2, n - p // 2) for n, p in zip(size, patch_size, strict=True))
-    mask[(slice(None), *inside)] = True
+    mask[(slice(None), *inside)].fill_(True)
     return mask
 
 

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from patchattn.checks import check_count, check_pair, per_dimension
+from patchattn.checks import check_count, check_pair, on_host, per_dimension
 from patchattn.field import MatchField
-from patchattn.kernels import BACKENDS, default_backend
+from patchattn.kernels import BACKENDS, default_backend, interprets
 from patchattn.matching.constraints import (
     Causality,
     check_patch_size,
@@ -89,7 +89,7 @@ def match(
         max_offset: a match is at most so far from the query's own position, in pixels, in each dimension. If query and
             key differ in size, from the key position floor((2 q + 1) N_key / (2 N_query)).
         padding_mode: what a patch reads outside the image; `"valid"`: only patches inside the image take part.
-        backend: `"cpu"` (Numba), `"reference"` (PyTorch, any device), None: by the tensors' device.
+        backend: `"cpu"` (Numba), `"gpu"` (Triton), `"reference"` (PyTorch, any device); None: by the tensors' device.
 
     Returns:
         A `MatchField` with `index` and `similarity` of shape `(B, num_heads, k, *query_spatial)`. A query with fewer
@@ -154,13 +154,26 @@ def resolve_backend(backend: str | None, tensor: Tensor) -> str:
     if backend not in BACKENDS:
         allowed = ", ".join(map(repr, BACKENDS))
         raise ValueError(f"backend: got {backend!r}; allowed are {allowed} and None (by device).")
-    if backend == "cpu" and tensor.device.type != "cpu":
-        raise ValueError(f"backend: 'cpu' needs tensors on the CPU, got {tensor.device}; use None or 'reference'.")
+    device = tensor.device
+    if backend == "cpu" and device.type != "cpu":
+        raise ValueError(f"backend: 'cpu' needs tensors on the CPU, got {device}; use None or 'reference'.")
+    # While a graph is traced nothing is imported; the kernel says the same when it is started.
+    if backend == "gpu" and device.type == "cpu" and not torch.compiler.is_compiling() and not interprets():
+        raise ValueError(
+            f"backend: 'gpu' needs tensors on a GPU, got {device}; use None or 'cpu', or set TRITON_INTERPRET=1 before "
+            "Python starts, which runs the kernels on the CPU in Triton's (slow) interpreter."
+        )
+    if backend == "gpu" and device.type != "cpu" and default_backend(device.type) != "gpu":
+        raise ValueError(f"backend: 'gpu' needs tensors on cuda or xpu, got {device}; use None or 'reference'.")
     return backend
 
 
 def check_field(name: str, field: Any, query: Tensor, key: Tensor, num_heads: int) -> None:
-    """A field between tensors of these shapes."""
+    """A field between tensors of these shapes.
+
+    The largest index is read and checked at once on the CPU. On a GPU, and in a compiled graph, nothing is read, which
+    would wait for the device: the check is enqueued, and an index that is too large fails as an assertion there.
+    """
     if not isinstance(field, MatchField):
         raise ValueError(f"{name}: expected a MatchField, got {type(field).__name__}.")
     if field.key_shape != tuple(key.shape[2:]):
@@ -174,7 +187,10 @@ def check_field(name: str, field: Any, query: Tensor, key: Tensor, num_heads: in
         )
     if index.device != query.device:
         raise ValueError(f"{name}: expected device {query.device} as query has, got {index.device}.")
-    if not torch.compiler.is_compiling() and int(index.max()) >= prod(field.key_shape):
-        raise ValueError(
-            f"{name}: its index holds {int(index.max())}, but key has only {prod(field.key_shape)} positions."
-        )
+    if index.numel() == 0 or index.is_meta:
+        return
+    keys, traced = prod(field.key_shape), torch.compiler.is_compiling()
+    if default_backend(index.device.type) != "reference" and not on_host(index):
+        torch._assert_async(index.max() < keys, f"{name}: its index holds positions beyond the last of key.")
+    elif not traced and int(index.max()) >= keys:
+        raise ValueError(f"{name}: its index holds {int(index.max())}, but key has only {keys} positions.")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from patchattn.checks import on_host
 from patchattn.kernels import load_backend
 from patchattn.kernels.arguments import Constraints, PatchGeometry
 from patchattn.ops.register import fake, operator
@@ -38,7 +39,8 @@ def search(
 ) -> tuple[Tensor, Tensor]:
     """Return index (int32) and similarity, both `(B, heads, k, *query)`."""
     kernels = load_backend(backend)
-    if any(mask is not None and not mask.any() for mask in (query_mask, key_mask)):
+    # On a device this is not asked: the answer would have to be waited for, and the kernels cope with empty masks.
+    if any(mask is not None and on_host(mask) and not mask.any() for mask in (query_mask, key_mask)):
         index, found = _empty_field(query, k, num_heads)
         return index.fill_(-1), found.fill_(-torch.inf)
     geometry = PatchGeometry(tuple(patch_size), padding_mode, num_heads, resolve_similarity(similarity))

@@ -1,0 +1,89 @@
+"""The keys that random numbers choose: those a search starts from, and those around a match."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from patchattn.kernels.arguments import Constraints
+from patchattn.kernels.gpu.random import draw
+
+__all__ = ["Choices", "choice", "choices_of", "count_choices", "draw_near"]
+
+
+class Choices(NamedTuple):
+    """The keys that a mask allows, in ascending order; without a mask (None) all of them."""
+
+    allowed: Any
+    """int32 `(rows, keys)`."""
+    up_to: Any
+    """How many of the first keys up to this one are allowed: int32 `(rows, keys)`."""
+    rows: Any
+
+
+def choices_of(constraints: Constraints) -> Choices:
+    mask = constraints.key_mask
+    if mask is None or constraints.max_offset is not None:
+        return Choices(None, None, 1)
+    allowed = mask.flatten(1)
+    ascending = torch.sort((~allowed).to(torch.uint8), dim=1, stable=True).indices
+    return Choices(ascending.int(), allowed.cumsum(1, dtype=torch.int32), allowed.shape[0])
+
+
+@triton.jit
+def count_choices(choices, limits, queries, window):
+    """How many keys a query may start from: all that are admissible, and maybe more."""
+    num_keys = limits.key.t * limits.key.y * limits.key.x
+    if limits.WINDOWED:
+        count = (window.last.t - window.first.t + 1) * (window.last.y - window.first.y + 1)
+        count = count * (window.last.x - window.first.x + 1)
+    elif choices.up_to is not None:
+        row = (queries.item // limits.heads) % choices.rows
+        last = tl.zeros_like(queries.flat) + (num_keys - 1)
+        if limits.IS_CAUSAL:
+            last = queries.flat - limits.lag
+        there = queries.exists & (last >= 0)
+        count = tl.load(choices.up_to + row.to(tl.int64) * num_keys + last, mask=there, other=0)
+    elif limits.IS_CAUSAL:
+        count = queries.flat - limits.lag + 1
+    else:
+        count = tl.zeros_like(queries.flat) + num_keys
+    return count
+
+
+@triton.jit
+def choice(choices, limits, queries, window, number, wanted):
+    """The key of that number, from 0; -1 where it is not wanted."""
+    num_keys = limits.key.t * limits.key.y * limits.key.x
+    if limits.WINDOWED:
+        # A query outside the image may have an empty window.
+        width = tl.maximum(window.last.x - window.first.x + 1, 1)
+        height = tl.maximum(window.last.y - window.first.y + 1, 1)
+        row = number // width
+        t = window.first.t + row // height
+        y = window.first.y + row % height
+        key = (t * limits.key.y + y) * limits.key.x + window.first.x + number % width
+    elif choices.allowed is not None:
+        row = (queries.item // limits.heads) % choices.rows
+        key = tl.load(choices.allowed + row.to(tl.int64) * num_keys + number, mask=wanted, other=-1)
+    else:
+        key = number
+    return tl.where(wanted, key, -1)
+
+
+@triton.jit
+def draw_near(own, number, centre, radius, reach, limits):
+    """A random key at most `radius` from `centre` in each dimension, inside `reach`; a draw for each dimension."""
+    t = centre.t
+    y = centre.y
+    if limits.DIMS == 3:
+        t = draw(own, number, tl.maximum(reach.first.t, centre.t - radius), tl.minimum(reach.last.t, centre.t + radius))
+    if limits.DIMS >= 2:
+        at = number + (limits.DIMS - 2)
+        y = draw(own, at, tl.maximum(reach.first.y, centre.y - radius), tl.minimum(reach.last.y, centre.y + radius))
+    at = number + (limits.DIMS - 1)
+    x = draw(own, at, tl.maximum(reach.first.x, centre.x - radius), tl.minimum(reach.last.x, centre.x + radius))
+    return (t * limits.key.y + y) * limits.key.x + x

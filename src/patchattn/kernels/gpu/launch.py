@@ -1,0 +1,56 @@
+"""Start kernels: on the tensors' own device and its current stream, or in Triton's interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import triton
+
+__all__ = ["INTERPRETED", "block_size", "launch", "run"]
+
+INTERPRETED = bool(triton.knobs.runtime.interpret)
+"""Whether kernels run in Triton's interpreter (TRITON_INTERPRET=1 when they were first imported)."""
+LARGEST_INTERPRETED_BLOCK = 1024
+
+
+def block_size(compiled: int, count: int) -> int:
+    """How many of `count` things a program works on: `compiled`, a power of two; many at once in the interpreter, whose
+    time goes by operations, not by numbers. No result depends on it.
+    """
+    if not INTERPRETED:
+        return compiled
+    return max(compiled, min(LARGEST_INTERPRETED_BLOCK, triton.next_power_of_2(max(1, count))))
+
+
+def launch(kernel: Any, grid: tuple[int, ...], device: torch.device, *arguments: Any, num_warps: int = 4) -> None:
+    """Run `kernel` for each program of the grid, unless there is none."""
+    if 0 not in grid:
+        # A fused multiply-add rounds once instead of twice; sums of whole numbers are exact either way. One stage: no
+        # load runs ahead of the stores before it, which the scans of guided search rely on.
+        options = {"num_warps": num_warps, "num_stages": 1, "enable_fp_fusion": True}
+        runner(kernel, grid, device, arguments, options)
+
+
+def run(
+    kernel: Any, grid: tuple[int, ...], device: torch.device, arguments: tuple[Any, ...], options: dict[str, Any]
+) -> None:
+    """Run `kernel` on the device, with Triton's options."""
+    if device.type == "cpu" and not INTERPRETED:
+        raise RuntimeError(
+            'backend "gpu": got tensors on the CPU; move them to a GPU, leave backend=None, or set TRITON_INTERPRET=1 '
+            "before Python starts to run the kernels in Triton's (slow) interpreter."
+        )
+    with _current(device):
+        kernel[grid](*arguments, **options)
+
+
+runner: Callable[..., None] = run
+"""What `launch` calls: another puts itself in the place of `run` to see what is launched, as benchmarks/gpu_*.py do."""
+
+
+def _current(device: torch.device) -> AbstractContextManager[Any]:
+    """Triton launches on the current device, which need not be the tensors'."""
+    return nullcontext() if device.type == "cpu" else torch.get_device_module(device).device(device)

@@ -1,0 +1,234 @@
+"""Patches as a few whole numbers, so that their squared distances rank keys as the similarity does.
+
+What is projected, and onto what, is as in `kernels/reference/projection.py`. All items are fitted at once, on the
+device and with fixed shapes: how many numbers are kept, and whether they are a guide at all, are numbers on the device
+too, so that nothing waits for the host.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from patchattn.kernels.gpu.grid import Extent, block_of_queries, blocks_of
+from patchattn.kernels.gpu.launch import INTERPRETED, launch
+from patchattn.kernels.gpu.measure import Pairs, offset_in_patch, patch_start, squared_norms
+
+__all__ = ["MOST", "Fit", "Positions", "Side", "fit_projection", "project", "sides_to_project"]
+
+FEWEST, MOST = 16, 32
+"""Numbers kept of a patch: as many as hold ENOUGH of the keys' variance, within these bounds."""
+ENOUGH = 0.97
+DIMS_PER_GROUP = 4
+"""Beyond FEWEST they are kept in groups of so many."""
+SAMPLE = 2048
+OVERSAMPLING = 16
+ITERATIONS = 6
+"""Of orthogonal iteration, which turns a random basis into the principal directions, the largest first. (The other
+backends take 3 and solve for the eigenvectors of what is left: a solver would wait for the host.)"""
+LONGEST = 11500
+"""Norm of the longest projected patch: the squared distance of two then fits in 29 bits."""
+GOLDEN = 0x9E3779B1
+
+
+class Side(NamedTuple):
+    """The query or the key, and what its patches are changed by before projection."""
+
+    table: Any
+    size: Extent
+    items: Any
+    factor: Any
+    """`(items, positions)`: the patch at a position is multiplied by this; or None."""
+    extra: Any
+    """`(items, positions)`: one more element of the patch at a position, last; or None."""
+
+
+class Fit(NamedTuple):
+    """The projection of every item."""
+
+    basis: Tensor
+    """Float32 `(items, offsets of the patch, PIXEL, MOST)`, times the scale; 0 where there is no channel."""
+    of_extra: Tensor
+    """`(items, MOST)`: the row of the basis for the extra element."""
+    mean: Tensor
+    """Projected: `(items, MOST)`."""
+    numbers: Tensor
+    """How many are kept, a multiple of two: int32 `(items,)`."""
+    explained: Tensor
+    """Share of the key patches' variance that they hold: float64 `(items,)`."""
+
+
+def sides_to_project(pairs: Pairs, items: int, query_size: Extent, dtype: torch.dtype) -> tuple[Side, Side]:
+    """The sides of the query and of the key."""
+    name = pairs.SIMILARITY.value
+    query = Side(pairs.query, query_size, items, None, None)
+    key = Side(pairs.key, pairs.key_size, items, None, None)
+    if name == "cosine":
+        return query._replace(factor=pairs.query_norms), key._replace(factor=pairs.key_norms)
+    if name not in ("dot", "scaled_dot"):
+        return query, key
+    squares = squared_norms(pairs, pairs.key, pairs.key_size, dtype)
+    largest = torch.where(squares.isfinite(), squares, 0).amax(1, keepdim=True)
+    norms = squared_norms(pairs, pairs.query, query_size, dtype).sqrt()
+    of_item = largest.double().sqrt().to(dtype).repeat(items // len(largest), 1)
+    factor = torch.where(norms > 0, of_item / norms, 0)
+    return query._replace(factor=factor, extra=torch.zeros_like(factor)), key._replace(
+        extra=(largest - squares).clamp(min=0).sqrt()
+    )
+
+
+def fit_projection(pairs: Pairs, query: Side, key: Side, queries: Positions, keys: Positions) -> Fit:
+    """Find basis and mean from samples of the patches at the given positions."""
+    key_rows, key_valid = _sample(pairs, key, keys)
+    query_rows, query_valid = _sample(pairs, query, queries)
+    mean = (key_rows.double().sum(1) / key_valid.sum(1, keepdim=True).clamp(min=1)).float()
+    key_rows = torch.where(key_valid.unsqueeze(2), key_rows - mean.unsqueeze(1), 0)
+    query_rows = torch.where(query_valid.unsqueeze(2), query_rows - mean.unsqueeze(1), 0)
+    basis, numbers, explained = _principal_directions(key_rows)
+    longest = torch.maximum(*((rows @ basis).norm(dim=2).amax(1) for rows in (key_rows, query_rows)))
+    # Twice the longest of the samples; longer ones are shortened to it. A power of two, so that small whole numbers
+    # stay exact.
+    ratio = torch.where(longest > 0, LONGEST / (2 * longest.double()), 1)
+    scale = torch.ldexp(torch.ones_like(ratio), torch.frexp(ratio).exponent - 1)
+    basis = basis * scale.float()[:, None, None]
+    offsets, channels = pairs.T.value * pairs.Y.value * pairs.X.value, pairs.key.CHANNELS.value
+    table = basis.new_zeros((len(basis), offsets, pairs.key.PIXEL.value, MOST))
+    table[:, :, :channels] = basis[:, : offsets * channels].unflatten(1, (offsets, channels))
+    return Fit(table, basis[:, -1].contiguous(), (mean.unsqueeze(1) @ basis).squeeze(1), numbers, explained)
+
+
+class Positions(NamedTuple):
+    """Positions that a mask allows, for each item: the first `count` of `order`."""
+
+    order: Tensor
+    """int64 `(items, n)`, ascending, the others behind."""
+    count: Tensor
+    """int64 `(items,)`."""
+
+
+def _sample(pairs: Pairs, side: Side, positions: Positions) -> tuple[Tensor, Tensor]:
+    """Patches at up to SAMPLE of the positions, float32 `(items, rows, elements)`, and which rows are any good: there
+    are so many positions, and nothing in the row is NaN or infinite.
+    """
+    count, available = positions.count.unsqueeze(1), positions.order.shape[1]
+    row = torch.arange(min(SAMPLE, available), device=positions.order.device)
+    # Multiples of the golden ratio: spread evenly, and in step with no texture.
+    turns = ((row * GOLDEN) & 0xFFFFFFFF) * count >> 32
+    number = torch.where(count > SAMPLE, turns, row)
+    place = positions.order.gather(1, number.clamp(max=available - 1))
+    table, padded = side.table, side.table.size
+    of_item = torch.arange(side.items, device=place.device) % table.items
+    start = _in_padded(place, side.size, padded)
+    steps = [torch.arange(int(extent.value), device=place.device) for extent in (pairs.T, pairs.Y, pairs.X)]
+    offset = ((steps[0][:, None, None] * padded.y + steps[1][:, None]) * padded.x + steps[2]).flatten()
+    pixels = table.pixels.flatten(1, 3)[of_item[:, None, None], start.unsqueeze(2) + offset]
+    dtype = torch.float64 if pairs.COMPUTE.value == tl.float64 else torch.float32
+    rows = pixels[..., : table.CHANNELS.value].to(dtype).flatten(2)
+    if side.factor is not None:
+        rows = rows * side.factor[of_item].gather(1, place).unsqueeze(2)
+    if side.extra is not None:
+        rows = torch.cat([rows, side.extra[of_item].gather(1, place).unsqueeze(2)], 2)
+    rows = rows.float()
+    valid = (row < count) & rows.isfinite().all(2)
+    return torch.where(valid.unsqueeze(2), rows, 0), valid
+
+
+def _in_padded(position: Tensor, size: Extent, padded: Extent) -> Tensor:
+    """Where the patch about a position begins among the pixels of the padded table."""
+    line, x = position // size.x, position % size.x
+    return (line // size.y * padded.y + line % size.y) * padded.x + x
+
+
+def _principal_directions(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The directions of largest variance, `(items, elements, MOST)`, how many are kept, and the share of the variance
+    that those hold. Short patches are kept whole.
+    """
+    items, _, elements = rows.shape
+    eye = torch.eye(elements, MOST, device=rows.device).expand(items, -1, -1)
+    everything = torch.ones(items, dtype=torch.float64, device=rows.device)
+    if elements <= MOST:
+        kept = elements + elements % 2
+        return eye, torch.full((items,), kept, dtype=torch.int32, device=rows.device), everything
+    total = rows.double().square().sum((1, 2))
+    width = min(MOST + OVERSAMPLING, elements)
+    basis = _random((elements, width), rows.device).expand(items, -1, -1)
+    for _ in range(ITERATIONS):
+        basis = torch.linalg.qr(rows.transpose(1, 2) @ (rows @ basis)).Q
+    variances = (rows @ basis).double().square().sum(1)
+    order = torch.sort(variances, dim=1, descending=True, stable=True).indices[:, :MOST]
+    basis = basis.gather(2, order.unsqueeze(1).expand(-1, elements, -1))
+    held = variances.gather(1, order).cumsum(1) / total.unsqueeze(1)
+    wanted = ((held < ENOUGH).sum(1) + 1).clamp(min=FEWEST)
+    numbers = (-(-wanted // DIMS_PER_GROUP) * DIMS_PER_GROUP).clamp(max=MOST)
+    explained = held.gather(1, numbers.unsqueeze(1) - 1).squeeze(1)
+    constant = total == 0
+    basis = torch.where(constant[:, None, None], eye, basis)
+    # What is not kept is 0 everywhere, and adds nothing to a distance.
+    basis = torch.where(torch.arange(MOST, device=rows.device) < numbers[:, None, None], basis, 0)
+    return basis, numbers.int(), torch.where(constant, everything, explained)
+
+
+def _random(shape: tuple[int, int], device: torch.device) -> Tensor:
+    """Numbers between -1 and 1 that are the same on every device."""
+    count = torch.arange(prod(shape), device=device)
+    mixed = (count * 0x9E3779B1 ^ (count * 0x7FEB352D >> 13)) & 0xFFFFFF
+    return (mixed.float() * 2**-23 - 1).view(shape)
+
+
+def project(pairs: Pairs, side: Side, fit: Fit) -> Tensor:
+    """The numbers of all patches: int16 `(items, positions, MOST)`; 0 where one would be NaN or infinite.
+
+    What is longer than LONGEST is shortened to it.
+    """
+    blocks = blocks_of(side.size, side.items, 64, spanning=False)
+    numbers = torch.empty((side.items, prod(side.size), MOST), dtype=torch.int16, device=fit.basis.device)
+    elements = pairs.X.value * pairs.key.PIXEL.value
+    at_once = triton.next_power_of_2(max(16, elements if INTERPRETED else min(elements, 32)))
+    launch(
+        _project_kernel, blocks.grid, numbers.device,
+        pairs, blocks, side, fit.basis, fit.of_extra, fit.mean, numbers, tl.constexpr(at_once), tl.constexpr(MOST),
+    )  # fmt: skip
+    return numbers
+
+
+@triton.jit
+def _project_kernel(pairs, blocks, side, basis, of_extra, mean, numbers, ELEMENTS: tl.constexpr, NUMBERS: tl.constexpr):
+    queries = block_of_queries(blocks)
+    item = queries.item
+    table = side.table
+    start = table.pixels + patch_start(table, item, queries)
+    element = tl.arange(0, ELEMENTS)
+    number = tl.arange(0, NUMBERS)
+    width = pairs.X * table.PIXEL
+    row_of_basis = basis + item.to(tl.int64) * (pairs.T * pairs.Y * width * NUMBERS)
+    found = tl.zeros([queries.flat.shape[0], NUMBERS], tl.float32)
+    for row in range(pairs.T * pairs.Y):
+        for first in range(0, width, ELEMENTS):
+            column = first + element
+            there = column < width
+            offset = offset_in_patch(table, pairs, row, column)
+            x = tl.load(start[:, None] + offset[None, :], mask=queries.exists[:, None] & there[None, :], other=0)
+            place = (row * width + column) * NUMBERS
+            weight = tl.load(row_of_basis + place[:, None] + number[None, :], mask=there[:, None], other=0)
+            found = tl.dot(x.to(tl.float32), weight, found, input_precision="ieee")
+    count = side.size.t * side.size.y * side.size.x
+    of_table = (item % table.items).to(tl.int64) * count + queries.flat
+    if side.factor is not None:
+        found = found * tl.load(side.factor + of_table, mask=queries.exists, other=0).to(tl.float32)[:, None]
+    found = found - tl.load(mean + item * NUMBERS + number)[None, :]
+    if side.extra is not None:
+        extra = tl.load(side.extra + of_table, mask=queries.exists, other=0).to(tl.float32)
+        found = found + extra[:, None] * tl.load(of_extra + item * NUMBERS + number)[None, :]
+    square = tl.sum(found * found, 1)
+    shorter = tl.div_rn(tl.full(square.shape, 11500.0, tl.float32), tl.sqrt_rn(square))
+    found = tl.where((square > 11500.0 * 11500.0)[:, None], found * shorter[:, None], found)
+    # Adding 1.5 * 2^23 rounds to whole numbers, halves to even ones.
+    rounded = (found + 12582912.0) - 12582912.0
+    rounded = tl.where((square < float("inf"))[:, None], rounded, 0)
+    place = (item.to(tl.int64) * count + queries.flat) * NUMBERS
+    tl.store(numbers + place[:, None] + number[None, :], rounded.to(tl.int16), mask=queries.exists[:, None])
