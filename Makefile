@@ -7,10 +7,10 @@ PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c const
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench gpu-compile clean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
 
 demo: .venv/.installed-demo  ## rebuild a real photograph from another; the pictures go to out/
 	@$(PY) examples/demo.py
@@ -32,6 +32,9 @@ ifdef DATA
 else
 	@echo "Speed and cost are measured on pictures: make bench DATA=DIR"
 endif
+
+gpu-compile: .venv/.installed-all  ## build every GPU kernel for sm_80, sm_90, sm_100 and gfx942; no GPU is needed
+	@$(PY) benchmarks/gpu_compile.py $(if $(QUICK),--quick,--results docs/results)
 
 clean:  ## remove .venv and what the tools leave behind
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from torch import Tensor
 from patchattn.kernels.arguments import Constraints, PatchGeometry
 from patchattn.similarity import pointwise_similarity, resolve_similarity
 
-BACKENDS = ("cpu", "reference")
+COMPILED = ("cpu", "gpu")
+BACKENDS = (*COMPILED, "reference")
 PADDINGS = ("reflect", "replicate", "zeros")
 
 TOLERANCE = {
@@ -23,6 +24,16 @@ TOLERANCE = {
     torch.bfloat16: {"rtol": 1.6e-2, "atol": 1.6e-2},
 }
 """Sums of a few hundred terms around 1, taken in another order; half precision rounds the result once."""
+
+
+def fewer(backend: str, many: int, few: int) -> int:
+    """`few` for gpu, whose kernels run in Triton's interpreter: a loop takes as long there as it has operations."""
+    return few if backend == "gpu" else many
+
+
+def gradcheck(backend: str, function: Any, inputs: Any, **settings: Any) -> bool:
+    """`torch.autograd.gradcheck`; for gpu along one random direction, not along every number of the inputs."""
+    return torch.autograd.gradcheck(function, inputs, fast_mode=backend == "gpu", **settings)
 
 
 def half_square(q: Any, k: Any) -> Any:
@@ -52,6 +63,14 @@ class Pair:
     @property
     def dims(self) -> int:
         return len(self.query)
+
+    def on(self, backend: str) -> Pair:
+        """Cut down for gpu, where a search that goes from query to query would take a minute in the interpreter."""
+        if backend != "gpu":
+            return self
+        most = {1: (30,), 2: (7, 9), 3: (3, 4, 4)}[self.dims]
+        query, key = (tuple(map(min, size, most)) for size in (self.query, self.key))
+        return replace(self, query=query, key=key)
 
     def features(self, make: Any, channels: int = 4, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Query and key, made by `integers` or `normals`."""

@@ -1,22 +1,124 @@
-"""Fixtures for all tests."""
+"""Fixtures for all tests, and which backends they are run with.
+
+`--backends reference` runs everything without Numba and Triton, as on a machine that has neither; `--every-case` runs
+the GPU's kernels, in Triton's interpreter, through all combinations of parameters instead of some.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import sys
+from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton
 
 import numpy as np
 import pytest
 import torch
 
-from patchattn.kernels import load_backend
-from tests.cases import BACKENDS
+from patchattn import kernels
+from tests.cases import BACKENDS, COMPILED
+from tests.interpreter import speed_up
+
+NEEDED = {"cpu": ("numba", "llvmlite"), "gpu": ("triton",)}
+"""What a backend is made with."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--backends", default=",".join(BACKENDS), help="run the tests with these alone: cpu,gpu,reference")
+    parser.addoption("--every-case", action="store_true", help="run every combination of parameters for gpu too")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(backend): about this backend alone, or what it is compiled with")
+    config.addinivalue_line("markers", "every_case: gpu too runs all combinations of the parameters")
+    chosen = backends_of(config)
+    if not chosen or not chosen <= set(BACKENDS):
+        raise pytest.UsageError(
+            f"--backends: got {config.getoption('--backends')!r}; allowed are {', '.join(BACKENDS)}"
+        )
+    for name in set(COMPILED) - chosen:
+        sys.modules.update(dict.fromkeys(NEEDED[name]))  # None: importing it is an ImportError
+        for device in [device for device, backend in kernels.COMPILED.items() if backend == name]:
+            del kernels.COMPILED[device]
+    config.pluginmanager.register(Unimportable(set(COMPILED) - chosen))
+    if "gpu" in chosen:
+        speed_up()
+
+
+def backends_of(config: pytest.Config) -> set[str]:
+    return set(config.getoption("--backends").split(","))
+
+
+class Unimportable:
+    """Keeps the modules of absent backends from being searched for doctests."""
+
+    def __init__(self, absent: set[str]) -> None:
+        self.folders = [Path(kernels.__file__).parent / name for name in absent]
+
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        return True if collection_path in self.folders else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    chosen, every_case = backends_of(config), config.getoption("--every-case")
+    wanted = [item for item in items if needed_by(item) <= chosen]
+    if not every_case:
+        wanted = without_repetition(wanted)
+    kept = set(wanted)
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = wanted
+
+
+def needed_by(item: pytest.Item) -> set[str]:
+    return {str(name) for marker in item.iter_markers("needs") for name in marker.args} | set(backend_of(item))
+
+
+def parameters_of(item: pytest.Item) -> dict[str, Any]:
+    return item.callspec.params if hasattr(item, "callspec") else {}
+
+
+def backend_of(item: pytest.Item) -> list[str]:
+    return [str(value) for name, value in parameters_of(item).items() if name in ("backend", "compiled")]
+
+
+def without_repetition(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Leave out, for gpu, combinations of parameters each of which another combination has too.
+
+    An operation takes Triton's interpreter a tenth of a millisecond, however few numbers it is done with, so that all
+    products of parameters would take an hour. Every value of every parameter stays in some combination. Which ones stay
+    is drawn by lot, the same one every time, lest one parameter change only where all others have their first value.
+    """
+    functions: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if "gpu" in backend_of(item) and not item.get_closest_marker("every_case"):
+            functions[item.nodeid.partition("[")[0]].append(item)
+    repeated: set[pytest.Item] = set()
+    for own in functions.values():
+        seen: set[tuple[str, str]] = set()
+        for item in sorted(own, key=lambda item: hashlib.sha256(item.nodeid.encode()).digest()):
+            values = {(name, getattr(value, "__name__", repr(value))) for name, value in parameters_of(item).items()}
+            if values <= seen:
+                repeated.add(item)
+            seen |= values
+    return [item for item in items if item not in repeated]
 
 
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
     """Every backend in turn; one that does not load fails the run."""
-    load_backend(request.param)
+    kernels.load_backend(request.param)
+    return str(request.param)
+
+
+@pytest.fixture(params=COMPILED)
+def compiled(request: pytest.FixtureRequest) -> str:
+    """Every backend but the reference, to compare with it."""
+    kernels.load_backend(request.param)
     return str(request.param)
 
 

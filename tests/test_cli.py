@@ -22,6 +22,7 @@ from typer.testing import CliRunner, Result
 from patchattn import cli
 from patchattn.cli.app import app
 from patchattn.cli.stages import stages
+from patchattn.kernels import default_backend
 from patchattn.tasks import reconstruct as reconstruct_task
 from patchattn.tasks.images import Picture, read_picture, write_picture
 
@@ -131,12 +132,15 @@ def test_match_writes_the_field() -> None:
 
 def test_info() -> None:
     told = json.loads(run("info", "--json").stdout)
-    assert {"patchattn", "torch", "numba", "numpy", "python"} <= told["versions"].keys()
+    assert {"patchattn", "torch", "numba", "triton", "numpy", "python"} <= told["versions"].keys()
+    assert told["devices"]["cpu"] == default_backend("cpu")
     assert told["backends"]["reference"] is None
     assert told["threads"] == torch.get_num_threads()
     lines = run("info").stdout
     assert "torch  " in lines
     assert "backend cpu" in lines
+    assert f"served by backend {default_backend('cpu')}" in lines
+    assert lines.count("Apple's mps, by reference") == 1
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import patchattn
-from patchattn.kernels import BACKENDS, backend_status, load_backend
+from patchattn.kernels import BACKENDS, backend_status, default_backend, load_backend
 
 
 def run(code: str) -> str:
@@ -27,8 +27,66 @@ def test_importing_brings_in_nothing_heavy() -> None:
     assert run(f"import sys, patchattn; print([name for name in {heavy} if name in sys.modules])") == "[]"
 
 
+def test_importing_reads_no_environment() -> None:
+    code = """
+import os, torch, jaxtyping
+read, get = [], type(os.environ).__getitem__
+type(os.environ).__getitem__ = lambda self, name: (read.append(name), get(self, name))[1]
+assert os.environ.get("PATH") and read == ["PATH"]
+import patchattn, patchattn.kernels
+print(read)
+"""
+    assert run(code) == "['PATH']"
+
+
+@pytest.mark.needs("cpu", "gpu")
 def test_every_backend_loads() -> None:
     assert backend_status() == dict.fromkeys(BACKENDS)
+
+
+@pytest.mark.needs("cpu", "gpu")
+def test_devices_have_the_backend_compiled_for_them() -> None:
+    served = {device: default_backend(device) for device in ("cpu", "cuda", "xpu", "mps", "meta")}
+    assert served == {"cpu": "cpu", "cuda": "gpu", "xpu": "gpu", "mps": "reference", "meta": "reference"}
+
+
+def test_absent_triton_names_the_remedy() -> None:
+    code = """
+import sys
+sys.modules["triton"] = None
+import torch, patchattn
+from patchattn.kernels import load_backend
+image = torch.rand(1, 2, 8, 8)
+for attempt in (lambda: load_backend("gpu"), lambda: patchattn.match(image, image, backend="gpu")):
+    try:
+        attempt()
+    except RuntimeError as error:
+        print(error)
+"""
+    for line in run(code).splitlines():
+        assert "backend 'gpu' does not load" in line
+        assert 'install Triton (pip install "triton>=3.4"), or pass backend="reference"' in line
+
+
+@pytest.mark.needs("gpu")
+def test_the_gpu_backend_refuses_the_cpu_without_the_interpreter() -> None:
+    code = """
+import os
+del os.environ["TRITON_INTERPRET"]
+import torch, patchattn
+image = torch.rand(1, 2, 8, 8)
+for call in (lambda: patchattn.match(image, image, backend="gpu"),
+             lambda: patchattn.scram_attention(image, image, image, backend="gpu"),
+             lambda: patchattn.match(image.to("meta"), image.to("meta"), backend="gpu")):
+    try:
+        call()
+    except ValueError as error:
+        print(error)
+"""
+    first, second, third = run(code).splitlines()
+    assert first == second
+    assert "backend: 'gpu' needs tensors on a GPU, got cpu; use None or 'cpu', or set TRITON_INTERPRET=1" in first
+    assert "backend: 'gpu' needs tensors on cuda or xpu, got meta; use None or 'reference'" in third
 
 
 def test_an_absent_backend_names_the_remedy() -> None:
@@ -54,5 +112,5 @@ print(backend_status()["cpu"])
 
 
 def test_an_unknown_backend_is_refused() -> None:
-    with pytest.raises(ValueError, match="backend: got 'cuda'; allowed are 'reference', 'cpu'"):
+    with pytest.raises(ValueError, match="backend: got 'cuda'; allowed are 'reference', 'cpu', 'gpu'"):
         load_backend("cuda")

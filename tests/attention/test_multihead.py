@@ -234,8 +234,8 @@ def test_gradients_of_all_keys_are_those_of_pytorch() -> None:
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_autocast(name: str) -> None:
-    layer = layer_of(**LAYERS[name])
+def test_autocast(name: str, backend: str) -> None:
+    layer = layer_of(**LAYERS[name], **({} if name == "full" else {"backend": backend}))
     query = image(2, 8, *SIZE).requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = layer(query)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from patchattn import MatchField, PatchAttention, full_attention, match, patch_attention
-from tests.cases import PADDINGS, SIMILARITIES, TOLERANCE, mask, normals, strided
+from tests.cases import COMPILED, PADDINGS, SIMILARITIES, TOLERANCE, gradcheck, mask, normals, strided
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
 
@@ -105,7 +105,8 @@ def test_a_field_is_used_again(backend: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("backend", "similarity"), [("cpu", similarity) for similarity in SIMILARITIES] + [("reference", "l2")]
+    ("backend", "similarity"),
+    [(compiled, similarity) for compiled in COMPILED for similarity in SIMILARITIES] + [("reference", "l2")],
 )
 @pytest.mark.parametrize("aggregate", [False, True])
 def test_gradients(similarity: str, aggregate: bool, backend: str) -> None:
@@ -121,7 +122,7 @@ def test_gradients(similarity: str, aggregate: bool, backend: str) -> None:
     search = {name: settings[name] for name in ("patch_size", "similarity", "num_heads", "backend")}
     field = match(query, key, k=2, method="exact", **search)
     inputs = (query, key, value)
-    assert torch.autograd.gradcheck(lambda q, k, v: patch_attention(q, k, v, field=field, **settings), inputs)
+    assert gradcheck(backend, lambda q, k, v: patch_attention(q, k, v, field=field, **settings), inputs)
 
 
 def test_gradients_leave_out_what_has_no_match(backend: str) -> None:

@@ -23,7 +23,7 @@ from patchattn import (
     pointwise_similarity,
     scram_attention,
 )
-from tests.cases import SIMILARITIES, TOLERANCE, mask, normals, photograph, strided
+from tests.cases import SIMILARITIES, TOLERANCE, fewer, gradcheck, mask, normals, photograph, strided
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
 
@@ -77,7 +77,7 @@ def test_all_keys_are_full_attention(size: str, backend: str) -> None:
 def test_an_expansion_over_the_whole_image_is_full_attention(size: str, backend: str) -> None:
     # Every match reaches every key, many times over: the keys are a set.
     query, key, value = features(*SIZES[size], key_batch=1)
-    found = scram_attention(query, key, value, k=3, expand=12, backend=backend)
+    found = scram_attention(query, key, value, k=3, expand=max(SIZES[size]) - 1, backend=backend)
     expected = full_attention(query, key, value, patch_size=1, similarity="scaled_dot")
     torch.testing.assert_close(found, expected, **EXACT)
 
@@ -141,12 +141,14 @@ def test_without_expansion_it_is_patch_attention_of_single_positions(backend: st
 
 @pytest.mark.parametrize("method", ["exact", "guided", "patchmatch", "repeated"])
 def test_modes_are_apart(method: str, backend: str) -> None:
-    query, key, value = (x[:1] for x in features(12, 13))
+    query, key, value = (x[:1] for x in features(fewer(backend, 12, 7), fewer(backend, 13, 8)))
+    k, iterations = fewer(backend, 5, 3), fewer(backend, 8, 1)
     _, field = scram_attention(
-        query, key, value, k=5, selection="mode", separation=(3, 4), method=method, return_field=True, backend=backend
-    )
+        query, key, value, k=k, selection="mode", separation=(3, 4), method=method, iterations=iterations,
+        return_field=True, backend=backend,
+    )  # fmt: skip
     place = field.coordinates()[0, 0].flatten(2)
-    for one in range(5):
+    for one in range(k):
         for other in range(one):
             far = (place[one] - place[other]).abs() >= torch.tensor([3, 4])[:, None]
             assert (far.any(0) | (field.index[0, 0, one].flatten() < 0)).all()
@@ -248,8 +250,8 @@ def test_gradients(settings: dict[str, Any], backend: str) -> None:
     settings = {"k": 2, "backend": backend} | settings
     _, field = scram_attention(query, key, value, return_field=True, **settings)
     settings.pop("k")
-    assert torch.autograd.gradcheck(
-        lambda q, k, v: scram_attention(q, k, v, field=field, **settings), (query, key, value), atol=1e-6
+    assert gradcheck(
+        backend, lambda q, k, v: scram_attention(q, k, v, field=field, **settings), (query, key, value), atol=1e-6
     )
 
 
@@ -442,7 +444,7 @@ def test_a_start_is_used() -> None:
         ({"num_heads": 3}, "num_heads: got 3, which does not divide the 4 channels of query"),
         ({"method": "fast"}, "method: got 'fast'; allowed are 'auto', 'exact', 'guided', 'patchmatch', 'repeated'"),
         ({"field": 3}, "field: expected a MatchField, got int"),
-        ({"backend": "cuda"}, "backend: got 'cuda'; allowed are 'reference', 'cpu' and None"),
+        ({"backend": "cuda"}, "backend: got 'cuda'; allowed are 'reference', 'cpu', 'gpu' and None"),
         ({"max_offset": -1}, "max_offset: expected a whole number of at least 0"),
         ({"seed": -1, "estimator": "snis"}, "seed: expected a whole number of at least 0"),
     ],

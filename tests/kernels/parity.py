@@ -1,4 +1,4 @@
-"""Call a function of the compiled backend and of the reference, and compare what they return."""
+"""Call a function of a compiled backend and of the reference, and compare what they return."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from patchattn.kernels import load_backend
 from tests.cases import TOLERANCE
 
 
-def both(function: str, *arguments: Any) -> tuple[Any, Any]:
-    return tuple(getattr(load_backend(name), function)(*arguments) for name in ("cpu", "reference"))  # type: ignore[return-value]
+def both(compiled: str, function: str, *arguments: Any) -> tuple[Any, Any]:
+    return tuple(getattr(load_backend(name), function)(*arguments) for name in (compiled, "reference"))  # type: ignore[return-value]
 
 
 def assert_same_bits(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> None:

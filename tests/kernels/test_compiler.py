@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from patchattn.kernels.cpu.compiler import kernel
+pytestmark = pytest.mark.needs("cpu")
 
 
 def double(values: Any) -> None:
@@ -22,6 +22,8 @@ class Vanished:
 
 
 def test_a_cache_of_another_version_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from patchattn.kernels.cpu.compiler import kernel
+
     monkeypatch.setattr("numba.core.config.CACHE_DIR", str(tmp_path))
     kernel()(double)(np.ones(2))
     (index,) = tmp_path.rglob("*.nbi")

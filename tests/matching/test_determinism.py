@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from patchattn import match, patch_attention
-from tests.cases import photograph
+from tests.cases import COMPILED, fewer, photograph
 
 METHODS = ("guided", "patchmatch", "repeated", "exact")
 
@@ -64,16 +65,20 @@ def test_number_of_threads(job: Callable[[], list[Tensor]]) -> None:
         assert_same(job(), expected)
 
 
+@pytest.mark.parametrize("compiled", COMPILED)
 @pytest.mark.parametrize("method", METHODS)
-def test_alone_and_inside_a_batch(method: str) -> None:
-    query, key = pair()
+def test_alone_and_inside_a_batch(method: str, compiled: str) -> None:
+    size = fewer(compiled, 90, 20)
+    query, key = (x[..., :size, :size] for x in pair())
+    settings: dict[str, Any] = {"k": fewer(compiled, 3, 2), "patch_size": fewer(compiled, 5, 3), "method": method}
+    settings |= {"iterations": fewer(compiled, 5, 1), "seed": 11, "backend": compiled}
     queries = torch.cat([query.flip(2), query, query.flip(3)])
     keys = torch.cat([key, key, key.flip(2)])
-    together = match(queries, keys, k=3, patch_size=5, method=method, seed=11)
-    alone = match(query, key, k=3, patch_size=5, method=method, seed=11)
+    together = match(queries, keys, **settings)
+    alone = match(query, key, **settings)
     assert torch.equal(together.index[1:2], alone.index)
     assert torch.equal(together.similarity[1:2], alone.similarity)
-    shared = match(queries, key, k=3, patch_size=5, method=method, seed=11)
+    shared = match(queries, key, **settings)
     assert torch.equal(shared.index[1:2], alone.index)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from patchattn import MatchField, match, pointwise_similarity
 from patchattn.matching.methods import EXACT_BELOW
 from patchattn.progress import watch_progress
-from tests.cases import PAIRS, SIMILARITIES, TOLERANCE, normals, photograph
+from tests.cases import PAIRS, SIMILARITIES, TOLERANCE, fewer, normals, photograph
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
 
@@ -35,10 +35,13 @@ def photographs() -> dict[str, tuple[Tensor, Tensor]]:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("size", [(60,), (12, 15), (8, 7, 9)])
 def test_a_moved_image_gives_the_shift(backend: str, size: tuple[int, ...], method: str) -> None:
+    size = tuple(fewer(backend, n, n // 2 + 3) for n in size)
     image = normals(1, 3, *(n + 2 for n in size))
     query = image[(..., *(slice(0, n) for n in size))]
     key = image[(..., *(slice(2, n + 2) for n in size))]
-    field = match(query, key, patch_size=3, method=method, iterations=12, padding_mode="valid", backend=backend)
+    field = match(
+        query, key, patch_size=3, method=method, iterations=fewer(backend, 12, 3), padding_mode="valid", backend=backend
+    )
     inner = tuple(slice(3, n - 1) for n in size)
     offsets = field.offsets()[(0, 0, 0, slice(None), *inner)]
     similarity = field.similarity[(0, 0, 0, *inner)]
@@ -86,6 +89,7 @@ def test_recall_of_the_guided_search(name: str, photographs: dict[str, tuple[Ten
     assert hits[2] > 0.8
 
 
+@pytest.mark.needs("cpu")
 def test_the_guided_search_in_slabs(
     photographs: dict[str, tuple[Tensor, Tensor]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,10 +258,11 @@ def test_offsets_at_one_size_are_plain_differences(size: tuple[int, ...]) -> Non
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_similarity_of_ones_own(backend: str, method: str) -> None:
-    query, key = (x.round() for x in PAIRS["2d_shared"].features(normals))
+    query, key = (x.round() for x in PAIRS["2d_shared"].on(backend).features(normals))
     own = pointwise_similarity(lambda q, k: -((q - k) * (q - k)))
-    expected = match(query, key, k=2, patch_size=3, method=method, backend=backend)
-    found = match(query, key, k=2, patch_size=3, method=method, similarity=own, backend=backend)
+    settings: dict[str, Any] = {"k": 2, "patch_size": 3, "iterations": fewer(backend, 2, 1), "method": method}
+    expected = match(query, key, backend=backend, **settings)
+    found = match(query, key, similarity=own, backend=backend, **settings)
     if method == "guided":
         # PatchMatch improves on what squared distances have found.
         assert (found.similarity >= expected.similarity).all()
@@ -323,30 +328,36 @@ def test_nothing_to_match_is_answered_without_a_search(backend: str, method: str
 
 @pytest.mark.parametrize("method", METHODS)
 def test_nothing_to_match_in_one_item_of_a_batch(backend: str, method: str) -> None:
-    query, key = normals(2, 2, 9, 10), normals(2, 2, 9, 10, seed=1)
-    key_mask = torch.ones(2, 9, 10, dtype=torch.bool)
+    size = fewer(backend, 9, 7), fewer(backend, 10, 6)
+    query, key = normals(2, 2, *size), normals(2, 2, *size, seed=1)
+    key_mask = torch.ones(2, *size, dtype=torch.bool)
     key_mask[0] = False
-    field = match(query, key, k=2, patch_size=3, method=method, key_mask=key_mask, backend=backend)
+    settings: dict[str, Any] = {"k": 2, "patch_size": 3, "iterations": fewer(backend, 2, 1), "backend": backend}
+    field = match(query, key, method=method, key_mask=key_mask, **settings)
     assert (field.index[0] == -1).all()
-    alone = match(query[1:], key[1:], k=2, patch_size=3, method=method, backend=backend)
+    alone = match(query[1:], key[1:], method=method, **settings)
     assert torch.equal(field.index[1:], alone.index)
 
 
 @pytest.mark.parametrize("method", ["guided", "patchmatch"])
 def test_one_match_has_nothing_to_be_apart_from(method: str, backend: str) -> None:
-    query, key = normals(1, 3, 12, 11), normals(1, 3, 12, 11, seed=1)
-    settings: dict[str, Any] = {"method": method, "backend": backend}
+    size = fewer(backend, 12, 7), fewer(backend, 11, 6)
+    query, key = normals(1, 3, *size), normals(1, 3, *size, seed=1)
+    settings: dict[str, Any] = {"method": method, "iterations": fewer(backend, 2, 1), "backend": backend}
     field = match(query, key, min_separation=4, **settings)
     assert torch.equal(field.index, match(query, key, **settings).index)
 
 
 def test_runs_for_one_match_each_are_apart(backend: str) -> None:
     query, key = normals(2, 3, 12, 11), normals(2, 3, 13, 14, seed=1)
+    k, iterations = fewer(backend, 5, 3), fewer(backend, 5, 1)
     for separation in (0, (3, 4)):
-        field = match(query, key, k=5, method="repeated", min_separation=separation, backend=backend)
+        field = match(
+            query, key, k=k, method="repeated", iterations=iterations, min_separation=separation, backend=backend
+        )
         least = torch.tensor([1, 1] if separation == 0 else separation)[:, None, None]
         place = field.coordinates()
-        for one in range(5):
+        for one in range(k):
             for other in range(one):
                 apart = ((place[:, :, one] - place[:, :, other]).abs() >= least).any(2)
                 assert (apart | (field.index[:, :, one] < 0)).all()

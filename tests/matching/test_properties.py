@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,31 @@ from patchattn.field import home_coordinates
 from patchattn.kernels import load_backend
 from patchattn.kernels.arguments import PatchGeometry
 from patchattn.similarity import resolve_similarity
-from tests.cases import TOLERANCE, mask, normals
+from tests.cases import COMPILED, TOLERANCE, fewer, mask, normals
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
 
-examples = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+EXAMPLES = {"cpu": 60, "gpu": 4, "reference": 4}
+"""The reference is slow, and so is Triton's interpreter."""
+
+
+def examples(*strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Run a test with each backend, on problems made by the first strategy and what the others give."""
+
+    def decorate(test: Callable[..., None]) -> Callable[..., None]:
+        @pytest.mark.parametrize("backend", EXAMPLES)
+        def run(backend: str) -> None:
+            def one(drawn: tuple[Any, ...]) -> None:
+                test(drawn[0].on(backend), *drawn[1:])
+
+            one.__name__ = test.__name__  # examples are drawn by it
+            count = settings(max_examples=EXAMPLES[backend], deadline=None, derandomize=True, database=None)
+            count(given(st.tuples(*strategies))(one))()
+
+        run.__name__, run.__doc__ = test.__name__, test.__doc__
+        return run
+
+    return decorate
 
 
 @dataclass
@@ -35,6 +56,12 @@ class Problem:
 
     def solve(self, **changed: Any) -> MatchField:
         return match(self.query, self.key, **(self.options | changed))
+
+    def on(self, backend: str) -> Problem:
+        options = self.options | {"backend": backend}
+        options["iterations"] = min(options["iterations"], fewer(backend, 4, 1))
+        options["k"] = min(options["k"], fewer(backend, 9, 3))
+        return replace(self, options=options)
 
 
 @st.composite
@@ -115,8 +142,7 @@ def admissible(problem: Problem) -> Tensor:
     return allowed
 
 
-@examples
-@given(problems())
+@examples(problems())
 def test_a_list_is_best_first_without_duplicates_and_minus_one_is_minus_infinity(problem: Problem) -> None:
     field = problem.solve()
     index, similarity = field.index.flatten(3), field.similarity.flatten(3)
@@ -130,20 +156,20 @@ def test_a_list_is_best_first_without_duplicates_and_minus_one_is_minus_infinity
             assert ((index[:, :, one] != index[:, :, other]) | (index[:, :, one] < 0)).all()
 
 
-@examples
-@given(problems())
+@examples(problems())
 def test_the_stored_similarity_is_the_recomputed_one(problem: Problem) -> None:
     field = problem.solve()
     wide = problem.query.double(), problem.key.double()
     expected = load_backend("reference").similarity_at(*wide, field.index, geometry_of(problem))
     dtype = field.similarity.dtype
     torch.testing.assert_close(field.similarity, expected.to(dtype), **TOLERANCE[dtype])
-    again = load_backend("cpu").similarity_at(problem.query, problem.key, field.index, geometry_of(problem))
+    again = load_backend(problem.options["backend"]).similarity_at(
+        problem.query, problem.key, field.index, geometry_of(problem)
+    )
     torch.testing.assert_close(field.similarity, again, **TOLERANCE[dtype])
 
 
-@examples
-@given(problems())
+@examples(problems())
 def test_constraints_are_respected(problem: Problem) -> None:
     field = problem.solve()
     allowed = admissible(problem).unsqueeze(1).expand(-1, field.index.shape[1], -1, -1)
@@ -155,8 +181,7 @@ def test_constraints_are_respected(problem: Problem) -> None:
         assert torch.equal(held, allowed.sum(3).clamp(max=field.k))
 
 
-@examples
-@given(problems())
+@examples(problems())
 def test_matches_keep_their_distance(problem: Problem) -> None:
     field = problem.solve()
     least = torch.tensor(problem.options.get("min_separation", (0,) * len(field.key_shape))).clamp(min=1)
@@ -168,8 +193,7 @@ def test_matches_keep_their_distance(problem: Problem) -> None:
             assert (apart | ~both.flatten(2)).all()
 
 
-@examples
-@given(problems(method="exact"))
+@examples(problems(method="exact"))
 def test_exact_is_the_best_there_is(problem: Problem) -> None:
     separated = any(size > 1 for size in problem.options.get("min_separation", ()))
     field = problem.solve()
@@ -185,8 +209,7 @@ def test_exact_is_the_best_there_is(problem: Problem) -> None:
     torch.testing.assert_close(found, best.to(dtype), **TOLERANCE[dtype])
 
 
-@examples
-@given(problems(method="patchmatch"), st.integers(1, 3))
+@examples(problems(method="patchmatch"), st.integers(1, 3))
 def test_more_iterations_never_make_it_worse(problem: Problem, more: int) -> None:
     first = problem.solve()
     second = problem.solve(iterations=problem.options["iterations"] + more)
@@ -198,8 +221,7 @@ def test_more_iterations_never_make_it_worse(problem: Problem, more: int) -> Non
     assert (third.similarity[:, :, :kept] >= first.similarity[:, :, :kept]).all()
 
 
-@examples
-@given(problems(method="guided"))
+@examples(problems(method="guided"))
 def test_the_guided_search_never_makes_a_start_worse(problem: Problem) -> None:
     first = problem.solve(method="patchmatch")
     second = problem.solve(init=first)
@@ -207,16 +229,14 @@ def test_the_guided_search_never_makes_a_start_worse(problem: Problem) -> None:
     assert (second.similarity[:, :, :kept] >= first.similarity[:, :, :kept]).all()
 
 
-@examples
-@given(problems(method="guided", constrained=False))
+@examples(problems(method="guided", constrained=False))
 def test_the_guided_search_fills_its_lists(problem: Problem) -> None:
     """Whatever the tree looks like: a query has a match in every place, if there are as many keys."""
     field = problem.solve(padding_mode="zeros", patch_size=1, iterations=0)
     assert (field.index >= 0).all()
 
 
-@examples
-@given(problems(method="patchmatch", constrained=False))
+@examples(problems(method="patchmatch", constrained=False))
 def test_patchmatch_finds_all_where_there_are_few(problem: Problem) -> None:
     keys = math.prod(problem.key.shape[2:])
     k = min(keys, 20)
@@ -228,8 +248,7 @@ def test_patchmatch_finds_all_where_there_are_few(problem: Problem) -> None:
         assert (field.index[:, :, 0] >= 0).all()
 
 
-@examples
-@given(problems(), st.sampled_from([math.nan, math.inf, -math.inf]), st.integers(0, 2**31))
+@examples(problems(), st.sampled_from([math.nan, math.inf, -math.inf]), st.integers(0, 2**31))
 def test_what_is_not_finite_stays_where_it_is(problem: Problem, value: float, place: int) -> None:
     query, key, size = problem.query.clone(), problem.key.clone(), tuple(problem.query.shape[2:])
     spot = np.unravel_index(place % math.prod(size), size)
@@ -252,8 +271,7 @@ def test_what_is_not_finite_stays_where_it_is(problem: Problem, value: float, pl
         assert torch.equal(field.similarity[..., clear], before.similarity[..., clear])
 
 
-@examples
-@given(problems(constrained=False), st.sampled_from([math.nan, math.inf, -math.inf]), st.integers(0, 2**31))
+@examples(problems(constrained=False), st.sampled_from([math.nan, math.inf, -math.inf]), st.integers(0, 2**31))
 def test_a_key_that_is_not_a_number_is_no_match(problem: Problem, value: float, place: int) -> None:
     key, size = problem.key.clone(), tuple(problem.key.shape[2:])
     spot = np.unravel_index(place % math.prod(size), size)
@@ -265,8 +283,7 @@ def test_a_key_that_is_not_a_number_is_no_match(problem: Problem, value: float, 
         assert (field.index != place % math.prod(size)).all()
 
 
-@examples
-@given(problems(), st.booleans(), st.floats(0.1, 10))
+@examples(problems(), st.booleans(), st.floats(0.1, 10))
 def test_attention_is_a_mean_of_values(problem: Problem, aggregate: bool, temperature: float) -> None:
     heads, dtype = problem.options["num_heads"], problem.key.dtype
     value = normals(problem.key.shape[0], 2 * heads, *problem.key.shape[2:], seed=9, dtype=dtype)
@@ -286,16 +303,21 @@ def test_attention_is_a_mean_of_values(problem: Problem, aggregate: bool, temper
         assert torch.equal(heard, matched)
 
 
-@settings(examples, max_examples=15)
-@given(problems(constrained=True))
-def test_both_backends_respect_the_same_constraints(problem: Problem) -> None:
-    found, expected = problem.solve(), problem.solve(backend="reference")
-    wanted = problem.options["method"] == "exact"
-    if wanted and not any(problem.options.get("min_separation", ())):
-        dtype = found.similarity.dtype
-        torch.testing.assert_close(found.similarity, expected.similarity, **TOLERANCE[dtype])
-    allowed = admissible(problem).unsqueeze(1)
-    for field in (found, expected):
-        index = field.index.flatten(3).transpose(2, 3).long()
-        rows = allowed.expand(-1, index.shape[1], -1, -1)
-        assert (rows.gather(3, index.clamp(min=0)) | (index < 0)).all()
+@pytest.mark.parametrize("compiled", COMPILED)
+def test_backends_respect_the_same_constraints(compiled: str) -> None:
+    @settings(max_examples=fewer(compiled, 15, 3), deadline=None, derandomize=True, database=None)
+    @given(problems(constrained=True))
+    def run(problem: Problem) -> None:
+        problem = problem.on(compiled)
+        found, expected = problem.solve(), problem.solve(backend="reference")
+        wanted = problem.options["method"] == "exact"
+        if wanted and not any(problem.options.get("min_separation", ())):
+            dtype = found.similarity.dtype
+            torch.testing.assert_close(found.similarity, expected.similarity, **TOLERANCE[dtype])
+        allowed = admissible(problem).unsqueeze(1)
+        for field in (found, expected):
+            index = field.index.flatten(3).transpose(2, 3).long()
+            rows = allowed.expand(-1, index.shape[1], -1, -1)
+            assert (rows.gather(3, index.clamp(min=0)) | (index < 0)).all()
+
+    run()

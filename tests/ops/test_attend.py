@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.library import opcheck
 
 from patchattn.ops.attend import attend, attend_backward
-from tests.cases import PAIRS, Pair, normals, random_index, strided
+from tests.cases import PAIRS, Pair, gradcheck, normals, random_index, strided
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
 
@@ -54,8 +54,8 @@ def test_gradcheck(backend: str, name: str, aggregate: bool) -> None:
     _, index, value = inputs(pair)
     window = [*pair.patch] if aggregate else [1] * pair.dims
     similarity = normals(*index.shape, seed=1).requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda s, v: attend(s, index, v, window, 0.7, backend)[0], (similarity, value.requires_grad_())
+    assert gradcheck(
+        backend, lambda s, v: attend(s, index, v, window, 0.7, backend)[0], (similarity, value.requires_grad_())
     )
 
 
@@ -64,7 +64,7 @@ def test_gradient_of_one_input_alone(backend: str, wanted: str) -> None:
     similarity, index, value = inputs(SMALL["2d"])
     similarity = similarity.where(index >= 0, 0)
     (similarity if wanted == "similarity" else value).requires_grad_()
-    assert torch.autograd.gradcheck(lambda s, v: attend(s, index, v, [3, 3], 1.0, backend)[0], (similarity, value))
+    assert gradcheck(backend, lambda s, v: attend(s, index, v, [3, 3], 1.0, backend)[0], (similarity, value))
 
 
 def test_normalizer_has_no_gradient(backend: str) -> None:

@@ -9,7 +9,18 @@ from torch.library import opcheck
 
 from patchattn.ops.similarity_at import similarity_at, similarity_at_backward
 from patchattn.similarity import resolve_similarity
-from tests.cases import PADDINGS, PAIRS, SIMILARITIES, Pair, integers, normals, random_index, strided
+from tests.cases import (
+    COMPILED,
+    PADDINGS,
+    PAIRS,
+    SIMILARITIES,
+    Pair,
+    gradcheck,
+    integers,
+    normals,
+    random_index,
+    strided,
+)
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
 
@@ -48,7 +59,9 @@ def test_known_answer(backend: str, similarity: str, expected: list[float]) -> N
 
 
 # The reference, slow as it is, is compared with finite differences in its own tests too.
-@pytest.mark.parametrize(("backend", "name"), [("cpu", name) for name in SMALL] + [("reference", "2d")])
+@pytest.mark.parametrize(
+    ("backend", "name"), [(compiled, name) for compiled in COMPILED for name in SMALL] + [("reference", "2d")]
+)
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_gradcheck(backend: str, name: str, similarity: str, padding: str) -> None:
@@ -56,9 +69,7 @@ def test_gradcheck(backend: str, name: str, similarity: str, padding: str) -> No
     query, key = (x.requires_grad_() for x in pair.features(normals, channels=2))
     index = random_index(pair, 2)
     settings = ([*pair.patch], padding, pair.heads, resolve_similarity(SIMILARITIES[similarity]).name, backend)
-    assert torch.autograd.gradcheck(
-        lambda q, k: where_matched(similarity_at(q, k, index, *settings), index), (query, key)
-    )
+    assert gradcheck(backend, lambda q, k: where_matched(similarity_at(q, k, index, *settings), index), (query, key))
 
 
 @pytest.mark.parametrize("wanted", ["query", "key"])
@@ -67,8 +78,10 @@ def test_gradient_of_one_input_alone(backend: str, wanted: str) -> None:
     query, key = pair.features(normals)
     (query if wanted == "query" else key).requires_grad_()
     index = random_index(pair, 2)
-    assert torch.autograd.gradcheck(
-        lambda q, k: where_matched(similarity_at(q, k, index, [3, 3], "reflect", 1, "l2", backend), index), (query, key)
+    assert gradcheck(
+        backend,
+        lambda q, k: where_matched(similarity_at(q, k, index, [3, 3], "reflect", 1, "l2", backend), index),
+        (query, key),
     )
 
 

@@ -62,9 +62,9 @@ def choice(choices, limits, queries, window, number, wanted):
         # A query outside the image may have an empty window.
         width = tl.maximum(window.last.x - window.first.x + 1, 1)
         height = tl.maximum(window.last.y - window.first.y + 1, 1)
-        row = number // width
-        t = window.first.t + row // height
-        y = window.first.y + row % height
+        line = number // width
+        t = window.first.t + line // height
+        y = window.first.y + line % height
         key = (t * limits.key.y + y) * limits.key.x + window.first.x + number % width
     elif choices.allowed is not None:
         row = (queries.item // limits.heads) % choices.rows

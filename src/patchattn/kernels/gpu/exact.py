@@ -16,6 +16,7 @@ from patchattn.kernels.gpu.launch import block_size, launch
 from patchattn.kernels.gpu.limits import admissible, chosen, conflicting, limits_of, window_of
 from patchattn.kernels.gpu.lists import Lists, empty_lists, store_lists, stored
 from patchattn.kernels.gpu.measure import (
+    Pairs,
     counted,
     key_norms_of,
     offset_in_patch,
@@ -26,6 +27,7 @@ from patchattn.kernels.gpu.measure import (
     term,
 )
 from patchattn.kernels.gpu.patchmatch import Search, Taken, as_field
+from patchattn.kernels.gpu.similarity import measured_at
 from patchattn.kernels.gpu.tables import compute_dtype
 
 __all__ = ["search_exact"]
@@ -50,17 +52,24 @@ def search_exact(
     if not constraints.separated:
         lists = stored(items, k, count, dtype, query.device)
         launch(_exact_kernel, blocks.grid, query.device, search, lists, num_keys, tile)
-        return as_field(lists.index, lists.similarity, query, geometry)
+        return as_field(*_measured(pairs, lists.index, shape, dtype), query, geometry)
     # The best key, then the best of those that do not conflict with it, and so on.
     index = torch.empty((items, k, count), dtype=torch.int32, device=query.device)
-    similarity = torch.empty(index.shape, dtype=dtype, device=query.device)
     alone = limits_of(replace(constraints, min_separation=()), shape, key_shape, geometry.num_heads)
     for n in range(k):
         search = Search(pairs, alone, blocks, Taken(index, k, n, limits) if n else None, None)
         found = stored(items, 1, count, dtype, query.device)
         launch(_exact_kernel, blocks.grid, query.device, search, found, num_keys, tile)
-        index[:, n], similarity[:, n] = found.index[:, 0], found.similarity[:, 0]
-    return as_field(index, similarity, query, geometry)
+        index[:, n] = found.index[:, 0]
+    return as_field(*_measured(pairs, index, shape, dtype), query, geometry)
+
+
+def _measured(pairs: Pairs, index: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Measure what was found by the kernel that measures everywhere else: its sums run in another order, and round
+    otherwise in the last bit.
+    """
+    similarity, order = torch.sort(measured_at(pairs, index, shape, dtype), dim=1, descending=True, stable=True)
+    return index.gather(1, order), similarity
 
 
 @triton.jit

@@ -88,7 +88,11 @@ def pairs_of(query: Tensor, key: Tensor, geometry: PatchGeometry) -> Pairs:
     elements_at_once, rows_at_once = triton.next_power_of_2(elements), triton.next_power_of_2(rows)
     vector = VECTOR_BYTES // query.element_size() if queries.PIXEL.value > 1 else 1
     if not INTERPRETED:
-        elements_at_once = min(elements_at_once, LANES * vector)
+        if elements_at_once > LANES * vector:
+            elements_at_once = LANES * vector
+            # What is loaded beyond the end of a row is in vain: 64 and 64 and 64 for 192, not 128 and 128.
+            if 4 * elements <= 3 * triton.cdiv(elements, elements_at_once) * elements_at_once:
+                elements_at_once //= 2
         rows_at_once = min(rows_at_once, LANES * vector // elements_at_once)
     built_in = geometry.similarity.function is None
     lanes = max(1, rows_at_once * elements_at_once // vector)
