@@ -40,7 +40,7 @@ def test_a_moved_image_gives_the_shift(backend: str, size: tuple[int, ...], meth
     query = image[(..., *(slice(0, n) for n in size))]
     key = image[(..., *(slice(2, n + 2) for n in size))]
     field = match(
-        query, key, patch_size=3, method=method, iterations=fewer(backend, 12, 3), padding_mode="valid", backend=backend
+        query, key, patch_size=3, method=method, iterations=fewer(backend, 12, 6), padding_mode="valid", backend=backend
     )
     inner = tuple(slice(3, n - 1) for n in size)
     offsets = field.offsets()[(0, 0, 0, slice(None), *inner)]
