@@ -69,6 +69,8 @@ def test_digits_says_what_is_wrong() -> None:
     assert "--epochs" in done.stderr
 
 
+# The reference would train for an hour.
+@pytest.mark.needs("cpu")
 def test_scram_learns_digits_as_full_attention_does(digits: ModuleType) -> None:
     task, found = digits.make_task("classify"), {}
     for name, attention in (("full", FULL), ("scram", SCRAM)):
