@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import skimage.data
@@ -26,7 +26,10 @@ TOLERANCE = {
 """Sums of a few hundred terms around 1, taken in another order; half precision rounds the result once."""
 
 
-def fewer(backend: str, many: int, few: int) -> int:
+Case = TypeVar("Case")
+
+
+def fewer(backend: str, many: Case, few: Case) -> Case:
     """`few` for gpu, whose kernels run in Triton's interpreter: a loop takes as long there as it has operations."""
     return few if backend == "gpu" else many
 
@@ -68,7 +71,7 @@ class Pair:
         """Cut down for gpu, where a search that goes from query to query would take a minute in the interpreter."""
         if backend != "gpu":
             return self
-        most = {1: (30,), 2: (7, 9), 3: (3, 4, 4)}[self.dims]
+        most = {1: (20,), 2: (7, 9), 3: (3, 4, 4)}[self.dims]
         query, key = (tuple(map(min, size, most)) for size in (self.query, self.key))
         return replace(self, query=query, key=key)
 

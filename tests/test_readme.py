@@ -40,6 +40,7 @@ def test_the_two_commands_come_first() -> None:
     assert README.read_text(encoding="utf-8").index("make demo") < README.read_text(encoding="utf-8").index("import ")
 
 
+@pytest.mark.needs("cpu")  # the reference would take a quarter of an hour
 def test_python(pictures: Path) -> None:
     found = blocks("python")
     assert found
@@ -49,6 +50,7 @@ def test_python(pictures: Path) -> None:
     assert (pictures / "rebuilt.png").is_file()
 
 
+@pytest.mark.needs("cpu")
 def test_command_line(pictures: Path) -> None:
     found = commands("patchattn")
     assert {command[1] for command in found} == {"reconstruct", "match", "info"}

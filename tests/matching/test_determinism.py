@@ -68,7 +68,7 @@ def test_number_of_threads(job: Callable[[], list[Tensor]]) -> None:
 @pytest.mark.parametrize("compiled", COMPILED)
 @pytest.mark.parametrize("method", METHODS)
 def test_alone_and_inside_a_batch(method: str, compiled: str) -> None:
-    size = fewer(compiled, 90, 20)
+    size = fewer(compiled, 90, 12)
     query, key = (x[..., :size, :size] for x in pair())
     settings: dict[str, Any] = {"k": fewer(compiled, 3, 2), "patch_size": fewer(compiled, 5, 3), "method": method}
     settings |= {"iterations": fewer(compiled, 5, 1), "seed": 11, "backend": compiled}
