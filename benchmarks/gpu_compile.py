@@ -37,6 +37,7 @@ from gpu_problems import PROBLEMS, Case, operators, running
 from gpu_resources import MOST_WARPS, TARGETS, Resources, compiling_for, resources_of
 
 from patchattn import pointwise_similarity
+from patchattn.kernels.gpu.launch import OPTIONS_OF_NVIDIA
 
 MULTIPROCESSORS = 132
 """Of a GPU that is sm_90."""
@@ -182,7 +183,9 @@ def build(job: tuple[int, str]) -> Built:
     compiling_for(target)
     launch, start = _launches[number], time.perf_counter()
     try:
-        kernel = launch.kernel.warmup(*launch.arguments, grid=(1,), **launch.options)
+        nvidia = TARGETS[target].backend == "cuda"
+        options = {name: x for name, x in launch.options.items() if nvidia or name not in OPTIONS_OF_NVIDIA}
+        kernel = launch.kernel.warmup(*launch.arguments, grid=(1,), **options)
         result: Resources | str = resources_of(kernel, target)
     except Exception as error:
         cause: BaseException = error

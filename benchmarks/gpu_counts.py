@@ -28,7 +28,7 @@ __all__ = [
 CHECKED = {
     "search_patchmatch": ("patchmatch.start", "patchmatch.spread", "patchmatch.random"),
     "search_exact": ("exact.exact",),
-    "search_guided": ("projection.project", "guided.scan", "guided.finish"),
+    "search_guided": ("projection.project", "tree.widest", "guided.begin", "guided.scan", "guided.finish"),
     "similarity_at": ("similarity.similarity",),
     "similarity_at_backward": ("similarity_backward.query", "similarity_backward.key"),
     "attend": ("attend.attend",),
@@ -40,7 +40,7 @@ CHECKED = {
     "sample_chains": ("chains.chains",),
 }
 """The kernels of each operator that have a formula."""
-TOO_SMALL = ("gaussians", "temperature", "coldness", "words", "leaves")
+TOO_SMALL = ("gaussians", "temperature", "coldness", "words", "leaves", "counts")
 """Arguments of a few hundred bytes, left out of formulas and counts."""
 DATA_DECIDE = ("patchmatch.", "guided.", "chains.")
 """Kernels of which the data decide how much they look at: that number is taken from the count itself."""
@@ -99,9 +99,11 @@ def facts_of(launch: Launched, case: Case) -> Facts:
         facts = replace(facts, samples=SAMPLES, at_once=arguments["mixture"].AT_ONCE.value)
     if kernel == "chains.chains":
         facts = replace(facts, steps=STEPS)
-    if kernel in ("guided.scan", "guided.finish"):
+    if kernel in ("guided.begin", "guided.scan", "guided.finish"):
         ranked = arguments["ranked"]
-        facts = replace(facts, length=ranked.LENGTH.value, numbers=numbers_of(ranked))
+        facts = replace(facts, length=ranked.LENGTH.value, numbers=numbers_of(ranked), levels=ranked.tree.levels)
+    if kernel == "tree.widest":
+        facts = replace(facts, level=arguments["level"], samples_of_ranges=bytes_of(launch, "values") // 64)
     if kernel.startswith(DATA_DECIDE):
         facts = replace(
             facts,
@@ -170,7 +172,7 @@ class Rates:
     """Leaves of eight keys compared in each scan of guided search."""
     lookups: list[float]
     begin: float
-    """Bytes that guided search loads to begin."""
+    """Leaves that guided search begins with."""
     finish: float
     """Patches measured at its end."""
     numbers: int
@@ -203,7 +205,7 @@ def measure_rates(side: int = MEASURED_SIDE) -> Rates:
         random=[patches(launch) for launch in traffic.of("patchmatch.random")],
         leaves=[bytes_of(scan, "tree.members") / 32 / facts.n for scan in scans],
         lookups=[bytes_of(scan, "tree.leaf_of") / 4 / facts.n for scan in scans],
-        begin=begin.loads.total() / facts.n,
+        begin=bytes_of(begin, "tree.members") / 32 / facts.n,
         finish=patches(finish),
         numbers=numbers_of(ranked),
         length=ranked.LENGTH.value,

@@ -47,6 +47,12 @@ class Facts:
     """Leaves that were compared with a query."""
     lookups: int = 0
     """Keys whose leaf was looked up."""
+    level: int = 0
+    """Of a tree, that is being parted."""
+    levels: int = 0
+    """Of a tree, through which a query goes to its leaf."""
+    samples_of_ranges: int = 0
+    """Keys whose numbers were looked at to part the ranges of a level."""
     chunks: int = 1
     """Programs that share a position, by channels."""
 
@@ -79,8 +85,13 @@ class Facts:
 
     @property
     def lists(self) -> int:
-        """Bytes of all lists: key, similarity and the step in which it entered."""
-        return self.n * self.k * (8 + self.compute)
+        """Bytes of all lists: key and similarity."""
+        return self.n * self.k * (4 + self.compute)
+
+    @property
+    def dated_lists(self) -> int:
+        """The same, with the step in which a match entered."""
+        return self.lists + self.n * self.k * 4
 
 
 @dataclass(frozen=True)
@@ -122,16 +133,16 @@ def _measured(f: Facts, lists_in: int, lists_out: int) -> Needs:
 
 
 def _start(f: Facts) -> Needs:
-    return _measured(f, 0, f.lists)
+    return _measured(f, 0, f.dated_lists)
 
 
 def _spread(f: Facts) -> Needs:
     # Of each neighbour's matches when they entered, and the key of those that are new: here of all.
-    return _measured(f, f.lists + neighbours(f.size, f.distance) * f.k * 8, f.lists)
+    return _measured(f, f.dated_lists + neighbours(f.size, f.distance) * f.k * 8, f.dated_lists)
 
 
 def _random(f: Facts) -> Needs:
-    return _measured(f, f.lists, f.lists)
+    return _measured(f, f.dated_lists, f.dated_lists)
 
 
 def _finish(f: Facts) -> Needs:
@@ -236,6 +247,25 @@ def _project(f: Facts) -> Needs:
     return Needs(loads, stores, f.programs * basis + f.n * f.patch, once, 2 * f.n * f.offsets * f.channels * 32)
 
 
+def _widest(f: Facts) -> Needs:
+    # Of every key its number among those allowed and its position; all 32 numbers, of two bytes, of those looked at.
+    ranges = min(2**f.level, f.n // 8 - 2**f.level)
+    keys = f.n - 8 * (2**f.level - ranges)
+    loads = keys * 16 + f.samples_of_ranges * 64
+    return Needs(loads, ranges * 8, loads, loads + ranges * 8, 3 * f.samples_of_ranges * 32)
+
+
+def _begin(f: Facts) -> Needs:
+    # At each level of the tree which number is asked for, where it parts, and that number of the query.
+    descent = f.n * f.levels * 10
+    leaf = 8 * 4 + 8 * f.numbers * 2
+    own = f.n * f.numbers * 2
+    loads = descent + own + f.leaves * leaf
+    stores = f.n * f.length * 8
+    once = f.n * 2 * f.numbers * 2 + f.n * 4 + stores
+    return Needs(loads, stores, loads, once, 3 * f.leaves * 8 * f.numbers)
+
+
 def _scan(f: Facts) -> Needs:
     of_list = f.length * 8
     lists = f.n * of_list + neighbours(f.size, 1) // 2 * of_list
@@ -266,6 +296,8 @@ FORMULAS: dict[str, Callable[[Facts], Needs]] = {
     "mixture.mixture": _mixture,
     "chains.chains": _chains,
     "projection.project": _project,
+    "tree.widest": _widest,
+    "guided.begin": _begin,
     "guided.scan": _scan,
     "guided.finish": _finish,
 }

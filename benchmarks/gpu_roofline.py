@@ -107,17 +107,18 @@ def parts_of(operator: str, side: int, rates: Rates, gpu: Gpu) -> list[Part]:
             parts.append(part("patchmatch.random", measured(random * scales)))
         return parts
     if operator == "search_guided":
-        sorts = ceil(log2(n / 8)) * SORT_BYTES * n
+        levels = ceil(log2(n / 8))
+        told = replace(base, numbers=rates.numbers, length=rates.length, levels=levels)
         parts = [part("projection.project", replace(base, programs=n // 64))] * 2
-        parts.append(("tree (sorts)", Needs(0, 0, 0, sorts, 0), 0.0))
-        parts.append(
-            ("guided.begin", Needs(round(rates.begin * n), n * 8 * rates.length, round(rates.begin * n), 0, 0), 0.0)
-        )
+        for level in range(levels):
+            # A random 64 keys of a range are looked at, all if it has no more.
+            looked_at = min(n, 64 * 2**level)
+            parts.append(part("tree.widest", replace(base, level=level, samples_of_ranges=looked_at)))
+        parts.append(("tree (sorts)", Needs(0, 0, 0, levels * SORT_BYTES * n, 0), 0.0))
+        parts.append(part("guided.begin", replace(told, leaves=round(rates.begin * n))))
         waves = side + BAND_ROWS - 1
         for leaves, lookups in zip(rates.leaves, rates.lookups, strict=True):
-            facts = replace(
-                base, leaves=round(leaves * n), lookups=round(lookups * n), numbers=rates.numbers, length=rates.length
-            )
+            facts = replace(told, leaves=round(leaves * n), lookups=round(lookups * n))
             parts.append(part("guided.scan", facts, waves * CHAIN * gpu.wait))
         return [*parts, part("guided.finish", replace(measured(rates.finish), length=rates.length))]
     if operator == "search_exact":
@@ -229,7 +230,7 @@ def rates_text(rates: Rates) -> str:
             f"{MEASURED_SIDE.bit_length()} windows).",
             f"- Guided: scans compare {', '.join(f'{x:.1f}' for x in rates.leaves)} leaves of eight keys, after "
             f"{', '.join(f'{x:.1f}' for x in rates.lookups)} look-ups; {rates.numbers} numbers a patch, lists of "
-            f"{rates.length}; {rates.begin:,.0f} bytes to begin; {rates.finish:.1f} patches measured at the end.",
+            f"{rates.length}; {rates.begin:.1f} leaves to begin with; {rates.finish:.1f} patches measured at the end.",
         ]
     )
 

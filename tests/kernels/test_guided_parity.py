@@ -219,8 +219,15 @@ def test_bit_for_bit_where_all_is_equal(compiled: str) -> None:
     assert_same_bits(*search_both(compiled, pair, features=ones))
 
 
-@pytest.mark.parametrize("similarity", ["l2", "dot", "scaled_dot", "cosine"])
-@pytest.mark.parametrize(("name", "row", "column"), [("astronaut", 100, 180), ("coffee", 60, 300)])
+@pytest.mark.parametrize(
+    ("name", "row", "column", "similarity"),
+    [
+        ("astronaut", 100, 180, "l2"),
+        ("coffee", 60, 300, "dot"),
+        ("astronaut", 100, 180, "scaled_dot"),
+        ("coffee", 60, 300, "cosine"),
+    ],
+)
 def test_photographs(compiled: str, name: str, row: int, column: int, similarity: str) -> None:
     size = fewer(compiled, 48, 22)
     query = photograph(name, slice(row, row + size), slice(column, column + size)).double()

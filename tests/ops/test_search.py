@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.library import opcheck
 
 from patchattn.ops.search import search
-from tests.cases import PAIRS, SAME_SIZE, fewer, integers, mask, normals, random_index, strided
+from tests.cases import PAIRS, SAME_SIZE, integers, mask, normals, random_index, strided
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
 
@@ -27,7 +27,7 @@ def arguments(query: Tensor, key: Tensor, backend: str, **changed: Any) -> tuple
         "num_heads": 1,
         "similarity": "l2",
         "method": "exact",
-        "iterations": fewer(backend, 2, 1),
+        "iterations": 2 if backend == "cpu" else 1,  # the others go from query to query in Python
         "seed": 0,
         "is_causal": False,
         "strict": False,
@@ -51,7 +51,7 @@ def test_known_answer(backend: str, method: str) -> None:
 @pytest.mark.parametrize("method", ["exact", "guided", "patchmatch", "repeated"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_opcheck(backend: str, method: str, dtype: torch.dtype) -> None:
-    pair = PAIRS["2d_sizes"]
+    pair = PAIRS["2d_sizes"].on(backend)
     query, key = (x.to(dtype) for x in pair.features(normals))
     opcheck(search, arguments(query, key, backend, method=method, num_heads=pair.heads))
 
@@ -59,7 +59,7 @@ def test_opcheck(backend: str, method: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("method", ["guided", "patchmatch", "repeated"])
 @pytest.mark.parametrize("name", ["1d", "3d"])
 def test_opcheck_with_everything(backend: str, name: str, method: str) -> None:
-    pair = PAIRS[name]
+    pair = PAIRS[name].on(backend)
     query, key = pair.features(normals)
     settings: dict[str, Any] = {
         "query_mask": mask(1, *pair.query, share=0.8),
@@ -78,7 +78,7 @@ def test_opcheck_with_everything(backend: str, name: str, method: str) -> None:
 @pytest.mark.parametrize("method", ["exact", "guided", "patchmatch", "repeated"])
 @pytest.mark.parametrize("name", PAIRS)
 def test_strides_do_not_matter(backend: str, method: str, name: str) -> None:
-    pair = PAIRS[name]
+    pair = PAIRS[name].on(backend)
     query, key = pair.features(integers)
     init, key_mask = random_index(pair, 2), mask(1, *pair.key, share=0.7)
     settings: dict[str, Any] = {"num_heads": pair.heads, "method": method}

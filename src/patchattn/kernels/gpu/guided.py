@@ -31,7 +31,7 @@ from patchattn.kernels.gpu.grid import (
     place_of,
     step_along,
 )
-from patchattn.kernels.gpu.launch import block_size, launch
+from patchattn.kernels.gpu.launch import FEW_REGISTERS, block_size, launch
 from patchattn.kernels.gpu.limits import chosen, reach_of, window_of
 from patchattn.kernels.gpu.lists import empty_lists, store_lists, stored
 from patchattn.kernels.gpu.measure import WARPS, sides_of
@@ -127,10 +127,12 @@ def _search(
     )  # fmt: skip
     entries = torch.empty((items, count, length), dtype=torch.int64, device=device)
     held = 0 if init is None else init.shape[1]
+    # Long lists are tiles of several registers for every thread of few warps.
+    warps, ptx_options = (4, None) if length == LEAF else (16, FEW_REGISTERS)
     begin = blocks_of(blocks.query, items, BEGIN_BLOCK)
     launch(
         _begin_kernel, begin.grid, device, ranked, begin, choices, entries, init, held, tl.constexpr(k),
-        4 * k, max(4 * k, MOST_LISTED), SEED_LEAVES, stream(seed, 0),
+        4 * k, max(4 * k, MOST_LISTED), SEED_LEAVES, stream(seed, 0), num_warps=warps, ptx_options=ptx_options,
     )  # fmt: skip
     bands = _bands_of(blocks)
     for scan in range(1, iterations + 1):
@@ -139,10 +141,13 @@ def _search(
         launch(
             _scan_kernel, bands.grid, device, ranked, bands, entries, entries.clone(), -1 if scan % 2 else 1,
             min(scan, LATEST_SCAN), inside, outside, max(limits.key), max(limits.key).bit_length(), stream(seed, scan),
-            num_warps=4 if length == LEAF else 16,
+            num_warps=warps, ptx_options=FEW_REGISTERS,
         )  # fmt: skip
     lists = stored(items, k, count, dtype, device)
-    launch(_finish_kernel, blocks.grid, device, search, ranked, entries, init, held, lists, num_warps=WARPS)
+    launch(
+        _finish_kernel, blocks.grid, device, search, ranked, entries, init, held, lists,
+        num_warps=WARPS, ptx_options=FEW_REGISTERS,
+    )  # fmt: skip
     short = pairs.T.value * pairs.Y.value * pairs.X.value * pairs.key.CHANNELS.value < tree.WORDS.value * 2
     return lists.index, lists.similarity, None if short else fit.explained
 
@@ -344,10 +349,11 @@ def _finish_kernel(search, ranked, memory, init, held, lists):
     window = window_of(search.limits, queries)
     entries = load_entries(ranked, memory, queries.item, queries.flat, exists)
     found = empty_lists(queries.flat, lists.K, search.pairs.COMPUTE)
-    for _ in range(ranked.LENGTH):
-        least = tl.min(entries, 1)
-        entries = tl.where(entries == least[:, None], NOTHING, entries)
+    least = tl.min(entries, 1)
+    while tl.min(least, 0) < NOTHING:
         found = offer(search, queries, sides, window, found, position_of(least), exists, 0, lists.K)
+        entries = tl.where(entries == least[:, None], NOTHING, entries)
+        least = tl.min(entries, 1)
     if init is not None:
         for n in range(held):
             place = (queries.item.to(tl.int64) * held + n) * ranked.num_queries + queries.flat

@@ -9,11 +9,17 @@ from typing import Any
 import torch
 import triton
 
-__all__ = ["INTERPRETED", "block_size", "launch", "run"]
+__all__ = ["FEW_REGISTERS", "INTERPRETED", "OPTIONS_OF_NVIDIA", "block_size", "launch", "run"]
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 """Whether kernels run in Triton's interpreter (TRITON_INTERPRET=1 when they were first imported)."""
 LARGEST_INTERPRETED_BLOCK = 1024
+OPTIONS_OF_NVIDIA = ("ptx_options",)
+"""Triton's backends refuse what they do not know."""
+FEW_REGISTERS = "--opt-level=1"
+"""For searches. LLVM has optimised already; at its usual level 3 ptxas takes more registers for what little is left,
+and then moves some to the stack to let one more block run. At level 1 the same kernels have as many instructions
+(within 3 %), as many loads side by side, and nothing on the stack (docs/gpu.md)."""
 
 
 def block_size(compiled: int, count: int) -> int:
@@ -25,12 +31,21 @@ def block_size(compiled: int, count: int) -> int:
     return max(compiled, min(LARGEST_INTERPRETED_BLOCK, triton.next_power_of_2(max(1, count))))
 
 
-def launch(kernel: Any, grid: tuple[int, ...], device: torch.device, *arguments: Any, num_warps: int = 4) -> None:
-    """Run `kernel` for each program of the grid, unless there is none."""
+def launch(
+    kernel: Any,
+    grid: tuple[int, ...],
+    device: torch.device,
+    *arguments: Any,
+    num_warps: int = 4,
+    ptx_options: str | None = None,
+) -> None:
+    """Run `kernel` for each program of the grid, unless there is none; `ptx_options` are for NVIDIA's assembler."""
     if 0 not in grid:
         # A fused multiply-add rounds once instead of twice; sums of whole numbers are exact either way. One stage: no
         # load runs ahead of the stores before it, which the scans of guided search rely on.
-        options = {"num_warps": num_warps, "num_stages": 1, "enable_fp_fusion": True}
+        options: dict[str, Any] = {"num_warps": num_warps, "num_stages": 1, "enable_fp_fusion": True}
+        if ptx_options is not None:
+            options["ptx_options"] = ptx_options
         runner(kernel, grid, device, arguments, options)
 
 
@@ -43,6 +58,8 @@ def run(
             'backend "gpu": got tensors on the CPU; move them to a GPU, leave backend=None, or set TRITON_INTERPRET=1 '
             "before Python starts to run the kernels in Triton's (slow) interpreter."
         )
+    if device.type != "cuda" or torch.version.hip is not None:
+        options = {name: value for name, value in options.items() if name not in OPTIONS_OF_NVIDIA}
     with _current(device):
         kernel[grid](*arguments, **options)
 

@@ -35,8 +35,6 @@ class Limits(NamedTuple):
     WINDOWED: Any
     DIMS: Any
     """Dimensions that the images really have, the last ones."""
-    MOST_NEAR: Any
-    """How many matches of a list can conflict with one key."""
 
 
 class Window(NamedTuple):
@@ -67,7 +65,6 @@ def limits_of(constraints: Constraints, query_shape: tuple[int, ...], key_shape:
         SEPARATED=tl.constexpr(constraints.separated),
         WINDOWED=tl.constexpr(constraints.max_offset is not None),
         DIMS=tl.constexpr(dims),
-        MOST_NEAR=tl.constexpr(2**dims),
     )
 
 

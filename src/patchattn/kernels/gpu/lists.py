@@ -19,7 +19,7 @@ class Stored(NamedTuple):
     index: Any
     similarity: Any
     born: Any
-    """The step of the search in which a match entered."""
+    """The step of the search in which a match entered; None where nobody asks."""
     K: Any
 
 
@@ -31,10 +31,11 @@ class Lists(NamedTuple):
     born: Any
 
 
-def stored(items: int, k: int, count: int, dtype: torch.dtype, device: torch.device) -> Stored:
-    """Memory for lists, not yet written."""
-    index, born = (torch.empty((items, k, count), dtype=torch.int32, device=device) for _ in range(2))
-    return Stored(index, torch.empty((items, k, count), dtype=dtype, device=device), born, tl.constexpr(k))
+def stored(items: int, k: int, count: int, dtype: torch.dtype, device: torch.device, dated: bool = False) -> Stored:
+    """Memory for lists, not yet written; `dated` if they say when a match entered."""
+    index = torch.empty((items, k, count), dtype=torch.int32, device=device)
+    similarity = torch.empty((items, k, count), dtype=dtype, device=device)
+    return Stored(index, similarity, torch.empty_like(index) if dated else None, tl.constexpr(k))
 
 
 @triton.jit
@@ -61,17 +62,22 @@ def load_lists(stored, queries, count):
         place = (queries.item * stored.K + slot).to(tl.int64) * count + queries.flat
         index = index + (tl.load(stored.index + place, mask=queries.exists, other=-1),)
         similarity = similarity + (tl.load(stored.similarity + place, mask=queries.exists, other=float("-inf")),)
-        born = born + (tl.load(stored.born + place, mask=queries.exists, other=0),)
+        if stored.born is None:
+            born = born + (tl.zeros_like(queries.flat),)
+        else:
+            born = born + (tl.load(stored.born + place, mask=queries.exists, other=0),)
     return Lists(index, similarity, born)
 
 
 @triton.jit
 def store_lists(stored, queries, count, lists):
+    place = queries.flat + (queries.item * stored.K).to(tl.int64) * count
     for slot in tl.static_range(stored.K):
-        place = (queries.item * stored.K + slot).to(tl.int64) * count + queries.flat
         tl.store(stored.index + place, lists.index[slot], mask=queries.exists)
         tl.store(stored.similarity + place, lists.similarity[slot], mask=queries.exists)
-        tl.store(stored.born + place, lists.born[slot], mask=queries.exists)
+        if stored.born is not None:
+            tl.store(stored.born + place, lists.born[slot], mask=queries.exists)
+        place += count
 
 
 @triton.jit
@@ -91,15 +97,22 @@ def insert(lists, limits, key, similarity, now, K: tl.constexpr):
     """
     if limits.SEPARATED and K > 1:
         refused = similarity == float("-inf")
+        near = ()
         for slot in tl.static_range(K):
-            near = (lists.index[slot] >= 0) & conflicting(limits, lists.index[slot], key)
-            refused = refused | (near & (lists.similarity[slot] >= similarity))
+            # One after the other: side by side the coordinates of all matches would take too many registers.
+            held = tl.where(refused, -1, lists.index[slot])
+            at_slot = (held >= 0) & conflicting(limits, held, key)
+            refused = refused | (at_slot & (lists.similarity[slot] >= similarity))
+            near = near + (at_slot,)
         similarity = tl.where(refused, float("-inf"), similarity)
-        lists = _without_conflicts(lists, limits, key, similarity, K)
+        lists = _without(lists, near, ~refused, K)
     index = ()
     similarities = ()
     born = ()
-    entered = tl.zeros_like(key) + now
+    entered = tl.zeros_like(key)
+    if not limits.SEPARATED:
+        # Lists that give way to what is too near are not dated, which leaves a third of their registers free.
+        entered += now
     better = similarity > float("inf")
     for slot in tl.static_range(K):
         # From its place on, what gives way goes on to the next slot.
@@ -114,19 +127,27 @@ def insert(lists, limits, key, similarity, now, K: tl.constexpr):
 
 
 @triton.jit
-def _without_conflicts(lists, limits, key, similarity, K: tl.constexpr):
-    """Take out the matches that make way for a key, and close the gaps."""
+def _without(lists, near, entering, K: tl.constexpr):
+    """Take out the matches near a key that enters, and close the gaps."""
     index = ()
     similarities = ()
     for slot in tl.static_range(K):
-        gone = (lists.index[slot] >= 0) & conflicting(limits, lists.index[slot], key)
-        gone = gone & (similarity > float("-inf"))
+        gone = near[slot] & entering
         index = index + (tl.where(gone, -1, lists.index[slot]),)
         similarities = similarities + (tl.where(gone, float("-inf"), lists.similarity[slot]),)
     lists = Lists(index, similarities, lists.born)
-    for _ in range(limits.MOST_NEAR):
+    while tl.max(_has_gap(lists, K).to(tl.int32), 0) > 0:
         lists = _gap_to_end(lists, K)
     return lists
+
+
+@triton.jit
+def _has_gap(lists, K: tl.constexpr):
+    """Which lists have a match behind none."""
+    found = (lists.index[0] < 0) & (lists.index[1] >= 0)
+    for slot in tl.static_range(2, K):
+        found = found | ((lists.index[slot - 1] < 0) & (lists.index[slot] >= 0))
+    return found
 
 
 @triton.jit

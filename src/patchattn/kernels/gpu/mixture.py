@@ -13,7 +13,7 @@ from patchattn.kernels.arguments import MIXTURE_STREAM, Constraints
 from patchattn.kernels.gpu.choices import Choices, choice, choices_of, count_choices
 from patchattn.kernels.gpu.gaussian import draw_between, gaussians_of, weight_between
 from patchattn.kernels.gpu.grid import Blocks, Extent, block_of_queries, blocks_of, place_of, three
-from patchattn.kernels.gpu.launch import INTERPRETED, launch
+from patchattn.kernels.gpu.launch import FEW_REGISTERS, INTERPRETED, launch
 from patchattn.kernels.gpu.limits import Limits, admissible, chosen, limits_of, reach_of, window_of
 from patchattn.kernels.gpu.random import draw, own_stream, stream, word
 
@@ -77,7 +77,7 @@ def sample_mixture(
     log_density = torch.empty(index.shape, dtype=dtype, device=device)
     grid = (*mixture.blocks.grid, triton.cdiv(samples, at_once))
     own = stream(seed, MIXTURE_STREAM)
-    launch(_mixture_kernel, grid, device, mixture, index, log_density, own, num_warps=WARPS)
+    launch(_mixture_kernel, grid, device, mixture, index, log_density, own, num_warps=WARPS, ptx_options=FEW_REGISTERS)
     return index, log_density
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from patchattn.kernels.arguments import Constraints, PatchGeometry
 from patchattn.kernels.gpu.choices import Choices, choice, choices_of, count_choices, draw_near
 from patchattn.kernels.gpu.grid import Blocks, Extent, block_of_queries, blocks_of, flatten, place_of, step_along, three
-from patchattn.kernels.gpu.launch import launch
+from patchattn.kernels.gpu.launch import FEW_REGISTERS, launch
 from patchattn.kernels.gpu.limits import Limits, admissible, chosen, conflicting, limits_of, reach_of, window_of
 from patchattn.kernels.gpu.lists import Stored, contains, empty_lists, insert, load_lists, store_lists, stored
 from patchattn.kernels.gpu.measure import WARPS, Pairs, measure, pairs_of, sides_of
@@ -39,6 +39,8 @@ __all__ = [
 ]
 
 DISTANCES = (8, 4, 2, 1)
+SHORT = 4
+"""A list of at most so many matches."""
 MOST_LISTED = 64
 """Up to so many candidates (or 4 k if that is more) a start goes through all instead of drawing some."""
 
@@ -148,28 +150,33 @@ def run(
     count = blocks.query.t * blocks.query.y * blocks.query.x
     dtype = torch.float64 if search.pairs.COMPUTE.value == tl.float64 else torch.float32
     items, grid = blocks.items, blocks.grid
-    lists, spare = (stored(items, k, count, dtype, device) for _ in range(2))
+    # What a neighbour held when a distance was last looked at has been tried, and lists only get better: only what
+    # entered since needs a look. (Where matches make way for the sake of separation, all does.)
+    dated = not limits.SEPARATED.value
+    lists, spare = (stored(items, k, count, dtype, device, dated) for _ in range(2))
     held = 0 if init is None else init.shape[1]
     tries = max(4 * wanted, MOST_LISTED)
+    # Long lists leave ptxas nothing to take; those that are not dated do.
+    ptx_options = FEW_REGISTERS if k <= SHORT or limits.SEPARATED.value else None
     launch(
         _start_kernel, grid, device, search, choices, lists, init, held, 4 * wanted, tries, stream(seed, first),
-        num_warps=WARPS,
+        num_warps=WARPS, ptx_options=ptx_options,
     )  # fmt: skip
     scales = max(limits.key).bit_length()
     seen, step = dict.fromkeys(DISTANCES, 0), 0
     for iteration in range(1, iterations + 1):
         for distance in DISTANCES:
             step += 1
-            # What a neighbour held when this distance was last looked at has been tried, and lists only get better
-            # (unless matches make way for the sake of separation): only what entered since needs a look.
-            since = 0 if limits.SEPARATED.value else seen[distance]
-            launch(_spread_kernel, grid, device, search, lists, spare, distance, since, step, num_warps=WARPS)
+            launch(
+                _spread_kernel, grid, device, search, lists, spare, distance, seen[distance], step,
+                num_warps=WARPS, ptx_options=ptx_options,
+            )  # fmt: skip
             seen[distance] = step
             lists, spare = spare, lists
         step += 1
         launch(
             _random_kernel, grid, device, search, lists, max(limits.key), scales, stream(seed, first + iteration), step,
-            num_warps=WARPS,
+            num_warps=WARPS, ptx_options=ptx_options,
         )  # fmt: skip
     return lists
 
@@ -206,7 +213,7 @@ def _start_kernel(search, choices, lists, init, held, drawn, tries, stream):
 
 
 @triton.jit(do_not_specialize=["distance", "since", "step"])
-def _spread_kernel(search, before, after, distance, since, step, num_warps=WARPS):
+def _spread_kernel(search, before, after, distance, since, step):
     """Try the matches of the neighbours at a distance, shifted back by it (Algorithm 1 of PSAL, lines 3 to 7).
 
     What later queries hold depends on their own features: under causality they are not asked.
@@ -226,8 +233,10 @@ def _spread_kernel(search, before, after, distance, since, step, num_warps=WARPS
         asked = exists & (neighbour >= 0)
         for slot in range(before.K):
             place = (queries.item * before.K + slot).to(tl.int64) * count + neighbour
-            born = tl.load(before.born + place, mask=asked, other=-1)
-            theirs = tl.load(before.index + place, mask=asked & (born >= since), other=-1)
+            new = asked
+            if before.born is not None:
+                new = asked & (tl.load(before.born + place, mask=asked, other=-1) >= since)
+            theirs = tl.load(before.index + place, mask=new, other=-1)
             there = place_of(theirs, limits.key)
             key = flatten(Extent(there.t - by.t, there.y - by.y, there.x - by.x), limits.key)
             found = offer(search, queries, sides, window, found, key, theirs >= 0, step, before.K)

@@ -155,10 +155,13 @@ def _insert_in_turn(ranked, entries, new):
     lane = tl.arange(0, 8)[None, None, :]
     # What is not nearer than the last of a full list is not looked at.
     new = tl.where(new >> 34 > (last >> 34)[:, None, None], NOTHING, new)
-    for n in range(8):
+    n = 0
+    while tl.min(tl.min(tl.min(new, 2), 1), 0) < NOTHING:
         entry = tl.min(tl.min(tl.where(lane == n, new, NOTHING), 2), 1)[:, None]
         if tl.min(tl.min(entry, 1), 0) < NOTHING:
             entries = _insert(ranked, entries, entry)
+        new = tl.where(lane == n, NOTHING, new)
+        n += 1
     return entries
 
 
