@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from patchattn.attention import (
     FullAttention,
+    LinearAttention,
+    LocalAttention,
     MultiheadPatchAttention2d,
     PatchAttention,
     ScramAttention,
     ScramDiagnostics,
+    SparseAttention,
     full_attention,
+    linear_attention,
+    local_attention,
     patch_attention,
     scram_attention,
+    sparse_attention,
 )
 from patchattn.field import MatchField
 from patchattn.matching import match
@@ -20,15 +26,21 @@ __version__ = "0.1.0"
 
 __all__ = [
     "FullAttention",
+    "LinearAttention",
+    "LocalAttention",
     "MatchField",
     "MultiheadPatchAttention2d",
     "PatchAttention",
     "ScramAttention",
     "ScramDiagnostics",
     "Similarity",
+    "SparseAttention",
     "full_attention",
+    "linear_attention",
+    "local_attention",
     "match",
     "patch_attention",
     "pointwise_similarity",
     "scram_attention",
+    "sparse_attention",
 ]

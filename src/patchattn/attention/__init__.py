@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from patchattn.attention.full import FullAttention, full_attention
+from patchattn.attention.linear import LinearAttention, linear_attention
+from patchattn.attention.local import LocalAttention, local_attention
 from patchattn.attention.multihead import MultiheadPatchAttention2d
 from patchattn.attention.patch import PatchAttention, patch_attention
 from patchattn.attention.scram import ScramAttention, ScramDiagnostics, scram_attention
+from patchattn.attention.sparse import SparseAttention, sparse_attention
 
 __all__ = [
     "FullAttention",
+    "LinearAttention",
+    "LocalAttention",
     "MultiheadPatchAttention2d",
     "PatchAttention",
     "ScramAttention",
     "ScramDiagnostics",
+    "SparseAttention",
     "full_attention",
+    "linear_attention",
+    "local_attention",
     "patch_attention",
     "scram_attention",
+    "sparse_attention",
 ]

@@ -7,9 +7,10 @@ from typing import Any, Literal, overload
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from patchattn.attention.blocks import fold_blocks, unfold_blocks, value_ratio
+from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.precision import promote
 from patchattn.checks import check_features, check_heads, check_pair, check_positive
 from patchattn.field import MatchField
@@ -146,7 +147,7 @@ def patch_attention(  # type: ignore[misc]
     return output
 
 
-class PatchAttention(nn.Module):
+class PatchAttention(AttentionLayer):
     """`patch_attention` as a layer without parameters: `layer(query, key, value)`.
 
     The arguments are those of `patch_attention`; those that belong to one call (field, init, masks, return_field) are
@@ -160,6 +161,9 @@ class PatchAttention(nn.Module):
         >>> layer(features, features, features).shape
         torch.Size([2, 16, 32, 32])
     """
+
+    function = staticmethod(patch_attention)
+    shown = ("k", "patch_size", "similarity", "temperature", "aggregate", "num_heads", "method")
 
     def __init__(
         self,
@@ -179,46 +183,8 @@ class PatchAttention(nn.Module):
         padding_mode: str = "reflect",
         backend: str | None = None,
     ) -> None:
-        super().__init__()
-        self.k = k
-        self.patch_size = patch_size
-        self.similarity = similarity
-        self.temperature = temperature
-        self.aggregate = aggregate
-        self.num_heads = num_heads
-        self.method = method
-        self.iterations = iterations
-        self.seed = seed
-        self.is_causal = is_causal
-        self.min_separation = min_separation
-        self.max_offset = max_offset
-        self.padding_mode = padding_mode
-        self.backend = backend
-
-    def forward(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        *,
-        field: MatchField | None = None,
-        init: MatchField | None = None,
-        query_mask: Tensor | None = None,
-        key_mask: Tensor | None = None,
-        return_field: bool = False,
-    ) -> Tensor | tuple[Tensor, MatchField]:
-        return patch_attention(
-            query, key, value, field=field, init=init, query_mask=query_mask, key_mask=key_mask,
-            return_field=return_field, k=self.k, patch_size=self.patch_size, similarity=self.similarity,
-            temperature=self.temperature, aggregate=self.aggregate, num_heads=self.num_heads, method=self.method,
-            iterations=self.iterations, seed=self.seed, is_causal=self.is_causal,
-            min_separation=self.min_separation, max_offset=self.max_offset, padding_mode=self.padding_mode,
-            backend=self.backend,
+        super().__init__(
+            k=k, patch_size=patch_size, similarity=similarity, temperature=temperature, aggregate=aggregate,
+            num_heads=num_heads, method=method, iterations=iterations, seed=seed, is_causal=is_causal,
+            min_separation=min_separation, max_offset=max_offset, padding_mode=padding_mode, backend=backend,
         )  # fmt: skip
-
-    def extra_repr(self) -> str:
-        return (
-            f"k={self.k}, patch_size={self.patch_size}, similarity={self.similarity!r}, "
-            f"temperature={self.temperature}, aggregate={self.aggregate}, num_heads={self.num_heads}, "
-            f"method={self.method!r}"
-        )

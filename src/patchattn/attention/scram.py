@@ -9,10 +9,11 @@ from typing import Any, Literal, overload
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from patchattn.attention.blocks import fold_blocks, unfold_blocks, value_ratio
 from patchattn.attention.comparison import Comparison
+from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.monte_carlo import (
     chain_estimate,
     effective_sample_size,
@@ -382,7 +383,7 @@ def _diagnostics(
     return ScramDiagnostics(keys, weights)
 
 
-class ScramAttention(nn.Module):
+class ScramAttention(AttentionLayer):
     """`scram_attention` as a layer without parameters: `layer(query, key, value)`.
 
     The arguments are those of `scram_attention`; those that belong to one call (field, init, masks, return_field,
@@ -396,6 +397,11 @@ class ScramAttention(nn.Module):
         >>> layer(features, features, features).shape
         torch.Size([2, 16, 32, 32])
     """
+
+    function = staticmethod(scram_attention)
+    shown = (
+        "k", "selection", "expand", "similarity", "temperature", "num_heads", "estimator", "is_causal", "method",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -423,60 +429,10 @@ class ScramAttention(nn.Module):
         padding_mode: str = "reflect",
         backend: str | None = None,
     ) -> None:
-        super().__init__()
-        self.settings: dict[str, Any] = {
-            "k": k,
-            "selection": selection,
-            "separation": separation,
-            "expand": expand,
-            "patch_size": patch_size,
-            "similarity": similarity,
-            "temperature": temperature,
-            "num_heads": num_heads,
-            "weighting": weighting,
-            "normalization": normalization,
-            "estimator": estimator,
-            "samples": samples,
-            "scale": scale,
-            "alpha": alpha,
-            "chains": chains,
-            "method": method,
-            "iterations": iterations,
-            "seed": seed,
-            "is_causal": is_causal,
-            "max_offset": max_offset,
-            "padding_mode": padding_mode,
-            "backend": backend,
-        }
-
-    def forward(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        *,
-        field: MatchField | None = None,
-        init: MatchField | None = None,
-        query_mask: Tensor | None = None,
-        key_mask: Tensor | None = None,
-        return_field: bool = False,
-        return_diagnostics: bool = False,
-    ) -> Any:
-        return scram_attention(
-            query, key, value, field=field, init=init, query_mask=query_mask, key_mask=key_mask,
-            return_field=return_field, return_diagnostics=return_diagnostics, **self.settings,
+        super().__init__(
+            k=k, selection=selection, separation=separation, expand=expand, patch_size=patch_size,
+            similarity=similarity, temperature=temperature, num_heads=num_heads, weighting=weighting,
+            normalization=normalization, estimator=estimator, samples=samples, scale=scale, alpha=alpha,
+            chains=chains, method=method, iterations=iterations, seed=seed, is_causal=is_causal,
+            max_offset=max_offset, padding_mode=padding_mode, backend=backend,
         )  # fmt: skip
-
-    def extra_repr(self) -> str:
-        shown = (
-            "k",
-            "selection",
-            "expand",
-            "similarity",
-            "temperature",
-            "num_heads",
-            "estimator",
-            "is_causal",
-            "method",
-        )
-        return ", ".join(f"{name}={self.settings[name]!r}" for name in shown)

@@ -1,0 +1,164 @@
+"""What the layers that look at whole patches are told alike: checked images, their patches, and who may see whom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from patchattn.attention.precision import promote
+from patchattn.checks import check_features, check_heads, check_pair
+from patchattn.matching.constraints import (
+    Causality,
+    check_patch_size,
+    physical_padding,
+    resolve_causality,
+    resolve_masks,
+)
+
+__all__ = ["PRODUCTS", "Images", "Tile", "as_products", "check_images", "cut", "split_heads"]
+
+Tile = tuple[slice, ...]
+"""A part of an image."""
+PRODUCTS = ("l2", "dot", "scaled_dot", "cosine")
+"""Similarities that are products of vectors, or can be made so."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Query, key and value with all checked settings."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    patch: tuple[int, ...]
+    padding_mode: str
+    """What patches read outside, "valid" resolved into masks."""
+    num_heads: int
+    query_mask: Tensor | None
+    key_mask: Tensor | None
+    is_causal: bool
+    strict: bool
+
+    @property
+    def query_size(self) -> tuple[int, ...]:
+        return tuple(self.query.shape[2:])
+
+    @property
+    def key_size(self) -> tuple[int, ...]:
+        return tuple(self.key.shape[2:])
+
+    @property
+    def compute(self) -> torch.dtype:
+        """What is computed in."""
+        return torch.float64 if self.query.dtype == torch.float64 else torch.float32
+
+    def bordered(self, image: Tensor) -> Tensor:
+        """Query or key as it is computed with, and the border that patches reach into."""
+        return padded(image.to(self.compute), self.patch, self.padding_mode)
+
+    def vectors(self, bordered: Tensor, tile: Tile) -> Tensor:
+        """The patches of a tile: `(B, heads, *tile, elements)`."""
+        reached = (slice(at.start, at.stop + size - 1) for at, size in zip(tile, self.patch, strict=True))
+        return patch_vectors(cut(bordered, *reached), self.patch, self.num_heads)
+
+    def values(self, value: Tensor, tile: Tile) -> Tensor:
+        """The values of a tile: `(B, heads, *tile, Cv / heads)`."""
+        return split_heads(cut(value, *tile), self.num_heads).movedim(2, -1)
+
+    def centre(self) -> Tensor:
+        """A patch that all scores may be computed relative to: `(1, heads, 1, elements)`, the mean key without what is
+        masked or not finite; under causality the first, which is all that every query knows of.
+        """
+        key = self.key.detach().to(self.compute).flatten(2)
+        counts = key.isfinite()
+        if self.key_mask is not None:
+            counts = counts & self.key_mask.flatten(1)[:, None]
+        if self.is_causal:
+            key, counts = key[..., :1], counts[..., :1]
+        mean = torch.where(counts, key, 0).sum((0, 2)) / counts.sum((0, 2)).clamp(min=1)
+        return split_heads(mean[None], self.num_heads).repeat_interleave(prod(self.patch), -1).unsqueeze(2)
+
+    def finished(self, output: Tensor) -> Tensor:
+        """Outputs `(B, heads, Cv / heads, *query)` or `(B, Cv, *query)` as a layer returns them."""
+        output = output.reshape(self.query.shape[0], self.value.shape[1], *self.query_size)
+        if self.query_mask is not None:
+            output = output.masked_fill(~self.query_mask.unsqueeze(1), 0)
+        return output.to(self.value.dtype)
+
+
+def check_images(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    patch_size: int | Sequence[int],
+    num_heads: int,
+    query_mask: Tensor | None,
+    key_mask: Tensor | None,
+    is_causal: Causality,
+    padding_mode: str,
+) -> Images:
+    """Check what every layer is told; value must have the key's size."""
+    query, key, value = promote(query, key, value)
+    check_pair(query, key, num_heads)
+    check_features("value", value, query, "query")
+    check_heads("value", value, num_heads)
+    query_size, key_size = tuple(query.shape[2:]), tuple(key.shape[2:])
+    if tuple(value.shape[2:]) != key_size:
+        raise ValueError(f"value: expected the key's spatial size {key_size}, got {tuple(value.shape[2:])}.")
+    causal, strict = resolve_causality(is_causal, query_size, key_size)
+    patch = check_patch_size(patch_size, padding_mode, query_size, key_size)
+    query_mask, key_mask = resolve_masks(query, key, query_mask, key_mask, patch, padding_mode)
+    return Images(
+        query, key, value, patch, physical_padding(padding_mode), num_heads, query_mask, key_mask, causal, strict
+    )
+
+
+def cut(image: Tensor, *last: slice) -> Tensor:
+    """A part of an image, by its last dimensions."""
+    index: Any = (..., *last)
+    return image[index]
+
+
+def padded(image: Tensor, patch: tuple[int, ...], padding_mode: str) -> Tensor:
+    """An image with the border that its patches reach into."""
+    if prod(patch) == 1:
+        return image
+    padding = [radius for size in reversed(patch) for radius in (size // 2, size // 2)]
+    return functional.pad(image, padding, mode={"zeros": "constant"}.get(padding_mode, padding_mode))
+
+
+def patch_vectors(image: Tensor, patch: tuple[int, ...], num_heads: int) -> Tensor:
+    """`(B, C, *padded)` to `(B, heads, *spatial, C / heads * elements of a patch)`."""
+    for dim, size in enumerate(patch):
+        image = image.unfold(2 + dim, size, 1)
+    dims = len(patch)
+    # (B, heads, C, *spatial, *patch): the channels go beside the patch.
+    return split_heads(image, num_heads).movedim(2, 2 + dims).flatten(2 + dims)
+
+
+def split_heads(image: Tensor, num_heads: int) -> Tensor:
+    """`(B, C, ...)` to `(B, heads, C / heads, ...)`."""
+    return image.reshape(image.shape[0], num_heads, -1, *image.shape[2:])
+
+
+def as_products(q: Tensor, k: Tensor, similarity: str, centre: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Rewrite query and key vectors so that the similarity (up to a constant for each query) is scale * q.k.
+
+    Args:
+        centre: For l2: what is taken from both, which changes no difference and loses fewer digits. What belongs to one
+            softmax needs one centre.
+    """
+    if similarity == "l2":
+        q, k = q - centre, k - centre
+        q = torch.cat([2 * q, torch.ones_like(q[..., :1])], -1)
+        return q, torch.cat([k, -k.square().sum(-1, keepdim=True)], -1), 1.0
+    if similarity == "cosine":
+        return functional.normalize(q, dim=-1), functional.normalize(k, dim=-1), 1.0
+    return q, k, 1.0 if similarity == "dot" else q.shape[-1] ** -0.5
