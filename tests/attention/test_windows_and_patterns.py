@@ -126,8 +126,8 @@ def test_padding(name: str, padding: str) -> None:
 @pytest.mark.parametrize("name", LAYERS)
 def test_gradients(name: str) -> None:
     layer, _ = LAYERS[name]
-    images = [normals(1, 2, 5, 6, seed=n).requires_grad_() for n in range(3)]
-    key_mask = mask(1, 5, 6, share=0.5)
+    images = [normals(1, 1, 4, 5, seed=n).requires_grad_() for n in range(3)]
+    key_mask = mask(1, 4, 5, share=0.5)
     assert torch.autograd.gradcheck(lambda q, k, v: layer(q, k, v, key_mask=key_mask), images)
 
 

@@ -178,7 +178,7 @@ def test_bit_for_bit_within_any_offset(compiled: str, offset: tuple[int, int]) -
 def test_bit_for_bit_under_constraints_beyond_one_band(compiled: str, limits: Constraints) -> None:
     size = (18, 3) if compiled == "gpu" else (22, 17)
     pair = Pair(size, size, (3, 3), batch=1)
-    assert_same_bits(*search_both(compiled, pair, 2, constraints=limits))
+    assert_same_bits(*search_both(compiled, pair, 2, fewer(compiled, 2, 1), constraints=limits))
 
 
 @pytest.mark.parametrize("constraints", ["free", "masks", "separation"])
@@ -229,7 +229,7 @@ def test_bit_for_bit_where_all_is_equal(compiled: str) -> None:
     ],
 )
 def test_photographs(compiled: str, name: str, row: int, column: int, similarity: str) -> None:
-    size = fewer(compiled, 48, 22)
+    size = fewer(compiled, 48, 18)
     query = photograph(name, slice(row, row + size), slice(column, column + size)).double()
     key = photograph(name, slice(row + 12, row + 12 + size), slice(column - 10, column - 10 + size)).double()
     settings: dict[str, Any] = {"patch_size": 5, "similarity": similarity}

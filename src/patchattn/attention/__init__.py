@@ -7,6 +7,8 @@ from patchattn.attention.linear import LinearAttention, linear_attention
 from patchattn.attention.local import LocalAttention, local_attention
 from patchattn.attention.multihead import MultiheadPatchAttention2d
 from patchattn.attention.patch import PatchAttention, patch_attention
+from patchattn.attention.performer import PerformerAttention, performer_attention
+from patchattn.attention.reformer import ReformerAttention, reformer_attention
 from patchattn.attention.scram import ScramAttention, ScramDiagnostics, scram_attention
 from patchattn.attention.sparse import SparseAttention, sparse_attention
 
@@ -16,6 +18,8 @@ __all__ = [
     "LocalAttention",
     "MultiheadPatchAttention2d",
     "PatchAttention",
+    "PerformerAttention",
+    "ReformerAttention",
     "ScramAttention",
     "ScramDiagnostics",
     "SparseAttention",
@@ -23,6 +27,8 @@ __all__ = [
     "linear_attention",
     "local_attention",
     "patch_attention",
+    "performer_attention",
+    "reformer_attention",
     "scram_attention",
     "sparse_attention",
 ]

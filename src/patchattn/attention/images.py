@@ -71,6 +71,19 @@ class Images:
         """The values of a tile: `(B, heads, *tile, Cv / heads)`."""
         return split_heads(cut(value, *tile), self.num_heads).movedim(2, -1)
 
+    def unfolded(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The patches of query and key, and the values: `(B, heads, positions, elements)`; 0 for what is masked."""
+        q, k = (
+            self.vectors(self.bordered(image), tuple(slice(0, n) for n in image.shape[2:])).flatten(2, -2)
+            for image in (self.query, self.key)
+        )
+        v = split_heads(self.value.to(self.compute), self.num_heads).flatten(3).transpose(2, 3)
+        if self.key_mask is not None:
+            # A weight of 0 does not silence NaN.
+            silent = ~self.key_mask.flatten(1)[:, None, :, None]
+            k, v = k.masked_fill(silent, 0), v.masked_fill(silent, 0)
+        return q, k, v
+
     def centre(self) -> Tensor:
         """A patch that all scores may be computed relative to: `(1, heads, 1, elements)`, the mean key without what is
         masked or not finite; under causality the first, which is all that every query knows of.

@@ -108,13 +108,15 @@ def principal_directions(rows: Tensor) -> tuple[Tensor, float]:
     """Return the directions of largest variance, `(elements, numbers)`, and the share of the variance that they hold.
 
     Short patches are kept whole. Of longer ones by subspace iteration, on the CPU whatever the device: the start is
-    random, and the same everywhere.
+    random, and the same everywhere. In float64, rounded at the end: products are summed in an order that depends on
+    the number of threads, and no result may.
     """
-    elements = rows.shape[1]
-    total = rows.double().square().sum().item()
+    elements, rows = rows.shape[1], rows.double()
+    total = rows.square().sum().item()
     if elements <= MOST or total == 0:
         return torch.eye(elements)[:, :MOST], 1.0
     basis = torch.randn(elements, min(MOST + OVERSAMPLING, elements), generator=torch.Generator().manual_seed(0))
+    basis = basis.double()
     for _ in range(POWER_ITERATIONS):
         basis = torch.linalg.qr(rows.T @ (rows @ basis)).Q
     products = rows @ basis
@@ -122,7 +124,7 @@ def principal_directions(rows: Tensor) -> tuple[Tensor, float]:
     held = variances.flip(0).cumsum(0)[:MOST] / total
     wanted = max(int((held < ENOUGH).sum()) + 1, FEWEST)
     numbers = min(-(-wanted // DIMS_PER_GROUP) * DIMS_PER_GROUP, MOST)
-    return basis @ turn.flip(1)[:, :numbers], held[numbers - 1].item()
+    return (basis @ turn.flip(1)[:, :numbers]).float(), held[numbers - 1].item()
 
 
 def project(side: Side, projection: Projection) -> Tensor:

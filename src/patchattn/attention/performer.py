@@ -1,0 +1,125 @@
+"""Performer: the softmax as a product of random features, by the package performer-pytorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import ceil, log
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from patchattn.attention.images import check_images
+from patchattn.attention.layer import AttentionLayer
+from patchattn.attention.packages import load_peer
+from patchattn.checks import check_count, check_positive
+
+__all__ = ["PerformerAttention", "performer_attention"]
+
+
+def performer_attention(
+    query: Float[Tensor, "batch channels *query"],
+    key: Float[Tensor, "key_batch channels *key"],
+    value: Float[Tensor, "value_batch value_channels *key"],
+    *,
+    features: int | None = None,
+    patch_size: int | Sequence[int] = 7,
+    temperature: float = 1.0,
+    num_heads: int = 1,
+    seed: int = 0,
+    query_mask: Bool[Tensor, "mask_batch *query"] | None = None,
+    key_mask: Bool[Tensor, "mask_batch2 *key"] | None = None,
+    padding_mode: str = "reflect",
+) -> Tensor:
+    r"""Attend from every query patch to every key patch by random features (Choromanski et al. 2020).
+
+    $$O_i = \frac{\phi(Q_i) \cdot \sum_j \phi(K_j) \otimes V_j}{\phi(Q_i) \cdot \sum_j \phi(K_j)}, \qquad
+    \operatorname{E}[\phi(q) \cdot \phi(k)] \propto \exp(q \cdot k / (\tau \sqrt{d}))$$
+
+    with d the numbers of a patch and phi the m positive orthogonal random features of FAVOR+ (the paper's M and PSAL's
+    Table 1 are our `features`). The features are those of the package performer-pytorch, on unfolded patches: memory
+    and time grow with n m. The similarity is that of `"scaled_dot"`; there is no other.
+
+    Args:
+        features: m; None: d log d, as PSAL has it.
+        seed: of the random directions; they are the same in every call.
+        query, key, value, patch_size, temperature, num_heads, query_mask, key_mask, padding_mode: see
+            `patch_attention`; value has the key's size.
+
+    Returns:
+        `(B, Cv, *query)` in the dtype of value; 0 where a query has no key.
+
+    Raises:
+        ValueError: an argument is out of range; the message names it, what came and what is allowed.
+        RuntimeError: the package performer-pytorch does not load; it comes with `pip install "patchattn[peers]"`.
+
+    Example:
+        >>> import torch
+        >>> from patchattn import performer_attention
+        >>> features = torch.rand(1, 4, 16, 16)
+        >>> performer_attention(features, features, features, patch_size=3).shape
+        torch.Size([1, 4, 16, 16])
+    """
+    check_positive("temperature", temperature)
+    images = check_images(
+        query, key, value, patch_size=patch_size, num_heads=num_heads, query_mask=query_mask, key_mask=key_mask,
+        is_causal=False, padding_mode=padding_mode,
+    )  # fmt: skip
+    package = load_peer("performer_pytorch.performer_pytorch", "performer-pytorch")
+    q, k, v = images.unfolded()
+    elements = q.shape[-1]
+    if features is None:
+        features = max(1, ceil(elements * log(elements)))
+    check_count("features", features, 1)
+    directions = _directions(package, features, elements, seed).to(q.device, q.dtype)
+    # The package divides both by the fourth root of d; its similarity has no temperature.
+    q, k = (
+        package.softmax_kernel(x / temperature**0.5, projection_matrix=directions, is_query=is_query)
+        for x, is_query in ((q, True), (k, False))
+    )
+    if images.key_mask is None:
+        return images.finished(package.linear_attention(q, k, v).transpose(2, 3))
+    held = images.key_mask.flatten(1)[:, None, :, None]
+    none = ~held.any(2, keepdim=True)
+    out = package.linear_attention(q, k.masked_fill(~held, 0).masked_fill(none, 1), v)
+    return images.finished(out.masked_fill(none, 0).transpose(2, 3))
+
+
+@lru_cache(maxsize=8)
+def _directions(package: Any, features: int, elements: int, seed: int) -> Tensor:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        directions: Tensor = package.gaussian_orthogonal_random_matrix(features, elements)
+    return directions
+
+
+class PerformerAttention(AttentionLayer):
+    """`performer_attention` as a layer without parameters: `layer(query, key, value)`.
+
+    Example:
+        >>> import torch
+        >>> from patchattn import PerformerAttention
+        >>> features = torch.rand(1, 4, 16, 16)
+        >>> PerformerAttention(patch_size=3)(features, features, features).shape
+        torch.Size([1, 4, 16, 16])
+    """
+
+    function = staticmethod(performer_attention)
+    shown = ("features", "patch_size", "temperature", "num_heads", "seed")
+
+    def __init__(
+        self,
+        *,
+        features: int | None = None,
+        patch_size: int | Sequence[int] = 7,
+        temperature: float = 1.0,
+        num_heads: int = 1,
+        seed: int = 0,
+        padding_mode: str = "reflect",
+    ) -> None:
+        super().__init__(
+            features=features, patch_size=patch_size, temperature=temperature, num_heads=num_heads, seed=seed,
+            padding_mode=padding_mode,
+        )  # fmt: skip
