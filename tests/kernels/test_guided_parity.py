@@ -89,10 +89,10 @@ def test_bit_for_bit_by_similarities_that_end_with_patchmatch(compiled: str, nam
 
 @pytest.mark.parametrize("name", ["1d", "2d_sizes", "3d"])
 def test_the_same_matches_by_cosine(compiled: str, name: str) -> None:
-    # Products of normalised patches round: their similarities may differ in the last bit, and two that are all but
-    # equal may then change places.
-    found, expected = search_both(compiled, PAIRS[name].on(compiled), iterations=1, similarity="cosine")
-    assert (found[0] != expected[0]).double().mean() < 0.002
+    # Products of normalised patches round: their similarities may differ in the last bit.
+    pair, iterations = PAIRS[name].on(compiled), fewer(compiled, 2, 1)
+    found, expected = search_both(compiled, pair, iterations=iterations, similarity="cosine")
+    assert torch.equal(found[0], expected[0])
     torch.testing.assert_close(found[1], expected[1], **TOLERANCE[torch.float32])
 
 
@@ -219,17 +219,15 @@ def test_bit_for_bit_where_all_is_equal(compiled: str) -> None:
     assert_same_bits(*search_both(compiled, pair, features=ones))
 
 
-@pytest.mark.parametrize(
-    ("name", "row", "column", "similarity"),
-    [
-        ("astronaut", 100, 180, "l2"),
-        ("coffee", 60, 300, "dot"),
-        ("astronaut", 100, 180, "scaled_dot"),
-        ("coffee", 60, 300, "cosine"),
-    ],
-)
-def test_photographs(compiled: str, name: str, row: int, column: int, similarity: str) -> None:
+SMALL_PIECES = {"astronaut": (100, 180), "coffee": (60, 300)}
+"""Where so small a piece as gpu gets has something to find."""
+
+
+@pytest.mark.parametrize("similarity", ["l2", "dot", "scaled_dot", "cosine"])
+@pytest.mark.parametrize("name", ["astronaut", "coffee"])
+def test_photographs(compiled: str, name: str, similarity: str) -> None:
     size = fewer(compiled, 48, 18)
+    row, column = fewer(compiled, (100, 180), SMALL_PIECES[name])
     query = photograph(name, slice(row, row + size), slice(column, column + size)).double()
     key = photograph(name, slice(row + 12, row + 12 + size), slice(column - 10, column - 10 + size)).double()
     settings: dict[str, Any] = {"patch_size": 5, "similarity": similarity}
