@@ -37,7 +37,7 @@ from gpu_problems import PROBLEMS, Case, operators, running
 from gpu_resources import MOST_WARPS, TARGETS, Resources, compiling_for, resources_of
 
 from patchattn import pointwise_similarity
-from patchattn.kernels.gpu.launch import OPTIONS_OF_NVIDIA
+from patchattn.kernels.gpu.launch import options_for
 
 MULTIPROCESSORS = 132
 """Of a GPU that is sm_90."""
@@ -183,8 +183,7 @@ def build(job: tuple[int, str]) -> Built:
     compiling_for(target)
     launch, start = _launches[number], time.perf_counter()
     try:
-        nvidia = TARGETS[target].backend == "cuda"
-        options = {name: x for name, x in launch.options.items() if nvidia or name not in OPTIONS_OF_NVIDIA}
+        options = options_for(TARGETS[target].backend == "cuda", launch.options)
         kernel = launch.kernel.warmup(*launch.arguments, grid=(1,), **options)
         result: Resources | str = resources_of(kernel, target)
     except Exception as error:

@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from patchattn.attention.images import PRODUCTS, Images, as_products, check_images, split_heads
+from patchattn.attention.images import Images, as_products, check_images
 from patchattn.attention.layer import AttentionLayer
-from patchattn.checks import check_choice, check_positive, per_dimension
+from patchattn.checks import per_dimension
 from patchattn.matching.constraints import Causality
 
 __all__ = ["FullAttention", "full_attention"]
@@ -62,25 +62,12 @@ def full_attention(
         >>> full_attention(features, features, features, patch_size=3).shape
         torch.Size([1, 4, 12, 12])
     """
-    check_choice("similarity", similarity, PRODUCTS)
-    check_positive("temperature", temperature)
     images = check_images(
         query, key, value, patch_size=patch_size, num_heads=num_heads, query_mask=query_mask, key_mask=key_mask,
-        is_causal=is_causal, padding_mode=padding_mode,
+        padding_mode=padding_mode, is_causal=is_causal, similarity=similarity, temperature=temperature,
     )  # fmt: skip
     stride = per_dimension("key_stride", key_stride, len(images.key_size), 1)
-
-    keep = (slice(None),) * 2 + tuple(slice(None, None, s) for s in stride)
-    q, k = (
-        images.vectors(images.bordered(image), tuple(slice(0, n) for n in image.shape[2:]))
-        for image in (images.query, images.key)
-    )
-    q, k = q.flatten(2, -2), k[keep].flatten(2, -2)
-    v = split_heads(images.value.to(images.compute), num_heads).movedim(2, -1)[keep].flatten(2, -2)
-    if images.key_mask is not None:
-        # A weight of 0 does not silence NaN.
-        silent = ~images.key_mask[(slice(None), *keep[2:])].flatten(1)[:, None, :, None]
-        k, v = k.masked_fill(silent, 0), v.masked_fill(silent, 0)
+    q, k, v = images.unfolded(stride)
     q, k, scale = as_products(q, k, similarity, images.centre())
     allowed = _allowed(images, stride)
     batch = images.query.shape[0]

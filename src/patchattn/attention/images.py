@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from patchattn.attention.precision import promote
-from patchattn.checks import check_features, check_heads, check_pair
+from patchattn.checks import check_choice, check_features, check_heads, check_pair, check_positive
 from patchattn.matching.constraints import (
     Causality,
     check_patch_size,
@@ -71,16 +71,20 @@ class Images:
         """The values of a tile: `(B, heads, *tile, Cv / heads)`."""
         return split_heads(cut(value, *tile), self.num_heads).movedim(2, -1)
 
-    def unfolded(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The patches of query and key, and the values: `(B, heads, positions, elements)`; 0 for what is masked."""
+    def unfolded(self, key_stride: tuple[int, ...] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """All patches of query, every so-many-th of key, and its values: `(B, heads, positions, elements)`; 0 for what
+        is masked.
+        """
         q, k = (
-            self.vectors(self.bordered(image), tuple(slice(0, n) for n in image.shape[2:])).flatten(2, -2)
+            self.vectors(self.bordered(image), tuple(slice(0, n) for n in image.shape[2:]))
             for image in (self.query, self.key)
         )
-        v = split_heads(self.value.to(self.compute), self.num_heads).flatten(3).transpose(2, 3)
+        keep = tuple(slice(None, None, step) for step in key_stride or (1,) * len(self.key_size))
+        q, k = q.flatten(2, -2), cut(k, *keep, slice(None)).flatten(2, -2)
+        v = self.values(self.value.to(self.compute), keep).flatten(2, -2)
         if self.key_mask is not None:
             # A weight of 0 does not silence NaN.
-            silent = ~self.key_mask.flatten(1)[:, None, :, None]
+            silent = ~cut(self.key_mask, *keep).flatten(1)[:, None, :, None]
             k, v = k.masked_fill(silent, 0), v.masked_fill(silent, 0)
         return q, k, v
 
@@ -114,10 +118,14 @@ def check_images(
     num_heads: int,
     query_mask: Tensor | None,
     key_mask: Tensor | None,
-    is_causal: Causality,
     padding_mode: str,
+    is_causal: Causality = False,
+    similarity: str = "l2",
+    temperature: float = 1.0,
 ) -> Images:
-    """Check what every layer is told; value must have the key's size."""
+    """Check what layers are told; value must have the key's size."""
+    check_choice("similarity", similarity, PRODUCTS)
+    check_positive("temperature", temperature)
     query, key, value = promote(query, key, value)
     check_pair(query, key, num_heads)
     check_features("value", value, query, "query")

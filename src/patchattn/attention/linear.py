@@ -56,7 +56,7 @@ def linear_attention(
     """
     images = check_images(
         query, key, value, patch_size=patch_size, num_heads=num_heads, query_mask=query_mask, key_mask=key_mask,
-        is_causal=False, padding_mode=padding_mode,
+        padding_mode=padding_mode,
     )  # fmt: skip
     q, k = (_features(images, image) for image in (images.query, images.key))
     v = images.value.to(images.compute)

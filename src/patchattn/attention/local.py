@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from patchattn.attention.images import PRODUCTS, Images, Tile, as_products, check_images, cut
+from patchattn.attention.images import Images, Tile, as_products, check_images, cut
 from patchattn.attention.layer import AttentionLayer
-from patchattn.attention.tiles import assemble, join, partial, recomputed, tiles_of
-from patchattn.checks import check_choice, check_positive, per_dimension
+from patchattn.attention.tiles import assemble, partial, recomputed, tiles_of
+from patchattn.checks import per_dimension
 from patchattn.matching.constraints import Causality
 
 __all__ = ["LocalAttention", "local_attention"]
@@ -64,11 +64,9 @@ def local_attention(
         >>> local_attention(features, features, features, window=9, patch_size=3).shape
         torch.Size([1, 4, 24, 24])
     """
-    check_choice("similarity", similarity, PRODUCTS)
-    check_positive("temperature", temperature)
     images = check_images(
         query, key, value, patch_size=patch_size, num_heads=num_heads, query_mask=query_mask, key_mask=key_mask,
-        is_causal=is_causal, padding_mode=padding_mode,
+        padding_mode=padding_mode, is_causal=is_causal, similarity=similarity, temperature=temperature,
     )  # fmt: skip
     sides = per_dimension("window", window, len(images.key_size), 1)
     q, k = images.bordered(images.query), images.bordered(images.key)
@@ -109,8 +107,8 @@ def _attend_tile(
         # A weight of 0 does not silence NaN.
         k_vectors, values = (x.masked_fill(~held[:, None, :, None], 0) for x in (k_vectors, values))
         allowed = allowed & held[:, None, None, :]
-    products = as_products(q_vectors, k_vectors, similarity, centre)
-    out = join([partial(products[0], products[1], values, products[2] / temperature, allowed)])
+    q_vectors, k_vectors, scale = as_products(q_vectors, k_vectors, similarity, centre)
+    out = partial(q_vectors, k_vectors, values, scale / temperature, allowed)[..., :-1]
     batch = images.query.shape[0]
     return out.transpose(2, 3).reshape(batch, -1, *(at.stop - at.start for at in tile))
 

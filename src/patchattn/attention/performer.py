@@ -14,7 +14,7 @@ from torch import Tensor
 from patchattn.attention.images import check_images
 from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.packages import load_peer
-from patchattn.checks import check_count, check_positive
+from patchattn.checks import check_count
 
 __all__ = ["PerformerAttention", "performer_attention"]
 
@@ -62,10 +62,9 @@ def performer_attention(
         >>> performer_attention(features, features, features, patch_size=3).shape
         torch.Size([1, 4, 16, 16])
     """
-    check_positive("temperature", temperature)
     images = check_images(
         query, key, value, patch_size=patch_size, num_heads=num_heads, query_mask=query_mask, key_mask=key_mask,
-        is_causal=False, padding_mode=padding_mode,
+        padding_mode=padding_mode, temperature=temperature,
     )  # fmt: skip
     package = load_peer("performer_pytorch.performer_pytorch", "performer-pytorch")
     q, k, v = images.unfolded()

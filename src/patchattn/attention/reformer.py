@@ -12,7 +12,7 @@ from torch.nn import functional
 from patchattn.attention.images import check_images
 from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.packages import load_peer
-from patchattn.checks import check_count, check_positive
+from patchattn.checks import check_count
 
 __all__ = ["ReformerAttention", "reformer_attention"]
 
@@ -64,12 +64,11 @@ def reformer_attention(
         >>> reformer_attention(features, features, features, patch_size=3).shape
         torch.Size([1, 4, 16, 16])
     """
-    check_positive("temperature", temperature)
     check_count("bucket_size", bucket_size, 1)
     check_count("hashes", hashes, 1)
     images = check_images(
         query, key, value, patch_size=patch_size, num_heads=num_heads, query_mask=query_mask, key_mask=key_mask,
-        is_causal=False, padding_mode=padding_mode,
+        padding_mode=padding_mode, temperature=temperature,
     )  # fmt: skip
     package = load_peer("reformer_pytorch.reformer_pytorch", "reformer-pytorch")
     q, k, v = images.unfolded()

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from patchattn.attention.images import PRODUCTS, Images, Tile, as_products, check_images, cut, split_heads
+from patchattn.attention.images import Images, Tile, as_products, check_images, cut, split_heads
 from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.tiles import assemble, join, partial, recomputed, tiles_of
-from patchattn.checks import check_choice, check_count, check_positive
+from patchattn.checks import check_choice, check_count
 from patchattn.matching.constraints import Causality
 
 __all__ = ["SparseAttention", "sparse_attention"]
@@ -69,11 +69,9 @@ def sparse_attention(
         torch.Size([1, 4, 24, 24])
     """
     check_choice("pattern", pattern, PATTERNS)
-    check_choice("similarity", similarity, PRODUCTS)
-    check_positive("temperature", temperature)
     images = check_images(
         query, key, value, patch_size=patch_size, num_heads=num_heads, query_mask=query_mask, key_mask=key_mask,
-        is_causal=is_causal, padding_mode=padding_mode,
+        padding_mode=padding_mode, is_causal=is_causal, similarity=similarity, temperature=temperature,
     )  # fmt: skip
     size = images.query_size
     if len(size) == 1:
@@ -86,7 +84,7 @@ def sparse_attention(
     check_count("summary", summary, 1)
     if summary > length:
         raise ValueError(f"summary: got {summary}, and rows have {length} positions.")
-    pair = _Pair(images, similarity, temperature, images.centre().unsqueeze(3))
+    pair = _Pair(images, similarity, temperature, images.centre().unsqueeze(3), summary)
     rows = prod(size[:-1])
     in_rows = (1,) * (len(size) - 2) + (_at_once(length * length, size[-2]), length)
     groups: list[tuple[tuple[int, ...], Callable[..., Tensor]]] = [(in_rows, _attend_rows)]
@@ -98,7 +96,7 @@ def sparse_attention(
     tensors = images.bordered(images.query), images.bordered(images.key), images.value.to(images.compute)
     parts = []
     for side, attend in groups:
-        tiles = [recomputed(attend, pair, *tensors, tile, summary) for tile in tiles_of(size, side)]
+        tiles = [recomputed(attend, pair, *tensors, tile) for tile in tiles_of(size, side)]
         parts.append(split_heads(assemble(tiles, size, side), num_heads).movedim(2, -1))
     return images.finished(join(parts).movedim(-1, 2))
 
@@ -115,6 +113,7 @@ class _Pair:
     similarity: str
     temperature: float
     centre: Tensor
+    summary: int
 
     def cut(self, q: Tensor, k: Tensor, v: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
         """One tile of all three: `(B, heads, *tile, elements)`."""
@@ -134,18 +133,19 @@ class _Pair:
         q, k, scale = as_products(q, k, self.similarity, self.centre)
         return partial(q, k, v, scale / self.temperature, allowed)
 
-    def order(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Two running numbers to compare, `(count, 1)` and `(1, count)`."""
-        number = torch.arange(count, device=device)
-        return number[:, None], number[None]
+
+def _order(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Two running numbers to compare, `(count, 1)` and `(1, count)`."""
+    number = torch.arange(count, device=device)
+    return number[:, None], number[None]
 
 
-def _attend_rows(pair: _Pair, q: Tensor, k: Tensor, v: Tensor, tile: Tile, _summary: int) -> Tensor:
+def _attend_rows(pair: _Pair, q: Tensor, k: Tensor, v: Tensor, tile: Tile) -> Tensor:
     """Each query of a tile of whole rows with its own row: `(B, heads (Cv / heads + 1), *tile)`."""
     shape = [at.stop - at.start for at in tile]
     q, k, v = (x.flatten(2, -3) for x in pair.cut(q, k, v, tile))
     held = pair.held(tile)
-    own, other = pair.order(shape[-1], q.device)
+    own, other = _order(shape[-1], q.device)
     allowed = torch.ones_like(own == other)
     if pair.images.is_causal:
         allowed = other + int(pair.images.strict) <= own
@@ -153,20 +153,20 @@ def _attend_rows(pair: _Pair, q: Tensor, k: Tensor, v: Tensor, tile: Tile, _summ
     return found.movedim(-1, 2).reshape(len(found), -1, *shape)
 
 
-def _attend_columns(pair: _Pair, q: Tensor, k: Tensor, v: Tensor, tile: Tile, _summary: int) -> Tensor:
+def _attend_columns(pair: _Pair, q: Tensor, k: Tensor, v: Tensor, tile: Tile) -> Tensor:
     """Each query of a tile of whole columns with its column, but for itself, which is in its row."""
     shape = [at.stop - at.start for at in tile]
     q, k, v = (x.flatten(2, -3).transpose(2, 3) for x in pair.cut(q, k, v, tile))
     held = pair.held(tile)
-    own, other = pair.order(prod(shape[:-1]), q.device)
+    own, other = _order(prod(shape[:-1]), q.device)
     allowed = other < own if pair.images.is_causal else other != own
     found = pair.attend(q, k, v, allowed, None if held is None else held.flatten(2, -2).transpose(2, 3))
     return found.permute(0, 1, 4, 3, 2).reshape(len(found), -1, *shape)
 
 
-def _attend_ends(pair: _Pair, q: Tensor, k: Tensor, v: Tensor, tile: Tile, summary: int) -> Tensor:
+def _attend_ends(pair: _Pair, q: Tensor, k: Tensor, v: Tensor, tile: Tile) -> Tensor:
     """Each query of a tile of whole rows with the last positions of all rows but its own."""
-    shape, size = [at.stop - at.start for at in tile], pair.images.key_size
+    shape, size, summary = [at.stop - at.start for at in tile], pair.images.key_size, pair.summary
     ends = (*(slice(0, n) for n in size[:-1]), slice(size[-1] - summary, size[-1]))
     q = pair.images.vectors(q, tile).flatten(2, -2).unsqueeze(2)
     k, v = (x.flatten(2, -2).unsqueeze(2) for x in (pair.images.vectors(k, ends), pair.images.values(v, ends)))

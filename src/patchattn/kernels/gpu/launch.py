@@ -9,17 +9,15 @@ from typing import Any
 import torch
 import triton
 
-__all__ = ["FEW_REGISTERS", "INTERPRETED", "OPTIONS_OF_NVIDIA", "block_size", "launch", "run"]
+__all__ = ["FEW_REGISTERS", "INTERPRETED", "block_size", "launch", "options_for", "run"]
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 """Whether kernels run in Triton's interpreter (TRITON_INTERPRET=1 when they were first imported)."""
 LARGEST_INTERPRETED_BLOCK = 1024
-OPTIONS_OF_NVIDIA = ("ptx_options",)
-"""Triton's backends refuse what they do not know."""
 FEW_REGISTERS = "--opt-level=1"
 """For searches. LLVM has optimised already; at its usual level 3 ptxas takes more registers for what little is left,
-and then moves some to the stack to let one more block run. At level 1 the same kernels have as many instructions
-(within 3 %), as many loads side by side, and nothing on the stack (docs/gpu.md)."""
+and then moves some to the stack to let one more block run. At level 1 the same kernels have at most 3 % more
+instructions, as many loads side by side, and nothing on the stack (docs/gpu.md)."""
 
 
 def block_size(compiled: int, count: int) -> int:
@@ -58,10 +56,14 @@ def run(
             'backend "gpu": got tensors on the CPU; move them to a GPU, leave backend=None, or set TRITON_INTERPRET=1 '
             "before Python starts to run the kernels in Triton's (slow) interpreter."
         )
-    if device.type != "cuda" or torch.version.hip is not None:
-        options = {name: value for name, value in options.items() if name not in OPTIONS_OF_NVIDIA}
+    on_nvidia = device.type == "cuda" and torch.version.hip is None
     with _current(device):
-        kernel[grid](*arguments, **options)
+        kernel[grid](*arguments, **options_for(on_nvidia, options))
+
+
+def options_for(on_nvidia: bool, options: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what other makers' compilers would refuse as unknown."""
+    return {name: value for name, value in options.items() if on_nvidia or name != "ptx_options"}
 
 
 runner: Callable[..., None] = run
