@@ -49,13 +49,13 @@ clean:  ## remove .venv and what the tools leave behind
 .venv/.installed-all: pyproject.toml constraints.txt | .venv/.created
 	@echo "Installing patchattn and all development tools into .venv"
 	@$(PIP_INSTALL) hatchling editables
-	@$(PIP_INSTALL) --no-build-isolation --editable ".[tools,test,dev,peers]"
+	@$(PIP_INSTALL) --no-build-isolation --editable ".[tools,video,train,test,dev,peers]"
 	@touch .venv/.installed-demo $@
 
 .venv/.installed-bench: pyproject.toml constraints.txt | .venv/.created
 	@echo "Installing patchattn, all development tools and what the benchmarks compare with into .venv"
 	@$(PIP_INSTALL) hatchling editables
-	@$(PIP_INSTALL) --no-build-isolation --editable ".[tools,test,dev,peers,bench]"
+	@$(PIP_INSTALL) --no-build-isolation --editable ".[tools,video,train,test,dev,peers,bench]"
 	@touch .venv/.installed-demo .venv/.installed-all $@
 
 .venv/.created:
