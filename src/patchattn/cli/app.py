@@ -14,6 +14,7 @@ import typer
 
 from patchattn.cli.failures import one_sentence_errors
 from patchattn.cli.stages import stages
+from patchattn.cli.train import train_app
 
 if TYPE_CHECKING:
     from patchattn.field import MatchField
@@ -30,6 +31,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(train_app, name="train")
 
 PatchSize = Annotated[int, typer.Option(min=1, help="Side of the patches that are compared, in pixels; odd.")]
 Similarity = Annotated[str, typer.Option(help="How patches are compared: l2, dot, scaled_dot, cosine or l1.")]

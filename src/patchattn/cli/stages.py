@@ -32,6 +32,10 @@ class Stages:
         """Tell that `done` of `total` steps of the stage are done."""
         self._progress.update(self._task, completed=done, total=total)
 
+    def tell(self, name: str, done: int, total: int) -> None:
+        """Tell the same under another name."""
+        self._progress.update(self._task, description=name, completed=done, total=total)
+
 
 @contextmanager
 def stages(*, quiet: bool, delay: float = 1.0, console: Console | None = None) -> Iterator[Stages]:

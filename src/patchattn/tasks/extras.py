@@ -1,22 +1,25 @@
-"""What to say when the packages of the extra `tools` are missing."""
+"""What to say when the packages of an extra are missing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
-__all__ = ["tools_extra"]
+__all__ = ["extra", "tools_extra"]
 
 
 @contextmanager
-def tools_extra() -> Iterator[None]:
-    """Import the packages of the extra `tools` inside this, so that a missing one is named with its remedy.
+def extra(name: str) -> Iterator[None]:
+    """Import the packages of an extra inside this, so that a missing one is named with its remedy.
+
+    Args:
+        name: of the extra, as in `pip install "patchattn[name]"`.
 
     Raises:
         RuntimeError: a package is not installed.
 
     Example:
-        >>> with tools_extra():
+        >>> with extra("tools"):
         ...     import a_package_that_is_not_there
         Traceback (most recent call last):
         RuntimeError: a_package_that_is_not_there is not installed; install it with: pip install "patchattn[tools]"
@@ -24,4 +27,11 @@ def tools_extra() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise RuntimeError(f'{error.name} is not installed; install it with: pip install "patchattn[tools]"') from error
+        raise RuntimeError(
+            f'{error.name} is not installed; install it with: pip install "patchattn[{name}]"'
+        ) from error
+
+
+def tools_extra() -> AbstractContextManager[None]:
+    """Import the packages that picture files and the command line need inside this; see `extra`."""
+    return extra("tools")

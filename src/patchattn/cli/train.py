@@ -1,0 +1,134 @@
+"""`patchattn train`: the networks, learned from the user's own pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from patchattn.cli.failures import one_sentence_errors
+from patchattn.cli.stages import stages
+
+__all__ = ["train_app"]
+
+train_app = typer.Typer(
+    help="Train a network on your own pictures (extra `train`).", no_args_is_help=True, rich_markup_mode="markdown"
+)
+
+
+@train_app.callback()
+def root() -> None:
+    pass
+
+
+@train_app.command()
+def colorization(
+    data: Annotated[Path, typer.Option(help="Folder that holds a folder of frames for each sequence, as DAVIS does.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the run: network, checkpoint, samples, log.")
+    ],
+    attention: Annotated[
+        str,
+        typer.Option(help="psal, psal-aggregate, scram, full, local, linear, sparse, performer or reformer."),
+    ] = "psal-aggregate",
+    k: Annotated[
+        int | None,
+        typer.Option(min=1, help="Matches of each patch.", show_default="3; 1 for psal-aggregate"),
+    ] = None,
+    patch_size: Annotated[
+        int | None, typer.Option(min=1, help="Side of the patches, in pixels; odd.", show_default="7")
+    ] = None,
+    similarity: Annotated[
+        str | None, typer.Option(help="l2, dot, scaled_dot, cosine or l1.", show_default="l2")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="Temperature of the softmax.", show_default="1")] = None,
+    key_stride: Annotated[
+        int | None, typer.Option(min=1, help="Look at every so-many-th key (full).", show_default="1")
+    ] = None,
+    window: Annotated[int | None, typer.Option(min=1, help="Side of the window (local).", show_default="50")] = None,
+    size: Annotated[int, typer.Option(min=8, help="Frames are resized to size x size.")] = 256,
+    crop: Annotated[
+        int | None, typer.Option(min=8, help="Side of the squares cut from the frames.", show_default="whole frames")
+    ] = None,
+    hold_out: Annotated[
+        int, typer.Option(min=0, help="So many sequences, the last by name, are not learned but measured at the end.")
+    ] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of Adam in all.")] = 200_000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pairs of a step, of all processes together.")] = 1,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first weights and the order of the pairs.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint, if there is one.")] = False,
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 1000,
+    log_every: Annotated[int, typer.Option(min=1, help="Steps between two losses in the log.")] = 100,
+    sample_every: Annotated[int, typer.Option(min=1, help="Steps between two sample pictures.")] = 5000,
+    on_error: Annotated[str, typer.Option(help="What a file that cannot be read does: stop, or skip it.")] = "stop",
+    accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda, ...: see Lightning Fabric.")] = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="Processes on each machine, each with a device.")] = 1,
+    num_nodes: Annotated[int, typer.Option(min=1, help="Machines; start the command on each, as torchrun does.")] = 1,
+    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of each process.", show_default="one for each core")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")] = False,
+) -> None:
+    """Learn to colour gray pictures by a coloured picture of the same scene.
+
+    Writes `network.safetensors` for `patchattn colorize --model`, `checkpoint.safetensors` to go on from, pictures in
+    `samples/` (gray, reference, result, truth) and a log for TensorBoard. A run that is interrupted or killed goes on
+    with `--resume` and the same settings, and ends where it would have ended.
+
+    The defaults are the paper's setting (section 4.3.1 of PSAL).
+    """
+    chosen = {
+        "k": k, "patch_size": patch_size, "similarity": similarity, "temperature": temperature,
+        "key_stride": key_stride, "window": window,
+    }  # fmt: skip
+    settings = {name: value for name, value in chosen.items() if value is not None}
+    with one_sentence_errors(), stages(quiet=as_json) as stage:
+        from patchattn.networks.weights import Architecture, load_network
+        from patchattn.training.colorization import ColorizationTask, mean_error
+        from patchattn.training.devices import make_fabric
+        from patchattn.training.frames import read_sequences
+        from patchattn.training.loop import NETWORK, Schedule, train
+
+        if threads is not None:
+            import torch
+
+            torch.set_num_threads(threads)
+        schedule = Schedule(steps, learning_rate, checkpoint_every, log_every, sample_every)
+        architecture = Architecture(attention, settings)
+        architecture.build()  # what is wrong with it, before the work
+        stage("reading")
+        sequences = read_sequences(data, size=size, on_error=on_error, warn=_warn, progress=stage.steps)
+        if hold_out >= len(sequences):
+            raise ValueError(f"--hold-out: got {hold_out}; {data} has {len(sequences)} sequences, one must be left.")
+        learned, held = sequences[: len(sequences) - hold_out], sequences[len(sequences) - hold_out :]
+        task = ColorizationTask(learned, architecture, crop=crop, batch_size=batch_size, seed=seed)
+        output.mkdir(parents=True, exist_ok=True)
+        fabric = make_fabric(output, accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=precision)
+        fabric.launch()
+        stage("training")
+
+        def show(done: int, total: int, loss: float) -> None:
+            stage.tell(f"training, loss {loss:.5f}", done, total)
+
+        loss = train(task, output, schedule, fabric, resume=resume, progress=show)
+        if not fabric.is_global_zero:
+            return
+        stage("measuring")
+        error = mean_error(load_network(output / NETWORK), held) if held else None
+    if as_json:
+        typer.echo(
+            json.dumps({"network": str(output / NETWORK), "loss": loss, "held_out_error": error, "steps": steps})
+        )
+        return
+    typer.echo(f"wrote     {output / NETWORK}")
+    typer.echo(f"loss      {loss:.6f} (mean squared error, the last steps)")
+    if error is not None:
+        typer.echo(f"held out  {error:.6f} (mean squared error, {', '.join(sequence.name for sequence in held)})")
+
+
+def _warn(message: str) -> None:
+    typer.echo(message, err=True)

@@ -1,0 +1,115 @@
+"""The state of a run in one file, which is there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from patchattn.tasks.extras import extra
+from patchattn.tasks.files import atomic_writer
+
+__all__ = ["Checkpoint", "read_checkpoint", "restore", "write_checkpoint"]
+
+FORMAT = "patchattn checkpoint 1"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run goes on from."""
+
+    step: int
+    """How many steps have been taken."""
+    description: dict[str, Any]
+    """What must be the same in the run that goes on."""
+    precision: dict[str, Any]
+    """The state of the loss's scale in half precision."""
+    tensors: dict[str, Tensor]
+
+
+def write_checkpoint(
+    path: Path,
+    network: nn.Module,
+    optimizer: Optimizer,
+    *,
+    step: int,
+    description: Mapping[str, Any],
+    precision: Mapping[str, Any],
+) -> None:
+    """Replace the checkpoint at `path` (safetensors) by the state after `step` steps."""
+    with extra("train"):
+        from safetensors.torch import save
+    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
+    said = {
+        "format": FORMAT,
+        "step": str(step),
+        "description": json.dumps(description),
+        "precision": json.dumps(precision),
+    }
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, said)
+    with atomic_writer(path, argument="checkpoint") as file:
+        file.write(content)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read what `write_checkpoint` wrote.
+
+    Raises:
+        ValueError: it is no checkpoint of ours.
+    """
+    with extra("train"):
+        from safetensors import SafetensorError, safe_open
+    try:
+        with safe_open(path, framework="pt") as file:
+            said = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"resume: {path} is no checkpoint ({error}).") from error
+    if said.get("format") != FORMAT:
+        raise ValueError(f"resume: {path} has the format {said.get('format')!r}, expected {FORMAT!r}.")
+    return Checkpoint(int(said["step"]), json.loads(said["description"]), json.loads(said["precision"]), tensors)
+
+
+def restore(checkpoint: Checkpoint, network: nn.Module, optimizer: Optimizer, description: Mapping[str, Any]) -> None:
+    """Put a checkpoint's state into a network and its optimizer.
+
+    Raises:
+        ValueError: the checkpoint is one of another run; the message says what differs.
+    """
+    differences = _differences(checkpoint.description, json.loads(json.dumps(description)))
+    if differences:
+        raise ValueError(
+            "resume: the checkpoint belongs to another run: "
+            + "; ".join(differences)
+            + ". Resume with the same settings, or write to another folder."
+        )
+    of_network = {
+        name.removeprefix("network."): tensor
+        for name, tensor in checkpoint.tensors.items()
+        if name.startswith("network.")
+    }
+    network.load_state_dict(of_network)
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in checkpoint.tensors.items():
+        if name.startswith("optimizer."):
+            _, index, entry = name.split(".", 2)
+            state.setdefault(int(index), {})[entry] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for name in sorted(then.keys() | now.keys()):
+        before, after = then.get(name), now.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += _differences(before, after, f"{prefix}{name}.")
+        elif before != after:
+            found.append(f"{prefix}{name} was {before!r} and is {after!r}")
+    return found

@@ -1,0 +1,92 @@
+"""Guided colorization, learned from pairs of frames (section 4.3 of PSAL)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from patchattn.checks import check_count
+from patchattn.networks.weights import Architecture, network_bytes
+from patchattn.tasks.colours import to_gray
+from patchattn.training.frames import FrameSequence
+from patchattn.training.pairs import draw_pairs
+
+__all__ = ["ColorizationTask", "colorization_errors"]
+
+
+@dataclass(frozen=True)
+class ColorizationTask:
+    """A network that colours one frame, turned gray, from another frame of its sequence; the loss is the mean squared
+    error of RGB in [0, 1].
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    sequences: Sequence[FrameSequence]
+    architecture: Architecture = field(default_factory=Architecture)
+    crop: int | None = None
+    """Side of the squares that are cut from the frames; None: whole frames, as in the paper."""
+    batch_size: int = 1
+    seed: int = 0
+    """Of the first weights and of the pairs."""
+
+    def __post_init__(self) -> None:
+        check_count("batch_size", self.batch_size, 1)
+        side = self.sequences[0].frames.shape[2]
+        if self.crop is not None and not 8 <= self.crop <= side:
+            raise ValueError(f"crop: got {self.crop}; expected 8 to the size of the frames, {side}.")
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "network": asdict(self.architecture),
+            "sequences": {sequence.name: list(sequence.frames.shape) for sequence in self.sequences},
+            "crop": self.crop,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+        }
+
+    def build(self) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return self.architecture.build()
+
+    def loss(self, network: nn.Module, items: range, device: torch.device) -> Tensor:
+        target, reference = draw_pairs(self.sequences, items, seed=self.seed, crop=self.crop)
+        target, reference = target.to(device), reference.to(device)
+        return functional.mse_loss(network(to_gray(target), reference), target)
+
+    def sample(self, network: nn.Module, device: torch.device) -> Tensor:
+        """Gray target, reference, result and truth, side by side: the ends of the first sequence."""
+        frames = self.sequences[0].frames
+        target, reference = (part.to(device).float() / 255 for part in (frames[-1:], frames[:1]))
+        gray = to_gray(target)
+        return torch.cat([gray.expand(-1, 3, -1, -1), reference, network(gray, reference), target], 3)
+
+    def content(self, network: nn.Module) -> bytes:
+        return network_bytes(network, self.architecture)
+
+
+def colorization_errors(network: nn.Module, sequences: Sequence[FrameSequence]) -> Iterator[tuple[str, int, float]]:
+    """Colour every frame from the one before it in its sequence.
+
+    Yields:
+        (sequence, number of the frame, mean squared error of RGB in [0, 1]), the network's result clipped to [0, 1].
+    """
+    for sequence in sequences:
+        for at in range(1, len(sequence)):
+            reference, target = (sequence.frames[n : n + 1].float() / 255 for n in (at - 1, at))
+            with torch.no_grad():
+                result = network(to_gray(target), reference).clamp(0, 1)
+            yield sequence.name, at, float(functional.mse_loss(result, target))
+
+
+def mean_error(network: nn.Module, sequences: Sequence[FrameSequence]) -> float:
+    """The mean of `colorization_errors` over all frames of all sequences."""
+    errors = [error for _, _, error in colorization_errors(network, sequences)]
+    return sum(errors) / len(errors)

@@ -1,0 +1,232 @@
+"""The loop that trains any of the networks, on one process or many, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from patchattn.checks import check_count, check_positive
+from patchattn.progress import watch_progress
+from patchattn.tasks.files import atomic_writer
+from patchattn.tasks.images import Picture, write_picture
+from patchattn.training.checkpoints import read_checkpoint, restore, write_checkpoint
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["CHECKPOINT", "NETWORK", "Schedule", "Task", "train"]
+
+CHECKPOINT, NETWORK, SAMPLES = "checkpoint.safetensors", "network.safetensors", "samples"
+"""What a run's folder holds; `tensorboard/` beside them."""
+
+
+class Task(Protocol):
+    """What is trained."""
+
+    @property
+    def batch_size(self) -> int:
+        """Items of a step, of all processes together."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """What must be the same when a run goes on: the network and its data."""
+
+    def build(self) -> nn.Module:
+        """The network as training begins with it."""
+
+    def loss(self, network: nn.Module, items: range, device: torch.device) -> Tensor:
+        """The mean loss of these items, which are numbered through the whole run."""
+
+    def sample(self, network: nn.Module, device: torch.device) -> Tensor:
+        """A picture to look at: (1, 3, height, width)."""
+
+    def content(self, network: nn.Module) -> bytes:
+        """The file of the finished network."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long, how fast, and what is kept when; the defaults are those of section 4.3.1 of PSAL.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    steps: int = 200_000
+    learning_rate: float = 1e-3
+    """Of Adam."""
+    checkpoint_every: int = 1000
+    """Steps from one checkpoint to the next; there is one more at the end, and when the run is interrupted."""
+    log_every: int = 100
+    sample_every: int = 5000
+
+    def __post_init__(self) -> None:
+        check_positive("learning_rate", self.learning_rate)
+        for name in ("steps", "checkpoint_every", "log_every", "sample_every"):
+            check_count(name, getattr(self, name), 1)
+
+
+def train(
+    task: Task,
+    folder: Path,
+    schedule: Schedule,
+    fabric: Fabric,
+    *,
+    resume: bool = False,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> float:
+    """Train until `schedule.steps` steps are taken, and write the network to `folder / NETWORK`.
+
+    Every step depends on the state before it and its number alone, so a run that was killed and resumed ends where one
+    ends that was not. Files are replaced whole; the first interruption (Ctrl-C, or the signal of a batch system) lets
+    the step finish and writes a checkpoint. Losses and samples go to TensorBoard if `fabric` has a logger.
+
+    Args:
+        task: what is trained.
+        folder: where the run's files are.
+        schedule: how long, and what is kept when.
+        fabric: on which devices, in what precision; launched.
+        resume: go on from the checkpoint in `folder`, if there is one.
+        progress: told (steps taken, steps in all, mean loss since the last time).
+
+    Returns:
+        The mean loss of the last `log_every` steps, or of those that were left.
+
+    Raises:
+        ValueError: the folder holds another run, or the batch cannot be divided among the processes.
+        RuntimeError: the loss is no finite number any more; the last checkpoint is from before.
+        KeyboardInterrupt: the run was interrupted; its state is in the checkpoint.
+    """
+    if task.batch_size % fabric.world_size:
+        raise ValueError(
+            f"batch_size: got {task.batch_size}, which {fabric.world_size} processes cannot share evenly; "
+            "expected a multiple of their number."
+        )
+    path = folder / CHECKPOINT
+    network = fabric.setup_module(task.build())
+    optimizer: Any = fabric.setup_optimizers(torch.optim.Adam(network.parameters(), lr=schedule.learning_rate))
+    description = {**task.describe(), "learning_rate": schedule.learning_rate, "precision": _precision_name(fabric)}
+    first = _begin(path, network, optimizer, description, fabric, resume)
+    own = task.batch_size // fabric.world_size
+    losses: list[Tensor] = []
+    mean = math.nan
+
+    def save(step: int) -> None:
+        if fabric.is_global_zero:
+            state = fabric.strategy.precision.state_dict()
+            write_checkpoint(path, network, optimizer, step=step, description=description, precision=state)
+
+    with _interruption() as asked:
+        for step in range(first, schedule.steps):
+            items = range(step * task.batch_size + fabric.global_rank * own, (step + 1) * task.batch_size)[:own]
+            losses.append(_take_step(task, network, optimizer, items, fabric))
+            done = step + 1
+            last = done == schedule.steps
+            stop = _anywhere(asked(), fabric)
+            keep = last or stop or done % schedule.checkpoint_every == 0
+            if keep or done % schedule.log_every == 0:
+                mean = _mean(losses, fabric, done)
+                losses.clear()
+                fabric.log("loss", mean, done)
+                if progress is not None:
+                    progress(done, schedule.steps, mean)
+            if last or done % schedule.sample_every == 0:
+                _sample(task, network, folder, done, fabric)
+            if keep:
+                save(done)
+            if stop and not last:
+                raise KeyboardInterrupt
+    if fabric.is_global_zero:
+        with atomic_writer(folder / NETWORK, argument="network") as file:
+            file.write(task.content(network.module))
+    fabric.barrier()
+    return mean
+
+
+def _begin(
+    path: Path, network: nn.Module, optimizer: Any, description: Mapping[str, Any], fabric: Fabric, resume: bool
+) -> int:
+    """Restore what there is to go on from; returns the steps taken."""
+    if not path.exists():
+        return 0
+    if not resume:
+        raise ValueError(f"out: {path.parent} holds a run already; go on with it (resume), or write to another folder.")
+    checkpoint = read_checkpoint(path)
+    restore(checkpoint, network, optimizer, description)
+    fabric.strategy.precision.load_state_dict(checkpoint.precision)
+    return checkpoint.step
+
+
+def _precision_name(fabric: Fabric) -> str:
+    return str(fabric.strategy.precision.precision)
+
+
+def _take_step(task: Task, network: nn.Module, optimizer: Any, items: range, fabric: Fabric) -> Tensor:
+    optimizer.zero_grad()
+    # What a search reports of itself is no progress of the training.
+    with watch_progress(lambda done, total: None):
+        loss = task.loss(network, items, fabric.device)
+        fabric.backward(loss)
+    optimizer.step()
+    return loss.detach()
+
+
+def _mean(losses: list[Tensor], fabric: Fabric, step: int) -> float:
+    """The mean of losses over steps and processes."""
+    reduced: Any = fabric.all_reduce(torch.stack(losses).mean(), reduce_op="mean")
+    mean = float(reduced)
+    if not math.isfinite(mean):
+        raise RuntimeError(
+            f"the loss is {mean} by step {step}; the checkpoint is from before. Try a smaller learning rate."
+        )
+    return mean
+
+
+def _sample(task: Task, network: Any, folder: Path, step: int, fabric: Fabric) -> None:
+    if fabric.is_global_zero:
+        with torch.no_grad():
+            # The module inside: in the wrapper of many processes all would have to take part.
+            picture = task.sample(network.module, fabric.device).float().clamp(0, 1).cpu()
+        (folder / SAMPLES).mkdir(exist_ok=True)
+        write_picture(folder / SAMPLES / f"step-{step:07d}.png", Picture(picture))
+        for logger in fabric.loggers:
+            writer: Any = logger
+            writer.experiment.add_image("sample", picture[0], step)
+    fabric.barrier()
+
+
+def _anywhere(asked: bool, fabric: Fabric) -> bool:
+    """Whether any process has been asked to stop: all stop after the same step."""
+    if fabric.world_size == 1:
+        return asked
+    return bool(fabric.strategy.reduce_boolean_decision(asked, all=False))
+
+
+@contextmanager
+def _interruption() -> Iterator[Callable[[], bool]]:
+    """Note the first SIGINT or SIGTERM instead of dying of it; a second one has its usual effect."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, frame: object) -> None:
+        asked.set()
+        signal.signal(number, usual[signal.Signals(number)])
+
+    for number in usual:
+        signal.signal(number, note)
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
