@@ -298,6 +298,7 @@ def test_no_gradient_and_no_change_of_the_inputs() -> None:
     assert torch.equal(key, before[1])
 
 
+@pytest.mark.needs("cpu")  # the reference is for short work, and tells nothing
 @pytest.mark.parametrize("method", METHODS)
 def test_progress_is_told(method: str) -> None:
     query, key = PAIRS["2d"].features(normals)

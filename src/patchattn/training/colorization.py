@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from patchattn.tasks.colours import to_gray
 from patchattn.training.frames import FrameSequence
 from patchattn.training.pairs import draw_pairs
 
-__all__ = ["ColorizationTask", "colorization_errors"]
+__all__ = ["ColorizationTask", "colorization_errors", "mean_error"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class ColorizationTask:
         target, reference = target.to(device), reference.to(device)
         return functional.mse_loss(network(to_gray(target), reference), target)
 
-    def sample(self, network: nn.Module, device: torch.device) -> Tensor:
+    def sample(self, network: Callable[..., Tensor], device: torch.device) -> Tensor:
         """Gray target, reference, result and truth, side by side: the ends of the first sequence."""
         frames = self.sequences[0].frames
         target, reference = (part.to(device).float() / 255 for part in (frames[-1:], frames[:1]))

@@ -45,7 +45,7 @@ class Task(Protocol):
     def loss(self, network: nn.Module, items: range, device: torch.device) -> Tensor:
         """The mean loss of these items, which are numbered through the whole run."""
 
-    def sample(self, network: nn.Module, device: torch.device) -> Tensor:
+    def sample(self, network: Callable[..., Tensor], device: torch.device) -> Tensor:
         """A picture to look at: (1, 3, height, width)."""
 
     def content(self, network: nn.Module) -> bytes:
@@ -191,10 +191,16 @@ def _mean(losses: list[Tensor], fabric: Fabric, step: int) -> float:
 
 
 def _sample(task: Task, network: Any, folder: Path, step: int, fabric: Fabric) -> None:
+    precision = fabric.strategy.precision
+
+    def alone(*inputs: Tensor) -> Tensor:
+        """Call the network in this process; in the wrapper of many all would have to take part."""
+        with torch.no_grad(), precision.forward_context():
+            output: Tensor = network.module(*precision.convert_input(inputs))
+        return output
+
     if fabric.is_global_zero:
-        with torch.no_grad():
-            # The module inside: in the wrapper of many processes all would have to take part.
-            picture = task.sample(network.module, fabric.device).float().clamp(0, 1).cpu()
+        picture = task.sample(alone, fabric.device).float().clamp(0, 1).cpu()
         (folder / SAMPLES).mkdir(exist_ok=True)
         write_picture(folder / SAMPLES / f"step-{step:07d}.png", Picture(picture))
         for logger in fabric.loggers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,10 +42,11 @@ def draw_pairs(
 
 
 def _pair(sequences: Sequence[FrameSequence], number: int, seed: int, crop: int | None) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed((seed << 40) + number)
+    # Not a torch.Generator, which looks at 32 bits of its seed.
+    generator = np.random.default_rng((seed, number))
 
     def below(limit: int) -> int:
-        return int(torch.randint(limit, (), generator=generator))
+        return int(generator.integers(limit))
 
     target = below(sum(map(len, sequences)))
     for sequence in sequences:

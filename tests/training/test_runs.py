@@ -1,0 +1,170 @@
+"""Runs: what they write, that they go on where they were stopped, and that processes share their work."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from patchattn.networks.weights import Architecture, load_network
+from patchattn.tasks.images import read_picture
+from patchattn.training import loop
+from patchattn.training.checkpoints import read_checkpoint
+from patchattn.training.colorization import ColorizationTask, colorization_errors, mean_error
+from patchattn.training.devices import LOG, make_fabric
+from patchattn.training.frames import read_sequences
+from patchattn.training.loop import CHECKPOINT, NETWORK, Schedule, train
+
+SIZE = 16
+ARCHITECTURE = Architecture("psal", {"k": 2, "patch_size": 3})
+OPTIONS = ("--attention", "psal", "--k", "2", "--patch-size", "3", "--size", str(SIZE), "--threads", "1", "--json")
+
+
+def task(data: Path, **settings: object) -> ColorizationTask:
+    return ColorizationTask(read_sequences(data, size=SIZE), ARCHITECTURE, **settings)
+
+
+def run(job: loop.Task, folder: Path, steps: int, every: int = 4, *, resume: bool = False, rate: float = 1e-3) -> float:
+    folder.mkdir(exist_ok=True)
+    fabric = make_fabric(folder, accelerator="cpu")
+    fabric.launch()
+    return train(job, folder, Schedule(steps, rate, every, 2, 100), fabric, resume=resume)
+
+
+def command(data: Path, folder: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "patchattn.cli", "train", "colorization", "--data", str(data), "-o", str(folder),
+            *OPTIONS, "--accelerator", "cpu", *options]  # fmt: skip
+
+
+def test_a_run_learns_and_leaves_its_files(data: Path, tmp_path: Path) -> None:
+    job = task(data)
+    before = mean_error(job.build(), job.sequences)
+    run(job, tmp_path, 60, 40, rate=1e-2)
+    network = load_network(tmp_path / NETWORK)
+    assert mean_error(network, job.sequences) < 0.7 * before
+    assert read_checkpoint(tmp_path / CHECKPOINT).step == 60
+    # Gray, reference, result and truth.
+    assert read_picture(tmp_path / "samples" / "step-0000060.png").size == (SIZE, 4 * SIZE)
+    (log,) = (tmp_path / LOG).iterdir()
+    assert log.name.startswith("events")
+    frames = [(name, at) for name, at, _ in colorization_errors(network, job.sequences)]
+    assert frames == [("astronaut", 1), ("astronaut", 2), ("coffee", 1), ("coffee", 2)]
+
+
+def test_killed_and_resumed_is_as_if_nothing_had_happened(data: Path, tmp_path: Path, one_thread: None) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run(task(data), whole, 40)
+    process = subprocess.Popen(
+        command(data, killed, "--steps", "1000000", "--checkpoint-every", "4"), stdout=subprocess.DEVNULL
+    )
+    while not (killed / CHECKPOINT).exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    stopped = read_checkpoint(killed / CHECKPOINT).step
+    assert stopped % 4 == 0
+    steps = max(40, stopped + 4)
+    if steps > 40:
+        run(task(data), whole, steps, resume=True)
+    run(task(data), killed, steps, resume=True)
+    assert (killed / NETWORK).read_bytes() == (whole / NETWORK).read_bytes()
+
+
+def test_an_interruption_leaves_a_checkpoint_of_the_last_step(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, taken = loop._take_step, []
+
+    def interrupted(*arguments: object) -> Tensor:
+        taken.append(usual(*arguments))
+        if len(taken) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return taken[-1]
+
+    monkeypatch.setattr(loop, "_take_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(task(data), tmp_path, 100, 50)
+    assert len(taken) == 3
+    assert read_checkpoint(tmp_path / CHECKPOINT).step == 3
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_what_differs_is_said(data: Path, tmp_path: Path) -> None:
+    run(task(data), tmp_path, 2)
+    with pytest.raises(ValueError, match="holds a run already; go on with it"):
+        run(task(data), tmp_path, 4)
+    with pytest.raises(ValueError, match=r"another run: learning_rate was 0.001 and is 0.01; seed was 0 and is 1\."):
+        run(task(data, seed=1), tmp_path, 4, resume=True, rate=1e-2)
+    other = ColorizationTask(read_sequences(data, size=SIZE), Architecture("psal", {"k": 3, "patch_size": 3}))
+    with pytest.raises(ValueError, match=r"network\.settings\.k was 2 and is 3"):
+        run(other, tmp_path, 4, resume=True)
+    (tmp_path / CHECKPOINT).write_bytes(b"cut off")
+    with pytest.raises(ValueError, match="is no checkpoint"):
+        run(task(data), tmp_path, 4, resume=True)
+
+
+class Exploding(ColorizationTask):
+    def loss(self, network: nn.Module, items: range, device: torch.device) -> Tensor:
+        return super().loss(network, items, device) * (float("nan") if items.start >= 6 else 1)
+
+
+def test_a_checkpoint_is_never_replaced_by_nan(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="the loss is nan by step 8; the checkpoint is from before"):
+        run(Exploding(read_sequences(data, size=SIZE), ARCHITECTURE), tmp_path, 20)
+    checkpoint = read_checkpoint(tmp_path / CHECKPOINT)
+    assert checkpoint.step == 4
+    assert all(tensor.isfinite().all() for tensor in checkpoint.tensors.values())
+
+
+@pytest.mark.parametrize("k", [1, 2], ids=["query-and-key-do-not-learn", "all-learn"])
+def test_two_processes_have_the_gradients_of_one(data: Path, tmp_path: Path, one_thread: None, k: int) -> None:
+    """After one step Adam's mean of the gradients is a tenth of the gradient."""
+    both, one = tmp_path / "both", tmp_path / "one"
+    more = ("--k", str(k), "--steps", "1", "--batch-size", "2", "--devices", "2")
+    subprocess.run(command(data, both, *more), check=True, capture_output=True)
+    architecture = Architecture("psal", {"k": k, "patch_size": 3})
+    run(ColorizationTask(read_sequences(data, size=SIZE), architecture, batch_size=2), one, 1)
+    expected, found = (load_file(folder / CHECKPOINT) for folder in (one, both))
+    assert found.keys() == expected.keys()
+    gradients = [name for name in found if name.endswith("exp_avg")]
+    assert len(gradients) == (4 if k == 1 else 8)
+    for name in gradients:
+        largest = float(expected[name].abs().max())
+        assert largest > 0
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6 * largest)
+
+
+class Processes:
+    """What `train` asks of Fabric before it refuses."""
+
+    world_size = 2
+
+
+def test_numbers_that_cannot_be(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="batch_size: got 3, which 2 processes cannot share evenly"):
+        train(task(data, batch_size=3), tmp_path, Schedule(), Processes())
+    with pytest.raises(ValueError, match="batch_size: "):
+        task(data, batch_size=0)
+    with pytest.raises(ValueError, match="crop: got 17; expected 8 to the size of the frames, 16"):
+        task(data, crop=17)
+    with pytest.raises(ValueError, match="steps: "):
+        Schedule(steps=0)
+    with pytest.raises(ValueError, match="accelerator, devices or precision: "):
+        make_fabric(tmp_path, precision="12-bit")
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
+def test_precision(data: Path, tmp_path: Path, precision: str) -> None:
+    job = task(data)
+    fabric = make_fabric(tmp_path, accelerator="cpu", precision=precision)
+    fabric.launch()
+    assert train(job, tmp_path, Schedule(2, 1e-3, 2, 1, 2), fabric) < 1
