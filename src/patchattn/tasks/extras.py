@@ -1,11 +1,11 @@
-"""What to say when the packages of the extra `tools` are missing."""
+"""What to say when the packages of an extra are missing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["tools_extra"]
+__all__ = ["tools_extra", "video_extra"]
 
 
 @contextmanager
@@ -21,7 +21,26 @@ def tools_extra() -> Iterator[None]:
         Traceback (most recent call last):
         RuntimeError: a_package_that_is_not_there is not installed; install it with: pip install "patchattn[tools]"
     """
+    with _extra("tools"):
+        yield
+
+
+@contextmanager
+def video_extra() -> Iterator[None]:
+    """Do the same for the extra `video`.
+
+    Raises:
+        RuntimeError: a package is not installed.
+    """
+    with _extra("video"):
+        yield
+
+
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise RuntimeError(f'{error.name} is not installed; install it with: pip install "patchattn[tools]"') from error
+        raise RuntimeError(
+            f'{error.name} is not installed; install it with: pip install "patchattn[{name}]"'
+        ) from error
