@@ -22,10 +22,10 @@ from patchattn.tasks.peak_memory import peak_memory
 
 __all__ = ["Colorization", "colorize"]
 
-SIGMA = 8.0
-"""How wide a neighbourhood's brightness and contrast are taken: pixels of the reduced picture."""
-CONTRAST = 2.0
-"""What contrast weighs beside gray and brightness."""
+SIGMAS = (4.0, 16.0)
+"""How wide the neighbourhoods are whose brightness and contrast count, in pixels of the reduced picture."""
+BRIGHTNESS, CONTRAST = 0.5, 2.0
+"""What their mean and their standard deviation weigh beside gray itself."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def colorize(
       s(i, j) = -\sum_{o \in \text{patch}} \lVert f_{i + o} - g_{j + o} \rVert^2$$
 
     Queries are patches of the target, keys patches of the reference, and values the reference's a* and b* of CIELAB.
-    The features f and g know no colour: gray, and in a wider neighbourhood its mean and twice its standard deviation,
+    The features f and g know no colour: gray, and the mean and the standard deviation of two wider neighbourhoods,
     which tell grass from sky where a patch of gray alone would not. They are compared on pictures reduced by `scale`,
     and every match brings its block of scale x scale colours, so that colours have the full size. Nothing says where in
     the picture a match should lie.
@@ -159,18 +159,21 @@ def _attended(
 
 
 def _features(gray: Tensor) -> Tensor:
-    """Gray, and the mean and the standard deviation of a wide neighbourhood of it."""
+    """Gray, and the weighted means and standard deviations of its neighbourhoods."""
+    parts = [gray]
+    for sigma in SIGMAS:
+        mean = _blurred(gray, sigma)
+        # The blur of a square is not below zero, but its rounding may be.
+        deviation = _blurred((gray - mean) ** 2, sigma).clamp(min=0).sqrt()
+        parts += [BRIGHTNESS * mean, CONTRAST * deviation]
+    return torch.cat(parts, 1)
+
+
+def _blurred(picture: Tensor, sigma: float) -> Tensor:
     with tools_extra():
         from kornia.filters import gaussian_blur2d
-    side = 2 * round(3 * SIGMA) + 1
-
-    def blurred(image: Tensor) -> Tensor:
-        return gaussian_blur2d(image, (side, side), (SIGMA, SIGMA), border_type="replicate")
-
-    mean = blurred(gray)
-    # The square root of zero, of what a rounding makes less than that too, has no use for a derivative here.
-    deviation = blurred((gray - mean) ** 2).clamp(min=0).sqrt()
-    return torch.cat([gray, mean, CONTRAST * deviation], 1)
+    side = 2 * round(3 * sigma) + 1
+    return gaussian_blur2d(picture, (side, side), (sigma, sigma), border_type="replicate")
 
 
 def _reduced(picture: Tensor, scale: int) -> Tensor:
