@@ -11,6 +11,8 @@ from patchattn.tasks.colorize import Colorization, colorize
 from patchattn.tasks.colours import to_gray, to_lab
 from patchattn.tasks.images import Picture
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def colours(array: object) -> Tensor:
     return (torch.as_tensor(array).float() / 255).permute(2, 0, 1)[None].contiguous()
