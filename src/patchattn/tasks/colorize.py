@@ -24,7 +24,7 @@ __all__ = ["Colorization", "colorize"]
 
 SIGMAS = (4.0, 16.0)
 """How wide the neighbourhoods are whose brightness and contrast count, in pixels of the reduced picture."""
-BRIGHTNESS, CONTRAST = 0.5, 2.0
+BRIGHTNESS, CONTRAST = 0.5, 1.0
 """What their mean and their standard deviation weigh beside gray itself."""
 
 
