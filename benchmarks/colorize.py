@@ -109,8 +109,8 @@ def report_pairs(sequences: dict[str, list[Tensor]], compared: dict[str, Method]
             print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
     return Report(
         "How near do colours come? PSNR of a* and b* in dB (100 counts as the range), mean over the sequence. near: "
-        "the reference is the file before, ten frames earlier; far: the sequence's first file. No setting was chosen on "
-        "the sequences marked as test.",
+        "the reference is the file before, ten frames earlier; far: the sequence's first file. No setting was chosen "
+        "on the sequences marked as test.",
         ["sequence", "reference", *compared],
         rows,
         results,
