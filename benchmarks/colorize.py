@@ -162,6 +162,12 @@ def pictures(sequences: dict[str, list[Tensor]], compared: dict[str, Method], fo
         draw(rows, folder / f"colorize-{name}.jpg")
 
 
+def shown(sequences: dict[str, list[Tensor]]) -> list[str]:
+    """What the report says of the pictures."""
+    lines = [f"![{name}](colorize-{name}.jpg)" for name in TEST if name in sequences]
+    return [*lines, "Frames: DAVIS 2016, its authors' own clips, CC BY 4.0; changed as told."] if lines else []
+
+
 def read_sequences(data: Path, only: list[str] | None) -> dict[str, list[Tensor]]:
     """The frames of every sequence, or stop the program with what is missing."""
     folder = data / "davis"
@@ -198,7 +204,9 @@ def main() -> None:
         heading = (
             "# Guided colorization\n\nWritten by `python benchmarks/colorize.py --data DIR --results docs/results`."
         )
-        (arguments.results / "colorize.md").write_text("\n\n".join([heading, *parts]) + "\n", encoding="utf-8")
+        (arguments.results / "colorize.md").write_text(
+            "\n\n".join([heading, *parts, *shown(sequences)]) + "\n", encoding="utf-8"
+        )
         save(arguments.results / "colorize.json", [result for report in reports for result in report.results])
         pictures(sequences, compared, arguments.results)
 
