@@ -27,10 +27,14 @@ def commands(program: str) -> list[list[str]]:
 
 @pytest.fixture
 def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with target.png and reference.png, small photographs, in which the test runs."""
+    """A folder with small photographs, target.png, reference.png, gray.png and frames/, in which the test runs."""
     left, right, _ = skimage.data.stereo_motorcycle()
     Image.fromarray(left[200:260, 300:380]).save(tmp_path / "target.png")
     Image.fromarray(right[200:260, 270:360]).save(tmp_path / "reference.png")
+    gray = Image.fromarray(left[200:260, 300:380]).convert("L")
+    gray.save(tmp_path / "gray.png")
+    (tmp_path / "frames").mkdir()
+    gray.save(tmp_path / "frames" / "0.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -53,8 +57,9 @@ def test_python(pictures: Path) -> None:
 @pytest.mark.needs("cpu")
 def test_command_line(pictures: Path) -> None:
     found = commands("patchattn")
-    assert {command[1] for command in found} == {"reconstruct", "match", "info"}
+    assert {command[1] for command in found} == {"reconstruct", "colorize", "match", "info"}
     for command in found:
         result = CliRunner().invoke(app, command[1:])
         assert result.exit_code == 0, f"{shlex.join(command)}: {result.output}"
-    assert {"rebuilt.png", "field.png", "field.npz"} <= {path.name for path in pictures.iterdir()}
+    assert (pictures / "coloured" / "0.png").is_file()
+    assert {"rebuilt.png", "field.png", "field.npz", "coloured.png"} <= {path.name for path in pictures.iterdir()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import platform
 import time
 from importlib import metadata
@@ -12,13 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from patchattn.cli.colorize import colorize
 from patchattn.cli.failures import one_sentence_errors
+from patchattn.cli.options import Iterations, Json, Method, PatchSize, Seed, Similarity, Threads, use_threads
+from patchattn.cli.printing import megabytes, print_json, print_lines
+from patchattn.cli.reading import read
 from patchattn.cli.stages import stages
 from patchattn.cli.train import train_app
 
 if TYPE_CHECKING:
     from patchattn.field import MatchField
-    from patchattn.tasks.images import Picture
 
 __all__ = ["app"]
 
@@ -31,18 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
 app.add_typer(train_app, name="train")
-
-PatchSize = Annotated[int, typer.Option(min=1, help="Side of the patches that are compared, in pixels; odd.")]
-Similarity = Annotated[str, typer.Option(help="How patches are compared: l2, dot, scaled_dot, cosine or l1.")]
-Method = Annotated[str, typer.Option(help="How matches are found: auto, exact (slow), guided or patchmatch.")]
-Iterations = Annotated[
-    int | None, typer.Option(min=0, help="Iterations of the search.", show_default="the method's own")
-]
-Seed = Annotated[int, typer.Option(help="Seed of the search's random choices; the same seed, the same result.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads to use.", show_default="one for each core")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")]
 
 
 def _version(asked: bool) -> None:
@@ -99,15 +90,15 @@ def reconstruct(
     with one_sentence_errors(), stages(quiet=as_json) as stage:
         from patchattn.tasks import flow_picture, images, reconstruct
 
-        _use_threads(threads)
+        use_threads(threads)
         if show_field is not None:
             images.check_picture_output(show_field, argument="--show-field")
             if show_field.resolve() == output.resolve():
                 raise ValueError(f"--show-field: {show_field} is also --output; expected two different files.")
         images.check_picture_output(output, argument="--output")
         stage("reading")
-        target_picture = _read(target, "TARGET")
-        reference_picture = _read(reference, "REFERENCE")
+        target_picture = read(target, "TARGET")
+        reference_picture = read(reference, "REFERENCE")
         # Before the work, not after it.
         alpha, depth = target_picture.alpha is not None, target_picture.bit_depth
         images.check_picture_output(output, bit_depth=depth, alpha=alpha, argument="--output")
@@ -130,7 +121,7 @@ def reconstruct(
             images.write_picture(show_field, drawn, argument="--show-field")
     height, width = result.picture.size
     if as_json:
-        _print_json(
+        print_json(
             {
                 "output": str(output),
                 "show_field": None if show_field is None else str(show_field),
@@ -145,14 +136,17 @@ def reconstruct(
             }
         )
         return
-    _print_lines(
+    print_lines(
         wrote=f"{output} ({width} x {height}, {result.picture.bit_depth} bit)",
         field=show_field,
         MSE=f"{result.mse:.6f}",
         PSNR=f"{result.psnr:.2f} dB",
         time=f"{result.seconds:.2f} s",
-        memory=_megabytes(result.peak_memory),
+        memory=megabytes(result.peak_memory),
     )
+
+
+app.command()(colorize)
 
 
 @app.command("match")
@@ -178,12 +172,12 @@ def match_command(
         from patchattn.matching import match
         from patchattn.tasks import files, images
 
-        _use_threads(threads)
+        use_threads(threads)
         if output.suffix.lower() != ".npz":
             raise ValueError(f"--output: {output} ends in {output.suffix or 'no extension'}; allowed is .npz.")
         files.check_output_file(output, argument="--output")
         stage("reading")
-        query, key = images.same_channels(_read(a, "A"), _read(b, "B"))
+        query, key = images.same_channels(read(a, "A"), read(b, "B"))
         settings: dict[str, Any] = {
             "k": k,
             "patch_size": patch_size,
@@ -201,7 +195,7 @@ def match_command(
     height, width = query.shape[2:]
     mean = float(field.similarity[:, :, 0].mean())
     if as_json:
-        _print_json(
+        print_json(
             {
                 "output": str(output),
                 "height": height,
@@ -213,7 +207,7 @@ def match_command(
             }
         )
         return
-    _print_lines(
+    print_lines(
         wrote=f"{output} ({k} for each of {width} x {height} pixels)",
         similarity=f"{mean:.6g} (mean of the best matches)",
         time=f"{seconds:.2f} s",
@@ -237,7 +231,7 @@ def info(as_json: Json = False) -> None:
         devices = {device: default_backend(device) for device in present}
         threads = torch.get_num_threads()
     if as_json:
-        _print_json(
+        print_json(
             {
                 "versions": versions,
                 "backends": backends,
@@ -247,7 +241,7 @@ def info(as_json: Json = False) -> None:
             }
         )
         return
-    _print_lines(
+    print_lines(
         **versions,
         **{f"backend {name}": "loads" if reason is None else reason for name, reason in backends.items()},
         **{f"device {device}": f"served by backend {backend}" for device, backend in devices.items()},
@@ -256,24 +250,6 @@ def info(as_json: Json = False) -> None:
         threads=threads,
         platform=platform.platform(),
     )
-
-
-def _use_threads(threads: int | None) -> None:
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
-
-
-def _read(path: Path, argument: str) -> Picture:
-    from patchattn.tasks.extras import tools_extra
-    from patchattn.tasks.images import read_picture
-
-    with tools_extra():
-        from PIL import Image
-    # Pillow guards servers against huge pictures from strangers; here the user has named the file.
-    Image.MAX_IMAGE_PIXELS = None
-    return read_picture(path, argument=argument)
 
 
 def _write_field(path: Path, field: MatchField, settings: dict[str, Any]) -> None:
@@ -296,21 +272,3 @@ def _version_of(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _megabytes(size: int | None) -> str:
-    return "not told by this system" if size is None else f"{size / 2**20:.0f} MiB at most, the whole process"
-
-
-def _print_lines(**lines: object) -> None:
-    width = max(map(len, lines))
-    for name, value in lines.items():
-        if value is not None:
-            typer.echo(f"{name:{width}}  {value}")
-
-
-def _print_json(content: dict[str, Any]) -> None:
-    # JSON has no infinity, which the PSNR of a perfect copy is.
-    unknown = {name: None for name, value in content.items() if isinstance(value, float) and not math.isfinite(value)}
-    finite = content | unknown
-    typer.echo(json.dumps(finite, indent=2, allow_nan=False))

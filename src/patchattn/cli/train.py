@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from patchattn.cli.failures import one_sentence_errors
+from patchattn.cli.options import Json, Threads, use_threads
+from patchattn.cli.printing import print_json, print_lines
 from patchattn.cli.stages import stages
 
 __all__ = ["train_app"]
@@ -68,10 +69,8 @@ def colorization(
     devices: Annotated[int, typer.Option(min=1, help="Processes on each machine, each with a device.")] = 1,
     num_nodes: Annotated[int, typer.Option(min=1, help="Machines; start the command on each, as torchrun does.")] = 1,
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of each process.", show_default="one for each core")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")] = False,
+    threads: Threads = None,
+    as_json: Json = False,
 ) -> None:
     """Learn to colour gray pictures by a coloured picture of the same scene.
 
@@ -93,10 +92,7 @@ def colorization(
         from patchattn.training.frames import read_sequences
         from patchattn.training.loop import NETWORK, Schedule, train
 
-        if threads is not None:
-            import torch
-
-            torch.set_num_threads(threads)
+        use_threads(threads)
         schedule = Schedule(steps, learning_rate, checkpoint_every, log_every, sample_every)
         architecture = Architecture(attention, settings)
         architecture.build()  # what is wrong with it, before the work
@@ -119,15 +115,15 @@ def colorization(
             return
         stage("measuring")
         error = mean_error(load_network(output / NETWORK), held) if held else None
+    network = str(output / NETWORK)
     if as_json:
-        typer.echo(
-            json.dumps({"network": str(output / NETWORK), "loss": loss, "held_out_error": error, "steps": steps})
-        )
+        print_json({"network": network, "steps": steps, "loss": loss, "held_out_error": error})
         return
-    typer.echo(f"wrote     {output / NETWORK}")
-    typer.echo(f"loss      {loss:.6f} (mean squared error, the last steps)")
-    if error is not None:
-        typer.echo(f"held out  {error:.6f} (mean squared error, {', '.join(sequence.name for sequence in held)})")
+    print_lines(
+        wrote=network,
+        loss=f"{loss:.6f} (mean squared error, the last steps)",
+        held_out=None if error is None else f"{error:.6f} ({', '.join(sequence.name for sequence in held)})",
+    )
 
 
 def _warn(message: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from patchattn.tasks.extras import tools_extra
+from patchattn.tasks.extras import extra
 
 __all__ = ["FORMATS", "Format", "Samples", "decode", "encode"]
 
@@ -47,7 +47,7 @@ def decode(path: Path) -> Samples:
         samples = _decode_deep_tiff(path)
         if samples is not None:
             return samples
-    with tools_extra():
+    with extra("tools"):
         from PIL import Image
     with Image.open(path) as image:
         # Pillow reduces 16-bit PNG to 8 bits in every mode but gray; the 25th byte is the bit depth.
@@ -74,7 +74,7 @@ def _array_of(image: Any) -> Array:
 
 
 def _decode_deep_png(path: Path) -> Array:
-    with tools_extra():
+    with extra("tools"):
         from imagecodecs import png_decode
     array: NDArray[np.uint16] = png_decode(path.read_bytes())
     return array[:, :, None] if array.ndim == 2 else array
@@ -82,7 +82,7 @@ def _decode_deep_png(path: Path) -> Array:
 
 def _decode_deep_tiff(path: Path) -> Samples | None:
     """Read the first page of a TIFF of 16-bit samples; None for up to 8 bits, of which Pillow reads more variants."""
-    with tools_extra():
+    with extra("tools"):
         import tifffile
     with tifffile.TiffFile(path) as file:
         page: Any = file.pages[0]
@@ -103,9 +103,9 @@ def _decode_deep_tiff(path: Path) -> Samples | None:
         elif photometric not in ("MINISBLACK", "RGB"):
             raise ValueError(f"its colours are {photometric}; gray, palette and RGB are allowed at 16 bits")
         colours = 3 if photometric in ("RGB", "PALETTE") else 1
-        extra = page.extrasamples[0].name if page.extrasamples else "UNSPECIFIED"
-        array = array[:, :, : colours + (extra in ("UNASSALPHA", "ASSOCALPHA"))]
-        if extra == "ASSOCALPHA":
+        fourth = page.extrasamples[0].name if page.extrasamples else "UNSPECIFIED"
+        array = array[:, :, : colours + (fourth in ("UNASSALPHA", "ASSOCALPHA"))]
+        if fourth == "ASSOCALPHA":
             array = _unassociated(array)
         tag = page.tags.get(274)
         return Samples(_upright(array, int(tag.value) if tag else 1), page.iccprofile or None)
@@ -136,7 +136,7 @@ def _upright(array: Array, orientation: int) -> Array:
 
 
 def _encode_png(file: BinaryIO, samples: Samples) -> None:
-    with tools_extra():
+    with extra("tools"):
         from imagecodecs import png_encode
     data = bytes(png_encode(np.squeeze(samples.array, 2) if samples.array.shape[2] == 1 else samples.array))
     header = len(PNG_SIGNATURE) + 25  # the signature and the chunk IHDR, after which the profile has its place
@@ -148,7 +148,7 @@ def _encode_png(file: BinaryIO, samples: Samples) -> None:
 
 
 def _encode_tiff(file: BinaryIO, samples: Samples) -> None:
-    with tools_extra():
+    with extra("tools"):
         import tifffile
     channels = samples.array.shape[2]
     tifffile.imwrite(
@@ -180,7 +180,7 @@ def _encode_bmp(file: BinaryIO, samples: Samples) -> None:
 
 
 def _pillow_image(samples: Samples) -> Any:
-    with tools_extra():
+    with extra("tools"):
         from PIL import Image
     array = samples.array
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)

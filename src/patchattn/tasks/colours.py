@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchattn.tasks.extras import tools_extra
+from patchattn.tasks.extras import extra
 
 __all__ = ["from_lab", "to_gray", "to_lab", "with_luminance"]
 
@@ -52,7 +52,7 @@ def to_lab(rgb: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3
         tensor([100.,   0.,   0.])
     """
     _check("rgb", rgb, 3)
-    with tools_extra():
+    with extra("tools"):
         from kornia.color import rgb_to_lab
     return rgb_to_lab(rgb)
 
@@ -74,7 +74,7 @@ def from_lab(lab: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch
         tensor([1., 1., 1.])
     """
     _check("lab", lab, 3)
-    with tools_extra():
+    with extra("tools"):
         from kornia.color import lab_to_rgb
     return lab_to_rgb(lab, clip=False)
 
@@ -126,13 +126,13 @@ def _luminance(linear: Tensor) -> Tensor:
 
 # Kornia's functions ask for three channels, which gray is not.
 def _linear(encoded: Tensor) -> Tensor:
-    with tools_extra():
+    with extra("tools"):
         from kornia.color import rgb_to_linear_rgb
     return rgb_to_linear_rgb(encoded.expand(-1, 3, -1, -1))[:, : encoded.shape[1]]
 
 
 def _encoded(linear: Tensor) -> Tensor:
-    with tools_extra():
+    with extra("tools"):
         from kornia.color import linear_rgb_to_rgb
     return linear_rgb_to_rgb(linear.expand(-1, 3, -1, -1))[:, : linear.shape[1]]
 

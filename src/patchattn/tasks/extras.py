@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
-__all__ = ["extra", "tools_extra"]
+__all__ = ["extra"]
 
 
 @contextmanager
@@ -30,8 +30,3 @@ def extra(name: str) -> Iterator[None]:
         raise RuntimeError(
             f'{error.name} is not installed; install it with: pip install "patchattn[{name}]"'
         ) from error
-
-
-def tools_extra() -> AbstractContextManager[None]:
-    """Import the packages that picture files and the command line need inside this; see `extra`."""
-    return extra("tools")

@@ -13,7 +13,7 @@ from patchattn.attention import patch_attention
 from patchattn.field import MatchField
 from patchattn.matching import match
 from patchattn.similarity import Similarity
-from patchattn.tasks.extras import tools_extra
+from patchattn.tasks.extras import extra
 from patchattn.tasks.images import Picture, same_channels
 from patchattn.tasks.peak_memory import peak_memory
 
@@ -137,7 +137,7 @@ def reconstruct(
 
 
 def _quality(output: Tensor, target: Tensor) -> tuple[float, float]:
-    with tools_extra():
+    with extra("tools"):
         from torchmetrics.functional.image import peak_signal_noise_ratio
         from torchmetrics.functional.regression import mean_squared_error
     mse = mean_squared_error(output.contiguous(), target.contiguous())

@@ -1,0 +1,124 @@
+"""The command `colorize`: one picture, a folder of them, or a film."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from patchattn.cli.colorize_jobs import Job, colour_film, colour_folder, colour_picture
+from patchattn.cli.failures import one_sentence_errors
+from patchattn.cli.options import Iterations, Json, Method, Seed, Threads, use_threads
+from patchattn.cli.printing import print_json, print_lines
+from patchattn.cli.stages import stages
+
+__all__ = ["colorize"]
+
+INCOMPLETE = 1
+"""The exit code when pictures of a folder were skipped."""
+
+
+def colorize(
+    gray: Annotated[
+        Path,
+        typer.Argument(metavar="GRAY", help="What to colour: a picture, a folder of pictures, or a film (.mp4, ...)."),
+    ],
+    reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="The picture to take colours from; any size.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Where to write: a picture (.png, .tif, .webp, .jpg, .bmp); a folder, made if it is not there; or a "
+            "film (.mp4, .mkv, .mov).",
+        ),
+    ],
+    show_field: Annotated[
+        Path | None,
+        typer.Option(help="Where to write a picture of the offsets: hue is the direction, saturation the length."),
+    ] = None,
+    k: Annotated[int, typer.Option(min=1, help="Matches of each pixel.")] = 3,
+    patch_size: Annotated[
+        int, typer.Option(min=1, help="Side of the patches that are compared, in pixels of the reduced pictures; odd.")
+    ] = 11,
+    scale: Annotated[
+        int, typer.Option(min=1, help="By how much pictures are reduced to be compared; colours keep the full size.")
+    ] = 2,
+    aggregate: Annotated[
+        bool, typer.Option(help="Let the matches of the neighbouring pixels vote too: far fewer stray colours.")
+    ] = True,
+    temperature: Annotated[
+        float, typer.Option(help="Temperature of the softmax over matches; smaller weighs the best match more.")
+    ] = 1.0,
+    method: Method = "auto",
+    iterations: Iterations = None,
+    seed: Seed = 0,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH|default",
+            help="Colour by a trained network instead: a file of weights, or the network that ships with the package. "
+            "The options of matching do not count then.",
+        ),
+    ] = None,
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            help="Folder and film: colour every picture from the REFERENCE, or from the previous result "
+            "(reference or previous). Errors of previous results add up.",
+        ),
+    ] = "reference",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Folder: leave pictures alone whose result is there, and go on after them.")
+    ] = False,
+    on_error: Annotated[
+        str, typer.Option(help="Folder: at a picture that cannot be read, stop, or skip it and exit with 1 at the end.")
+    ] = "stop",
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Colour GRAY as what looks like it in REFERENCE is coloured; brightness stays exactly as it is.
+
+    A folder's pictures are taken in the order of their names, and written as NAME.png, each as soon as it is done; an
+    interrupted run can go on with --resume. A film keeps its times, its size and its sound; it is written whole or not
+    at all, in 8 bits.
+    """
+    with one_sentence_errors(), stages(quiet=as_json) as stage:
+        from patchattn.tasks.frames import SOURCES
+        from patchattn.tasks.video import FILM_SUFFIXES
+
+        use_threads(threads)
+        if source not in SOURCES:
+            raise ValueError(f"--from: got {source}; allowed are reference and previous.")
+        settings: dict[str, Any] = {
+            "k": k,
+            "patch_size": patch_size,
+            "scale": scale,
+            "aggregate": aggregate,
+            "temperature": temperature,
+            "method": method,
+            "iterations": iterations,
+            "seed": seed,
+        }
+        job = Job(gray, reference, output, settings, model, stage)
+        folder, film = gray.is_dir(), gray.suffix.lower() in FILM_SUFFIXES
+        if show_field is not None and (folder or film):
+            raise ValueError("--show-field: it is for one picture; every picture of a folder or film has its own.")
+        if show_field is not None and model is not None:
+            raise ValueError("--show-field: a network (--model) finds no matches to show.")
+        if not folder and (resume or on_error != "stop"):
+            raise ValueError(f"--resume and --on-error are for a folder, which {gray} is not.")
+        if folder:
+            told = colour_folder(job, source, resume, on_error)
+        elif film:
+            told = colour_film(job, source)
+        else:
+            told = colour_picture(job, show_field)
+    if as_json:
+        print_json({"output": str(output), **told.numbers, "model": model, "settings": settings})
+    else:
+        print_lines(**told.lines)
+    if told.incomplete:
+        raise typer.Exit(INCOMPLETE)

@@ -1,0 +1,194 @@
+"""What `patchattn colorize` does with a picture, a folder and a film, and what it tells of each."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patchattn.cli.printing import megabytes
+from patchattn.cli.reading import any_size, read
+from patchattn.cli.stages import Stages
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from patchattn.tasks.frames import FrameColorizer
+    from patchattn.tasks.images import Picture
+
+__all__ = ["Job", "Told", "colour_film", "colour_folder", "colour_picture"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """The arguments of the command."""
+
+    gray: Path
+    reference: Path
+    output: Path
+    settings: dict[str, Any]
+    """Those of `tasks.colorize.colorize`."""
+    model: str | None
+    stage: Stages
+
+    def read_reference(self) -> Picture:
+        """Read the reference, and refuse one without colours before any work."""
+        self.stage("reading")
+        picture = read(self.reference, "REFERENCE")
+        if picture.colour.shape[1] == 1:
+            raise ValueError(f"REFERENCE: {self.reference} has one channel, gray; expected colours to take.")
+        return picture
+
+    def network(self) -> nn.Module | None:
+        """Load the network that was asked for, if one was."""
+        if self.model is None:
+            return None
+        from patchattn.networks.weights import load_network
+
+        network: nn.Module = load_network(None if self.model == "default" else self.model)
+        return network
+
+    def frames(self, source: str) -> FrameColorizer:
+        """What colours one picture after another."""
+        from patchattn.tasks.frames import FrameColorizer
+
+        return FrameColorizer(self.read_reference(), source=source, network=self.network(), **self.settings)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What was done, for programs and for people."""
+
+    numbers: dict[str, Any]
+    lines: dict[str, object]
+    incomplete: bool = False
+    """Something was skipped."""
+
+
+def colour_picture(job: Job, show_field: Path | None) -> Told:
+    """Colour one picture."""
+    from patchattn.tasks import colorize, flow_picture, images
+
+    if show_field is not None:
+        images.check_picture_output(show_field, argument="--show-field")
+        if show_field.resolve() == job.output.resolve():
+            raise ValueError(f"--show-field: {show_field} is also --output; expected two different files.")
+    images.check_picture_output(job.output, argument="--output")
+    reference = job.read_reference()
+    gray = read(job.gray, "GRAY")
+    # Before the work, not after it.
+    images.check_picture_output(job.output, bit_depth=gray.bit_depth, alpha=gray.alpha is not None, argument="--output")
+    network = job.network()
+    result = colorize.colorize(gray, reference, network=network, progress=job.stage, **job.settings)
+    job.stage("writing")
+    images.write_picture(job.output, result.picture, argument="--output")
+    if show_field is not None and result.field is not None:
+        drawn = flow_picture.flow_picture(result.field.offsets()[0, 0, 0])
+        images.write_picture(show_field, drawn, argument="--show-field")
+    height, width = result.picture.size
+    return Told(
+        {
+            "show_field": None if show_field is None else str(show_field),
+            "height": height,
+            "width": width,
+            "bit_depth": result.picture.bit_depth,
+            "seconds": result.seconds,
+            "peak_memory_bytes": result.peak_memory,
+        },
+        {
+            "wrote": f"{job.output} ({width} x {height}, {result.picture.bit_depth} bit)",
+            "field": show_field,
+            "time": f"{result.seconds:.2f} s",
+            "memory": megabytes(result.peak_memory),
+        },
+    )
+
+
+def colour_folder(job: Job, source: str, resume: bool, on_error: str) -> Told:
+    """Colour the pictures of a folder."""
+    from patchattn.tasks.frames import ON_ERROR, colorize_folder, pictures_of
+    from patchattn.tasks.peak_memory import peak_memory
+
+    if on_error not in ON_ERROR:
+        raise ValueError(f"--on-error: got {on_error}; allowed are stop and skip.")
+    if job.output.resolve() == job.gray.resolve():
+        raise ValueError(f"--output: {job.output} is also GRAY; expected two different folders.")
+    if job.output.exists() and not job.output.is_dir():
+        raise ValueError(f"--output: {job.output} is a file; GRAY is a folder, and so is what is written.")
+    pictures = pictures_of(job.gray, argument="GRAY")
+    frames = job.frames(source)
+    any_size()
+    if not job.output.parent.is_dir():
+        raise ValueError(f"--output: there is no folder {job.output.parent} to make {job.output.name} in.")
+    job.output.mkdir(exist_ok=True)
+    began = time.perf_counter()
+    report = colorize_folder(
+        pictures,
+        job.output,
+        frames,
+        resume=resume,
+        on_error=on_error,
+        progress=job.stage,
+        argument="GRAY",
+        output_argument="--output",
+    )
+    seconds, memory = time.perf_counter() - began, peak_memory()
+    return Told(
+        {
+            "coloured": report.coloured,
+            "finished_before": report.finished_before,
+            "skipped": report.skipped,
+            "seconds": seconds,
+            "peak_memory_bytes": memory,
+        },
+        {
+            "wrote": f"{job.output} ({len(report.coloured)} pictures)",
+            "finished before": len(report.finished_before) if resume else None,
+            "skipped": "\n".join(report.skipped.values()) or None,
+            "time": f"{seconds:.2f} s",
+            "memory": megabytes(memory),
+        },
+        incomplete=bool(report.skipped),
+    )
+
+
+def colour_film(job: Job, source: str) -> Told:
+    """Colour a film."""
+    from patchattn.tasks.peak_memory import peak_memory
+    from patchattn.tasks.video import check_film_output, map_film
+
+    check_film_output(job.output, argument="--output")
+    frames = job.frames(source)
+    began = time.perf_counter()
+
+    def progress(done: int, total: int) -> None:
+        job.stage(f"frame {done + 1} of {total}" if total else f"frame {done + 1}")
+
+    film = map_film(
+        job.gray,
+        job.output,
+        lambda picture: frames(picture).picture,
+        progress=progress,
+        source_argument="GRAY",
+        output_argument="--output",
+    )
+    seconds, memory = time.perf_counter() - began, peak_memory()
+    height, width = film.size
+    return Told(
+        {
+            "frames": film.frames,
+            "height": height,
+            "width": width,
+            "rate": float(film.rate),
+            "sounds": film.sounds,
+            "seconds": seconds,
+            "peak_memory_bytes": memory,
+        },
+        {
+            "wrote": f"{job.output} ({film.frames} frames of {width} x {height}, {float(film.rate):.3g} a second)",
+            "sound": f"{film.sounds} copied",
+            "time": f"{seconds:.2f} s",
+            "memory": megabytes(memory),
+        },
+    )

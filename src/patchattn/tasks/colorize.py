@@ -1,0 +1,190 @@
+"""A gray picture coloured after another by attention."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from patchattn.attention import patch_attention
+from patchattn.checks import check_count
+from patchattn.field import MatchField
+from patchattn.matching import match
+from patchattn.tasks.colours import from_lab, to_gray, to_lab, with_luminance
+from patchattn.tasks.extras import extra
+from patchattn.tasks.images import Picture
+from patchattn.tasks.peak_memory import peak_memory
+
+__all__ = ["Colorization", "colorize"]
+
+SIGMAS = (4.0, 16.0)
+"""How wide the neighbourhoods are whose brightness and contrast count, in pixels of the reduced picture."""
+BRIGHTNESS, CONTRAST = 0.5, 1.0
+"""What their mean and their standard deviation weigh beside gray itself."""
+
+
+@dataclass(frozen=True)
+class Colorization:
+    """A coloured picture, and what it came from."""
+
+    picture: Picture
+    """Of the target's size, bit depth, alpha and luminance, in RGB."""
+    field: MatchField | None
+    """The k matches of every pixel of the reduced target in the reduced reference; None where a network coloured."""
+    seconds: float
+    """Wall time; the first run ever on a machine also compiles the kernels."""
+    peak_memory: int | None
+    """Peak resident memory of the whole process so far, in bytes; None where the system does not tell."""
+
+
+def colorize(
+    gray: Picture | Tensor,
+    reference: Picture | Tensor,
+    *,
+    k: int = 3,
+    patch_size: int = 11,
+    aggregate: bool = True,
+    temperature: float = 1.0,
+    scale: int = 2,
+    method: str = "auto",
+    iterations: int | None = None,
+    seed: int = 0,
+    init: MatchField | None = None,
+    network: nn.Module | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Colorization:
+    r"""Colour `gray` as what looks like it in `reference` is coloured.
+
+    $$(a^*, b^*)_i = \frac{\sum_{j \in \text{matches}(i)} e^{s(i, j) / T} \, (a^*, b^*)_j}
+                          {\sum_{j \in \text{matches}(i)} e^{s(i, j) / T}}, \qquad
+      s(i, j) = -\sum_{o \in \text{patch}} \lVert f_{i + o} - g_{j + o} \rVert^2$$
+
+    Queries are patches of the target, keys patches of the reference, and values the reference's a* and b* of CIELAB.
+    The features f and g know no colour: gray, and the mean and the standard deviation of two wider neighbourhoods,
+    which tell grass from sky where a patch of gray alone would not. They are compared on pictures reduced by `scale`,
+    and every match brings its block of scale x scale colours, so that colours have the full size. Nothing says where in
+    the picture a match should lie.
+
+    The target's luminance is kept exactly, to the last bit but for rounding: where a colour has no place at it, it is
+    made paler (`with_luminance`). Colours are sRGB. Size, bit depth and alpha are the target's, the ICC profile is the
+    reference's, and is not applied. A coloured target counts by its luminance alone.
+
+    Args:
+        gray: the picture to colour: a `Picture`, or a tensor (1, 1 or 3, height, width) in [0, 1].
+        reference: the picture to take colours from, of any size; three channels. One that shows no colour (R = G = B)
+            gives none.
+        k: matches of each pixel.
+        patch_size: odd side of the patches, in pixels of the reduced pictures.
+        aggregate: let the matches of the neighbours in the patch vote too (PSAL's equation (10)): far fewer stray
+            colours.
+        temperature: T above; smaller weighs the best match more.
+        scale: by how much both pictures are reduced for the comparison.
+        method: how matches are found; see `match`.
+        iterations: of the search. None: the method's own default.
+        seed: of the search's random choices.
+        init: the field of an earlier frame of this size, from which the search starts; see `match`.
+        network: colours instead of attention: called as `network(gray, reference)` with tensors (1, 1, height, width)
+            and (1, 3, height2, width2) in [0, 1], it returns RGB (1, 3, height, width), which gets the target's
+            luminance. No other setting counts then.
+        progress: called with the name of each stage as it begins: "matching" and "attending" or "asking the network",
+            then "colouring".
+
+    Returns:
+        The coloured picture, the field, time and memory.
+
+    Raises:
+        ValueError: a tensor is no picture, the reference has one channel and so no colours, or an argument is none that
+            `match` and `patch_attention` allow.
+        RuntimeError: the extra `tools` is not installed.
+
+    Example:
+        >>> picture = torch.rand(1, 3, 24, 32, generator=torch.Generator().manual_seed(0))
+        >>> result = colorize(to_gray(picture), picture, k=1, patch_size=5, scale=1, aggregate=False, method="exact")
+        >>> bool((result.picture.colour - picture).abs().max() < 0.01)
+        True
+    """
+    gray = gray if isinstance(gray, Picture) else Picture(gray)
+    reference = reference if isinstance(reference, Picture) else Picture(reference)
+    if reference.colour.shape[1] == 1:
+        raise ValueError("reference: it has one channel, gray; expected three, to take colours from.")
+    report = progress if progress is not None else _silent
+
+    began = time.perf_counter()
+    with torch.no_grad():
+        luminance = gray.colour if gray.colour.shape[1] == 1 else to_gray(gray.colour)
+        if network is None:
+            check_count("scale", scale, 1)
+            search = {"method": method, "iterations": iterations, "seed": seed, "init": init}
+            attention = {"aggregate": aggregate, "temperature": temperature}
+            colour, field = _attended(luminance, reference.colour, k, patch_size, scale, search, attention, report)
+        else:
+            report("asking the network")
+            colour, field = network(luminance, reference.colour), None
+        report("colouring")
+        colour = with_luminance(colour, luminance)
+    return Colorization(
+        picture=replace(gray, colour=colour, icc_profile=reference.icc_profile),
+        field=field,
+        seconds=time.perf_counter() - began,
+        peak_memory=peak_memory(),
+    )
+
+
+def _attended(
+    luminance: Tensor,
+    reference: Tensor,
+    k: int,
+    patch_size: int,
+    scale: int,
+    search: dict[str, Any],
+    attention: dict[str, Any],
+    report: Callable[[str], None],
+) -> tuple[Tensor, MatchField]:
+    """Return the colours that attention gives, not yet within what can be shown, and the field."""
+    lab = to_lab(reference)
+    query, key = (_features(_reduced(picture, scale)) for picture in (luminance, to_gray(reference)))
+    patches: dict[str, Any] = {"patch_size": patch_size, "padding_mode": "replicate"}
+    report("matching")
+    field = match(query, key, k=k, **patches, **search)
+    report("attending")
+    chroma = patch_attention(query, key, _whole_blocks(lab[:, 1:], scale), field=field, **patches, **attention)
+    height, width = luminance.shape[2:]
+    lightness = to_lab(luminance.expand(-1, 3, -1, -1))[:, :1]
+    return from_lab(torch.cat([lightness, chroma[:, :, :height, :width]], 1)), field
+
+
+def _features(gray: Tensor) -> Tensor:
+    """Gray, and the weighted means and standard deviations of its neighbourhoods."""
+    parts = [gray]
+    for sigma in SIGMAS:
+        mean = _blurred(gray, sigma)
+        # The blur of a square is not below zero, but its rounding may be.
+        deviation = _blurred((gray - mean) ** 2, sigma).clamp(min=0).sqrt()
+        parts += [BRIGHTNESS * mean, CONTRAST * deviation]
+    return torch.cat(parts, 1)
+
+
+def _blurred(picture: Tensor, sigma: float) -> Tensor:
+    with extra("tools"):
+        from kornia.filters import gaussian_blur2d
+    side = 2 * round(3 * sigma) + 1
+    return gaussian_blur2d(picture, (side, side), (sigma, sigma), border_type="replicate")
+
+
+def _reduced(picture: Tensor, scale: int) -> Tensor:
+    return F.avg_pool2d(_whole_blocks(picture, scale), scale)
+
+
+def _whole_blocks(picture: Tensor, scale: int) -> Tensor:
+    """Repeat the last row and column until the size is a multiple of `scale`."""
+    height, width = picture.shape[2:]
+    return F.pad(picture, (0, -width % scale, 0, -height % scale), mode="replicate")
+
+
+def _silent(stage: str) -> None:
+    pass

@@ -1,0 +1,233 @@
+"""`patchattn colorize`: one picture, a folder, a film."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from typer.testing import CliRunner, Result
+
+from patchattn.cli.app import app
+from patchattn.tasks.colours import to_gray
+from patchattn.tasks.images import Picture, read_picture, write_picture
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+OPTIONS = ("--patch-size", "5", "--k", "2")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A gray picture, another view of it in colours, and a folder of three gray pictures; the test runs there."""
+    left, right, _ = skimage.data.stereo_motorcycle()
+    for number in range(3):
+        colour = torch.from_numpy(left[200:240, 300 + number : 350 + number].copy()).permute(2, 0, 1)[None] / 255
+        path = tmp_path / "frames" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        write_picture(path, Picture(to_gray(colour)))
+    (tmp_path / "frames" / "0.png").rename(tmp_path / "gray.png")
+    write_picture(tmp_path / "frames" / "0.png", read_picture(tmp_path / "gray.png"))
+    Image.fromarray(right[196:246, 270:340]).save(tmp_path / "reference.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["colorize", *arguments])
+
+
+def coloured(path: str) -> bool:
+    picture = read_picture(path).colour
+    return picture.shape[1] == 3 and bool((picture.amax(1) - picture.amin(1)).mean() > 0.02)
+
+
+def test_picture() -> None:
+    result = run("gray.png", "reference.png", "-o", "out.png", "--show-field", "field.png", *OPTIONS)
+    assert result.exit_code == 0, result.output
+    lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    assert lines["wrote"] == "out.png (50 x 40, 8 bit)"
+    assert lines["field"] == "field.png"
+    assert lines["time"].endswith(" s")
+    assert coloured("out.png")
+    assert read_picture("field.png").size == (20, 25)
+    # Three channels rounded to 8 bits do not have one channel's luminance to the last bit.
+    torch.testing.assert_close(
+        to_gray(read_picture("out.png").colour), read_picture("gray.png").colour, atol=2 / 255, rtol=0
+    )
+
+
+def test_json_and_settings() -> None:
+    options = ("--no-aggregate", "--scale", "1", "--temperature", "0.5", "--seed", "4", "--method", "exact", "--json")
+    result = run("gray.png", "reference.png", "-o", "out.png", *OPTIONS, *options)
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert (told["output"], told["height"], told["width"], told["bit_depth"]) == ("out.png", 40, 50, 8)
+    assert told["settings"] == {
+        "k": 2,
+        "patch_size": 5,
+        "scale": 1,
+        "aggregate": False,
+        "temperature": 0.5,
+        "method": "exact",
+        "iterations": None,
+        "seed": 4,
+    }
+
+
+def test_sixteen_bits_and_alpha() -> None:
+    gray = read_picture("gray.png").colour
+    write_picture("deep.png", Picture(gray, alpha=gray, bit_depth=16))
+    result = run("deep.png", "reference.png", "-o", "out.png", *OPTIONS)
+    assert result.exit_code == 0, result.output
+    out = read_picture("out.png")
+    assert out.bit_depth == 16
+    assert out.alpha is not None
+    assert torch.equal(out.alpha, read_picture("deep.png").alpha)
+    torch.testing.assert_close(to_gray(out.colour), gray, atol=1e-4, rtol=0)
+
+
+def test_folder() -> None:
+    Path("frames/notes.txt").write_text("no picture", encoding="utf-8")
+    result = run("frames", "reference.png", "-o", "out", "--json", *OPTIONS)
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert told["coloured"] == ["0.png", "1.png", "2.png"]
+    assert told["finished_before"] == []
+    assert told["skipped"] == {}
+    assert sorted(path.name for path in Path("out").iterdir()) == ["0.png", "1.png", "2.png"]
+    assert all(coloured(f"out/{number}.png") for number in range(3))
+
+
+def test_resume_goes_on_where_an_interruption_stopped() -> None:
+    assert run("frames", "reference.png", "-o", "out", *OPTIONS).exit_code == 0
+    Path("out/1.png").unlink()
+    written = {name: Path("out", name).stat().st_mtime_ns for name in ("0.png", "2.png")}
+    result = run("frames", "reference.png", "-o", "out", "--resume", "--json", *OPTIONS)
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert (told["coloured"], told["finished_before"]) == (["1.png"], ["0.png", "2.png"])
+    assert {name: Path("out", name).stat().st_mtime_ns for name in written} == written
+    assert coloured("out/1.png")
+    # Without the option all are done again.
+    assert len(json.loads(run("frames", "reference.png", "-o", "out", "--json", *OPTIONS).stdout)["coloured"]) == 3
+
+
+def test_from_previous_takes_the_colours_of_the_result_before() -> None:
+    # Of one colour, the reference has nothing else to give, so the second picture's colours tell where they come from.
+    assert run("frames", "reference.png", "-o", "one", "--from", "previous", *OPTIONS).exit_code == 0
+    assert run("frames", "reference.png", "-o", "all", *OPTIONS).exit_code == 0
+    assert Path("one/0.png").read_bytes() == Path("all/0.png").read_bytes()
+    assert Path("one/1.png").read_bytes() != Path("all/1.png").read_bytes()
+    # Going on from the first result is going on from the file.
+    Image.new("RGB", (50, 40), (90, 90, 90)).save("one/0.png")
+    Path("one/1.png").unlink()
+    assert run("frames", "reference.png", "-o", "one", "--from", "previous", "--resume", *OPTIONS).exit_code == 0
+    assert not coloured("one/1.png")
+
+
+def test_unreadable_pictures_stop_or_are_skipped() -> None:
+    Path("frames/1.png").write_bytes(b"damaged")
+    stopped = run("frames", "reference.png", "-o", "out", *OPTIONS)
+    assert stopped.exit_code == 2
+    assert "cannot read frames/1.png" in stopped.stderr
+    assert [path.name for path in Path("out").iterdir()] == ["0.png"]
+    skipped = run("frames", "reference.png", "-o", "out", "--on-error", "skip", "--json", *OPTIONS)
+    assert skipped.exit_code == 1
+    told = json.loads(skipped.stdout)
+    assert told["coloured"] == ["0.png", "2.png"]
+    assert list(told["skipped"]) == ["1.png"]
+    assert "cannot read frames/1.png" in told["skipped"]["1.png"]
+    assert "1.png" in run("frames", "reference.png", "-o", "out", "--on-error", "skip", *OPTIONS).stdout
+
+
+def test_pictures_of_several_sizes() -> None:
+    write_picture("frames/1.png", Picture(read_picture("gray.png").colour[:, :, :30, :44]))
+    assert run("frames", "reference.png", "-o", "out", *OPTIONS).exit_code == 0
+    assert [read_picture(f"out/{number}.png").size for number in range(3)] == [(40, 50), (30, 44), (40, 50)]
+
+
+def test_film() -> None:
+    with av.open("film.mp4", "w") as film:
+        stream = film.add_stream("libx264", rate=10, options={"crf": "10"})
+        stream.width, stream.height, stream.pix_fmt = 50, 40, "yuv420p"
+        for number in range(3):
+            gray = np.asarray(Image.open(f"frames/{number}.png").convert("RGB"))
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(gray, format="rgb24")))
+        film.mux(stream.encode())
+    result = run("film.mp4", "reference.png", "-o", "out.mkv", "--json", *OPTIONS)
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert (told["frames"], told["height"], told["width"], told["rate"], told["sounds"]) == (3, 40, 50, 10, 0)
+    with av.open("out.mkv") as film:
+        frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in film.decode(film.streams.video[0])]
+    assert len(frames) == 3
+    assert all(np.ptp(frame, 2).mean() > 5 for frame in frames)
+    lines = run("film.mp4", "reference.png", "-o", "out.mp4", *OPTIONS).stdout
+    assert "out.mp4 (3 frames of 50 x 40, 10 a second)" in lines
+
+
+class Green(nn.Module):
+    def forward(self, gray: Tensor, reference: Tensor) -> Tensor:
+        return torch.tensor([0.0, 1.0, 0.0]).view(1, 3, 1, 1).expand(-1, -1, *gray.shape[2:])
+
+
+@pytest.mark.parametrize(("model", "path"), [("default", None), ("weights.safetensors", "weights.safetensors")])
+def test_model(monkeypatch: pytest.MonkeyPatch, model: str, path: str | None) -> None:
+    asked: list[object] = []
+    module = types.ModuleType("patchattn.networks.weights")
+    module.load_network = lambda given: (asked.append(given), Green())[1]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "patchattn.networks", types.ModuleType("patchattn.networks"))
+    monkeypatch.setitem(sys.modules, "patchattn.networks.weights", module)
+    result = run("gray.png", "reference.png", "-o", "out.png", "--model", model, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["model"] == model
+    assert asked == [path]
+    red, green, blue = read_picture("out.png").colour[0]
+    assert (green >= red).all()
+    assert (green > blue + 0.1).float().mean() > 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("gray.png", "gray.png", "-o", "out.png"), "REFERENCE: gray.png has one channel, gray; expected colours"),
+        (("none.png", "reference.png", "-o", "out.png"), "GRAY: there is no file none.png"),
+        (("gray.png", "reference.png", "-o", "out.mp4"), "--output: out.mp4 ends in .mp4; allowed are .png"),
+        (("none.mp4", "reference.png", "-o", "out.png"), "--output: out.png ends in .png; allowed for a film are"),
+        (("none.mp4", "reference.png", "-o", "out.mp4"), "GRAY: there is no file none.mp4"),
+        (("frames", "reference.png", "-o", "gray.png"), "--output: gray.png is a file; GRAY is a folder"),
+        (("frames", "reference.png", "-o", "frames"), "--output: frames is also GRAY"),
+        (("frames", "reference.png", "-o", "none/out"), "--output: there is no folder none to make out in"),
+        (("frames", "reference.png", "-o", "out", "--on-error", "cry"), "--on-error: got cry; allowed are stop and"),
+        (("frames", "reference.png", "-o", "out", "--from", "nowhere"), "--from: got nowhere; allowed are reference"),
+        (("frames", "reference.png", "-o", "out", "--show-field", "f.png"), "--show-field: it is for one picture"),
+        (("gray.png", "reference.png", "-o", "out.png", "--resume"), "--resume and --on-error are for a folder"),
+        (("gray.png", "reference.png", "-o", "o.png", "--show-field", "o.png"), "--show-field: o.png is also --output"),
+        (
+            ("gray.png", "reference.png", "-o", "o.png", "--show-field", "f.png", "--model", "default"),
+            "--show-field: a network (--model) finds no matches to show",
+        ),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: tuple[str, ...], message: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not Path("out").exists()
+    assert not Path("out.png").exists()
+
+
+def test_folder_without_pictures_and_names_that_meet() -> None:
+    Path("empty").mkdir()
+    assert "GRAY: there is no picture in empty" in run("empty", "reference.png", "-o", "out").stderr
+    Path("frames/0.bmp").write_bytes(b"")
+    assert "0.bmp and 0.png would both be written to 0.png" in run("frames", "reference.png", "-o", "out").stderr
