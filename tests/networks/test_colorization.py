@@ -97,3 +97,11 @@ def test_files_that_are_no_network(tmp_path: Path) -> None:
     path.write_bytes(network_bytes(Architecture(channels=8).build(), architecture))
     with pytest.raises(ValueError, match="do not fit the network it describes"):
         load_network(path)
+
+
+def test_aligned_equal_grays_have_equal_features() -> None:
+    network = Architecture().build()
+    gray = torch.rand(1, 1, 9, 11)
+    assert not torch.allclose(network.query(gray), network.key(gray.expand(-1, 3, -1, -1)), atol=0.01)
+    network.align()
+    torch.testing.assert_close(network.query(gray), network.key(gray.expand(-1, 3, -1, -1)))

@@ -156,6 +156,8 @@ def test_numbers_that_cannot_be(data: Path, tmp_path: Path) -> None:
         task(data, batch_size=0)
     with pytest.raises(ValueError, match="crop: got 17; expected 8 to the size of the frames, 16"):
         task(data, crop=17)
+    with pytest.raises(ValueError, match="start: got 'zero'; allowed are 'random', 'aligned'"):
+        task(data, start="zero")
     with pytest.raises(ValueError, match="steps: "):
         Schedule(steps=0)
     with pytest.raises(ValueError, match="accelerator, devices or precision: "):

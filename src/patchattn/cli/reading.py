@@ -21,7 +21,7 @@ def read(path: Path, argument: str) -> Picture:
 
 def any_size() -> None:
     """Let pictures have any number of pixels."""
-    from patchattn.tasks.extras import extra
+    from patchattn.extras import extra
 
     with extra("tools"):
         from PIL import Image

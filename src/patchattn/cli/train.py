@@ -60,6 +60,10 @@ def colorization(
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs of a step, of all processes together.")] = 1,
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
     seed: Annotated[int, typer.Option(min=0, help="Of the first weights and the order of the pairs.")] = 0,
+    start: Annotated[
+        str,
+        typer.Option(help="First weights: random, as in the paper; aligned: equal grays match from the first step on."),
+    ] = "random",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint, if there is one.")] = False,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 1000,
     log_every: Annotated[int, typer.Option(min=1, help="Steps between two losses in the log.")] = 100,
@@ -101,7 +105,7 @@ def colorization(
         if hold_out >= len(sequences):
             raise ValueError(f"--hold-out: got {hold_out}; {data} has {len(sequences)} sequences, one must be left.")
         learned, held = sequences[: len(sequences) - hold_out], sequences[len(sequences) - hold_out :]
-        task = ColorizationTask(learned, architecture, crop=crop, batch_size=batch_size, seed=seed)
+        task = ColorizationTask(learned, architecture, crop=crop, batch_size=batch_size, seed=seed, start=start)
         output.mkdir(parents=True, exist_ok=True)
         fabric = make_fabric(output, accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=precision)
         fabric.launch()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 __all__ = ["ColorizationNetwork"]
+
+LUMA = (0.2126, 0.7152, 0.0722)
+"""Of red, green and blue as they are encoded: near enough to the gray that pictures are compared in."""
 
 
 class ColorizationNetwork(nn.Module):
@@ -40,6 +44,19 @@ class ColorizationNetwork(nn.Module):
             nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="reflect")
             for inputs, outputs in ((1, channels), (3, channels), (3, channels), (channels, 3))
         )
+
+    def align(self) -> None:
+        """Let the key's convolution be the query's, applied to the reference's luma: equal grays then match.
+
+        Random convolutions of query and key have nothing to do with each other, and finding a common language takes
+        most of the training (all of it, with one match and no votes, where they learn nothing).
+        """
+        luma = self.query.weight.new_tensor(LUMA).view(1, 3, 1, 1)
+        with torch.no_grad():
+            self.key.weight.copy_(self.query.weight * luma)
+            assert self.key.bias is not None
+            assert self.query.bias is not None
+            self.key.bias.copy_(self.query.bias)
 
     def forward(
         self, gray: Float[Tensor, "batch 1 height width"], reference: Float[Tensor, "batch 3 height2 width2"]

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from patchattn.attention.named import named_attention
+from patchattn.extras import extra
 from patchattn.networks.colorization import ColorizationNetwork
 
 __all__ = ["Architecture", "load_network", "network_bytes"]
@@ -46,8 +47,8 @@ class Architecture:
 
 def network_bytes(network: nn.Module, architecture: Architecture) -> bytes:
     """A network as the content of a file for `load_network`."""
-    from safetensors.torch import save
-
+    with extra("tools"):
+        from safetensors.torch import save
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     return save(tensors, {"format": FORMAT, "architecture": json.dumps(asdict(architecture))})
 
@@ -70,11 +71,8 @@ def load_network(path: str | os.PathLike[str] | None = None) -> ColorizationNetw
         >>> sum(weight.numel() for weight in network.parameters())
         1491
     """
-    try:
+    with extra("tools"):
         from safetensors import SafetensorError, safe_open
-    except ModuleNotFoundError as error:
-        raise RuntimeError('safetensors is not installed; install it with: pip install "patchattn[tools]"') from error
-
     if path is None:
         with resources.as_file(resources.files("patchattn.networks") / SHIPPED) as shipped:
             return load_network(shipped)

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from patchattn.tasks.extras import extra
+from patchattn.extras import extra
 
 __all__ = ["FORMATS", "Format", "Samples", "decode", "encode"]
 

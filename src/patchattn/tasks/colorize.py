@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from patchattn.attention import patch_attention
 from patchattn.checks import check_count
+from patchattn.extras import extra
 from patchattn.field import MatchField
 from patchattn.matching import match
 from patchattn.tasks.colours import from_lab, to_gray, to_lab, with_luminance
-from patchattn.tasks.extras import extra
 from patchattn.tasks.images import Picture
 from patchattn.tasks.peak_memory import peak_memory
 

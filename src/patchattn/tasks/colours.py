@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchattn.tasks.extras import extra
+from patchattn.extras import extra
 
 __all__ = ["from_lab", "to_gray", "to_lab", "with_luminance"]
 

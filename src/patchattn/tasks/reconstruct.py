@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from patchattn.attention import patch_attention
+from patchattn.extras import extra
 from patchattn.field import MatchField
 from patchattn.matching import match
 from patchattn.similarity import Similarity
-from patchattn.tasks.extras import extra
 from patchattn.tasks.images import Picture, same_channels
 from patchattn.tasks.peak_memory import peak_memory
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 import torch
 
-from patchattn.tasks.extras import extra
+from patchattn.extras import extra
 from patchattn.tasks.files import PathLike, atomic_writer, check_input_file, check_output_file
 from patchattn.tasks.images import Picture
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from patchattn.tasks.extras import extra
+from patchattn.extras import extra
 from patchattn.tasks.files import atomic_writer
 
 __all__ = ["Checkpoint", "read_checkpoint", "restore", "write_checkpoint"]

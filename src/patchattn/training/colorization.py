@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from patchattn.checks import check_count
+from patchattn.checks import check_choice, check_count
 from patchattn.networks.weights import Architecture, network_bytes
 from patchattn.tasks.colours import to_gray
 from patchattn.training.frames import FrameSequence
 from patchattn.training.pairs import draw_pairs
 
 __all__ = ["ColorizationTask", "colorization_errors", "mean_error"]
+
+STARTS = ("random", "aligned")
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,12 @@ class ColorizationTask:
     batch_size: int = 1
     seed: int = 0
     """Of the first weights and of the pairs."""
+    start: str = "random"
+    """The first weights: `"random"`, as in the paper, or `"aligned"`, see `ColorizationNetwork.align`."""
 
     def __post_init__(self) -> None:
         check_count("batch_size", self.batch_size, 1)
+        check_choice("start", self.start, STARTS)
         side = self.sequences[0].frames.shape[2]
         if self.crop is not None and not 8 <= self.crop <= side:
             raise ValueError(f"crop: got {self.crop}; expected 8 to the size of the frames, {side}.")
@@ -49,12 +54,16 @@ class ColorizationTask:
             "crop": self.crop,
             "batch_size": self.batch_size,
             "seed": self.seed,
+            "start": self.start,
         }
 
     def build(self) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            return self.architecture.build()
+            network = self.architecture.build()
+        if self.start == "aligned":
+            network.align()
+        return network
 
     def loss(self, network: nn.Module, items: range, device: torch.device) -> Tensor:
         target, reference = draw_pairs(self.sequences, items, seed=self.seed, crop=self.crop)

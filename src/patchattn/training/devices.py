@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchattn.tasks.extras import extra
+from patchattn.extras import extra
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
