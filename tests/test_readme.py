@@ -33,8 +33,10 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Image.fromarray(right[200:260, 270:360]).save(tmp_path / "reference.png")
     gray = Image.fromarray(left[200:260, 300:380]).convert("L")
     gray.save(tmp_path / "gray.png")
-    (tmp_path / "frames").mkdir()
-    gray.save(tmp_path / "frames" / "0.png")
+    for folder, names in (("frames", ["0.png"]), ("sequences/scene", ["0.png", "1.png"])):
+        (tmp_path / folder).mkdir(parents=True)
+        for name in names:
+            gray.save(tmp_path / folder / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -57,9 +59,12 @@ def test_python(pictures: Path) -> None:
 @pytest.mark.needs("cpu")
 def test_command_line(pictures: Path) -> None:
     found = commands("patchattn")
-    assert {command[1] for command in found} == {"reconstruct", "colorize", "match", "info"}
+    assert {command[1] for command in found} == {"reconstruct", "colorize", "match", "train", "info"}
     for command in found:
-        result = CliRunner().invoke(app, command[1:])
+        # The paper's setting takes days.
+        less = ["--steps", "2", "--size", "16", "--accelerator", "cpu"] if command[1] == "train" else []
+        result = CliRunner().invoke(app, [*command[1:], *less])
         assert result.exit_code == 0, f"{shlex.join(command)}: {result.output}"
     assert (pictures / "coloured" / "0.png").is_file()
+    assert (pictures / "run" / "network.safetensors").is_file()
     assert {"rebuilt.png", "field.png", "field.npz", "coloured.png"} <= {path.name for path in pictures.iterdir()}
