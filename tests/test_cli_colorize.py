@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-import types
 from pathlib import Path
 
 import av
@@ -13,10 +11,10 @@ import pytest
 import skimage.data
 import torch
 from PIL import Image
-from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
 from patchattn.cli.app import app
+from patchattn.networks.weights import Architecture, network_bytes
 from patchattn.tasks.colours import to_gray
 from patchattn.tasks.images import Picture, read_picture, write_picture
 
@@ -175,25 +173,30 @@ def test_film() -> None:
     assert "out.mp4 (3 frames of 50 x 40, 10 a second)" in lines
 
 
-class Green(nn.Module):
-    def forward(self, gray: Tensor, reference: Tensor) -> Tensor:
-        return torch.tensor([0.0, 1.0, 0.0]).view(1, 3, 1, 1).expand(-1, -1, *gray.shape[2:])
-
-
-@pytest.mark.parametrize(("model", "path"), [("default", None), ("weights.safetensors", "weights.safetensors")])
-def test_model(monkeypatch: pytest.MonkeyPatch, model: str, path: str | None) -> None:
-    asked: list[object] = []
-    module = types.ModuleType("patchattn.networks.weights")
-    module.load_network = lambda given: (asked.append(given), Green())[1]  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "patchattn.networks", types.ModuleType("patchattn.networks"))
-    monkeypatch.setitem(sys.modules, "patchattn.networks.weights", module)
-    result = run("gray.png", "reference.png", "-o", "out.png", "--model", model, "--json")
+def test_a_network_of_the_user_s(folder: Path) -> None:
+    """One that makes everything green, as `patchattn train` would have written it."""
+    architecture = Architecture("psal", {"k": 1, "patch_size": 3})
+    network = architecture.build()
+    with torch.no_grad():
+        network.output.weight.zero_()
+        network.output.bias.copy_(torch.tensor([-1.0, 1.0, -1.0]))
+    (folder / "green.safetensors").write_bytes(network_bytes(network, architecture))
+    result = run("gray.png", "reference.png", "-o", "out.png", "--model", "green.safetensors", "--json")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["model"] == model
-    assert asked == [path]
+    assert json.loads(result.stdout)["model"] == "green.safetensors"
     red, green, blue = read_picture("out.png").colour[0]
     assert (green >= red).all()
     assert (green > blue + 0.1).float().mean() > 0.5
+
+
+def test_the_network_that_ships() -> None:
+    result = run("gray.png", "reference.png", "-o", "out.png", "--model", "default")
+    assert result.exit_code == 0, result.output
+    plain = run("gray.png", "reference.png", "-o", "plain.png")
+    assert plain.exit_code == 0, plain.output
+    found, attended = (read_picture(name).colour for name in ("out.png", "plain.png"))
+    assert not torch.equal(found, attended)
+    torch.testing.assert_close(to_gray(found), to_gray(attended), atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -122,15 +122,17 @@ class Red(nn.Module):
         return torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1).expand(-1, -1, *gray.shape[2:])
 
 
-def test_a_network_s_colours_get_the_target_s_luminance(pair: tuple[Tensor, Tensor]) -> None:
+@pytest.mark.parametrize("scale", [1, 2, 3])
+def test_a_network_s_colours_get_the_target_s_luminance(pair: tuple[Tensor, Tensor], scale: int) -> None:
     network = Red()
-    result = colorize(pair[0], pair[1], network=network)
-    torch.testing.assert_close(network.asked[0], to_gray(pair[0]))
-    assert network.asked[1] is pair[1]
+    result = colorize(pair[0], pair[1], network=network, scale=scale)
+    for asked, picture in zip(network.asked, (to_gray(pair[0]), pair[1]), strict=True):
+        assert tuple(asked.shape[2:]) == tuple(-(-n // scale) for n in picture.shape[2:])
+        torch.testing.assert_close(asked[..., 0, 0], picture[..., :scale, :scale].mean((2, 3)))
     assert result.field is None
-    red, green, blue = result.picture.colour[0]
-    torch.testing.assert_close(green, blue)
-    assert (red >= green).all()
+    assert result.picture.size == tuple(pair[0].shape[2:])
+    red, green, _ = result.picture.colour[0]
+    assert (red >= green - 1e-6).all()
     assert (red > green + 0.1).float().mean() > 0.5
     torch.testing.assert_close(to_gray(result.picture.colour), to_gray(pair[0]), atol=3e-6, rtol=0)
 

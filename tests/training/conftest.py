@@ -1,13 +1,11 @@
-"""Two scenes of small frames, and how a run on them is started."""
+"""Two scenes of small frames."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import skimage.data
-import torch
 from PIL import Image
 
 
@@ -21,12 +19,3 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             at = 100 + 12 * n
             Image.fromarray(photograph[at : at + 160, 2 * at : 2 * at + 200]).save(folder / name / f"{n:05d}.png")
     return folder
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Sums in one order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

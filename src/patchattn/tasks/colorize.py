@@ -83,14 +83,14 @@ def colorize(
         aggregate: let the matches of the neighbours in the patch vote too (PSAL's equation (10)): far fewer stray
             colours.
         temperature: T above; smaller weighs the best match more.
-        scale: by how much both pictures are reduced for the comparison.
+        scale: by how much both pictures are reduced for the comparison, or for the network.
         method: how matches are found; see `match`.
         iterations: of the search. None: the method's own default.
         seed: of the search's random choices.
         init: the field of an earlier frame of this size, from which the search starts; see `match`.
-        network: colours instead of attention: called as `network(gray, reference)` with tensors (1, 1, height, width)
-            and (1, 3, height2, width2) in [0, 1], it returns RGB (1, 3, height, width), which gets the target's
-            luminance. No other setting counts then.
+        network: colours instead of attention: called as `network(gray, reference)` with the reduced pictures,
+            (1, 1, height, width) and (1, 3, height2, width2) in [0, 1], it returns RGB (1, 3, height, width), whose a*
+            and b* are enlarged. Of the other settings, only `scale` counts then.
         progress: called with the name of each stage as it begins: "matching" and "attending" or "asking the network",
             then "colouring".
 
@@ -117,16 +117,18 @@ def colorize(
     began = time.perf_counter()
     with torch.no_grad():
         luminance = gray.colour if gray.colour.shape[1] == 1 else to_gray(gray.colour)
+        check_count("scale", scale, 1)
         if network is None:
-            check_count("scale", scale, 1)
             search = {"method": method, "iterations": iterations, "seed": seed, "init": init}
             attention = {"aggregate": aggregate, "temperature": temperature}
-            colour, field = _attended(luminance, reference.colour, k, patch_size, scale, search, attention, report)
+            chroma, field = _attended(luminance, reference.colour, k, patch_size, scale, search, attention, report)
         else:
             report("asking the network")
-            colour, field = network(luminance, reference.colour), None
+            chroma, field = _asked(luminance, reference.colour, network, scale), None
         report("colouring")
-        colour = with_luminance(colour, luminance)
+        height, width = luminance.shape[2:]
+        lightness = to_lab(luminance.expand(-1, 3, -1, -1))[:, :1]
+        colour = with_luminance(from_lab(torch.cat([lightness, chroma[:, :, :height, :width]], 1)), luminance)
     return Colorization(
         picture=replace(gray, colour=colour, icc_profile=reference.icc_profile),
         field=field,
@@ -145,17 +147,21 @@ def _attended(
     attention: dict[str, Any],
     report: Callable[[str], None],
 ) -> tuple[Tensor, MatchField]:
-    """Return the colours that attention gives, not yet within what can be shown, and the field."""
+    """Return the a* and b* that attention gives, in whole blocks, and the field."""
     lab = to_lab(reference)
     query, key = (_features(_reduced(picture, scale)) for picture in (luminance, to_gray(reference)))
     patches: dict[str, Any] = {"patch_size": patch_size, "padding_mode": "replicate"}
     report("matching")
     field = match(query, key, k=k, **patches, **search)
     report("attending")
-    chroma = patch_attention(query, key, _whole_blocks(lab[:, 1:], scale), field=field, **patches, **attention)
-    height, width = luminance.shape[2:]
-    lightness = to_lab(luminance.expand(-1, 3, -1, -1))[:, :1]
-    return from_lab(torch.cat([lightness, chroma[:, :, :height, :width]], 1)), field
+    return patch_attention(query, key, _whole_blocks(lab[:, 1:], scale), field=field, **patches, **attention), field
+
+
+def _asked(luminance: Tensor, reference: Tensor, network: nn.Module, scale: int) -> Tensor:
+    """Return the a* and b* of what a network makes of the reduced pictures, in whole blocks."""
+    coloured = network(_reduced(luminance, scale), _reduced(reference, scale))
+    chroma = to_lab(coloured.clamp(0, 1))[:, 1:]
+    return F.interpolate(chroma, scale_factor=scale, mode="bilinear", align_corners=False)
 
 
 def _features(gray: Tensor) -> Tensor:
