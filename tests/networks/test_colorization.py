@@ -91,7 +91,7 @@ def test_files_that_are_no_network(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is no safetensors file"):
         load_network(path)
     save_file({"a": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match="has the format None, expected 'patchattn network 1'"):
+    with pytest.raises(ValueError, match="has the format None; expected a 'patchattn network 1' written by"):
         load_network(path)
     architecture = Architecture()
     path.write_bytes(network_bytes(Architecture(channels=8).build(), architecture))

@@ -6,7 +6,6 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -14,6 +13,7 @@ from torch import nn
 from patchattn.attention.named import named_attention
 from patchattn.extras import extra
 from patchattn.networks.colorization import ColorizationNetwork
+from patchattn.networks.tensors import read_tensors
 
 __all__ = ["Architecture", "load_network", "network_bytes"]
 
@@ -71,24 +71,10 @@ def load_network(path: str | os.PathLike[str] | None = None) -> ColorizationNetw
         >>> sum(weight.numel() for weight in network.parameters())
         1491
     """
-    with extra("tools"):
-        from safetensors import SafetensorError, safe_open
     if path is None:
         with resources.as_file(resources.files("patchattn.networks") / SHIPPED) as shipped:
             return load_network(shipped)
-    if not Path(path).is_file():
-        raise ValueError(f"model: there is no file {path}; expected a network written by `patchattn train`.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            said = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"model: {path} is no safetensors file ({error}).") from error
-    if said.get("format") != FORMAT:
-        raise ValueError(
-            f"model: {path} has the format {said.get('format')!r}, expected {FORMAT!r}: "
-            "a network written by `patchattn train`."
-        )
+    tensors, said = read_tensors(path, FORMAT, argument="model")
     network = Architecture(**json.loads(said["architecture"])).build()
     try:
         network.load_state_dict(tensors)

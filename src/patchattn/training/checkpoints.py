@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from patchattn.extras import extra
+from patchattn.networks.tensors import read_tensors
 from patchattn.tasks.files import atomic_writer
 
 __all__ = ["Checkpoint", "read_checkpoint", "restore", "write_checkpoint"]
@@ -64,16 +65,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         ValueError: it is no checkpoint of ours.
     """
-    with extra("train"):
-        from safetensors import SafetensorError, safe_open
-    try:
-        with safe_open(path, framework="pt") as file:
-            said = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"resume: {path} is no checkpoint ({error}).") from error
-    if said.get("format") != FORMAT:
-        raise ValueError(f"resume: {path} has the format {said.get('format')!r}, expected {FORMAT!r}.")
+    tensors, said = read_tensors(path, FORMAT, argument="resume")
     return Checkpoint(int(said["step"]), json.loads(said["description"]), json.loads(said["precision"]), tensors)
 
 

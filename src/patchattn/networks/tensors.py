@@ -1,0 +1,42 @@
+"""Files of tensors (safetensors) that say what they are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from torch import Tensor
+
+from patchattn.extras import extra
+
+__all__ = ["read_tensors"]
+
+
+def read_tensors(path: str | os.PathLike[str], form: str, *, argument: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the tensors of a safetensors file, and what it says beside them.
+
+    Args:
+        path: the file.
+        form: what its entry `format` must be.
+        argument: what an error calls `path`.
+
+    Raises:
+        ValueError: there is no such file, it is damaged, or it has another format.
+        RuntimeError: the extra `tools` is not installed.
+    """
+    with extra("tools"):
+        from safetensors import SafetensorError, safe_open
+    if not Path(path).is_file():
+        raise ValueError(f"{argument}: there is no file {path}; expected a {form!r} written by `patchattn train`.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            said = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{argument}: {path} is no safetensors file ({error}).") from error
+    if said.get("format") != form:
+        raise ValueError(
+            f"{argument}: {path} has the format {said.get('format')!r}; expected a {form!r} written by "
+            "`patchattn train`."
+        )
+    return tensors, said
