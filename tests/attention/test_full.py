@@ -80,3 +80,27 @@ def test_similarities_without_products_are_refused() -> None:
         full_attention(image, image, image, patch_size=3, similarity="l1")
     with pytest.raises(ValueError, match="value: expected the key's spatial size"):
         full_attention(image, image, normals(1, 2, 8, 8), patch_size=3)
+
+
+@pytest.mark.parametrize("similarity", ["l2", "dot", "cosine"])
+def test_tiles_and_groups_make_one_softmax(similarity: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = [normals(2, 3, 7, 6, seed=seed).requires_grad_() for seed in range(3)]
+    settings = {"patch_size": 3, "similarity": similarity, "key_stride": (2, 1), "key_mask": mask(2, 7, 6, share=0.6)}
+
+    def found() -> list[Tensor]:
+        output = full_attention(*inputs, **settings)
+        return [output, *torch.autograd.grad(output.square().sum(), inputs)]
+
+    expected = found()
+    monkeypatch.setattr("patchattn.attention.full.QUERIES", 4)
+    monkeypatch.setattr("patchattn.attention.full.KEYS", 10)
+    for ours, theirs in zip(found(), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, **TOLERANCE[torch.float64])
+
+
+def test_weights_too_small_to_count_are_nothing() -> None:
+    # Denormal numbers would make every product with them a hundred times slower.
+    key = torch.tensor([0.0, 9.4, 50.0]).view(1, 1, 3)
+    value = torch.eye(3)[None]
+    weights = full_attention(key[..., :1], key, value, patch_size=1)[0, :, 0]
+    assert weights.tolist() == [1.0, 0.0, 0.0]

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import ceil, prod
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional
 
-from patchattn.attention.images import Images, as_products, check_images
+from patchattn.attention.images import Images, Tile, as_products, check_images
 from patchattn.attention.layer import AttentionLayer
+from patchattn.attention.tiles import assemble, join, partial, recomputed, tiles_of
 from patchattn.checks import per_dimension
 from patchattn.matching.constraints import Causality
 
 __all__ = ["FullAttention", "full_attention"]
+
+QUERIES, KEYS = 512, 2**14
+"""What is compared at once. Larger, and the scores leave the cache; smaller, and patches are unfolded too often."""
 
 
 def full_attention(
@@ -37,11 +39,12 @@ def full_attention(
 
     $$O = \operatorname{softmax}(S / \tau)\, V, \qquad S_{ij} = s(Q_i, K_j)$$
 
-    Equation (1) of PSAL (its Q, K, V are our unfolded patches of query and key, and the pixels of value), computed by
-    PyTorch's `scaled_dot_product_attention`. Squared distances become products by one more element,
+    Equation (1) of PSAL (its Q, K, V are our unfolded patches of query and key, and the pixels of value). Squared
+    distances become products by one more element,
     $-\lVert q - k \rVert^2 = (2q, 1) \cdot (k, -\lVert k \rVert^2) - \lVert q \rVert^2$ (the last term drops out of the
-    softmax), and the cosine by normalising. Memory grows with the patches (n p^D C) and, where PyTorch has no fused
-    kernel for the case, with n^2; time with n^2 p^D C.
+    softmax), and the cosine by normalising. Queries go tile by tile through groups of keys, whose softmaxes are joined,
+    and everything is computed again for the gradient: memory is linear in the pixels (n Cv for every 16,384 keys with
+    gradients), while the paper's matrix of all weights takes n^2. Time grows with n^2 p^D C.
 
     Args:
         query, key, value, patch_size, temperature, num_heads, query_mask, key_mask, is_causal, padding_mode: see
@@ -67,32 +70,48 @@ def full_attention(
         padding_mode=padding_mode, is_causal=is_causal, similarity=similarity, temperature=temperature,
     )  # fmt: skip
     stride = per_dimension("key_stride", key_stride, len(images.key_size), 1)
-    q, k, v = images.unfolded(stride)
-    q, k, scale = as_products(q, k, similarity, images.centre())
-    allowed = _allowed(images, stride)
-    batch = images.query.shape[0]
-    out = functional.scaled_dot_product_attention(
-        q, k.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1), attn_mask=allowed, scale=scale / temperature
-    )
-    if allowed is not None:
-        # Without any key the softmax is undefined; the layers' convention is 0.
-        out = torch.where(allowed.any(-1, keepdim=True), out, torch.zeros((), dtype=out.dtype, device=out.device))
-    return images.finished(out.movedim(-1, 2))
+    q, k = images.bordered(images.query), images.bordered(images.key)
+    v, centre = images.value.to(images.compute), images.centre()
+    side = _side(images.query_size, QUERIES)
+    groups = _groups(images.key_size, stride)
+
+    def attend(tile: Tile) -> Tensor:
+        parts = [
+            recomputed(_attend_part, images, q, k, v, centre, tile, group, similarity, temperature) for group in groups
+        ]
+        return join(parts).transpose(2, 3).reshape(len(parts[0]), -1, *(at.stop - at.start for at in tile))
+
+    tiles = [attend(tile) for tile in tiles_of(images.query_size, side)]
+    return images.finished(assemble(tiles, images.query_size, side))
 
 
-def _allowed(images: Images, stride: tuple[int, ...]) -> Tensor | None:
-    """Bool `(B or 1, 1, queries or 1, keys)`, or None where everything is allowed."""
-    keep = tuple(slice(None, None, s) for s in stride)
-    allowed = None
-    if images.key_mask is not None:
-        allowed = images.key_mask[(slice(None), *keep)].flatten(1)[:, None, None, :]
-    if images.is_causal:
-        device = images.query.device
-        position = torch.arange(prod(images.key_size), device=device).view(images.key_size)[keep].flatten()
-        query = torch.arange(prod(images.query_size), device=device)
-        before = position[None, None, None, :] + int(images.strict) <= query[None, None, :, None]
-        allowed = before if allowed is None else allowed & before
-    return allowed
+def _side(size: tuple[int, ...], most: int) -> tuple[int, ...]:
+    """The sides of tiles of about `most` positions, as long as they can be in the last dimension."""
+    side: list[int] = []
+    for n in reversed(size):
+        side.insert(0, min(n, max(1, most // prod(side))))
+    return tuple(side)
+
+
+def _groups(size: tuple[int, ...], stride: tuple[int, ...]) -> list[Tile]:
+    """All keys that are looked at, in groups: parts of the image with steps."""
+    taken = tuple(ceil(n / step) for n, step in zip(size, stride, strict=True))
+    return [
+        tuple(slice(at.start * step, (at.stop - 1) * step + 1, step) for at, step in zip(tile, stride, strict=True))
+        for tile in tiles_of(taken, _side(taken, KEYS))
+    ]
+
+
+def _attend_part(
+    images: Images, q: Tensor, k: Tensor, v: Tensor, centre: Tensor, tile: Tile, group: Tile, similarity: str,
+    temperature: float,
+) -> Tensor:  # fmt: skip
+    """A tile of queries with a group of keys: `(B, heads, queries, Cv / heads + 1)`, see `partial`."""
+    q_vectors, k_vectors = images.vectors(q, tile).flatten(2, -2), images.vectors(k, group).flatten(2, -2)
+    allowed = images.before(tile, group)[None, None] if images.is_causal else None
+    k_vectors, values, allowed = images.silenced(k_vectors, images.values(v, group).flatten(2, -2), allowed, group)
+    q_vectors, k_vectors, scale = as_products(q_vectors, k_vectors, similarity, centre)
+    return partial(q_vectors, k_vectors, values, scale / temperature, allowed)
 
 
 class FullAttention(AttentionLayer):

@@ -63,29 +63,41 @@ class Images:
         return padded(image.to(self.compute), self.patch, self.padding_mode)
 
     def vectors(self, bordered: Tensor, tile: Tile) -> Tensor:
-        """The patches of a tile: `(B, heads, *tile, elements)`."""
+        """The patches of a tile, which may have steps: `(B, heads, *tile, elements)`."""
         reached = (slice(at.start, at.stop + size - 1) for at, size in zip(tile, self.patch, strict=True))
-        return patch_vectors(cut(bordered, *reached), self.patch, self.num_heads)
+        steps = tuple(1 if at.step is None else at.step for at in tile)
+        return patch_vectors(cut(bordered, *reached), self.patch, steps, self.num_heads)
 
     def values(self, value: Tensor, tile: Tile) -> Tensor:
         """The values of a tile: `(B, heads, *tile, Cv / heads)`."""
         return split_heads(cut(value, *tile), self.num_heads).movedim(2, -1)
 
-    def unfolded(self, key_stride: tuple[int, ...] | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """All patches of query, every so-many-th of key, and its values: `(B, heads, positions, elements)`; 0 for what
-        is masked.
-        """
+    def before(self, tile: Tile, seen: Tile) -> Tensor:
+        """Bool `(queries, keys)`: which keys of a part causality lets each query of a tile see."""
+        count = torch.arange(prod(self.key_size), device=self.query.device).view(self.key_size)
+        return count[seen].flatten()[None, :] + int(self.strict) <= count[tile].flatten()[:, None]
+
+    def silenced(
+        self, k: Tensor, v: Tensor, allowed: Tensor | None, seen: Tile
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Vectors and values of a part of the keys, 0 where masked, and who may see whom without what is masked."""
+        if self.key_mask is None:
+            return k, v, allowed
+        held = cut(self.key_mask, *seen).flatten(1)[:, None]
+        # A weight of 0 does not silence NaN.
+        k, v = (x.masked_fill(~held[..., None], 0) for x in (k, v))
+        held = held[..., None, :]
+        return k, v, held if allowed is None else allowed & held
+
+    def unfolded(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All patches of query and key, and the values: `(B, heads, positions, elements)`; 0 for what is masked."""
         q, k = (
-            self.vectors(self.bordered(image), tuple(slice(0, n) for n in image.shape[2:]))
+            self.vectors(self.bordered(image), tuple(slice(0, n) for n in image.shape[2:])).flatten(2, -2)
             for image in (self.query, self.key)
         )
-        keep = tuple(slice(None, None, step) for step in key_stride or (1,) * len(self.key_size))
-        q, k = q.flatten(2, -2), cut(k, *keep, slice(None)).flatten(2, -2)
-        v = self.values(self.value.to(self.compute), keep).flatten(2, -2)
-        if self.key_mask is not None:
-            # A weight of 0 does not silence NaN.
-            silent = ~cut(self.key_mask, *keep).flatten(1)[:, None, :, None]
-            k, v = k.masked_fill(silent, 0), v.masked_fill(silent, 0)
+        everything = (slice(None),) * len(self.key_size)
+        v = self.values(self.value.to(self.compute), everything).flatten(2, -2)
+        k, v, _ = self.silenced(k, v, None, everything)
         return q, k, v
 
     def centre(self) -> Tensor:
@@ -155,10 +167,10 @@ def padded(image: Tensor, patch: tuple[int, ...], padding_mode: str) -> Tensor:
     return functional.pad(image, padding, mode={"zeros": "constant"}.get(padding_mode, padding_mode))
 
 
-def patch_vectors(image: Tensor, patch: tuple[int, ...], num_heads: int) -> Tensor:
+def patch_vectors(image: Tensor, patch: tuple[int, ...], steps: tuple[int, ...], num_heads: int) -> Tensor:
     """`(B, C, *padded)` to `(B, heads, *spatial, C / heads * elements of a patch)`."""
-    for dim, size in enumerate(patch):
-        image = image.unfold(2 + dim, size, 1)
+    for dim, (size, step) in enumerate(zip(patch, steps, strict=True)):
+        image = image.unfold(2 + dim, size, step)
     dims = len(patch)
     # (B, heads, C, *spatial, *patch): the channels go beside the patch.
     return split_heads(image, num_heads).movedim(2, 2 + dims).flatten(2 + dims)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from patchattn.attention.images import Images, Tile, as_products, check_images, cut
+from patchattn.attention.images import Images, Tile, as_products, check_images
 from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.tiles import assemble, partial, recomputed, tiles_of
 from patchattn.checks import per_dimension
@@ -100,15 +100,10 @@ def _attend_tile(
     values = images.values(v, seen).flatten(2, -2)
     allowed = _in_window(homes, seen, window)
     if images.is_causal:
-        allowed = allowed & _before(images, tile, seen, q.device)
-    allowed = allowed[None, None]
-    if images.key_mask is not None:
-        held = cut(images.key_mask, *seen).flatten(1)
-        # A weight of 0 does not silence NaN.
-        k_vectors, values = (x.masked_fill(~held[:, None, :, None], 0) for x in (k_vectors, values))
-        allowed = allowed & held[:, None, None, :]
+        allowed = allowed & images.before(tile, seen)
+    k_vectors, values, held = images.silenced(k_vectors, values, allowed[None, None], seen)
     q_vectors, k_vectors, scale = as_products(q_vectors, k_vectors, similarity, centre)
-    out = partial(q_vectors, k_vectors, values, scale / temperature, allowed)[..., :-1]
+    out = partial(q_vectors, k_vectors, values, scale / temperature, held)[..., :-1]
     batch = images.query.shape[0]
     return out.transpose(2, 3).reshape(batch, -1, *(at.stop - at.start for at in tile))
 
@@ -121,12 +116,6 @@ def _in_window(homes: list[Tensor], seen: Tile, window: tuple[int, ...]) -> Tens
         inside = (offset >= -(w // 2)) & (offset < (w + 1) // 2)
         allowed = (allowed[:, None, :, None] & inside[None, :, None, :]).flatten(2).flatten(0, 1)
     return allowed
-
-
-def _before(images: Images, tile: Tile, seen: Tile, device: torch.device) -> Tensor:
-    """Bool `(queries, keys)`: which keys come before each query, row by row."""
-    count = torch.arange(images.key.shape[2:].numel(), device=device).view(images.key_size)
-    return count[seen].flatten()[None, :] + int(images.strict) <= count[tile].flatten()[:, None]
 
 
 class LocalAttention(AttentionLayer):

@@ -1,0 +1,67 @@
+"""The layers by name, as command lines and weight files call them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from inspect import signature
+from typing import Any
+
+from patchattn.attention.full import FullAttention
+from patchattn.attention.layer import AttentionLayer
+from patchattn.attention.linear import LinearAttention
+from patchattn.attention.local import LocalAttention
+from patchattn.attention.patch import PatchAttention
+from patchattn.attention.performer import PerformerAttention
+from patchattn.attention.reformer import ReformerAttention
+from patchattn.attention.scram import ScramAttention
+from patchattn.attention.sparse import SparseAttention
+from patchattn.checks import check_choice
+
+__all__ = ["NAMES", "named_attention"]
+
+LAYERS: dict[str, Callable[..., AttentionLayer]] = {
+    "psal": PatchAttention,
+    # One match of each patch: what PSAL's Table 4 calls "PSAL1 Aggreg.".
+    "psal-aggregate": partial(PatchAttention, aggregate=True, k=1),
+    "scram": ScramAttention,
+    "full": FullAttention,
+    "local": LocalAttention,
+    "linear": LinearAttention,
+    "sparse": SparseAttention,
+    "performer": PerformerAttention,
+    "reformer": ReformerAttention,
+}
+NAMES = tuple(LAYERS)
+
+
+def named_attention(name: str, settings: Mapping[str, Any] | None = None) -> AttentionLayer:
+    """Make a layer by its name, one of `NAMES`.
+
+    `"psal"` is PSAL-k (k = 3 by default), `"psal-aggregate"` the one with votes (k = 1 by default); the others are
+    called as their classes are.
+
+    Args:
+        name: which layer.
+        settings: the arguments of its class.
+
+    Returns:
+        The layer; all are called as `layer(query, key, value)`.
+
+    Raises:
+        ValueError: there is no such layer, or it has no such setting; the message lists what there is.
+
+    Example:
+        >>> named_attention("psal", {"k": 7, "patch_size": 5})
+        PatchAttention(k=7, patch_size=5, similarity='l2', temperature=1.0, aggregate=False, num_heads=1, method='auto')
+        >>> named_attention("linear", {"k": 7})
+        Traceback (most recent call last):
+        ValueError: attention: 'linear' has no setting 'k'; it has patch_size, num_heads, padding_mode.
+    """
+    check_choice("attention", name, NAMES)
+    make, settings = LAYERS[name], dict(settings or {})
+    known = tuple(signature(make).parameters)
+    for setting in settings:
+        if setting not in known:
+            raise ValueError(f"attention: {name!r} has no setting {setting!r}; it has {', '.join(known)}.")
+    return make(**settings)

@@ -1,0 +1,50 @@
+"""Guided colorization: a gray picture takes its colours from a coloured one."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+__all__ = ["ColorizationNetwork"]
+
+
+class ColorizationNetwork(nn.Module):
+    r"""The network of PSAL's Figure 3: as little as possible around an attention layer.
+
+    $$\hat{y} = g + W_O * \operatorname{attention}(W_Q * g,\; W_K * r,\; W_V * r)$$
+
+    g is the gray target, r the coloured reference, every W a 3x3 convolution with a bias: W_Q from 1, W_K and W_V from
+    3 to `channels` channels, W_O from `channels` to 3. The gray picture is added to all three channels of the result,
+    so that attention has but to bring the colours (the paper's residual connection). With 16 channels these are 1,491
+    numbers.
+
+    The paper's figure does not say what the convolutions read outside the picture; here they read it reflected, as the
+    patches do. The result is not clipped to [0, 1].
+
+    Args:
+        attention: any layer that is called as `layer(query, key, value)`.
+        channels: of query, key and value (16, section 4.3.1).
+
+    Example:
+        >>> import torch
+        >>> from patchattn import PatchAttention
+        >>> network = ColorizationNetwork(PatchAttention(k=3, patch_size=7))
+        >>> network(torch.rand(1, 1, 24, 32), torch.rand(1, 3, 20, 40)).shape
+        torch.Size([1, 3, 24, 32])
+    """
+
+    def __init__(self, attention: nn.Module, *, channels: int = 16) -> None:
+        super().__init__()
+        self.attention = attention
+        self.query, self.key, self.value, self.output = (
+            nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="reflect")
+            for inputs, outputs in ((1, channels), (3, channels), (3, channels), (channels, 3))
+        )
+
+    def forward(
+        self, gray: Float[Tensor, "batch 1 height width"], reference: Float[Tensor, "batch 3 height2 width2"]
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Colour `gray`, in [0, 1], with the colours of `reference`."""
+        attended = self.attention(self.query(gray), self.key(reference), self.value(reference))
+        coloured: Tensor = gray + self.output(attended)
+        return coloured
