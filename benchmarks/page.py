@@ -1,4 +1,4 @@
-"""A page of results: Markdown, the same numbers as JSON, and the machine they were measured on; shared by benchmarks."""
+"""A page of results: Markdown, the same numbers as JSON, and the machine that measured; shared by benchmarks."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ from machine import machine, save
 def machine_line() -> str:
     """What a page says of the machine."""
     facts = machine()
-    return (
-        f"Measured on {facts['threads']} threads of an {facts['processor']} (shared with other work, so times are rough), "
-        f"PyTorch {facts['torch']}, Numba {facts['numba']}, NumPy {facts['numpy']}, Python {facts['python']}."
-    )
+    return f"Machine: {facts['processor']}, shared with other work, {facts['threads']} thread(s); PyTorch {facts['torch']}, Numba {facts['numba']}, NumPy {facts['numpy']}, Python {facts['python']}."
 
 
 def picture(path: Path, title: str) -> str:

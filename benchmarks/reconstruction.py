@@ -7,7 +7,7 @@ they are measured on random tiles of each pair, against the same pixels of what 
 
 Every measurement is a file in the work folder, and is not made again: an interrupted run goes on where it was.
 
-    python benchmarks/reconstruction.py --data DIR [--work out/reconstruction] [--pairs N] [--whole N] [--results FOLDER]
+    python benchmarks/reconstruction.py --data DIR [--work FOLDER] [--pairs N] [--whole N] [--results FOLDER]
 """
 
 from __future__ import annotations

@@ -193,10 +193,10 @@ def measure_tiles(pair: Pair) -> Measured:
         outputs = exact_outputs(tall, reference)
         outputs[FULL] = FullAttention(patch_size=PATCH)(tall, reference, reference)
     seconds = time.perf_counter() - start
-    inside = [(..., slice(at + HALO, at + HALO + TILE), slice(HALO, -HALO)) for at in range(0, tall.shape[2], TILE + 2 * HALO)]
-    errors = {
-        name: sum(mse(output[part], tall[part]) for part in inside) / TILES for name, output in outputs.items()
-    }
+    inside = [
+        (..., slice(at + HALO, at + HALO + TILE), slice(HALO, -HALO)) for at in range(0, tall.shape[2], TILE + 2 * HALO)
+    ]
+    errors = {name: sum(mse(output[part], tall[part]) for part in inside) / TILES for name, output in outputs.items()}
     return Measured(pair.name, EXACT, SIDE, seconds, None, errors)
 
 
@@ -245,11 +245,11 @@ def tasks_of(pairs: list[Pair], count: int, whole: int) -> list[Task]:
 
 
 def run(tasks: list[Task], store: Store, show: Callable[[str], Any]) -> None:
-    """Measure what the store does not hold."""
-    missing = [task for task in tasks if store.get(task.pair, task.row, task.side) is None]
-    show(f"{len(tasks) - len(missing)} of {len(tasks)} are measured already")
-    for n, task in enumerate(missing):
+    """Measure what the store does not hold; several processes may share one."""
+    for n, task in enumerate(tasks):
+        if store.get(task.pair, task.row, task.side) is not None:
+            continue
         found = task.run(store)
         for measured in found:
             store.put(task.pair, measured)
-        show(f"{n + 1}/{len(missing)} {task.pair.name} {task.row} {task.side}: {found[0].seconds:.1f} s")
+        show(f"{n + 1}/{len(tasks)} {task.pair.name} {task.row} {task.side}: {found[0].seconds:.1f} s")
