@@ -12,7 +12,10 @@ from machine import machine, save
 def machine_line() -> str:
     """What a page says of the machine."""
     facts = machine()
-    return f"Machine: {facts['processor']}, shared with other work, {facts['threads']} thread(s); PyTorch {facts['torch']}, Numba {facts['numba']}, NumPy {facts['numpy']}, Python {facts['python']}."
+    return (
+        f"Machine: {facts['processor']}, shared with other work, {facts['threads']} thread(s); PyTorch {facts['torch']}, "
+        f"Numba {facts['numba']}, NumPy {facts['numpy']}, Python {facts['python']}."
+    )
 
 
 def picture(path: Path, title: str) -> str:

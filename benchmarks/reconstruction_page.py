@@ -81,7 +81,7 @@ def report_table2(pairs: Sequence[Pair], store: Store) -> Report:
     """Whole pictures, and the tiles of which everything is known."""
     exact = tile_errors(pairs, store, FULL)
     rows, results = [], []
-    for row in [STRIDED, LOCAL, "linear", *OURS, FULL, *EXACT_OF.values()]:
+    for row in [STRIDED, LOCAL, "linear", *OURS, FULL, *dict.fromkeys(EXACT_OF.values())]:
         whole = whole_errors(pairs, store, row) if row in WHOLE else {}
         tiles = {name: error for name, error in tile_errors(pairs, store, row).items() if name in exact}
         paper = PAPER2.get(row)
@@ -199,11 +199,11 @@ def _named(pair: Pair) -> dict[str, Any]:
 SETTING = (
     "A frame is rebuilt from the frame ten before it, both resized to 512x512: queries are the 7x7 RGB patches of the "
     "one, keys those of the other, values its pixels; l2 (summed squared differences of colours in [0, 1]), "
-    "temperature 1. Error: mean squared error over pixels and channels. The pairs are all consecutive files, ten frames "
-    "apart, of ten DAVIS sequences; the paper does not name its 30 pairs, so that its numbers compare as ratios between "
-    "layers, not one by one. What takes minutes a pair at 512x512, exact matches and full attention at stride 1, is "
-    f"measured on {TILES} random tiles of {TILE}x{TILE} pixels of each pair, and other layers' errors on the same "
-    'pixels stand beside it. The numbers of pairs say of how many each number is the mean. "PSAL Aggreg." of the paper '
+    "temperature 1. Error: mean squared error over pixels and channels. The pairs are all consecutive files, ten "
+    "frames apart, of ten DAVIS sequences; the paper does not name its 30 pairs, so that its numbers compare as ratios "
+    "between layers, not one by one. What takes minutes a pair at 512x512, exact matches and full attention at stride "
+    f"1, is measured on {TILES} random tiles of {TILE}x{TILE} pixels of each pair, and other layers' errors on the same "
+    'pixels stand beside it. The numbers of pairs say of how many each number is the mean. The paper\'s "PSAL Aggreg." '
     "has k = 1 (its Table 4)."
 )
 EXACT_TEXT = (

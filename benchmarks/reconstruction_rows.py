@@ -74,6 +74,8 @@ WHOLE: dict[str, Layer] = {
     "PSAL 3": PatchAttention(k=3, patch_size=PATCH),
     "PSAL Aggreg., k = 1": PatchAttention(k=1, patch_size=PATCH, aggregate=True),
     "PSAL Aggreg., k = 3": PatchAttention(k=3, patch_size=PATCH, aggregate=True),
+    "PSAL 3, 8 iterations": PatchAttention(k=3, patch_size=PATCH, iterations=8),
+    "PSAL Aggreg., k = 1, 8 iterations": PatchAttention(k=1, patch_size=PATCH, aggregate=True, iterations=8),
     "linear": LinearAttention(patch_size=PATCH),
     "full, stride 10": FullAttention(patch_size=PATCH, key_stride=10),
     "local, window 50": LocalAttention(patch_size=PATCH, window=50),
@@ -87,6 +89,8 @@ EXACT_OF = {
     "PSAL 3": "exact, k = 3",
     "PSAL Aggreg., k = 1": "exact, k = 1, aggregated",
     "PSAL Aggreg., k = 3": "exact, k = 3, aggregated",
+    "PSAL 3, 8 iterations": "exact, k = 3",
+    "PSAL Aggreg., k = 1, 8 iterations": "exact, k = 1, aggregated",
 }
 """What each approximates."""
 FULL = "full, stride 1"
