@@ -13,8 +13,8 @@ def machine_line() -> str:
     """What a page says of the machine."""
     facts = machine()
     return (
-        f"Machine: {facts['processor']}, shared with other work, {facts['threads']} thread(s); PyTorch {facts['torch']}, "
-        f"Numba {facts['numba']}, NumPy {facts['numpy']}, Python {facts['python']}."
+        f"Machine: {facts['processor']}, shared with other work, {facts['threads']} thread(s); "
+        f"PyTorch {facts['torch']}, Numba {facts['numba']}, NumPy {facts['numpy']}, Python {facts['python']}."
     )
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,8 +36,19 @@ def peak_beyond(function: Callable[[], T]) -> tuple[int, T]:
     return _status("VmHWM") - before, answer
 
 
-def in_fresh_process(command: Sequence[str]) -> dict[str, Any]:
-    """Run a command that prints JSON as its last line; what it says on stderr is shown."""
-    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+def in_fresh_process(
+    command: Sequence[str], environment: Mapping[str, str] | None = None, timeout: float | None = None
+) -> dict[str, Any]:
+    """Run a command that prints JSON as its last line; what it says on stderr is shown.
+
+    Args:
+        command: what to run.
+        environment: variables that it has beside this process's.
+        timeout: seconds after which it is ended, and `subprocess.TimeoutExpired` raised.
+    """
+    variables = {**os.environ, **(environment or {})}
+    output = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, check=True, env=variables, timeout=timeout
+    ).stdout
     answer: dict[str, Any] = json.loads(output.splitlines()[-1])
     return answer

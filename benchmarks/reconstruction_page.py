@@ -202,7 +202,7 @@ SETTING = (
     "temperature 1. Error: mean squared error over pixels and channels. The pairs are all consecutive files, ten "
     "frames apart, of ten DAVIS sequences; the paper does not name its 30 pairs, so that its numbers compare as ratios "
     "between layers, not one by one. What takes minutes a pair at 512x512, exact matches and full attention at stride "
-    f"1, is measured on {TILES} random tiles of {TILE}x{TILE} pixels of each pair, and other layers' errors on the same "
+    f"1, is measured on {TILES} random tiles of {TILE}x{TILE} pixels of each pair; other layers' errors on the same "
     'pixels stand beside it. The numbers of pairs say of how many each number is the mean. The paper\'s "PSAL Aggreg." '
     "has k = 1 (its Table 4)."
 )

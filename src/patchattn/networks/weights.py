@@ -73,9 +73,7 @@ def load_network(path: str | os.PathLike[str] | None = None) -> ColorizationNetw
     try:
         from safetensors import SafetensorError, safe_open
     except ModuleNotFoundError as error:
-        raise RuntimeError(
-            'safetensors is not installed; install it with: pip install "patchattn[tools]"'
-        ) from error
+        raise RuntimeError('safetensors is not installed; install it with: pip install "patchattn[tools]"') from error
 
     if path is None:
         with resources.as_file(resources.files("patchattn.networks") / SHIPPED) as shipped:
