@@ -13,12 +13,11 @@ Measurements are kept in the work folder and not made again.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from search_plot import check_matplotlib
-from table1_cells import Limits, all_cells, measure_here
+from table1_cells import Cells, Limits
 from table1_layers import SIDES
 from table1_page import write
 
@@ -30,12 +29,7 @@ def main() -> None:
     parser.add_argument("--memory", type=float, default=12, help="GB that a call may take")
     parser.add_argument("--work", type=Path, default=Path("out/table1"), help="where measurements are kept")
     parser.add_argument("--results", type=Path, help="where table1.md, .json and .png go")
-    parser.add_argument("--here", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.here:
-        name, side, backward = arguments.here
-        print(json.dumps(measure_here(name, int(side), backward == "1")))
-        return
     if min(arguments.sizes) < SIDES[0]:
         parser.error(f"--sizes: got {min(arguments.sizes)}; the smallest is {SIDES[0]}")
     if arguments.results is not None:
@@ -44,8 +38,8 @@ def main() -> None:
         except RuntimeError as error:
             sys.exit(str(error))
     limits = Limits(arguments.budget, arguments.memory * 1e9)
-    cells = all_cells(
-        sorted(arguments.sizes), limits, arguments.work, lambda line: print(line, file=sys.stderr, flush=True)
+    cells = Cells(limits, arguments.work, lambda line: print(line, file=sys.stderr, flush=True)).all(
+        sorted(arguments.sizes)
     )
     write(cells, limits, arguments.results)
 

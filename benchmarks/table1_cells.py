@@ -5,8 +5,6 @@ much.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 
 import torch
 from layer_cost import peak_of, processor_seconds
-from process import in_fresh_process
+from process import Forks
 from table1_layers import CHANNELS, ENTRIES, PAPER_SIDES
 
 from patchattn.tasks.files import atomic_writer
@@ -70,63 +68,51 @@ def predicted(before: Cell, side: int) -> Cell:
     )  # fmt: skip
 
 
-def _measured(name: str, side: int, backward: bool, limits: Limits) -> Cell | None:
-    command = [
-        sys.executable,
-        str(Path(__file__).with_name("table1.py")),
-        "--here",
-        name,
-        str(side),
-        str(int(backward)),
-    ]
-    try:
-        found = in_fresh_process(command, ENVIRONMENT, timeout=120 + 10 * limits.seconds)
-    except subprocess.TimeoutExpired:
-        return None
-    return Cell(name, side, backward, found["memory"], found["seconds"])
+class Cells:
+    """Measures cells within limits, and keeps each in a file of a folder: what is there is not measured again."""
 
+    def __init__(self, limits: Limits, folder: Path, show: Callable[[str], Any]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.limits, self.folder, self.show = limits, folder, show
+        self.forks = Forks(["table1_cells"], ENVIRONMENT)
 
-def cells_of(name: str, backward: bool, sides: list[int], limits: Limits, folder: Path,
-             show: Callable[[str], Any]) -> list[Cell]:  # fmt: skip
-    """A row: measured as far as the limits allow, then predicted."""
-    cells: list[Cell] = []
-    for side in sides:
-        path = folder / f"{name}-{'backward' if backward else 'forward'}-{side}.json".replace(", ", "-").replace(
-            " ", ""
-        )
-        if path.exists():
-            cells.append(Cell(**json.loads(path.read_text())))
-            continue
-        guess = predicted(cells[-1], side) if cells else None
-        cell = None
-        if guess is None or (guess.seconds <= limits.seconds and guess.memory <= limits.bytes):
-            cell = _measured(name, side, backward, limits)
-        if cell is None:
+    def row(self, name: str, backward: bool, sides: list[int]) -> list[Cell]:
+        """One layer: measured as far as the limits allow, then predicted."""
+        cells: list[Cell] = []
+        for side in sides:
+            plain = name.replace(", ", "-").replace(" ", "")
+            path = self.folder / f"{plain}-{'backward' if backward else 'forward'}-{side}.json"
+            if path.exists():
+                cells.append(Cell(**json.loads(path.read_text())))
+                continue
+            guess = predicted(cells[-1], side) if cells else None
+            cell = self._measured(name, side, backward, guess)
+            cells.append(cell)
+            # What is predicted may be measured with other limits.
+            if cell.measured:
+                with atomic_writer(path) as file:
+                    file.write((json.dumps(asdict(cell), indent=1) + "\n").encode())
+        return cells
+
+    def _measured(self, name: str, side: int, backward: bool, guess: Cell | None) -> Cell:
+        """A cell, or the guess where it costs too much."""
+        if guess is not None and (guess.seconds > self.limits.seconds or guess.memory > self.limits.bytes):
+            return guess
+        try:
+            found = self.forks.call(measure_here, name, side, backward, timeout=120 + 10 * self.limits.seconds)
+        except TimeoutError:
             if guess is None:
-                raise RuntimeError(f"{name} does not end at {side}x{side}; allow more with --budget")
-            # Not kept: with other limits it may be measured.
-            cells.append(guess)
-            continue
-        with atomic_writer(path) as file:
-            file.write((json.dumps(asdict(cell), indent=1) + "\n").encode())
-        cells.append(cell)
-        show(
-            f"{name}, {side}, {'backward' if backward else 'forward'}: {cell.memory / 1e9:.3f} GB, {cell.seconds:.2f} s"
-        )
-    return cells
+                raise
+            return guess
+        cell = Cell(name, side, backward, found["memory"], found["seconds"])
+        pass_ = "backward" if backward else "forward"
+        self.show(f"{name}, {side}, {pass_}: {cell.memory / 1e9:.3f} GB, {cell.seconds:.2f} s")
+        return cell
 
-
-def all_cells(sides: list[int], limits: Limits, folder: Path, show: Callable[[str], Any]) -> list[Cell]:
-    """All rows, those of small sizes first."""
-    folder.mkdir(parents=True, exist_ok=True)
-    # The sizes of the paper first.
-    small = [side for side in sides if side in PAPER_SIDES]
-    for backward, chosen in ((False, small), (True, small), (False, sides), (True, sides)):
-        for name in ENTRIES:
-            cells_of(name, backward, chosen, limits, folder, show)
-    return [
-        cell
-        for backward in (False, True)
-        for name in ENTRIES
-        for cell in cells_of(name, backward, sides, limits, folder, show)
-    ]
+    def all(self, sides: list[int]) -> list[Cell]:
+        """All rows; the sizes of the paper are measured first."""
+        small = [side for side in sides if side in PAPER_SIDES]
+        for backward, chosen in ((False, small), (True, small), (False, sides), (True, sides)):
+            for name in ENTRIES:
+                self.row(name, backward, chosen)
+        return [cell for backward in (False, True) for name in ENTRIES for cell in self.row(name, backward, sides)]
