@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import median
 
 import torch
@@ -36,21 +37,33 @@ def smooth_features(side: int, channels: int, backward: bool = False) -> list[Te
     return [torch.einsum("oc,bchw->bohw", mixing, x).contiguous().requires_grad_(backward) for x in colours]
 
 
-def peak_of(layer: Layer, side: int, channels: int, backward: bool, warm_up: int = 64) -> tuple[int, int]:
-    """Bytes of the peak beyond the inputs, and of the outputs, after a call on small features."""
+@dataclass(frozen=True)
+class Cost:
+    """Of one call."""
+
+    memory: int
+    """Bytes of the peak beyond inputs and outputs."""
+    outputs: int
+    """Bytes of the result and, with backward, the gradients."""
+    seconds: float
+    """Processor time; the median of some calls if they are short."""
+
+
+def cost_of(layer: Layer, side: int, channels: int, backward: bool, warm_up: int = 64) -> Cost:
+    """Run a layer on features of `side` squared, after a call on small ones."""
     attend(layer, smooth_features(warm_up, channels, backward))
     inputs = smooth_features(side, channels, backward)
-    return peak_beyond(lambda: attend(layer, inputs))
-
-
-def processor_seconds(layer: Layer, side: int, channels: int, backward: bool) -> float:
-    """Processor time of a call, the median of some if they are short."""
-    inputs = smooth_features(side, channels, backward)
     times: list[float] = []
-    while not times or (len(times) < RUNS and times[0] < SHORT):
+
+    def run() -> int:
         for tensor in inputs:
             tensor.grad = None
         start = time.process_time()
-        attend(layer, inputs)
+        outputs = attend(layer, inputs)
         times.append(time.process_time() - start)
-    return median(times)
+        return outputs
+
+    peak, outputs = peak_beyond(run)
+    while len(times) < RUNS and times[0] < SHORT:
+        run()
+    return Cost(peak - outputs, outputs, median(times))

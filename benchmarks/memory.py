@@ -16,7 +16,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from layer_cost import peak_of
+from layer_cost import cost_of
 from machine import save, table
 from process import MIB, in_fresh_process
 
@@ -29,8 +29,8 @@ PAPER_GB = {("k=3", 512): 0.18, ("aggregate", 512): 2.95}
 def measure_here(size: int, aggregate: bool, backward: bool, method: str) -> dict[str, float]:
     """Run the layer in this process and return its peak in MiB."""
     layer = partial(patch_attention, k=K, patch_size=PATCH, aggregate=aggregate, method=method)
-    peak, outputs = peak_of(layer, size, CHANNELS, backward)
-    return {"peak_mib": (peak - outputs) / MIB, "outputs_mib": outputs / MIB}
+    cost = cost_of(layer, size, CHANNELS, backward)
+    return {"peak_mib": cost.memory / MIB, "outputs_mib": cost.outputs / MIB}
 
 
 def main() -> None:

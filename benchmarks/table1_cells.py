@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from layer_cost import peak_of, processor_seconds
+from layer_cost import cost_of
 from process import Forks
 from table1_layers import CHANNELS, ENTRIES, PAPER_SIDES
 
@@ -54,8 +54,8 @@ def measure_here(name: str, side: int, backward: bool) -> dict[str, float]:
     """A cell in this process, which has done nothing else."""
     torch.manual_seed(0)
     layer = ENTRIES[name].make()
-    peak, outputs = peak_of(layer, side, CHANNELS, backward, WARM_UP)
-    return {"memory": peak - outputs, "seconds": processor_seconds(layer, side, CHANNELS, backward)}
+    cost = cost_of(layer, side, CHANNELS, backward, WARM_UP)
+    return {"memory": cost.memory, "seconds": cost.seconds}
 
 
 def predicted(before: Cell, side: int) -> Cell:
