@@ -211,6 +211,6 @@ EXACT_TEXT = (
     "Full attention at stride 1 averages over all keys. Each pair's ratio is of errors on the same pixels."
 )
 FIGURE_TEXT = (
-    "The square is where target and reference differ most; below, enlarged. Frames of the DAVIS 2016 data set (Perazzi "
-    "et al.), CC BY 4.0, resized."
+    "The square is where the target has most detail that the reference differs from; below, enlarged. Frames of the "
+    "DAVIS 2016 data set (Perazzi et al.), CC BY 4.0, resized."
 )

@@ -23,6 +23,7 @@ COLUMNS = {
 }
 ZOOM = 80
 """Side of the square that is enlarged."""
+TICKS = [digit * 10.0**power for power in range(-5, 0) for digit in (1, 2, 5)]
 
 
 def figure(pairs: Sequence[Pair], store: Store, path: Path) -> None:
@@ -53,9 +54,11 @@ def _square(axes: Any, y: int, x: int) -> None:
 
 
 def moved(target: Tensor, reference: Tensor) -> tuple[int, int]:
-    """Top left corner of the square in which two pictures differ most."""
-    differences = avg_pool2d((target - reference).square().mean(1, keepdim=True), ZOOM, stride=4)
-    row, column = divmod(int(torch.argmax(differences)), differences.shape[-1])
+    """Top left corner of the square with most difference between the pictures times detail of the target."""
+    gradient = target.diff(dim=2)[..., :-1].square() + target.diff(dim=3)[..., :-1, :].square()
+    detail, difference = (x.mean(1, keepdim=True) for x in (gradient, (target - reference).square()))
+    both = avg_pool2d(detail, ZOOM, stride=4) * avg_pool2d(difference[..., :-1, :-1], ZOOM, stride=4)
+    row, column = divmod(int(torch.argmax(both)), both.shape[-1])
     return 4 * row, 4 * column
 
 
@@ -79,7 +82,7 @@ def scatter(errors: Mapping[str, Mapping[str, float]], strided: str, path: Path)
     axes.plot([low, high], [low, high], color="black", linewidth=1, label="equal")
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     for axis in (axes.xaxis, axes.yaxis):
-        plain_logarithmic(axis)
+        plain_logarithmic(axis, [tick for tick in TICKS if low <= tick <= high])
     axes.set_xlabel(f"mean squared error, {strided}")
     axes.set_ylabel("mean squared error, ours")
     axes.grid(color="0.9", linewidth=0.8)
