@@ -10,8 +10,22 @@ from typing import Any
 
 from machine import Report, table
 from page import machine_line, picture, write_page
-from reconstruction_plot import FIGURE_PAIRS, figure, scatter
-from reconstruction_rows import EXACT, EXACT_OF, FULL, SIDE, TABLE3, TILE, TILES, WHOLE, Pair, Store
+from reconstruction_plot import COLUMNS, FIGURE_PAIRS, figure, scatter
+from reconstruction_rows import (
+    AGGREGATED,
+    EXACT,
+    EXACT_OF,
+    FULL,
+    SHARPER,
+    SIDE,
+    TABLE3,
+    TILE,
+    TILES,
+    WHOLE,
+    Pair,
+    Store,
+    at_temperature,
+)
 
 STRIDED = "full, stride 10"
 LOCAL = "local, window 50"
@@ -152,9 +166,30 @@ def report_table3(pairs: Sequence[Pair], store: Store) -> Report:
     return Report("Table 3: full attention with a stride, and PSAL 3.", headings, rows, results)
 
 
+def report_temperature(pairs: Sequence[Pair], store: Store) -> Report:
+    """Whether full attention and PSAL differ at other temperatures."""
+    rows, results = [], []
+    for side, full in ((64, FULL), (SIDE, STRIDED)):
+        for temperature in (1, *SHARPER):
+            names = [at_temperature(row, temperature) for row in (full, "PSAL 3", AGGREGATED)]
+            errors = [whole_errors(pairs, store, name, side) for name in names]
+            common = [name for name in errors[0] if all(name in of for of in errors)]
+            if common:
+                means = [fmean(of[name] for name in common) for of in errors]
+                below = [str(sum(of[name] < errors[0][name] for name in common)) for of in errors[1:]]
+                cells = [f"{mean:.5f}" for mean in means]
+                rows.append([f"{side}x{side}, {full}", f"{temperature:g}", str(len(common)), *cells, *below])
+            results.append({"side": side, "temperature": temperature, **dict(zip(names, errors, strict=True))})
+    headings = ["size", "temperature", "pairs", "full", "PSAL 3", AGGREGATED, "PSAL 3 below full", "Aggreg. below full"]
+    return Report("Other temperatures.", headings, rows, results)
+
+
 def write(pairs: Sequence[Pair], store: Store, folder: Path | None) -> None:
     """Print the tables, and write the page if a folder is given."""
-    reports = [report(pairs, store) for report in (report_table2, report_exact, report_strided, report_table3)]
+    reports = [
+        report(pairs, store)
+        for report in (report_table2, report_exact, report_strided, report_table3, report_temperature)
+    ]
     for report in reports:
         report.show()
     if folder is None:
@@ -167,7 +202,7 @@ def write(pairs: Sequence[Pair], store: Store, folder: Path | None) -> None:
         figure(drawn, store, folder / "reconstruction.jpg")
         pictures += ["## Figure 2", FIGURE_TEXT, picture(folder / "reconstruction.jpg", "Frames rebuilt by each layer")]
     scatter(errors, STRIDED, folder / "reconstruction-pairs.png")
-    table2, exact, strided, table3 = (table(report.headings, report.rows) for report in reports)
+    table2, exact, strided, table3, temperature = (table(report.headings, report.rows) for report in reports)
     parts = [
         "# Reconstruction (PSAL, section 4.2)",
         f"Written by `python benchmarks/reconstruction.py --data DIR --results docs/results`. {machine_line()}",
@@ -182,6 +217,9 @@ def write(pairs: Sequence[Pair], store: Store, folder: Path | None) -> None:
         picture(folder / "reconstruction-pairs.png", "Errors of each pair"),
         "## Table 3",
         table3,
+        "## Temperature",
+        TEMPERATURE_TEXT,
+        temperature,
         *pictures,
     ]
     results: list[dict[str, Any]] = [result for report in reports for result in report.results]
@@ -189,7 +227,7 @@ def write(pairs: Sequence[Pair], store: Store, folder: Path | None) -> None:
 
 
 def _drawable(pair: Pair, store: Store) -> bool:
-    return all(store.picture_of(pair, row).exists() for row in WHOLE)
+    return all(store.picture_of(pair, row).exists() for row in COLUMNS)
 
 
 def _named(pair: Pair) -> dict[str, Any]:
@@ -209,6 +247,10 @@ SETTING = (
 EXACT_TEXT = (
     '"exact, k" takes the k truly best keys where PSAL takes those that its guided search finds; all else is the same. '
     "Full attention at stride 1 averages over all keys. Each pair's ratio is of errors on the same pixels."
+)
+TEMPERATURE_TEXT = (
+    "The paper does not give its temperature. At 1, squared distances of colours in [0, 1] are small, and full attention "
+    "averages over many keys; the less the temperature, the nearer all come to copying the best match."
 )
 FIGURE_TEXT = (
     "The square is where the target has most detail that the reference differs from; below, enlarged. Frames of the "

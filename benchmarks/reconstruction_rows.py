@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,25 @@ WHOLE: dict[str, Layer] = {
     "full, stride 10": FullAttention(patch_size=PATCH, key_stride=10),
     "local, window 50": LocalAttention(patch_size=PATCH, window=50),
 }
+SHARPER = (0.1, 0.01)
+"""Temperatures beside 1."""
+
+
+def at_temperature(row: str, temperature: float) -> str:
+    """The name of the same row at another temperature."""
+    return row if temperature == 1 else f"{row}, temperature {temperature:g}"
+
+
+def _sharper(row: str, make: Callable[..., Layer], temperatures: tuple[float, ...]) -> dict[str, Layer]:
+    return {at_temperature(row, t): make(patch_size=PATCH, temperature=t) for t in temperatures}
+
+
+AGGREGATED = "PSAL Aggreg., k = 1"
+WHOLE |= {
+    **_sharper("full, stride 10", partial(FullAttention, key_stride=10), SHARPER[:1]),
+    **_sharper("PSAL 3", partial(PatchAttention, k=3), SHARPER[:1]),
+    **_sharper(AGGREGATED, partial(PatchAttention, k=1, aggregate=True), SHARPER[:1]),
+}
 EXACT = "exact"
 """The row of tiles, with full attention at stride 1 and exact matches."""
 WHOLE_EXACT = "exact, whole"
@@ -104,6 +124,11 @@ TABLE3: dict[int, dict[str, Layer]] = {
         **({FULL: FullAttention(patch_size=PATCH)} if side == 128 else {}),
     }
     for side, stride in ((256, 5), (128, 2), (64, 1))
+}
+TABLE3[64] |= {
+    **_sharper(FULL, FullAttention, SHARPER),
+    **_sharper("PSAL 3", partial(PatchAttention, k=3), SHARPER),
+    **_sharper(AGGREGATED, partial(PatchAttention, k=1, aggregate=True), (1, *SHARPER)),
 }
 
 
@@ -239,11 +264,13 @@ def tasks_of(pairs: list[Pair], count: int, whole: int) -> list[Task]:
     """Everything about so many of the pairs, what matters most first: an interrupted run leaves whole rows."""
     # In a random order (the same in every run), so that any beginning is of all kinds.
     pairs = [pairs[n] for n in np.random.default_rng(0).permutation(len(pairs))[:count]]
-    fast = [row for row in WHOLE if row not in ("full, stride 10", "local, window 50")]
+    slow = ("full, stride 10", "local, window 50")
+    fast = [row for row in WHOLE if row not in slow and "temperature" not in row]
     tasks = [Task(pair, row) for pair in pairs for row in fast]
     for pair in pairs:
         tasks += [Task(pair, row) for row in ("full, stride 10", EXACT)]
         tasks += [Task(pair, row, side) for side, rows in TABLE3.items() for row in rows]
+    tasks += [Task(pair, row) for pair in pairs for row in WHOLE if "temperature" in row]
     tasks += [Task(pair, WHOLE_EXACT) for pair in pairs[:whole]]
     return tasks + [Task(pair, "local, window 50") for pair in pairs]
 
