@@ -249,8 +249,8 @@ EXACT_TEXT = (
     "Full attention at stride 1 averages over all keys. Each pair's ratio is of errors on the same pixels."
 )
 TEMPERATURE_TEXT = (
-    "The paper does not give its temperature. At 1, squared distances of colours in [0, 1] are small, and full attention "
-    "averages over many keys; the less the temperature, the nearer all come to copying the best match."
+    "The paper does not give its temperature. At 1, squared distances of colours in [0, 1] are small, and full "
+    "attention averages over many keys; the lower the temperature, the more all copy the best match."
 )
 FIGURE_TEXT = (
     "The square is where the target has most detail that the reference differs from; below, enlarged. Frames of the "
