@@ -31,6 +31,8 @@ from patchattn.matching.methods import resolve_method
 
 LEAF, SAMPLES = 8, 64
 """Keys of a leaf of the guided search's tree, and of those looked at to part a range."""
+SMALL = 32
+"""Side of the part of an image that a layer is run on beforehand."""
 STEPS = 4
 """Distances at which PatchMatch asks neighbours in one iteration."""
 
@@ -47,8 +49,11 @@ def flops(layer: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> float:
         raise ValueError(
             f"layer: got {layer}; operations are counted of PatchAttention and of layers of matrix products."
         )
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        layer(query, key, value)
+    with torch.no_grad():
+        # What a layer makes once, as Performer its directions, belongs to no call.
+        layer(*(image[(..., *[slice(0, SMALL)] * (query.dim() - 2))] for image in (query, key, value)))
+        with FlopCounterMode(display=False) as counter:
+            layer(query, key, value)
     return float(counter.get_total_flops())
 
 

@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIDES), help="sides, the smallest at least 64")
     parser.add_argument("--budget", type=float, default=60, help="seconds that a call may take")
     parser.add_argument("--memory", type=float, default=12, help="GB that a call may take")
+    parser.add_argument("--forward", action="store_true", help="forward passes alone")
     parser.add_argument("--work", type=Path, default=Path("out/table1"), help="where measurements are kept")
     parser.add_argument("--results", type=Path, help="where table1.md, .json and .png go")
     arguments = parser.parse_args()
@@ -39,7 +40,7 @@ def main() -> None:
             sys.exit(str(error))
     limits = Limits(arguments.budget, arguments.memory * 1e9)
     cells = Cells(limits, arguments.work, lambda line: print(line, file=sys.stderr, flush=True)).all(
-        sorted(arguments.sizes)
+        sorted(arguments.sizes), (False,) if arguments.forward else (False, True)
     )
     write(cells, limits, arguments.results)
 

@@ -5,7 +5,7 @@ much.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -109,10 +109,11 @@ class Cells:
         self.show(f"{name}, {side}, {pass_}: {cell.memory / 1e9:.3f} GB, {cell.seconds:.2f} s")
         return cell
 
-    def all(self, sides: list[int]) -> list[Cell]:
-        """All rows; the sizes of the paper are measured first."""
+    def all(self, sides: list[int], passes: Sequence[bool]) -> list[Cell]:
+        """All rows, without and with backward; the sizes of the paper are measured first."""
         small = [side for side in sides if side in PAPER_SIDES]
-        for backward, chosen in ((False, small), (True, small), (False, sides), (True, sides)):
-            for name in ENTRIES:
-                self.row(name, backward, chosen)
-        return [cell for backward in (False, True) for name in ENTRIES for cell in self.row(name, backward, sides)]
+        for chosen in (small, sides):
+            for backward in passes:
+                for name in ENTRIES:
+                    self.row(name, backward, chosen)
+        return [cell for backward in passes for name in ENTRIES for cell in self.row(name, backward, sides)]

@@ -93,7 +93,8 @@ def plot(cells: Sequence[Cell], path: Path) -> None:
 
 def write(cells: Sequence[Cell], limits: Limits, folder: Path | None) -> None:
     """Print the tables, and write the page if a folder is given."""
-    reports = [report(cells, backward) for report in (memory_report, time_report) for backward in (False, True)]
+    passes = sorted({cell.backward for cell in cells})
+    reports = [report(cells, backward) for report in (memory_report, time_report) for backward in passes]
     for report in reports:
         report.show()
     if folder is None:
