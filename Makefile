@@ -24,11 +24,14 @@ check: .venv/.installed-all  ## lint, format, types, direction of imports
 	@$(PY) -m mypy
 	@.venv/bin/lint-imports
 
-bench: .venv/.installed-bench  ## measure memory; with DATA=DIR (pictures, see the scripts' --help) search and SCRAM too
+bench: .venv/.installed-bench  ## measure the layers; with DATA=DIR (pictures, see the scripts' --help) search, SCRAM and errors too
 	@$(PY) benchmarks/memory.py
+	@$(PY) benchmarks/flops.py --results out
+	@$(PY) benchmarks/table1.py --results out
 ifdef DATA
 	@$(PY) benchmarks/search.py --data $(DATA) --plot out/search.png --json out/search.json
 	@$(PY) benchmarks/scram.py --data $(DATA) --plots out/scram --json out/scram.json
+	@$(PY) benchmarks/reconstruction.py --data $(DATA) --results out
 else
 	@echo "Speed and cost are measured on pictures: make bench DATA=DIR"
 endif

@@ -13,15 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-import torch
+from layer_cost import cost_of
 from machine import save, table
-from process import MIB, in_fresh_process, peak_beyond
-from torch import Tensor
-from torch.nn.functional import interpolate
+from process import MIB, in_fresh_process
 
 from patchattn import patch_attention
 
@@ -29,32 +26,11 @@ CHANNELS, PATCH, K = 16, 7, 3
 PAPER_GB = {("k=3", 512): 0.18, ("aggregate", 512): 2.95}
 
 
-def attend(layer: Callable[..., Tensor], inputs: Sequence[Tensor]) -> int:
-    """Run a layer, with backward if the inputs want gradients; return the bytes of the result and the gradients."""
-    output = layer(*inputs)
-    outputs = output.nbytes
-    if output.requires_grad:
-        # A gradient that takes no memory of its own.
-        output.backward(torch.ones((), dtype=output.dtype).expand_as(output))
-        outputs += sum(tensor.grad.nbytes for tensor in inputs if tensor.grad is not None)
-    return outputs
-
-
 def measure_here(size: int, aggregate: bool, backward: bool, method: str) -> dict[str, float]:
     """Run the layer in this process and return its peak in MiB."""
-
-    def run(n: int) -> tuple[int, int]:
-        # Three smooth colours in 16 channels, as pictures are: the search takes another way through white noise.
-        colours = [interpolate(torch.rand(1, 3, n // 8, n // 8), (n, n), mode="bicubic") for _ in range(3)]
-        mixing = torch.rand(CHANNELS, 3)
-        inputs = [torch.einsum("oc,bchw->bohw", mixing, x).contiguous().requires_grad_(backward) for x in colours]
-        del colours
-        layer = partial(patch_attention, k=K, patch_size=PATCH, aggregate=aggregate, method=method)
-        return peak_beyond(lambda: attend(layer, inputs))
-
-    run(64)
-    peak, outputs = run(size)
-    return {"peak_mib": (peak - outputs) / MIB, "outputs_mib": outputs / MIB}
+    layer = partial(patch_attention, k=K, patch_size=PATCH, aggregate=aggregate, method=method)
+    cost = cost_of(layer, size, CHANNELS, backward)
+    return {"peak_mib": cost.memory / MIB, "outputs_mib": cost.outputs / MIB}
 
 
 def main() -> None:

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from layer_cost import attend
 from machine import Report, seconds, spread
-from memory import attend
 from pairs import read, resized, standardised, tokens
 from process import MIB, in_fresh_process, peak_beyond
 from scram_plot import new_figure, plain_logarithmic, write_figure
