@@ -64,6 +64,10 @@ def colorization(
         str,
         typer.Option(help="First weights: random, as in the paper; aligned: equal grays match from the first step on."),
     ] = "random",
+    recolour: Annotated[
+        bool,
+        typer.Option("--recolour", help="Change the colours of each pair at random: to learn to copy, not which ones."),
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint, if there is one.")] = False,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 1000,
     log_every: Annotated[int, typer.Option(min=1, help="Steps between two losses in the log.")] = 100,
@@ -105,7 +109,9 @@ def colorization(
         if hold_out >= len(sequences):
             raise ValueError(f"--hold-out: got {hold_out}; {data} has {len(sequences)} sequences, one must be left.")
         learned, held = sequences[: len(sequences) - hold_out], sequences[len(sequences) - hold_out :]
-        task = ColorizationTask(learned, architecture, crop=crop, batch_size=batch_size, seed=seed, start=start)
+        task = ColorizationTask(
+            learned, architecture, crop=crop, batch_size=batch_size, seed=seed, start=start, recolour=recolour
+        )
         output.mkdir(parents=True, exist_ok=True)
         fabric = make_fabric(output, accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=precision)
         fabric.launch()

@@ -57,7 +57,7 @@ def load_network(path: str | os.PathLike[str] | None = None) -> ColorizationNetw
     """Read a network that `patchattn train` has written.
 
     Args:
-        path: the file. None: the network that comes with the package (docs/colorization.md says how it was trained).
+        path: the file. None: the network that comes with the package (docs/colorize.md says how it was trained).
 
     Returns:
         The network, in evaluation mode, on the CPU.

@@ -15,6 +15,7 @@ from patchattn.networks.weights import Architecture, network_bytes
 from patchattn.tasks.colours import to_gray
 from patchattn.training.frames import FrameSequence
 from patchattn.training.pairs import draw_pairs
+from patchattn.training.recolour import recolour
 
 __all__ = ["ColorizationTask", "colorization_errors", "mean_error"]
 
@@ -39,6 +40,8 @@ class ColorizationTask:
     """Of the first weights and of the pairs."""
     start: str = "random"
     """The first weights: `"random"`, as in the paper, or `"aligned"`, see `ColorizationNetwork.align`."""
+    recolour: bool = False
+    """Change the colours of each pair at random, see `training.recolour`."""
 
     def __post_init__(self) -> None:
         check_count("batch_size", self.batch_size, 1)
@@ -55,6 +58,7 @@ class ColorizationTask:
             "batch_size": self.batch_size,
             "seed": self.seed,
             "start": self.start,
+            "recolour": self.recolour,
         }
 
     def build(self) -> nn.Module:
@@ -67,6 +71,8 @@ class ColorizationTask:
 
     def loss(self, network: nn.Module, items: range, device: torch.device) -> Tensor:
         target, reference = draw_pairs(self.sequences, items, seed=self.seed, crop=self.crop)
+        if self.recolour:
+            target, reference = recolour(target, reference, list(items))
         target, reference = target.to(device), reference.to(device)
         return functional.mse_loss(network(to_gray(target), reference), target)
 

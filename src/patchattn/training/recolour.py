@@ -1,0 +1,53 @@
+"""Pairs in other colours, so that a network learns to carry colours over, and not which ones there are."""
+
+from __future__ import annotations
+
+from math import cos, pi, sin, sqrt
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["recolour"]
+
+STRONGEST = 2.0
+"""By how much colours become stronger, at most, or weaker."""
+
+
+def recolour(
+    target: Float[Tensor, "items 3 height width"], reference: Float[Tensor, "items 3 height2 width2"], key: list[int]
+) -> tuple[Tensor, Tensor]:
+    """Turn the colours of every pair about the axis of the grays, and make them stronger or weaker.
+
+    Args:
+        target, reference: RGB in [0, 1]; both of a pair are changed alike.
+        key: one whole number for each item, of which its change is a function.
+
+    Returns:
+        Target and reference, clipped to [0, 1]. Grays stay as they are.
+
+    Example:
+        >>> gray = torch.full((1, 3, 2, 2), 0.25)
+        >>> torch.allclose(recolour(gray, gray, [7])[0], gray)
+        True
+    """
+    turns = torch.stack([_turn(number) for number in key]).to(target)
+    changed = []
+    for picture in (target, reference):
+        mean = picture.mean(1, keepdim=True)
+        colour = torch.einsum("nij,njhw->nihw", turns, picture - mean)
+        changed.append((mean + colour).clamp(0, 1))
+    return changed[0], changed[1]
+
+
+def _turn(number: int) -> Tensor:
+    """A rotation about (1, 1, 1) times a strength."""
+    generator = np.random.default_rng((number, 1))
+    angle = 2 * pi * float(generator.random())
+    strength = STRONGEST ** float(generator.uniform(-1, 1))
+    # Rodrigues' formula.
+    same = (1 - cos(angle)) / 3
+    ahead, behind = same - sin(angle) / sqrt(3), same + sin(angle) / sqrt(3)
+    rows = [[cos(angle) + same, ahead, behind], [behind, cos(angle) + same, ahead], [ahead, behind, cos(angle) + same]]
+    return strength * torch.tensor(rows)
