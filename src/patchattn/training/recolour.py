@@ -45,9 +45,9 @@ def _turn(number: int) -> Tensor:
     """A rotation about (1, 1, 1) times a strength."""
     generator = np.random.default_rng((number, 1))
     angle = 2 * pi * float(generator.random())
-    strength = STRONGEST ** float(generator.uniform(-1, 1))
+    strength: float = STRONGEST ** float(generator.uniform(-1, 1))
     # Rodrigues' formula.
     same = (1 - cos(angle)) / 3
     ahead, behind = same - sin(angle) / sqrt(3), same + sin(angle) / sqrt(3)
     rows = [[cos(angle) + same, ahead, behind], [behind, cos(angle) + same, ahead], [ahead, behind, cos(angle) + same]]
-    return strength * torch.tensor(rows)
+    return torch.tensor(rows) * strength

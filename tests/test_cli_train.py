@@ -1,0 +1,79 @@
+"""`patchattn train colorization`: what it writes, prints and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import skimage.data
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from patchattn.cli.app import app
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder `data` with two sequences of two frames, in which the test runs."""
+    photograph = skimage.data.astronaut()
+    for name, top in (("left", 0), ("right", 200)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for n in range(2):
+            Image.fromarray(photograph[top + 20 * n : top + 20 * n + 100, :120]).save(
+                tmp_path / "data" / name / f"{n}.png"
+            )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*options: str) -> Result:
+    small = ("--data", "data", "-o", "run", "--size", "16", "--patch-size", "3", "--steps", "2", "--accelerator", "cpu")
+    return CliRunner().invoke(app, ["train", "colorization", *small, *options])
+
+
+def test_a_run_tells_what_it_wrote() -> None:
+    result = run("--hold-out", "1", "--recolour", "--start", "aligned")
+    assert result.exit_code == 0, result.output
+    lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    assert lines["wrote"] == "run/network.safetensors"
+    assert float(lines["loss"].split()[0]) > 0
+    assert lines["held_out"].endswith("(right)")
+    more = run("--hold-out", "1", "--recolour", "--start", "aligned", "--resume", "--steps", "3", "--json")
+    assert more.exit_code == 0, more.output
+    told = json.loads(more.stdout)
+    assert (told["network"], told["steps"]) == ("run/network.safetensors", 3)
+    assert 0 < told["held_out_error"] < 1
+
+
+def test_a_file_that_cannot_be_read_is_left_out_if_asked(folder: Path) -> None:
+    (folder / "data" / "left" / "2.png").write_bytes(b"no picture")
+    stopped = run()
+    assert stopped.exit_code == 2
+    assert "data/left/2.png" in stopped.stderr
+    assert not (folder / "run").exists()
+    skipped = run("--on-error", "skip")
+    assert skipped.exit_code == 0, skipped.output
+    assert "left out: data: cannot read data/left/2.png" in skipped.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--attention", "flash"), "attention: got 'flash'; allowed are 'psal'"),
+        (("--attention", "linear", "--k", "3"), "attention: 'linear' has no setting 'k'; it has patch_size"),
+        (("--hold-out", "2"), "--hold-out: got 2; data has 2 sequences, one must be left"),
+        (("--crop", "17"), "crop: got 17; expected 8 to the size of the frames, 16"),
+        (("--start", "zero"), "start: got 'zero'; allowed are 'random', 'aligned'"),
+        (("--data", "none"), "data: there is no folder none"),
+        (("--precision", "12-bit"), "accelerator, devices or precision: "),
+        (("--learning-rate", "-1"), "learning_rate: "),
+    ],
+)
+def test_wrong_arguments_are_named(options: tuple[str, ...], message: str) -> None:
+    result = run(*options)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert not Path("run", "network.safetensors").exists()
