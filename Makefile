@@ -33,7 +33,7 @@ ifdef DATA
 	@$(PY) benchmarks/scram.py --data $(DATA) --plots out/scram --json out/scram.json
 	@$(PY) benchmarks/reconstruction.py --data $(DATA) --results out
 	@$(PY) benchmarks/colorize.py --data $(DATA) --model default --results out
-	@$(PY) benchmarks/colorization.py --data $(DATA) --results out
+	@$(PY) benchmarks/colorization_tables.py --data $(DATA) --results out
 else
 	@echo "Speed and cost are measured on pictures: make bench DATA=DIR"
 endif

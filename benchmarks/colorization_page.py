@@ -45,6 +45,7 @@ def write(results: Sequence[Entry], setting: Setting, folder: Path | None) -> No
     ]
     print("\n\n".join(parts))
     if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
         plot = folder / "colorization.png"
         _draw(entries, plot)
         write_page(folder, "colorization", [*parts, picture(plot, "error against memory and operations")], [*results])

@@ -4,8 +4,8 @@ Trains the network of Figure 3 on pairs of frames with every layer and several s
 work folder: an interrupted benchmark goes on), measures the error on three sequences that no network has seen, with the
 layer it was trained with and with PSAL-1 in its place, and the layer's memory and counted operations at 256x256.
 
-    python benchmarks/colorization.py --data DIR [--size 96] [--steps 2000] [--seeds 0 1 2] [--jobs 2] [--work FOLDER]
-                                      [--results FOLDER]
+    python benchmarks/colorization_tables.py --data DIR [--size 96] [--steps 2000] [--seeds 0 1 2] [--jobs 2]
+                                             [--only NETWORK ...] [--work FOLDER] [--results FOLDER]
 
 DIR holds davis/SEQUENCE/*.jpg. The paper's own setting is `--size 256 --steps 200000`; one network of it is
 
@@ -25,7 +25,7 @@ from typing import Any
 from colorization_page import write
 from colorization_runs import HOLD_OUT, Network, Setting, networks, train_all
 from flops import flops
-from layer_cost import peak_of, smooth_features
+from layer_cost import cost_of, smooth_features
 from process import Forks
 
 from patchattn import PatchAttention
@@ -58,8 +58,8 @@ def errors(setting: Setting, network: Network, seed: int, held: Sequence[FrameSe
 def cost(folder: Path) -> dict[str, float]:
     """Operations and bytes of one forward call of a trained network's attention."""
     layer = load_network(folder / "network.safetensors").attention
-    peak, outputs = peak_of(layer, COST_SIDE, CHANNELS, backward=False)
-    return {"gflops": flops(layer, *smooth_features(COST_SIDE, CHANNELS)) / 1e9, "gigabytes": (peak - outputs) / 1e9}
+    memory = cost_of(layer, COST_SIDE, CHANNELS, backward=False).memory
+    return {"gflops": flops(layer, *smooth_features(COST_SIDE, CHANNELS)) / 1e9, "gigabytes": memory / 1e9}
 
 
 def measure(setting: Setting, chosen: Sequence[Network], seeds: Sequence[int]) -> list[dict[str, Any]]:
@@ -67,7 +67,7 @@ def measure(setting: Setting, chosen: Sequence[Network], seeds: Sequence[int]) -
     sequences = read_sequences(setting.data / "davis", size=setting.size)
     held = sequences[-HOLD_OUT:]
     # Tiles that come and go leave holes in the heap; pages of their own go back at once.
-    forks = Forks(["colorization"], {"MALLOC_MMAP_THRESHOLD_": "1000000"})
+    forks = Forks(["colorization_tables"], {"MALLOC_MMAP_THRESHOLD_": "1000000"})
     results = []
     for network in chosen:
         of_seeds = [errors(setting, network, seed, held) for seed in seeds]
