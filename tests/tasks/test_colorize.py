@@ -122,10 +122,16 @@ class Red(nn.Module):
         return torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1).expand(-1, -1, *gray.shape[2:])
 
 
-@pytest.mark.parametrize("scale", [1, 2, 3])
-def test_a_network_s_colours_get_the_target_s_luminance(pair: tuple[Tensor, Tensor], scale: int) -> None:
+@pytest.mark.parametrize(("given", "learned", "scale"), [(1, 8, 1), (3, None, 3), (None, None, 1), (None, 30, None)])
+def test_a_network_s_colours_get_the_target_s_luminance(
+    pair: tuple[Tensor, Tensor], given: int | None, learned: int | None, scale: int | None
+) -> None:
     network = Red()
-    result = colorize(pair[0], pair[1], network=network, scale=scale)
+    network.size = learned
+    result = colorize(pair[0], pair[1], network=network, scale=given)
+    if scale is None:
+        scale = -(-max(pair[0].shape[2:]) // 30)
+        assert scale > 1
     for asked, picture in zip(network.asked, (to_gray(pair[0]), pair[1]), strict=True):
         assert tuple(asked.shape[2:]) == tuple(-(-n // scale) for n in picture.shape[2:])
         torch.testing.assert_close(asked[..., 0, 0], picture[..., :scale, :scale].mean((2, 3)))

@@ -43,8 +43,13 @@ def colorize(
         int, typer.Option(min=1, help="Side of the patches that are compared, in pixels of the reduced pictures; odd.")
     ] = 11,
     scale: Annotated[
-        int, typer.Option(min=1, help="By how much pictures are reduced to be compared; colours keep the full size.")
-    ] = 2,
+        int | None,
+        typer.Option(
+            min=1,
+            help="By how much pictures are reduced to be compared; colours keep the full size.",
+            show_default="2; with --model, to the size of the frames that it learned from",
+        ),
+    ] = None,
     aggregate: Annotated[
         bool, typer.Option(help="Let the matches of the neighbouring pixels vote too: far fewer stray colours.")
     ] = True,

@@ -102,7 +102,7 @@ def colorization(
 
         use_threads(threads)
         schedule = Schedule(steps, learning_rate, checkpoint_every, log_every, sample_every)
-        architecture = Architecture(attention, settings)
+        architecture = Architecture(attention, settings, size=size)
         architecture.build()  # what is wrong with it, before the work
         stage("reading")
         sequences = read_sequences(data, size=size, on_error=on_error, warn=_warn, progress=stage.steps)

@@ -28,6 +28,8 @@ class ColorizationNetwork(nn.Module):
     Args:
         attention: any layer that is called as `layer(query, key, value)`.
         channels: of query, key and value (16, section 4.3.1).
+        size: side of the frames that it learns from, kept as an attribute: patches of 7 pixels hold other things in
+            frames of another size. None: unknown.
 
     Example:
         >>> import torch
@@ -37,8 +39,9 @@ class ColorizationNetwork(nn.Module):
         torch.Size([1, 3, 24, 32])
     """
 
-    def __init__(self, attention: nn.Module, *, channels: int = 16) -> None:
+    def __init__(self, attention: nn.Module, *, channels: int = 16, size: int | None = None) -> None:
         super().__init__()
+        self.size = size
         self.attention = attention
         self.query, self.key, self.value, self.output = (
             nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="reflect")

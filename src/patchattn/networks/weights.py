@@ -35,6 +35,8 @@ class Architecture:
     settings: dict[str, Any] = field(default_factory=dict)
     """The attention layer's arguments that are not its defaults."""
     channels: int = 16
+    size: int | None = None
+    """Side of the frames that it learns from; None: unknown."""
 
     def build(self) -> ColorizationNetwork:
         """The network with random weights.
@@ -42,7 +44,8 @@ class Architecture:
         Raises:
             ValueError: there is no such layer, or it has no such setting.
         """
-        return ColorizationNetwork(named_attention(self.attention, self.settings), channels=self.channels)
+        attention = named_attention(self.attention, self.settings)
+        return ColorizationNetwork(attention, channels=self.channels, size=self.size)
 
 
 def network_bytes(network: nn.Module, architecture: Architecture) -> bytes:

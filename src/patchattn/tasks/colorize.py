@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 
 import torch
@@ -50,7 +51,7 @@ def colorize(
     patch_size: int = 11,
     aggregate: bool = True,
     temperature: float = 1.0,
-    scale: int = 2,
+    scale: int | None = None,
     method: str = "auto",
     iterations: int | None = None,
     seed: int = 0,
@@ -83,7 +84,8 @@ def colorize(
         aggregate: let the matches of the neighbours in the patch vote too (PSAL's equation (10)): far fewer stray
             colours.
         temperature: T above; smaller weighs the best match more.
-        scale: by how much both pictures are reduced for the comparison, or for the network.
+        scale: by how much both pictures are reduced for the comparison, or for the network. None: 2; for a network with
+            an attribute `size`, as much as brings the target's longer side down to it.
         method: how matches are found; see `match`.
         iterations: of the search. None: the method's own default.
         seed: of the search's random choices.
@@ -117,6 +119,7 @@ def colorize(
     began = time.perf_counter()
     with torch.no_grad():
         luminance = gray.colour if gray.colour.shape[1] == 1 else to_gray(gray.colour)
+        scale = _usual_scale(luminance, network) if scale is None else scale
         check_count("scale", scale, 1)
         if network is None:
             search = {"method": method, "iterations": iterations, "seed": seed, "init": init}
@@ -155,6 +158,13 @@ def _attended(
     field = match(query, key, k=k, **patches, **search)
     report("attending")
     return patch_attention(query, key, _whole_blocks(lab[:, 1:], scale), field=field, **patches, **attention), field
+
+
+def _usual_scale(luminance: Tensor, network: nn.Module | None) -> int:
+    if network is None:
+        return 2
+    learned: int | None = getattr(network, "size", None)
+    return 1 if learned is None else ceil(max(luminance.shape[2:]) / learned)
 
 
 def _asked(luminance: Tensor, reference: Tensor, network: nn.Module, scale: int) -> Tensor:
