@@ -75,7 +75,7 @@ def test_scram_learns_digits_as_full_attention_does(digits: ModuleType) -> None:
     task, found = digits.make_task("classify"), {}
     for name, attention in (("full", FULL), ("scram", SCRAM)):
         network = digits.build(task, attention, seed=0)
-        digits.train(network, task, epochs=3, seed=0)
+        digits.train(network, task, epochs=2, seed=0)
         found[name] = digits.evaluate(network, task)
     assert found["full"] > 85
     assert found["scram"] > found["full"] - 5

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from patchattn.training.frames import read_sequences
 from patchattn.training.loop import CHECKPOINT, NETWORK, Schedule, train
 
 SIZE = 16
-ARCHITECTURE = Architecture("psal", {"k": 2, "patch_size": 3})
+ARCHITECTURE = Architecture("psal", {"k": 2, "patch_size": 3}, size=SIZE)
 OPTIONS = ("--attention", "psal", "--k", "2", "--patch-size", "3", "--size", str(SIZE), "--threads", "1", "--json")
 
 
@@ -106,7 +107,7 @@ def test_what_differs_is_said(data: Path, tmp_path: Path) -> None:
         run(task(data), tmp_path, 4)
     with pytest.raises(ValueError, match=r"another run: learning_rate was 0.001 and is 0.01; seed was 0 and is 1\."):
         run(task(data, seed=1), tmp_path, 4, resume=True, rate=1e-2)
-    other = ColorizationTask(read_sequences(data, size=SIZE), Architecture("psal", {"k": 3, "patch_size": 3}))
+    other = ColorizationTask(read_sequences(data, size=SIZE), replace(ARCHITECTURE, settings={"k": 3, "patch_size": 3}))
     with pytest.raises(ValueError, match=r"network\.settings\.k was 2 and is 3"):
         run(other, tmp_path, 4, resume=True)
     (tmp_path / CHECKPOINT).write_bytes(b"cut off")
@@ -133,7 +134,7 @@ def test_two_processes_have_the_gradients_of_one(data: Path, tmp_path: Path, one
     both, one = tmp_path / "both", tmp_path / "one"
     more = ("--k", str(k), "--steps", "1", "--batch-size", "2", "--devices", "2")
     subprocess.run(command(data, both, *more), check=True, capture_output=True)
-    architecture = Architecture("psal", {"k": k, "patch_size": 3})
+    architecture = replace(ARCHITECTURE, settings={"k": k, "patch_size": 3})
     run(ColorizationTask(read_sequences(data, size=SIZE), architecture, batch_size=2), one, 1)
     expected, found = (load_file(folder / CHECKPOINT) for folder in (one, both))
     assert found.keys() == expected.keys()
