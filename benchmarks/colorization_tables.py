@@ -26,6 +26,7 @@ from colorization_page import write
 from colorization_runs import HOLD_OUT, Network, Setting, networks, train_all
 from flops import flops
 from layer_cost import cost_of, smooth_features
+from page import check_plots
 from process import Forks
 
 from patchattn import PatchAttention
@@ -97,6 +98,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not (arguments.data / "davis").is_dir():
         sys.exit(f"--data: {arguments.data} lacks davis/SEQUENCE/*.jpg; put them there or give another folder")
+    check_plots(arguments.results)
     known = networks(arguments.size)
     unknown = set(arguments.only or []) - {network.name for network in known}
     if unknown:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from machine import machine, save
+from search_plot import check_matplotlib
 
 
 def machine_line() -> str:
@@ -16,6 +18,15 @@ def machine_line() -> str:
         f"Machine: {facts['processor']}, shared with other work, {facts['threads']} thread(s); "
         f"PyTorch {facts['torch']}, Numba {facts['numba']}, NumPy {facts['numpy']}, Python {facts['python']}."
     )
+
+
+def check_plots(folder: Path | None) -> None:
+    """Stop the program before the work if a page is asked for and its plots cannot be drawn."""
+    if folder is not None:
+        try:
+            check_matplotlib()
+        except RuntimeError as error:
+            sys.exit(str(error))
 
 
 def picture(path: Path, title: str) -> str:

@@ -16,9 +16,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from page import check_plots
 from reconstruction_page import write
 from reconstruction_rows import Store, pairs_of, run, tasks_of
-from search_plot import check_matplotlib
 
 
 def main() -> None:
@@ -33,11 +33,7 @@ def main() -> None:
     pairs = pairs_of(arguments.data)
     if not pairs:
         sys.exit(f"--data: {arguments.data} has no davis/SEQUENCE/*.jpg with at least two files in a folder")
-    if arguments.results is not None:
-        try:
-            check_matplotlib()
-        except RuntimeError as error:
-            sys.exit(str(error))
+    check_plots(arguments.results)
     store = Store(arguments.work)
     if not arguments.measured:
         tasks = tasks_of(pairs, arguments.pairs or len(pairs), arguments.whole)

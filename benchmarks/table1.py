@@ -16,7 +16,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from search_plot import check_matplotlib
+from page import check_plots
 from table1_cells import Cells, Limits
 from table1_layers import SIDES
 from table1_page import write
@@ -33,11 +33,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if min(arguments.sizes) < SIDES[0]:
         parser.error(f"--sizes: got {min(arguments.sizes)}; the smallest is {SIDES[0]}")
-    if arguments.results is not None:
-        try:
-            check_matplotlib()
-        except RuntimeError as error:
-            sys.exit(str(error))
+    check_plots(arguments.results)
     limits = Limits(arguments.budget, arguments.memory * 1e9)
     cells = Cells(limits, arguments.work, lambda line: print(line, file=sys.stderr, flush=True)).all(
         sorted(arguments.sizes), (False,) if arguments.forward else (False, True)

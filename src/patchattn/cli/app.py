@@ -13,7 +13,17 @@ import typer
 
 from patchattn.cli.colorize import colorize
 from patchattn.cli.failures import one_sentence_errors
-from patchattn.cli.options import Iterations, Json, Method, PatchSize, Seed, Similarity, Threads, use_threads
+from patchattn.cli.options import (
+    Iterations,
+    Json,
+    Method,
+    PatchSize,
+    Seed,
+    Similarity,
+    Temperature,
+    Threads,
+    use_threads,
+)
 from patchattn.cli.printing import megabytes, print_json, print_lines
 from patchattn.cli.reading import read
 from patchattn.cli.stages import stages
@@ -73,9 +83,7 @@ def reconstruct(
         bool, typer.Option("--aggregate", help="Let the matches of the neighbouring pixels vote too: smoother, better.")
     ] = False,
     similarity: Similarity = "l2",
-    temperature: Annotated[
-        float, typer.Option(help="Temperature of the softmax over matches; smaller weighs the best match more.")
-    ] = 1.0,
+    temperature: Temperature = 1.0,
     method: Method = "auto",
     iterations: Iterations = None,
     seed: Seed = 0,

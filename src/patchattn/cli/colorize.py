@@ -9,7 +9,7 @@ import typer
 
 from patchattn.cli.colorize_jobs import Job, colour_film, colour_folder, colour_picture
 from patchattn.cli.failures import one_sentence_errors
-from patchattn.cli.options import Iterations, Json, Method, Seed, Threads, use_threads
+from patchattn.cli.options import Iterations, Json, Method, Seed, Temperature, Threads, use_threads
 from patchattn.cli.printing import print_json, print_lines
 from patchattn.cli.stages import stages
 
@@ -53,9 +53,7 @@ def colorize(
     aggregate: Annotated[
         bool, typer.Option(help="Let the matches of the neighbouring pixels vote too: far fewer stray colours.")
     ] = True,
-    temperature: Annotated[
-        float, typer.Option(help="Temperature of the softmax over matches; smaller weighs the best match more.")
-    ] = 1.0,
+    temperature: Temperature = 1.0,
     method: Method = "auto",
     iterations: Iterations = None,
     seed: Seed = 0,

@@ -6,10 +6,13 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Iterations", "Json", "Method", "PatchSize", "Seed", "Similarity", "Threads", "use_threads"]
+__all__ = ["Iterations", "Json", "Method", "PatchSize", "Seed", "Similarity", "Temperature", "Threads", "use_threads"]
 
 PatchSize = Annotated[int, typer.Option(min=1, help="Side of the patches that are compared, in pixels; odd.")]
 Similarity = Annotated[str, typer.Option(help="How patches are compared: l2, dot, scaled_dot, cosine or l1.")]
+Temperature = Annotated[
+    float, typer.Option(help="Temperature of the softmax over matches; smaller weighs the best match more.")
+]
 Method = Annotated[str, typer.Option(help="How matches are found: auto, exact (slow), guided or patchmatch.")]
 Iterations = Annotated[
     int | None, typer.Option(min=0, help="Iterations of the search.", show_default="the method's own")

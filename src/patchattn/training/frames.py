@@ -11,11 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from patchattn.checks import check_choice, check_count
+from patchattn.tasks.codecs import FORMATS
 from patchattn.tasks.images import read_picture
 
-__all__ = ["SUFFIXES", "FrameSequence", "read_sequences"]
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp")
+__all__ = ["FrameSequence", "read_sequences"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def read_sequences(
     if not folder.is_dir():
         raise ValueError(f"data: there is no folder {folder}; expected one that holds a folder of frames per sequence.")
     files = {
-        entry.name: sorted(path for path in entry.iterdir() if path.suffix.lower() in SUFFIXES)
+        entry.name: sorted(path for path in entry.iterdir() if path.suffix.lower() in FORMATS)
         for entry in sorted(folder.iterdir())
         if entry.is_dir()
     }
@@ -82,7 +81,7 @@ def read_sequences(
             warn(f"left out: {folder / name} has {len(frames)} readable frame(s); a pair takes two.")
     if not sequences:
         raise ValueError(
-            f"data: {folder} holds no folder with two or more frames ({', '.join(SUFFIXES)}); "
+            f"data: {folder} holds no folder with two or more frames ({', '.join(FORMATS)}); "
             "expected one folder for each sequence."
         )
     return sequences

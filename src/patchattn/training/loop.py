@@ -158,7 +158,9 @@ def _begin(
     if not path.exists():
         return 0
     if not resume:
-        raise ValueError(f"out: {path.parent} holds a run already; go on with it (resume), or write to another folder.")
+        raise ValueError(
+            f"output: {path.parent} holds a run already; go on with it (resume), or write to another folder."
+        )
     checkpoint = read_checkpoint(path)
     restore(checkpoint, network, optimizer, description)
     fabric.strategy.precision.load_state_dict(checkpoint.precision)
