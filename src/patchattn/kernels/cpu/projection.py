@@ -33,7 +33,11 @@ FEWEST, MOST = 16, 32
 than 16 misplace matches, more than 32 buy nothing, and between them time hardly changes (docs/performance.md)."""
 ENOUGH = 0.97
 
-SAMPLE = 2048
+KEY_SAMPLES = 512, 2048
+"""Key patches that the directions are found from: a fourth of all, within these bounds. Few are quicker where pictures
+are small; more than the most find no better directions."""
+QUERY_SAMPLES = 512
+"""Query patches whose longest is looked for."""
 POWER_ITERATIONS = 3
 
 LONGEST = 11500
@@ -99,7 +103,9 @@ def query_side(
 
 def fit_projection(query: Side, key: Side, queries: NDArray[Any], keys: NDArray[Any], patches: Patches) -> Projection:
     """Find B and m from samples of the patches at the given positions."""
-    key_rows, query_rows = _sample(key, keys, patches), _sample(query, queries, patches)
+    fewest, most = KEY_SAMPLES
+    key_rows = _sample(key, keys, patches, min(max(keys.size // 4, fewest), most))
+    query_rows = _sample(query, queries, patches, QUERY_SAMPLES)
     elements = patches.slices * patches.rows * patches.length
     mean = (key_rows.sum(0, dtype=np.float64) / max(1, len(key_rows))).astype(np.float32)
     key_rows, query_rows = key_rows - mean, query_rows - mean
@@ -123,11 +129,11 @@ def _norms(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.sqrt((rows * rows).sum(1))
 
 
-def _sample(side: Side, positions: NDArray[Any], patches: Patches) -> NDArray[np.float32]:
-    """Patches at up to SAMPLE of the positions, as rows in single precision; those with NaN or infinity stay out."""
-    if positions.size > SAMPLE:
+def _sample(side: Side, positions: NDArray[Any], patches: Patches, most: int) -> NDArray[np.float32]:
+    """Patches at up to `most` of the positions, as rows in single precision; those with NaN or infinity stay out."""
+    if positions.size > most:
         # Multiples of the golden ratio: spread evenly, and in step with no texture.
-        turns = np.arange(SAMPLE, dtype=np.uint64) * np.uint64(GOLDEN) & np.uint64(0xFFFFFFFF)
+        turns = np.arange(most, dtype=np.uint64) * np.uint64(GOLDEN) & np.uint64(0xFFFFFFFF)
         positions = positions[(turns * np.uint64(positions.size) >> np.uint64(32)).astype(np.int64)]
     elements = patches.slices * patches.rows * patches.length
     rows = np.empty((positions.size, elements + (side.extra.size > 0)), side.array.dtype)

@@ -26,7 +26,11 @@ FEWEST, MOST = 16, 32
 ENOUGH = 0.97
 DIMS_PER_GROUP = 4
 """Beyond FEWEST they are kept in groups of so many."""
-SAMPLE = 2048
+KEY_SAMPLES = 512, 2048
+"""Key patches that the directions are found from: a fourth of all, within these bounds. Few are quicker where pictures
+are small; more than the most find no better directions."""
+QUERY_SAMPLES = 512
+"""Query patches whose longest is looked for."""
 OVERSAMPLING = 16
 ITERATIONS = 6
 """Of orthogonal iteration, which turns a random basis into the principal directions, the largest first. (The other
@@ -84,8 +88,8 @@ def sides_to_project(pairs: Pairs, items: int, query_size: Extent, dtype: torch.
 
 def fit_projection(pairs: Pairs, query: Side, key: Side, queries: Positions, keys: Positions) -> Fit:
     """Find basis and mean from samples of the patches at the given positions."""
-    key_rows, key_valid = _sample(pairs, key, keys)
-    query_rows, query_valid = _sample(pairs, query, queries)
+    key_rows, key_valid = _sample(pairs, key, keys, *KEY_SAMPLES)
+    query_rows, query_valid = _sample(pairs, query, queries, QUERY_SAMPLES, QUERY_SAMPLES)
     mean = (key_rows.double().sum(1) / key_valid.sum(1, keepdim=True).clamp(min=1)).float()
     key_rows = torch.where(key_valid.unsqueeze(2), key_rows - mean.unsqueeze(1), 0)
     query_rows = torch.where(query_valid.unsqueeze(2), query_rows - mean.unsqueeze(1), 0)
@@ -111,15 +115,16 @@ class Positions(NamedTuple):
     """int64 `(items,)`."""
 
 
-def _sample(pairs: Pairs, side: Side, positions: Positions) -> tuple[Tensor, Tensor]:
-    """Patches at up to SAMPLE of the positions, float32 `(items, rows, elements)`, and which rows are any good: there
-    are so many positions, and nothing in the row is NaN or infinite.
+def _sample(pairs: Pairs, side: Side, positions: Positions, fewest: int, most: int) -> tuple[Tensor, Tensor]:
+    """Patches at a fourth of the positions, though not fewer than `fewest` if there are so many, nor more than `most`:
+    float32 `(items, rows, elements)`, and which rows are any good: as many as that, and without NaN or infinity.
     """
     count, available = positions.count.unsqueeze(1), positions.order.shape[1]
-    row = torch.arange(min(SAMPLE, available), device=positions.order.device)
+    wanted = (count // 4).clamp(fewest, most)
+    row = torch.arange(min(max(available // 4, fewest), most, available), device=positions.order.device)
     # Multiples of the golden ratio: spread evenly, and in step with no texture.
     turns = ((row * GOLDEN) & 0xFFFFFFFF) * count >> 32
-    number = torch.where(count > SAMPLE, turns, row)
+    number = torch.where(count > wanted, turns, row)
     place = positions.order.gather(1, number.clamp(max=available - 1))
     table, padded = side.table, side.table.size
     of_item = torch.arange(side.items, device=place.device) % table.items
@@ -134,7 +139,7 @@ def _sample(pairs: Pairs, side: Side, positions: Positions) -> tuple[Tensor, Ten
     if side.extra is not None:
         rows = torch.cat([rows, side.extra[of_item].gather(1, place).unsqueeze(2)], 2)
     rows = rows.float()
-    valid = (row < count) & rows.isfinite().all(2)
+    valid = (row < torch.minimum(count, wanted)) & rows.isfinite().all(2)
     return torch.where(valid.unsqueeze(2), rows, 0), valid
 
 

@@ -28,7 +28,11 @@ FEWEST, MOST = 16, 32
 ENOUGH = 0.97
 DIMS_PER_GROUP = 4
 """Beyond FEWEST they are kept in groups of so many."""
-SAMPLE = 2048
+KEY_SAMPLES = 512, 2048
+"""Key patches that the directions are found from: a fourth of all, within these bounds. Few are quicker where pictures
+are small; more than the most find no better directions."""
+QUERY_SAMPLES = 512
+"""Query patches whose longest is looked for."""
 OVERSAMPLING = 16
 POWER_ITERATIONS = 3
 LONGEST = 11500
@@ -75,7 +79,9 @@ def sides_of(pairs: PatchPairs) -> tuple[Side, Side]:
 
 def fit_projection(query: Side, key: Side, queries: Tensor, keys: Tensor) -> Projection:
     """Find B and m from samples of the patches at the given positions: int64 `(n,)`, at least one key."""
-    key_rows, query_rows = sample(key, keys), sample(query, queries)
+    fewest, most = KEY_SAMPLES
+    key_rows = sample(key, keys, min(max(len(keys) // 4, fewest), most))
+    query_rows = sample(query, queries, QUERY_SAMPLES)
     mean = (key_rows.double().sum(0) / max(1, len(key_rows))).float()
     key_rows, query_rows = key_rows - mean, query_rows - mean
     basis, explained = principal_directions(key_rows)
@@ -87,13 +93,13 @@ def fit_projection(query: Side, key: Side, queries: Tensor, keys: Tensor) -> Pro
     return Projection((basis * scale).to(device), mean.to(device), explained)
 
 
-def sample(side: Side, positions: Tensor) -> Tensor:
-    """Return patches at up to SAMPLE of the positions, float32 rows on the CPU; those with NaN or infinity are left
+def sample(side: Side, positions: Tensor, most: int) -> Tensor:
+    """Return patches at up to `most` of the positions, float32 rows on the CPU; those with NaN or infinity are left
     out.
     """
-    if len(positions) > SAMPLE:
+    if len(positions) > most:
         # Multiples of the golden ratio: spread evenly, and in step with no texture.
-        turns = (torch.arange(SAMPLE, device=positions.device) * GOLDEN) & 0xFFFFFFFF
+        turns = (torch.arange(most, device=positions.device) * GOLDEN) & 0xFFFFFFFF
         positions = positions[(turns * len(positions)) >> 32]
     rows = torch.cat([element[0, 0] for element in side.patches.elements(positions[None, None])]).T
     if side.factor is not None:
