@@ -6,8 +6,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 HOLD_OUT = 3
 """Sequences, the last by name, that no network has seen."""
@@ -18,24 +19,27 @@ class Network:
     """One row of the tables."""
 
     name: str
-    options: tuple[str, ...]
-    """Of `patchattn train colorization`."""
+    attention: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    explores: bool = False
+    """Its first steps attend to random keys."""
 
 
 def networks(size: int) -> list[Network]:
-    """All rows, the quickest to train first; the local window covers as much of the frames as 50 of 256 pixels do."""
-    window = max(3, round(size * 50 / 256))
+    """All rows, the quickest to train first. Strides and windows are to the frames what 3 and 50 are to 256 pixels."""
+    stride, window = max(1, round(size * 3 / 256)), max(3, round(size * 50 / 256))
     return [
-        Network("PSAL 3", ("--attention", "psal", "--k", "3")),
-        Network("PSAL 1", ("--attention", "psal", "--k", "1")),
-        Network("PSAL Aggreg.", ("--attention", "psal-aggregate")),
-        Network("Full", ("--attention", "full", "--key-stride", "3")),
-        Network("Full, dot", ("--attention", "full", "--key-stride", "3", "--similarity", "dot")),
-        Network("Linear", ("--attention", "linear")),
-        Network("PSAL 7", ("--attention", "psal", "--k", "7")),
-        Network("PSAL 15", ("--attention", "psal", "--k", "15")),
-        Network("PSAL 31", ("--attention", "psal", "--k", "31")),
-        Network("Local", ("--attention", "local", "--window", str(window))),
+        Network("PSAL 3", "psal", {"k": 3}, explores=True),
+        Network("PSAL 1", "psal", {"k": 1}, explores=True),
+        Network("PSAL Aggreg.", "psal-aggregate", explores=True),
+        Network("PSAL 3, no random matches", "psal", {"k": 3}),
+        Network("Full", "full", {"key_stride": stride}),
+        Network("Full, dot", "full", {"key_stride": stride, "similarity": "dot"}),
+        Network("Linear", "linear"),
+        Network("Local", "local", {"window": window}),
+        Network("PSAL 7", "psal", {"k": 7}, explores=True),
+        Network("PSAL 15", "psal", {"k": 15}, explores=True),
+        Network("PSAL 31", "psal", {"k": 31}, explores=True),
     ]
 
 
@@ -48,17 +52,26 @@ class Setting:
     """Where the runs are kept: an interrupted benchmark goes on."""
     size: int
     steps: int
+    explore: int
+    """Steps with random matches, of those networks that explore."""
 
     def folder(self, network: Network, seed: int) -> Path:
         return self.work / f"{network.name.lower().replace(' ', '-').replace(',', '').strip('.')}-seed{seed}"
 
     def command(self, network: Network, seed: int) -> list[str]:
+        settings = [part for name, value in network.settings.items() for part in (_option(name), str(value))]
+        explore = self.explore if network.explores else 0
         return [
             "train", "colorization", "--data", str(self.data / "davis"), "--output", str(self.folder(network, seed)),
-            *network.options, "--size", str(self.size), "--steps", str(self.steps), "--hold-out", str(HOLD_OUT),
-            "--seed", str(seed), "--checkpoint-every", "100", "--log-every", "50", "--sample-every", str(self.steps),
-            "--threads", "1", "--resume", "--json",
+            "--attention", network.attention, *settings, "--explore", str(explore), "--recolour",
+            "--size", str(self.size), "--steps", str(self.steps), "--cooldown", str(self.steps // 4),
+            "--hold-out", str(HOLD_OUT), "--seed", str(seed), "--checkpoint-every", "100", "--log-every", "50",
+            "--sample-every", str(self.steps), "--threads", "1", "--resume", "--json",
         ]  # fmt: skip
+
+
+def _option(setting: str) -> str:
+    return "--" + setting.replace("_", "-")
 
 
 def train_all(setting: Setting, chosen: Sequence[Network], seeds: Sequence[int], jobs: int) -> None:

@@ -4,7 +4,8 @@ Trains the network of Figure 3 on pairs of frames with every layer and several s
 work folder: an interrupted benchmark goes on), measures the error on three sequences that no network has seen, with the
 layer it was trained with and with PSAL-1 in its place, and the layer's memory and counted operations at 256x256.
 
-    python benchmarks/colorization_tables.py --data DIR [--size 96] [--steps 2000] [--seeds 0 1 2] [--jobs 2]
+    python benchmarks/colorization_tables.py --data DIR [--size 32] [--steps 4000] [--explore N]
+                                             [--seeds 0 1 2] [--jobs 2]
                                              [--only NETWORK ...] [--work FOLDER] [--results FOLDER]
 
 DIR holds davis/SEQUENCE/*.jpg. The paper's own setting is `--size 256 --steps 200000`; one network of it is
@@ -30,6 +31,7 @@ from page import check_plots
 from process import Forks
 
 from patchattn import PatchAttention
+from patchattn.attention.named import named_attention
 from patchattn.networks.weights import load_network
 from patchattn.tasks.files import atomic_writer
 from patchattn.training.colorization import mean_error
@@ -56,9 +58,10 @@ def errors(setting: Setting, network: Network, seed: int, held: Sequence[FrameSe
     return answer
 
 
-def cost(folder: Path) -> dict[str, float]:
-    """Operations and bytes of one forward call of a trained network's attention."""
-    layer = load_network(folder / "network.safetensors").attention
+def cost(name: str) -> dict[str, float]:
+    """Operations and bytes of one forward call of a network's attention as it would be trained on such frames."""
+    (network,) = (network for network in networks(COST_SIDE) if network.name == name)
+    layer = named_attention(network.attention, network.settings)
     memory = cost_of(layer, COST_SIDE, CHANNELS, backward=False).memory
     return {"gflops": flops(layer, *smooth_features(COST_SIDE, CHANNELS)) / 1e9, "gigabytes": memory / 1e9}
 
@@ -75,10 +78,12 @@ def measure(setting: Setting, chosen: Sequence[Network], seeds: Sequence[int]) -
         results.append(
             {
                 "network": network.name,
-                "options": " ".join(network.options),
+                "attention": network.attention,
+                "settings": network.settings,
+                "explores": network.explores,
                 "errors": [found["own"] for found in of_seeds],
                 "errors_with_psal_1": [found[PSAL_1] for found in of_seeds],
-                **forks.call(cost, setting.folder(network, seeds[0]), timeout=1800),
+                **forks.call(cost, network.name, timeout=1800),
             }
         )
         print(f"{network.name}: {mean(results[-1]['errors']):.5f}", flush=True)
@@ -88,8 +93,9 @@ def measure(setting: Setting, chosen: Sequence[Network], seeds: Sequence[int]) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required="--help" not in sys.argv)
-    parser.add_argument("--size", type=int, default=96, help="frames are resized to size x size")
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--size", type=int, default=32, help="frames are resized to size x size")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--explore", type=int, help="first steps with random matches (default: a third of all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2, help="networks trained at once, on one thread each")
     parser.add_argument("--only", nargs="+", metavar="NETWORK", help="these networks (default: all)")
@@ -104,9 +110,9 @@ def main() -> None:
     if unknown:
         parser.error(f"--only: got {', '.join(sorted(unknown))}; there are {', '.join(n.name for n in known)}")
     chosen = [network for network in known if arguments.only is None or network.name in arguments.only]
-    setting = Setting(
-        arguments.data, arguments.work / f"{arguments.size}-{arguments.steps}", arguments.size, arguments.steps
-    )
+    explore = arguments.steps // 3 if arguments.explore is None else arguments.explore
+    work = arguments.work / f"{arguments.size}-{arguments.steps}-{explore}"
+    setting = Setting(arguments.data, work, arguments.size, arguments.steps, explore)
     setting.work.mkdir(parents=True, exist_ok=True)
     train_all(setting, chosen, arguments.seeds, arguments.jobs)
     write(measure(setting, chosen, arguments.seeds), setting, arguments.results)

@@ -35,13 +35,14 @@ def run(*options: str) -> Result:
 
 
 def test_a_run_tells_what_it_wrote() -> None:
-    result = run("--hold-out", "1", "--recolour", "--start", "aligned")
+    setting = ("--hold-out", "1", "--recolour", "--start", "aligned", "--explore", "1")
+    result = run(*setting)
     assert result.exit_code == 0, result.output
     lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
     assert lines["wrote"] == "run/network.safetensors"
     assert float(lines["loss"].split()[0]) > 0
     assert lines["held_out"].endswith("(right)")
-    more = run("--hold-out", "1", "--recolour", "--start", "aligned", "--resume", "--steps", "3", "--json")
+    more = run(*setting, "--resume", "--steps", "3", "--json")
     assert more.exit_code == 0, more.output
     told = json.loads(more.stdout)
     assert (told["network"], told["steps"]) == ("run/network.safetensors", 3)
@@ -67,6 +68,7 @@ def test_a_file_that_cannot_be_read_is_left_out_if_asked(folder: Path) -> None:
         (("--hold-out", "2"), "--hold-out: got 2; data has 2 sequences, one must be left"),
         (("--crop", "17"), "crop: got 17; expected 8 to the size of the frames, 16"),
         (("--start", "zero"), "start: got 'zero'; allowed are 'random', 'aligned'"),
+        (("--attention", "full", "--explore", "3"), "explore: got 3 steps of random matches, but the attention 'full'"),
         (("--data", "none"), "data: there is no folder none"),
         (("--precision", "12-bit"), "accelerator, devices or precision: "),
         (("--learning-rate", "-1"), "learning_rate: "),

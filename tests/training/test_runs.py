@@ -14,15 +14,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from patchattn.networks.weights import Architecture, load_network
+from patchattn.tasks.colours import to_gray
 from patchattn.tasks.images import read_picture
 from patchattn.training import loop
 from patchattn.training.checkpoints import read_checkpoint
 from patchattn.training.colorization import ColorizationTask, colorization_errors, mean_error
 from patchattn.training.devices import LOG, make_fabric
+from patchattn.training.exploration import draw_matches
 from patchattn.training.frames import read_sequences
 from patchattn.training.loop import CHECKPOINT, NETWORK, Schedule, train
+from patchattn.training.pairs import draw_pairs
 
 SIZE = 16
 ARCHITECTURE = Architecture("psal", {"k": 2, "patch_size": 3}, size=SIZE)
@@ -82,6 +86,33 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(data: Path, tmp_path: 
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
+def test_the_first_steps_attend_to_random_keys(data: Path) -> None:
+    job = task(data, explore=2, batch_size=2, seed=3)
+    network = job.build()
+    target, reference = draw_pairs(job.sequences, range(2, 4), seed=3)
+    matches = draw_matches(range(2, 4), 1, 2, (SIZE, SIZE), (SIZE, SIZE), seed=3)
+    assert matches.unique().numel() > SIZE * SIZE // 2
+    exploring = functional.mse_loss(network(to_gray(target), reference, matches), target)
+    finding = functional.mse_loss(network(to_gray(target), reference), target)
+    assert exploring != finding
+    device = torch.device("cpu")
+    assert job.loss(network, range(2, 4), device) == exploring
+    # The same pairs, when exploration is over.
+    assert task(data, explore=1, batch_size=2, seed=3).loss(network, range(2, 4), device) == finding
+    gradient = torch.autograd.grad(exploring, network.query.weight)[0]
+    assert gradient.abs().max() > 0
+
+
+def test_random_matches_are_the_same_wherever_they_are_drawn() -> None:
+    together = draw_matches(range(3), 2, 4, (5, 6), (7, 8), seed=1)
+    assert together.shape == (3, 2, 4, 5, 6)
+    assert together.dtype == torch.int32
+    assert torch.equal(draw_matches([2], 2, 4, (5, 6), (7, 8), seed=1), together[2:])
+    assert not torch.equal(together[0], together[1])
+    assert together.min() == 0
+    assert together.max() == 7 * 8 - 1
+
+
 def test_an_interruption_leaves_a_checkpoint_of_the_last_step(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +130,24 @@ def test_an_interruption_leaves_a_checkpoint_of_the_last_step(
     assert len(taken) == 3
     assert read_checkpoint(tmp_path / CHECKPOINT).step == 3
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_the_learning_rate_falls_at_the_end(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual, rates = loop._take_step, []
+
+    def watched(job: loop.Task, network: nn.Module, optimizer: torch.optim.Optimizer, *more: object) -> Tensor:
+        rates.append(optimizer.param_groups[0]["lr"])
+        return usual(job, network, optimizer, *more)
+
+    monkeypatch.setattr(loop, "_take_step", watched)
+    cooling = Schedule(6, 0.5, 3, 1, 100, cooldown=4)
+    fabric = make_fabric(tmp_path, accelerator="cpu")
+    fabric.launch()
+    train(task(data), tmp_path, cooling, fabric)
+    assert rates == [0.5, 0.5, 0.5, 0.375, 0.25, 0.125]
+    # A longer run would have kept its rate until later.
+    with pytest.raises(ValueError, match=r"another run: cooldown was \[4, 6\] and is \[4, 8\]"):
+        train(task(data), tmp_path, replace(cooling, steps=8), fabric, resume=True)
 
 
 def test_what_differs_is_said(data: Path, tmp_path: Path) -> None:
@@ -161,6 +210,10 @@ def test_numbers_that_cannot_be(data: Path, tmp_path: Path) -> None:
         task(data, crop=17)
     with pytest.raises(ValueError, match="start: got 'zero'; allowed are 'random', 'aligned'"):
         task(data, start="zero")
+    with pytest.raises(ValueError, match="explore: "):
+        task(data, explore=-1)
+    with pytest.raises(ValueError, match="cooldown: "):
+        Schedule(cooldown=-1)
     with pytest.raises(ValueError, match="steps: "):
         Schedule(steps=0)
     with pytest.raises(ValueError, match="accelerator, devices or precision: "):

@@ -59,6 +59,12 @@ def colorization(
     steps: Annotated[int, typer.Option(min=1, help="Steps of Adam in all.")] = 200_000,
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs of a step, of all processes together.")] = 1,
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
+    cooldown: Annotated[
+        int,
+        typer.Option(
+            min=0, help="So many last steps in which the learning rate falls to 0; 0 keeps it, as in the paper."
+        ),
+    ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of the first weights and the order of the pairs.")] = 0,
     start: Annotated[
         str,
@@ -68,6 +74,14 @@ def colorization(
         bool,
         typer.Option("--recolour", help="Change the colours of each pair at random: to learn to copy, not which ones."),
     ] = False,
+    explore: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="So many first steps attend to random keys (psal, psal-aggregate): from random weights, found matches "
+            "are all alike, and little is learned from them.",
+        ),
+    ] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint, if there is one.")] = False,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 1000,
     log_every: Annotated[int, typer.Option(min=1, help="Steps between two losses in the log.")] = 100,
@@ -101,7 +115,7 @@ def colorization(
         from patchattn.training.loop import NETWORK, Schedule, train
 
         use_threads(threads)
-        schedule = Schedule(steps, learning_rate, checkpoint_every, log_every, sample_every)
+        schedule = Schedule(steps, learning_rate, checkpoint_every, log_every, sample_every, cooldown)
         architecture = Architecture(attention, settings, size=size)
         architecture.build()  # what is wrong with it, before the work
         stage("reading")
@@ -110,8 +124,9 @@ def colorization(
             raise ValueError(f"--hold-out: got {hold_out}; {data} has {len(sequences)} sequences, one must be left.")
         learned, held = sequences[: len(sequences) - hold_out], sequences[len(sequences) - hold_out :]
         task = ColorizationTask(
-            learned, architecture, crop=crop, batch_size=batch_size, seed=seed, start=start, recolour=recolour
-        )
+            learned, architecture, crop=crop, batch_size=batch_size, seed=seed, start=start, recolour=recolour,
+            explore=explore,
+        )  # fmt: skip
         output.mkdir(parents=True, exist_ok=True)
         fabric = make_fabric(output, accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=precision)
         fabric.launch()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int32
 from torch import Tensor, nn
+
+from patchattn.field import MatchField
 
 __all__ = ["ColorizationNetwork"]
 
@@ -62,9 +64,21 @@ class ColorizationNetwork(nn.Module):
             self.key.bias.copy_(self.query.bias)
 
     def forward(
-        self, gray: Float[Tensor, "batch 1 height width"], reference: Float[Tensor, "batch 3 height2 width2"]
+        self,
+        gray: Float[Tensor, "batch 1 height width"],
+        reference: Float[Tensor, "batch 3 height2 width2"],
+        matches: Int32[Tensor, "batch heads k height width"] | None = None,
     ) -> Float[Tensor, "batch 3 height width"]:
-        """Colour `gray`, in [0, 1], with the colours of `reference`."""
-        attended = self.attention(self.query(gray), self.key(reference), self.value(reference))
+        """Colour `gray`, in [0, 1], with the colours of `reference`.
+
+        `matches`: flat positions in the reference that are attended to instead of those that the attention would find;
+        for a layer that takes a field.
+        """
+        query, key, value = self.query(gray), self.key(reference), self.value(reference)
+        if matches is None:
+            attended = self.attention(query, key, value)
+        else:
+            field = MatchField(matches, query.new_zeros(()).expand(matches.shape), tuple(key.shape[2:]))
+            attended = self.attention(query, key, value, field=field)
         coloured: Tensor = gray + self.output(attended)
         return coloured

@@ -67,11 +67,24 @@ class Schedule:
     """Steps from one checkpoint to the next; there is one more at the end, and when the run is interrupted."""
     log_every: int = 100
     sample_every: int = 5000
+    cooldown: int = 0
+    """So many steps, the last, in which the learning rate falls to 0 in a straight line: at a constant rate a network
+    learned from one pair at a time depends much on the last few pairs. 0 is the paper's."""
 
     def __post_init__(self) -> None:
         check_positive("learning_rate", self.learning_rate)
         for name in ("steps", "checkpoint_every", "log_every", "sample_every"):
             check_count(name, getattr(self, name), 1)
+        check_count("cooldown", self.cooldown, 0)
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        return self.learning_rate * min(1.0, (self.steps - step) / max(1, self.cooldown))
+
+    def describe(self) -> dict[str, Any]:
+        """What must be the same when a run goes on: how long it takes only if the end is not like the rest."""
+        cooldown = [self.cooldown, self.steps] if self.cooldown else None
+        return {"learning_rate": self.learning_rate, "cooldown": cooldown}
 
 
 def train(
@@ -113,7 +126,7 @@ def train(
     path = folder / CHECKPOINT
     network = fabric.setup_module(task.build())
     optimizer: Any = fabric.setup_optimizers(torch.optim.Adam(network.parameters(), lr=schedule.learning_rate))
-    description = {**task.describe(), "learning_rate": schedule.learning_rate, "precision": _precision_name(fabric)}
+    description = {**task.describe(), **schedule.describe(), "precision": _precision_name(fabric)}
     first = _begin(path, network, optimizer, description, fabric, resume)
     own = task.batch_size // fabric.world_size
     losses: list[Tensor] = []
@@ -126,6 +139,8 @@ def train(
 
     with _interruption() as asked:
         for step in range(first, schedule.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.rate(step)
             items = range(step * task.batch_size + fabric.global_rank * own, (step + 1) * task.batch_size)[:own]
             losses.append(_take_step(task, network, optimizer, items, fabric))
             done = step + 1
