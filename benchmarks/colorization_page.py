@@ -118,7 +118,11 @@ def _claims(entries: Mapping[str, Entry]) -> str:
         claim("... and 200 times less memory (full attention here goes in tiles)", memory, memory >= 200)
     if {NO_RANDOM, "PSAL 3"} <= error.keys():
         ratio = error[NO_RANDOM] / error["PSAL 3"]
-        claim("not in the paper: without random matches at the start, the error of PSAL-3 over its own", ratio, ratio >= 1.5)
+        claim(
+            "not in the paper: without random matches at the start, the error of PSAL-3 over its own",
+            ratio,
+            ratio >= 1.5,
+        )
     return "## What the paper says\n\n" + table(["claim", "number", ""], rows)
 
 

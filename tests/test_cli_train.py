@@ -1,4 +1,4 @@
-"""`patchattn train colorization`: what it writes, prints and refuses."""
+"""`patchattn train`: what it writes, prints and refuses."""
 
 from __future__ import annotations
 
@@ -76,6 +76,44 @@ def test_a_file_that_cannot_be_read_is_left_out_if_asked(folder: Path) -> None:
 )
 def test_wrong_arguments_are_named(options: tuple[str, ...], message: str) -> None:
     result = run(*options)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert not Path("run", "network.safetensors").exists()
+
+
+def run_inpainting(*options: str) -> Result:
+    small = ("--data", "data", "-o", "run", "--size", "72", "--hole-size", "32", "--channels", "2", "--critic-channels",
+             "2", "--batch-size", "1", "--steps", "1", "--accelerator", "cpu")  # fmt: skip
+    return CliRunner().invoke(app, ["train", "inpainting", *small, *options])
+
+
+@pytest.mark.parametrize("options", [("--k", "2", "--iterations", "1"), ("--attention", "contextual", "--rate", "1")])
+def test_an_inpainting_run_tells_what_it_wrote(options: tuple[str, ...]) -> None:
+    result = run_inpainting(*options)
+    assert result.exit_code == 0, result.output
+    lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    assert lines["wrote"] == "run/network.safetensors"
+    assert float(lines["loss"].split()[0]) > 0
+    more = run_inpainting(*options, "--resume", "--steps", "2", "--json")
+    assert more.exit_code == 0, more.output
+    told = json.loads(more.stdout)
+    assert (told["network"], told["steps"]) == ("run/network.safetensors", 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--attention", "full"), "attention: got 'full'; allowed are 'psal', 'contextual'"),
+        (("--rate", "2"), "attention: 'psal' has no setting 'rate'; it has k, patch_size"),
+        (("--hole-size", "73"), "hole_size: got 73; expected at most the size of the pictures, 72"),
+        (("--channels", "3"), "channels: got 3; expected an even number"),
+        (("--padding-mode", "same"), "padding_mode: got 'same'; allowed are 'reflect', 'zeros'"),
+        (("--data", "none"), "data: there is no folder none"),
+        (("--precision", "12-bit"), "accelerator, devices or precision: "),
+    ],
+)
+def test_wrong_inpainting_arguments_are_named(options: tuple[str, ...], message: str) -> None:
+    result = run_inpainting(*options)
     assert result.exit_code == 2, result.output
     assert message in result.stderr
     assert not Path("run", "network.safetensors").exists()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from patchattn.attention import (
+    ContextualAttention,
     FullAttention,
     LinearAttention,
     LocalAttention,
+    MaskedPatchAttention,
     MultiheadPatchAttention2d,
     PatchAttention,
     PerformerAttention,
@@ -13,9 +15,11 @@ from patchattn.attention import (
     ScramAttention,
     ScramDiagnostics,
     SparseAttention,
+    contextual_attention,
     full_attention,
     linear_attention,
     local_attention,
+    masked_patch_attention,
     patch_attention,
     performer_attention,
     reformer_attention,
@@ -29,9 +33,11 @@ from patchattn.similarity import Similarity, pointwise_similarity
 __version__ = "0.1.0"
 
 __all__ = [
+    "ContextualAttention",
     "FullAttention",
     "LinearAttention",
     "LocalAttention",
+    "MaskedPatchAttention",
     "MatchField",
     "MultiheadPatchAttention2d",
     "PatchAttention",
@@ -41,9 +47,11 @@ __all__ = [
     "ScramDiagnostics",
     "Similarity",
     "SparseAttention",
+    "contextual_attention",
     "full_attention",
     "linear_attention",
     "local_attention",
+    "masked_patch_attention",
     "match",
     "patch_attention",
     "performer_attention",

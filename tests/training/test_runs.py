@@ -135,9 +135,9 @@ def test_an_interruption_leaves_a_checkpoint_of_the_last_step(
 def test_the_learning_rate_falls_at_the_end(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usual, rates = loop._take_step, []
 
-    def watched(job: loop.Task, network: nn.Module, optimizer: torch.optim.Optimizer, *more: object) -> Tensor:
-        rates.append(optimizer.param_groups[0]["lr"])
-        return usual(job, network, optimizer, *more)
+    def watched(work: loop.Work, items: range) -> object:
+        rates.append(work.optimizers["optimizer"].param_groups[0]["lr"])
+        return usual(work, items)
 
     monkeypatch.setattr(loop, "_take_step", watched)
     cooling = Schedule(6, 0.5, 3, 1, 100, cooldown=4)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from patchattn.attention.contextual import ContextualAttention, contextual_attention
 from patchattn.attention.full import FullAttention, full_attention
 from patchattn.attention.linear import LinearAttention, linear_attention
 from patchattn.attention.local import LocalAttention, local_attention
+from patchattn.attention.masked import MaskedPatchAttention, masked_patch_attention
 from patchattn.attention.multihead import MultiheadPatchAttention2d
 from patchattn.attention.patch import PatchAttention, patch_attention
 from patchattn.attention.performer import PerformerAttention, performer_attention
@@ -13,9 +15,11 @@ from patchattn.attention.scram import ScramAttention, ScramDiagnostics, scram_at
 from patchattn.attention.sparse import SparseAttention, sparse_attention
 
 __all__ = [
+    "ContextualAttention",
     "FullAttention",
     "LinearAttention",
     "LocalAttention",
+    "MaskedPatchAttention",
     "MultiheadPatchAttention2d",
     "PatchAttention",
     "PerformerAttention",
@@ -23,9 +27,11 @@ __all__ = [
     "ScramAttention",
     "ScramDiagnostics",
     "SparseAttention",
+    "contextual_attention",
     "full_attention",
     "linear_attention",
     "local_attention",
+    "masked_patch_attention",
     "patch_attention",
     "performer_attention",
     "reformer_attention",

@@ -35,7 +35,11 @@ LAYERS: dict[str, Callable[..., AttentionLayer]] = {
 NAMES = tuple(LAYERS)
 
 
-def named_attention(name: str, settings: Mapping[str, Any] | None = None) -> AttentionLayer:
+def named_attention(
+    name: str,
+    settings: Mapping[str, Any] | None = None,
+    layers: Mapping[str, Callable[..., AttentionLayer]] = LAYERS,
+) -> AttentionLayer:
     """Make a layer by its name, one of `NAMES`.
 
     `"psal"` is PSAL-k (k = 3 by default), `"psal-aggregate"` the one with votes (k = 1 by default); the others are
@@ -44,6 +48,7 @@ def named_attention(name: str, settings: Mapping[str, Any] | None = None) -> Att
     Args:
         name: which layer.
         settings: the arguments of its class.
+        layers: the names to choose from, and what they make.
 
     Returns:
         The layer; all are called as `layer(query, key, value)`.
@@ -58,8 +63,8 @@ def named_attention(name: str, settings: Mapping[str, Any] | None = None) -> Att
         Traceback (most recent call last):
         ValueError: attention: 'linear' has no setting 'k'; it has patch_size, num_heads, padding_mode.
     """
-    check_choice("attention", name, NAMES)
-    make, settings = LAYERS[name], dict(settings or {})
+    check_choice("attention", name, tuple(layers))
+    make, settings = layers[name], dict(settings or {})
     known = tuple(signature(make).parameters)
     for setting in settings:
         if setting not in known:

@@ -11,6 +11,20 @@ from patchattn.cli.failures import one_sentence_errors
 from patchattn.cli.options import Json, Threads, use_threads
 from patchattn.cli.printing import print_json, print_lines
 from patchattn.cli.stages import stages
+from patchattn.cli.train_inpainting import inpainting
+from patchattn.cli.train_options import (
+    Accelerator,
+    CheckpointEvery,
+    Devices,
+    LogEvery,
+    NumNodes,
+    OnError,
+    Precision,
+    Resume,
+    RunFolder,
+    SampleEvery,
+    tell_on_stderr,
+)
 
 __all__ = ["train_app"]
 
@@ -27,9 +41,7 @@ def root() -> None:
 @train_app.command()
 def colorization(
     data: Annotated[Path, typer.Option(help="Folder that holds a folder of frames for each sequence, as DAVIS does.")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of the run: network, checkpoint, samples, log.")
-    ],
+    output: RunFolder,
     attention: Annotated[
         str,
         typer.Option(help="psal, psal-aggregate, scram, full, local, linear, sparse, performer or reformer."),
@@ -82,15 +94,15 @@ def colorization(
             "are all alike, and little is learned from them.",
         ),
     ] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint, if there is one.")] = False,
-    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 1000,
-    log_every: Annotated[int, typer.Option(min=1, help="Steps between two losses in the log.")] = 100,
-    sample_every: Annotated[int, typer.Option(min=1, help="Steps between two sample pictures.")] = 5000,
-    on_error: Annotated[str, typer.Option(help="What a file that cannot be read does: stop, or skip it.")] = "stop",
-    accelerator: Annotated[str, typer.Option(help="auto, cpu, cuda, ...: see Lightning Fabric.")] = "auto",
-    devices: Annotated[int, typer.Option(min=1, help="Processes on each machine, each with a device.")] = 1,
-    num_nodes: Annotated[int, typer.Option(min=1, help="Machines; start the command on each, as torchrun does.")] = 1,
-    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")] = "32-true",
+    resume: Resume = False,
+    checkpoint_every: CheckpointEvery = 1000,
+    log_every: LogEvery = 100,
+    sample_every: SampleEvery = 5000,
+    on_error: OnError = "stop",
+    accelerator: Accelerator = "auto",
+    devices: Devices = 1,
+    num_nodes: NumNodes = 1,
+    precision: Precision = "32-true",
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -119,7 +131,7 @@ def colorization(
         architecture = Architecture(attention, settings, size=size)
         architecture.build()  # what is wrong with it, before the work
         stage("reading")
-        sequences = read_sequences(data, size=size, on_error=on_error, warn=_warn, progress=stage.steps)
+        sequences = read_sequences(data, size=size, on_error=on_error, warn=tell_on_stderr, progress=stage.steps)
         if hold_out >= len(sequences):
             raise ValueError(f"--hold-out: got {hold_out}; {data} has {len(sequences)} sequences, one must be left.")
         learned, held = sequences[: len(sequences) - hold_out], sequences[len(sequences) - hold_out :]
@@ -151,5 +163,4 @@ def colorization(
     )
 
 
-def _warn(message: str) -> None:
-    typer.echo(message, err=True)
+train_app.command()(inpainting)

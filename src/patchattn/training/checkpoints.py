@@ -36,18 +36,24 @@ class Checkpoint:
 def write_checkpoint(
     path: Path,
     network: nn.Module,
-    optimizer: Optimizer,
+    optimizers: Mapping[str, Optimizer],
     *,
     step: int,
     description: Mapping[str, Any],
     precision: Mapping[str, Any],
 ) -> None:
-    """Replace the checkpoint at `path` (safetensors) by the state after `step` steps."""
+    """Replace the checkpoint at `path` (safetensors) by the state after `step` steps.
+
+    Args:
+        optimizers: by the first word of their tensors' names.
+        path, network, step, description, precision: see `Checkpoint`.
+    """
     with extra("train"):
         from safetensors.torch import save
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
+    for word, optimizer in optimizers.items():
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"{word}.{index}.{name}": tensor for name, tensor in state.items()}
     said = {
         "format": FORMAT,
         "step": str(step),
@@ -69,8 +75,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(int(said["step"]), json.loads(said["description"]), json.loads(said["precision"]), tensors)
 
 
-def restore(checkpoint: Checkpoint, network: nn.Module, optimizer: Optimizer, description: Mapping[str, Any]) -> None:
-    """Put a checkpoint's state into a network and its optimizer.
+def restore(
+    checkpoint: Checkpoint, network: nn.Module, optimizers: Mapping[str, Optimizer], description: Mapping[str, Any]
+) -> None:
+    """Put a checkpoint's state into a network and its optimizers, by the words that were given to `write_checkpoint`.
 
     Raises:
         ValueError: the checkpoint is one of another run; the message says what differs.
@@ -82,18 +90,18 @@ def restore(checkpoint: Checkpoint, network: nn.Module, optimizer: Optimizer, de
             + "; ".join(differences)
             + ". Resume with the same settings, or write to another folder."
         )
-    of_network = {
-        name.removeprefix("network."): tensor
-        for name, tensor in checkpoint.tensors.items()
-        if name.startswith("network.")
-    }
-    network.load_state_dict(of_network)
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in checkpoint.tensors.items():
-        if name.startswith("optimizer."):
-            _, index, entry = name.split(".", 2)
+    network.load_state_dict(_after("network", checkpoint.tensors))
+    for word, optimizer in optimizers.items():
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _after(word, checkpoint.tensors).items():
+            index, entry = name.split(".", 1)
             state.setdefault(int(index), {})[entry] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _after(word: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with a word, by the rest of their names."""
+    return {name.removeprefix(f"{word}."): tensor for name, tensor in tensors.items() if name.startswith(f"{word}.")}
 
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

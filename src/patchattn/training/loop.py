@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from patchattn.checks import check_count, check_positive
 from patchattn.progress import watch_progress
@@ -23,14 +24,29 @@ from patchattn.training.checkpoints import read_checkpoint, restore, write_check
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["CHECKPOINT", "NETWORK", "Schedule", "Task", "train"]
+__all__ = ["CHECKPOINT", "NETWORK", "Descent", "Schedule", "SteppedTask", "Task", "Work", "train"]
 
 CHECKPOINT, NETWORK, SAMPLES = "checkpoint.safetensors", "network.safetensors", "samples"
 """What a run's folder holds; `tensorboard/` beside them."""
 
 
-class Task(Protocol):
-    """What is trained."""
+class Work(Protocol):
+    """What a run changes, step by step."""
+
+    @property
+    def network(self) -> nn.Module:
+        """All that learns, on its device."""
+
+    @property
+    def optimizers(self) -> Mapping[str, Optimizer]:
+        """What changes it, by the first word of their tensors' names in a checkpoint (any but `network`)."""
+
+    def step(self, items: range) -> Mapping[str, Tensor]:
+        """Learn from these items, this process's part of a step; returns numbers for the log, `loss` among them."""
+
+
+class Described(Protocol):
+    """What every task tells."""
 
     @property
     def batch_size(self) -> int:
@@ -39,17 +55,52 @@ class Task(Protocol):
     def describe(self) -> Mapping[str, Any]:
         """What must be the same when a run goes on: the network and its data."""
 
+    def sample(self, network: Callable[..., Any], device: torch.device) -> Tensor:
+        """A picture to look at: (1, 3, height, width)."""
+
+    def content(self, network: nn.Module) -> bytes:
+        """The file of the finished network."""
+
+
+class Task(Described, Protocol):
+    """What is trained by going down one loss."""
+
     def build(self) -> nn.Module:
         """The network as training begins with it."""
 
     def loss(self, network: nn.Module, items: range, device: torch.device) -> Tensor:
         """The mean loss of these items, which are numbered through the whole run."""
 
-    def sample(self, network: Callable[..., Tensor], device: torch.device) -> Tensor:
-        """A picture to look at: (1, 3, height, width)."""
 
-    def content(self, network: nn.Module) -> bytes:
-        """The file of the finished network."""
+@runtime_checkable
+class SteppedTask(Described, Protocol):
+    """What is trained by steps of its own, with as many optimizers as it likes."""
+
+    def begin(self, fabric: Fabric, learning_rate: float) -> Work:
+        """What training begins with.
+
+        A step may depend on the state of network and optimizers and on its items' numbers alone: then a run that goes
+        on ends where it would have ended.
+        """
+
+
+class Descent:
+    """Work on one loss with Adam, in as many processes as there are."""
+
+    def __init__(self, task: Task, fabric: Fabric, learning_rate: float) -> None:
+        self._task, self._fabric = task, fabric
+        self._shared: Any = fabric.setup_module(task.build())
+        adam = torch.optim.Adam(self._shared.parameters(), lr=learning_rate)
+        self._adam = cast(Optimizer, fabric.setup_optimizers(adam))
+        self.network: nn.Module = self._shared.module
+        self.optimizers: Mapping[str, Optimizer] = {"optimizer": self._adam}
+
+    def step(self, items: range) -> Mapping[str, Tensor]:
+        self._adam.zero_grad()
+        loss = self._task.loss(self._shared, items, self._fabric.device)
+        self._fabric.backward(loss)
+        self._adam.step()
+        return {"loss": loss.detach()}
 
 
 @dataclass(frozen=True)
@@ -88,7 +139,7 @@ class Schedule:
 
 
 def train(
-    task: Task,
+    task: Task | SteppedTask,
     folder: Path,
     schedule: Schedule,
     fabric: Fabric,
@@ -124,51 +175,51 @@ def train(
             "expected a multiple of their number."
         )
     path = folder / CHECKPOINT
-    network = fabric.setup_module(task.build())
-    optimizer: Any = fabric.setup_optimizers(torch.optim.Adam(network.parameters(), lr=schedule.learning_rate))
+    rate = schedule.learning_rate
+    work = task.begin(fabric, rate) if isinstance(task, SteppedTask) else Descent(task, fabric, rate)
     description = {**task.describe(), **schedule.describe(), "precision": _precision_name(fabric)}
-    first = _begin(path, network, optimizer, description, fabric, resume)
+    first = _begin(path, work, description, fabric, resume)
     own = task.batch_size // fabric.world_size
-    losses: list[Tensor] = []
+    losses: list[Mapping[str, Tensor]] = []
     mean = math.nan
 
     def save(step: int) -> None:
         if fabric.is_global_zero:
             state = fabric.strategy.precision.state_dict()
-            write_checkpoint(path, network, optimizer, step=step, description=description, precision=state)
+            write_checkpoint(path, work.network, work.optimizers, step=step, description=description, precision=state)
 
     with _interruption() as asked:
         for step in range(first, schedule.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.rate(step)
+            for optimizer in work.optimizers.values():
+                for group in optimizer.param_groups:
+                    group["lr"] = schedule.rate(step)
             items = range(step * task.batch_size + fabric.global_rank * own, (step + 1) * task.batch_size)[:own]
-            losses.append(_take_step(task, network, optimizer, items, fabric))
+            losses.append(_take_step(work, items))
             done = step + 1
             last = done == schedule.steps
             stop = _anywhere(asked(), fabric)
             keep = last or stop or done % schedule.checkpoint_every == 0
             if keep or done % schedule.log_every == 0:
-                mean = _mean(losses, fabric, done)
+                means = _means(losses, fabric, done)
                 losses.clear()
-                fabric.log("loss", mean, done)
+                mean = means["loss"]
+                fabric.log_dict(means, done)
                 if progress is not None:
                     progress(done, schedule.steps, mean)
             if last or done % schedule.sample_every == 0:
-                _sample(task, network, folder, done, fabric)
+                _sample(task, work.network, folder, done, fabric)
             if keep:
                 save(done)
             if stop and not last:
                 raise KeyboardInterrupt
     if fabric.is_global_zero:
         with atomic_writer(folder / NETWORK, argument="network") as file:
-            file.write(task.content(network.module))
+            file.write(task.content(work.network))
     fabric.barrier()
     return mean
 
 
-def _begin(
-    path: Path, network: nn.Module, optimizer: Any, description: Mapping[str, Any], fabric: Fabric, resume: bool
-) -> int:
+def _begin(path: Path, work: Work, description: Mapping[str, Any], fabric: Fabric, resume: bool) -> int:
     """Restore what there is to go on from; returns the steps taken."""
     if not path.exists():
         return 0
@@ -177,7 +228,7 @@ def _begin(
             f"output: {path.parent} holds a run already; go on with it (resume), or write to another folder."
         )
     checkpoint = read_checkpoint(path)
-    restore(checkpoint, network, optimizer, description)
+    restore(checkpoint, work.network, work.optimizers, description)
     fabric.strategy.precision.load_state_dict(checkpoint.precision)
     return checkpoint.step
 
@@ -186,35 +237,34 @@ def _precision_name(fabric: Fabric) -> str:
     return str(fabric.strategy.precision.precision)
 
 
-def _take_step(task: Task, network: nn.Module, optimizer: Any, items: range, fabric: Fabric) -> Tensor:
-    optimizer.zero_grad()
+def _take_step(work: Work, items: range) -> Mapping[str, Tensor]:
     # What a search reports of itself is no progress of the training.
     with watch_progress(lambda done, total: None):
-        loss = task.loss(network, items, fabric.device)
-        fabric.backward(loss)
-    optimizer.step()
-    return loss.detach()
+        return work.step(items)
 
 
-def _mean(losses: list[Tensor], fabric: Fabric, step: int) -> float:
-    """The mean of losses over steps and processes."""
-    reduced: Any = fabric.all_reduce(torch.stack(losses).mean(), reduce_op="mean")
-    mean = float(reduced)
-    if not math.isfinite(mean):
-        raise RuntimeError(
-            f"the loss is {mean} by step {step}; the checkpoint is from before. Try a smaller learning rate."
-        )
-    return mean
+def _means(losses: list[Mapping[str, Tensor]], fabric: Fabric, step: int) -> dict[str, float]:
+    """The means over processes and over those steps that have them."""
+    means: dict[str, float] = {}
+    for name in sorted({name for of_step in losses for name in of_step}):
+        own = torch.stack([of_step[name] for of_step in losses if name in of_step]).mean()
+        reduced: Any = fabric.all_reduce(own, reduce_op="mean")
+        means[name] = float(reduced)
+        if not math.isfinite(means[name]):
+            raise RuntimeError(
+                f"the {name} is {means[name]} by step {step}; the checkpoint is from before. "
+                "Try a smaller learning rate."
+            )
+    return means
 
 
-def _sample(task: Task, network: Any, folder: Path, step: int, fabric: Fabric) -> None:
+def _sample(task: Described, network: nn.Module, folder: Path, step: int, fabric: Fabric) -> None:
     precision = fabric.strategy.precision
 
-    def alone(*inputs: Tensor) -> Tensor:
+    def alone(*inputs: Tensor) -> Any:
         """Call the network in this process; in the wrapper of many all would have to take part."""
         with torch.no_grad(), precision.forward_context():
-            output: Tensor = network.module(*precision.convert_input(inputs))
-        return output
+            return network(*precision.convert_input(inputs))
 
     if fabric.is_global_zero:
         picture = task.sample(alone, fabric.device).float().clamp(0, 1).cpu()

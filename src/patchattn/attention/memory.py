@@ -1,0 +1,37 @@
+"""How much memory there is to compute in."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+__all__ = ["free_memory"]
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that a device can still give; None where the system does not tell.
+
+    Linux tells of the processor's memory what is free or can be freed; macOS what is built in.
+
+    Example:
+        >>> free = free_memory(torch.device("cpu"))
+        >>> free is None or free > 2**20
+        True
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type != "cpu":
+        return None
+    try:
+        told = Path("/proc/meminfo").read_text(encoding="ascii")
+    except OSError:
+        told = ""
+    for line in told.splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return None
