@@ -68,7 +68,7 @@ def test_a_file_that_cannot_be_read_is_left_out_if_asked(folder: Path) -> None:
         (("--hold-out", "2"), "--hold-out: got 2; data has 2 sequences, one must be left"),
         (("--crop", "17"), "crop: got 17; expected 8 to the size of the frames, 16"),
         (("--start", "zero"), "start: got 'zero'; allowed are 'random', 'aligned'"),
-        (("--attention", "full", "--explore", "3"), "explore: got 3 steps of random matches, but the attention 'full'"),
+        (("--attention", "linear", "--explore", "3"), "explore: LinearAttention has no similarity of patches to learn"),
         (("--data", "none"), "data: there is no folder none"),
         (("--precision", "12-bit"), "accelerator, devices or precision: "),
         (("--learning-rate", "-1"), "learning_rate: "),

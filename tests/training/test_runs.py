@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from patchattn import FullAttention, LinearAttention, MatchField, PatchAttention
 from patchattn.networks.weights import Architecture, load_network
 from patchattn.tasks.colours import to_gray
 from patchattn.tasks.images import read_picture
@@ -23,7 +25,7 @@ from patchattn.training import loop
 from patchattn.training.checkpoints import read_checkpoint
 from patchattn.training.colorization import ColorizationTask, colorization_errors, mean_error
 from patchattn.training.devices import LOG, make_fabric
-from patchattn.training.exploration import draw_matches
+from patchattn.training.exploration import RandomMatches, draw_matches
 from patchattn.training.frames import read_sequences
 from patchattn.training.loop import CHECKPOINT, NETWORK, Schedule, train
 from patchattn.training.pairs import draw_pairs
@@ -92,7 +94,9 @@ def test_the_first_steps_attend_to_random_keys(data: Path) -> None:
     target, reference = draw_pairs(job.sequences, range(2, 4), seed=3)
     matches = draw_matches(range(2, 4), 1, 2, (SIZE, SIZE), (SIZE, SIZE), seed=3)
     assert matches.unique().numel() > SIZE * SIZE // 2
-    exploring = functional.mse_loss(network(to_gray(target), reference, matches), target)
+    field = MatchField(matches, torch.zeros(matches.shape), (SIZE, SIZE))
+    attention = partial(PatchAttention(k=2, patch_size=3), field=field)
+    exploring = functional.mse_loss(network(to_gray(target), reference, attention), target)
     finding = functional.mse_loss(network(to_gray(target), reference), target)
     assert exploring != finding
     device = torch.device("cpu")
@@ -101,6 +105,20 @@ def test_the_first_steps_attend_to_random_keys(data: Path) -> None:
     assert task(data, explore=1, batch_size=2, seed=3).loss(network, range(2, 4), device) == finding
     gradient = torch.autograd.grad(exploring, network.query.weight)[0]
     assert gradient.abs().max() > 0
+
+
+def test_random_matches_in_the_place_of_other_layers() -> None:
+    query, key = torch.rand(2, 1, 4, 6, 6).unbind()
+    layer = RandomMatches(FullAttention(patch_size=3, similarity="dot", temperature=0.5, key_stride=2)).layer
+    assert layer.settings == PatchAttention(k=3, patch_size=3, similarity="dot", temperature=0.5).settings
+    votes = RandomMatches(PatchAttention(k=1, aggregate=True, method="exact"))
+    assert votes.layer.settings == PatchAttention(k=1, aggregate=True).settings
+    # Of one key alone, all that random matches can bring is the one key's value.
+    one = torch.rand(1, 4, 1, 1)
+    attend = RandomMatches(PatchAttention(patch_size=1)).attention([7], seed=0)
+    torch.testing.assert_close(attend(query, one, one), one.expand_as(key))
+    with pytest.raises(ValueError, match="explore: LinearAttention has no similarity of patches"):
+        RandomMatches(LinearAttention())
 
 
 def test_random_matches_are_the_same_wherever_they_are_drawn() -> None:

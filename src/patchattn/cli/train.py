@@ -90,8 +90,8 @@ def colorization(
         int,
         typer.Option(
             min=0,
-            help="So many first steps attend to random keys (psal, psal-aggregate): from random weights, found matches "
-            "are all alike, and little is learned from them.",
+            help="So many first steps attend to random keys: from random weights, found matches are all alike, and "
+            "little is learned from them. For psal, psal-aggregate, full and local.",
         ),
     ] = 0,
     resume: Resume = False,

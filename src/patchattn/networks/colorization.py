@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Float, Int32
-from torch import Tensor, nn
+from collections.abc import Callable
 
-from patchattn.field import MatchField
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
 __all__ = ["ColorizationNetwork"]
 
@@ -67,18 +67,13 @@ class ColorizationNetwork(nn.Module):
         self,
         gray: Float[Tensor, "batch 1 height width"],
         reference: Float[Tensor, "batch 3 height2 width2"],
-        matches: Int32[Tensor, "batch heads k height width"] | None = None,
+        attention: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
     ) -> Float[Tensor, "batch 3 height width"]:
         """Colour `gray`, in [0, 1], with the colours of `reference`.
 
-        `matches`: flat positions in the reference that are attended to instead of those that the attention would find;
-        for a layer that takes a field.
+        `attention`, called as `attention(query, key, value)`, takes the place of the network's own for this call.
         """
-        query, key, value = self.query(gray), self.key(reference), self.value(reference)
-        if matches is None:
-            attended = self.attention(query, key, value)
-        else:
-            field = MatchField(matches, query.new_zeros(()).expand(matches.shape), tuple(key.shape[2:]))
-            attended = self.attention(query, key, value, field=field)
+        attend = self.attention if attention is None else attention
+        attended = attend(self.query(gray), self.key(reference), self.value(reference))
         coloured: Tensor = gray + self.output(attended)
         return coloured

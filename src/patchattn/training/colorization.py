@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from patchattn.attention import PatchAttention
 from patchattn.attention.named import named_attention
 from patchattn.checks import check_choice, check_count
 from patchattn.networks.weights import Architecture, network_bytes
 from patchattn.tasks.colours import to_gray
-from patchattn.training.exploration import draw_matches
+from patchattn.training.exploration import RandomMatches
 from patchattn.training.frames import FrameSequence
 from patchattn.training.pairs import draw_pairs
 from patchattn.training.recolour import recolour
@@ -46,24 +45,20 @@ class ColorizationTask:
     recolour: bool = False
     """Change the colours of each pair at random, see `training.recolour`."""
     explore: int = 0
-    """So many steps, the first, attend to keys drawn at random, see `training.exploration`; for layers that attend to
-    matches (`"psal"`, `"psal-aggregate"`)."""
+    """So many steps, the first, attend to keys drawn at random, see `training.exploration`."""
 
     def __post_init__(self) -> None:
         check_count("batch_size", self.batch_size, 1)
         check_choice("start", self.start, STARTS)
         check_count("explore", self.explore, 0)
-        if self.explore and not isinstance(self._attention(), PatchAttention):
-            raise ValueError(
-                f"explore: got {self.explore} steps of random matches, but the attention "
-                f"{self.architecture.attention!r} takes none; expected 0, or 'psal' or 'psal-aggregate'."
-            )
+        if self.explore:
+            self._random_matches()  # what is wrong with them, before the work
         side = self.sequences[0].frames.shape[2]
         if self.crop is not None and not 8 <= self.crop <= side:
             raise ValueError(f"crop: got {self.crop}; expected 8 to the size of the frames, {side}.")
 
-    def _attention(self) -> nn.Module:
-        return named_attention(self.architecture.attention, self.architecture.settings)
+    def _random_matches(self) -> RandomMatches:
+        return RandomMatches(named_attention(self.architecture.attention, self.architecture.settings))
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -90,13 +85,9 @@ class ColorizationTask:
         if self.recolour:
             target, reference = recolour(target, reference, list(items))
         target, reference = target.to(device), reference.to(device)
-        matches = None
-        if items.start < self.explore * self.batch_size:
-            size = target.shape[2:]
-            attention: Any = self._attention()
-            drawn = draw_matches(items, attention.num_heads, attention.k, size, size, seed=self.seed)
-            matches = drawn.to(device)
-        return functional.mse_loss(network(to_gray(target), reference, matches), target)
+        exploring = items.start < self.explore * self.batch_size
+        attention = self._random_matches().attention(items, seed=self.seed) if exploring else None
+        return functional.mse_loss(network(to_gray(target), reference, attention), target)
 
     def sample(self, network: Callable[..., Tensor], device: torch.device) -> Tensor:
         """Gray target, reference, result and truth, side by side: the ends of the first sequence."""
