@@ -35,14 +35,13 @@ def write(results: Sequence[Entry], setting: Setting, folder: Path | None) -> No
     tables = [_errors(entries, "Table 4: matches", TABLE_4), _errors(entries, "Table 5: similarity", TABLE_5)]
     parts = [
         "# Guided colorization with each attention layer",
-        f"Frames of {setting.size}x{setting.size}, {setting.steps} steps of Adam (the paper: 256x256, 200,000), mean "
-        f"and range of {len(results[0]['errors'])} seeds; mean squared error of RGB in [0, 1] on three sequences that "
-        "no network has seen, each frame from the one before it. The paper's numbers are of other frames: compare "
-        "within a column.",
+        f"Frames of {setting.size}x{setting.size}, {setting.steps} steps of Adam (the paper: 256x256, 200,000); mean "
+        "squared error of RGB in [0, 1] on three sequences that no network has seen, each frame from the one before "
+        "it; mean and range of so many seeds. The paper's numbers are of other frames: compare within a column.",
         "All networks begin with random weights and learn from seven sequences (the paper: DAVIS whole), the colours "
         f"of each pair changed at random, at a rate of 1e-3 that falls to 0 over the last {setting.steps // 4} steps. "
-        f"PSAL attends to random keys in the first {setting.explore} steps, then to those it finds; the row that says "
-        "so does not.",
+        f"In the first {setting.explore} steps they attend to random keys, from then on as they should; linear "
+        "attention, and the row that says so, have no such steps.",
         *tables,
         _replaced(entries),
         _claims(entries),
@@ -57,7 +56,7 @@ def write(results: Sequence[Entry], setting: Setting, folder: Path | None) -> No
 
 
 def _spread(errors: Sequence[float]) -> str:
-    return f"{mean(errors):.5f} ({min(errors):.5f} to {max(errors):.5f})"
+    return f"{mean(errors):.5f} ({min(errors):.5f} to {max(errors):.5f}; {len(errors)})"
 
 
 def _errors(entries: Mapping[str, Entry], title: str, paper: Mapping[str, float | None]) -> str:
@@ -66,7 +65,7 @@ def _errors(entries: Mapping[str, Entry], title: str, paper: Mapping[str, float 
         for name, theirs in paper.items()
         if name in entries
     ]
-    return f"## {title}\n\n" + table(["attention", "error", "the paper"], rows)
+    return f"## {title}\n\n" + table(["attention", "error (range; seeds)", "the paper"], rows)
 
 
 def _replaced(entries: Mapping[str, Entry]) -> str:
@@ -83,7 +82,7 @@ def _replaced(entries: Mapping[str, Entry]) -> str:
                 "" if theirs is None else f"{theirs[0]}, {theirs[1]}; {theirs[2]} GFLOP, {theirs[3]} GB",
             ]
         )
-    headings = ["trained with", "error", "with PSAL-1 in its place", "GFLOP at 256x256", "GB at 256x256", "the paper"]
+    headings = ["trained with", "error (range; seeds)", "with PSAL-1 in its place", "GFLOP at 256x256", "GB at 256x256", "the paper"]
     return "## Table 8: another layer at test\n\n" + table(headings, rows)
 
 

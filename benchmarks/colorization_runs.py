@@ -58,6 +58,9 @@ class Setting:
     def folder(self, network: Network, seed: int) -> Path:
         return self.work / f"{network.name.lower().replace(' ', '-').replace(',', '').strip('.')}-seed{seed}"
 
+    def trained(self, network: Network, seed: int) -> bool:
+        return (self.folder(network, seed) / "network.safetensors").exists()
+
     def command(self, network: Network, seed: int) -> list[str]:
         settings = [part for name, value in network.settings.items() for part in (_option(name), str(value))]
         explore = self.explore if network.explores else 0
@@ -78,8 +81,7 @@ def train_all(setting: Setting, chosen: Sequence[Network], seeds: Sequence[int],
     """Train what is not trained yet, `jobs` at a time on one thread each; the first seed of all comes first."""
 
     def run(network: Network, seed: int) -> None:
-        folder = setting.folder(network, seed)
-        if not (folder / "network.safetensors").exists():
+        if not setting.trained(network, seed):
             print(f"training {network.name}, seed {seed}", flush=True)
             subprocess.run([sys.executable, "-m", "patchattn.cli", *setting.command(network, seed)], check=True)
 

@@ -6,7 +6,7 @@ layer it was trained with and with PSAL-1 in its place, and the layer's memory a
 
     python benchmarks/colorization_tables.py --data DIR [--size 32] [--steps 4000] [--explore N]
                                              [--seeds 0 1 2] [--jobs 2]
-                                             [--only NETWORK ...] [--work FOLDER] [--results FOLDER]
+                                             [--only NETWORK ...] [--measured] [--work FOLDER] [--results FOLDER]
 
 DIR holds davis/SEQUENCE/*.jpg. The paper's own setting is `--size 256 --steps 200000`; one network of it is
 
@@ -67,14 +67,16 @@ def cost(name: str) -> dict[str, float]:
 
 
 def measure(setting: Setting, chosen: Sequence[Network], seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """One entry for each network: the errors of all seeds, and what its attention costs."""
+    """One entry for each network that is trained: the errors of its seeds, and what its attention costs."""
     sequences = read_sequences(setting.data / "davis", size=setting.size)
     held = sequences[-HOLD_OUT:]
     # Tiles that come and go leave holes in the heap; pages of their own go back at once.
     forks = Forks(["colorization_tables"], {"MALLOC_MMAP_THRESHOLD_": "1000000"})
     results = []
     for network in chosen:
-        of_seeds = [errors(setting, network, seed, held) for seed in seeds]
+        of_seeds = [errors(setting, network, seed, held) for seed in seeds if setting.trained(network, seed)]
+        if not of_seeds:
+            continue
         results.append(
             {
                 "network": network.name,
@@ -99,6 +101,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2, help="networks trained at once, on one thread each")
     parser.add_argument("--only", nargs="+", metavar="NETWORK", help="these networks (default: all)")
+    parser.add_argument("--measured", action="store_true", help="train nothing: report what the work folder holds")
     parser.add_argument("--work", type=Path, default=Path("out/colorization"), help="where the runs are kept")
     parser.add_argument("--results", type=Path, help="where colorization.md, .json and .png go")
     arguments = parser.parse_args()
@@ -114,7 +117,8 @@ def main() -> None:
     work = arguments.work / f"{arguments.size}-{arguments.steps}-{explore}"
     setting = Setting(arguments.data, work, arguments.size, arguments.steps, explore)
     setting.work.mkdir(parents=True, exist_ok=True)
-    train_all(setting, chosen, arguments.seeds, arguments.jobs)
+    if not arguments.measured:
+        train_all(setting, chosen, arguments.seeds, arguments.jobs)
     write(measure(setting, chosen, arguments.seeds), setting, arguments.results)
 
 
