@@ -82,7 +82,14 @@ def _replaced(entries: Mapping[str, Entry]) -> str:
                 "" if theirs is None else f"{theirs[0]}, {theirs[1]}; {theirs[2]} GFLOP, {theirs[3]} GB",
             ]
         )
-    headings = ["trained with", "error (range; seeds)", "with PSAL-1 in its place", "GFLOP at 256x256", "GB at 256x256", "the paper"]
+    headings = [
+        "trained with",
+        "error (range; seeds)",
+        "with PSAL-1 in its place",
+        "GFLOP at 256x256",
+        "GB at 256x256",
+        "the paper",
+    ]
     return "## Table 8: another layer at test\n\n" + table(headings, rows)
 
 

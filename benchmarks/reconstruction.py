@@ -7,7 +7,8 @@ they are measured on random tiles of each pair, against the same pixels of what 
 
 Every measurement is a file in the work folder, and is not made again: an interrupted run goes on where it was.
 
-    python benchmarks/reconstruction.py --data DIR [--work FOLDER] [--pairs N] [--whole N] [--results FOLDER]
+    python benchmarks/reconstruction.py --data DIR [--work FOLDER] [--pairs N] [--whole N]
+                                        [--only ROW ...] [--results FOLDER]
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("out/reconstruction"), help="where measurements are kept")
     parser.add_argument("--pairs", type=int, help="so many of the pairs (default: all)")
     parser.add_argument("--whole", type=int, default=1, help="pairs whose exact matches are searched of all pixels")
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="measure these rows now (default: all)")
     parser.add_argument("--measured", action="store_true", help="measure nothing: report what the work folder holds")
     parser.add_argument("--results", type=Path, help="where reconstruction.md, .json and the pictures go")
     arguments = parser.parse_args()
@@ -37,6 +39,11 @@ def main() -> None:
     store = Store(arguments.work)
     if not arguments.measured:
         tasks = tasks_of(pairs, arguments.pairs or len(pairs), arguments.whole)
+        unknown = set(arguments.only or []) - {task.row for task in tasks}
+        if unknown:
+            rows = "; ".join(dict.fromkeys(task.row for task in tasks))
+            parser.error(f"--only: got {'; '.join(sorted(unknown))}; there are {rows}")
+        tasks = [task for task in tasks if arguments.only is None or task.row in arguments.only]
         run(tasks, store, lambda line: print(line, flush=True))
     write(pairs, store, arguments.results)
 
