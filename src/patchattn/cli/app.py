@@ -13,6 +13,7 @@ import typer
 
 from patchattn.cli.colorize import colorize
 from patchattn.cli.failures import one_sentence_errors
+from patchattn.cli.inpaint import inpaint
 from patchattn.cli.options import (
     Iterations,
     Json,
@@ -155,6 +156,7 @@ def reconstruct(
 
 
 app.command()(colorize)
+app.command()(inpaint)
 
 
 @app.command("match")

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchattn.cli.printing import megabytes
-from patchattn.cli.reading import any_size, read
+from patchattn.cli.folders import prepare_folders
+from patchattn.cli.printing import Told, megabytes
+from patchattn.cli.reading import read
 from patchattn.cli.stages import Stages
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from patchattn.tasks.frames import FrameColorizer
     from patchattn.tasks.images import Picture
 
-__all__ = ["Job", "Told", "colour_film", "colour_folder", "colour_picture"]
+__all__ = ["Job", "colour_film", "colour_folder", "colour_picture"]
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,6 @@ class Job:
         from patchattn.tasks.frames import FrameColorizer
 
         return FrameColorizer(self.read_reference(), source=source, network=self.network(), **self.settings)
-
-
-@dataclass(frozen=True)
-class Told:
-    """What was done, for programs and for people."""
-
-    numbers: dict[str, Any]
-    lines: dict[str, object]
-    incomplete: bool = False
-    """Something was skipped."""
 
 
 def colour_picture(job: Job, show_field: Path | None) -> Told:
@@ -107,20 +98,11 @@ def colour_picture(job: Job, show_field: Path | None) -> Told:
 
 def colour_folder(job: Job, source: str, resume: bool, on_error: str) -> Told:
     """Colour the pictures of a folder."""
-    from patchattn.tasks.frames import ON_ERROR, colorize_folder, pictures_of
+    from patchattn.tasks.frames import colorize_folder
     from patchattn.tasks.peak_memory import peak_memory
 
-    if on_error not in ON_ERROR:
-        raise ValueError(f"--on-error: got {on_error}; allowed are stop and skip.")
-    if job.output.resolve() == job.gray.resolve():
-        raise ValueError(f"--output: {job.output} is also GRAY; expected two different folders.")
-    if job.output.exists() and not job.output.is_dir():
-        raise ValueError(f"--output: {job.output} is a file; GRAY is a folder, and so is what is written.")
-    pictures = pictures_of(job.gray, argument="GRAY")
+    pictures = prepare_folders(job.gray, job.output, on_error, argument="GRAY")
     frames = job.frames(source)
-    any_size()
-    if not job.output.parent.is_dir():
-        raise ValueError(f"--output: there is no folder {job.output.parent} to make {job.output.name} in.")
     job.output.mkdir(exist_ok=True)
     began = time.perf_counter()
     report = colorize_folder(
@@ -136,14 +118,14 @@ def colour_folder(job: Job, source: str, resume: bool, on_error: str) -> Told:
     seconds, memory = time.perf_counter() - began, peak_memory()
     return Told(
         {
-            "coloured": report.coloured,
+            "coloured": report.done,
             "finished_before": report.finished_before,
             "skipped": report.skipped,
             "seconds": seconds,
             "peak_memory_bytes": memory,
         },
         {
-            "wrote": f"{job.output} ({len(report.coloured)} pictures)",
+            "wrote": f"{job.output} ({len(report.done)} pictures)",
             "finished before": len(report.finished_before) if resume else None,
             "skipped": "\n".join(report.skipped.values()) or None,
             "time": f"{seconds:.2f} s",

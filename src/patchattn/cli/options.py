@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-__all__ = ["Iterations", "Json", "Method", "PatchSize", "Seed", "Similarity", "Temperature", "Threads", "use_threads"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "Iterations",
+    "Json",
+    "Method",
+    "PatchSize",
+    "Seed",
+    "Similarity",
+    "Temperature",
+    "Threads",
+    "on_device",
+    "use_threads",
+]
 
 PatchSize = Annotated[int, typer.Option(min=1, help="Side of the patches that are compared, in pixels; odd.")]
 Similarity = Annotated[str, typer.Option(help="How patches are compared: l2, dot, scaled_dot, cosine or l1.")]
@@ -28,3 +42,11 @@ def use_threads(threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
+
+
+def on_device(tensor: Tensor, device: str) -> Tensor:
+    """Move a tensor to the device that was asked for."""
+    try:
+        return tensor.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device: cannot compute on {device} ({str(error).splitlines()[0]}).") from error

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import typer
 
-__all__ = ["megabytes", "print_json", "print_lines"]
+__all__ = ["Told", "megabytes", "print_json", "print_lines"]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What was done, for programs and for people."""
+
+    numbers: dict[str, Any]
+    lines: dict[str, object]
+    incomplete: bool = False
+    """Something was skipped."""
 
 
 def megabytes(size: int | None) -> str:

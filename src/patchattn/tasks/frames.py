@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from patchattn.checks import check_choice
 from patchattn.field import MatchField
-from patchattn.tasks.codecs import FORMATS
 from patchattn.tasks.colorize import Colorization, colorize
 from patchattn.tasks.files import PathLike
-from patchattn.tasks.images import Picture, check_picture_output, read_picture, write_picture
+from patchattn.tasks.folders import FolderReport, map_folder
+from patchattn.tasks.images import Picture, read_picture
 
-__all__ = ["ON_ERROR", "SOURCES", "FolderReport", "FrameColorizer", "colorize_folder", "pictures_of"]
+__all__ = ["SOURCES", "FrameColorizer", "colorize_folder"]
 
 SOURCES = ("reference", "previous")
-ON_ERROR = ("stop", "skip")
-
-READ_SUFFIXES = (*FORMATS, ".ppm", ".pgm", ".gif", ".jp2", ".avif")
-"""What the names of pictures in a folder end in; other files are left alone."""
 
 
 class FrameColorizer:
@@ -64,39 +60,6 @@ class FrameColorizer:
             self._reference = coloured
 
 
-@dataclass(frozen=True)
-class FolderReport:
-    """What became of the pictures of a folder; names are those of the files read."""
-
-    coloured: list[str] = field(default_factory=list)
-    finished_before: list[str] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
-    """Names of what could not be read, and why."""
-
-
-def pictures_of(folder: PathLike, *, argument: str = "folder") -> list[Path]:
-    """The pictures in a folder, by name.
-
-    Raises:
-        ValueError: there is none, or two would have results of one name.
-    """
-    found = sorted(
-        path
-        for path in Path(folder).iterdir()
-        if path.is_file() and path.suffix.lower() in READ_SUFFIXES and not path.name.startswith(".")
-    )
-    if not found:
-        raise ValueError(f"{argument}: there is no picture in {folder}; looked for {', '.join(READ_SUFFIXES)}.")
-    first: dict[str, Path] = {}
-    for path in found:
-        if first.setdefault(path.stem, path) != path:
-            raise ValueError(
-                f"{argument}: {first[path.stem].name} and {path.name} would both be written to {path.stem}.png; "
-                "rename one."
-            )
-    return found
-
-
 def colorize_folder(
     pictures: Sequence[Path],
     output: PathLike,
@@ -126,24 +89,14 @@ def colorize_folder(
     Raises:
         ValueError: `on_error` is none of the two; a picture cannot be read; or a result cannot be written.
     """
-    check_choice("on_error", on_error, ON_ERROR)
-    report = FolderReport()
-    for number, path in enumerate(pictures, 1):
-        if progress is not None:
-            progress(f"{path.name} ({number} of {len(pictures)})")
-        result = Path(output) / f"{path.stem}.png"
-        if resume and result.is_file():
-            colour.follow(read_picture(result, argument=output_argument))
-            report.finished_before.append(path.name)
-            continue
-        check_picture_output(result, argument=output_argument)
-        try:
-            picture = read_picture(path, argument=argument)
-        except ValueError as error:
-            if on_error == "stop":
-                raise
-            report.skipped[path.name] = str(error)
-            continue
-        write_picture(result, colour(picture).picture, argument=output_argument)
-        report.coloured.append(path.name)
-    return report
+    return map_folder(
+        pictures,
+        output,
+        partial(read_picture, argument=argument),
+        lambda picture: colour(picture).picture,
+        finished=lambda result: colour.follow(read_picture(result, argument=output_argument)),
+        resume=resume,
+        on_error=on_error,
+        progress=progress,
+        output_argument=output_argument,
+    )

@@ -1,0 +1,88 @@
+"""The command `inpaint`: one picture, or a folder of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from patchattn.cli.failures import one_sentence_errors
+from patchattn.cli.inpaint_jobs import Job, fill_folder, fill_picture
+from patchattn.cli.options import Json, PatchSize, Seed, Threads, use_threads
+from patchattn.cli.printing import print_json, print_lines
+from patchattn.cli.stages import stages
+
+__all__ = ["inpaint"]
+
+INCOMPLETE = 1
+"""The exit code when pictures of a folder were skipped."""
+
+
+def inpaint(
+    photo: Annotated[
+        Path, typer.Argument(metavar="PHOTO", help="The picture with something to remove, or a folder of pictures.")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Where to write: a picture (.png, .tif, .webp, .jpg, .bmp), or a folder, made if it is not there.",
+        ),
+    ],
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="A picture of the same size: white is the hole. For a folder: one for all, or a folder of masks of "
+            "the same names.",
+            show_default="what is transparent in PHOTO",
+        ),
+    ] = None,
+    keep_out: Annotated[
+        Path | None, typer.Option(help="A picture of the same size: nothing is copied from where it is white.")
+    ] = None,
+    quality: Annotated[str, typer.Option(help="How long to improve: fast, good or best.")] = "good",
+    patch_size: PatchSize = 7,
+    levels: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many sizes, each half the next.", show_default="until the hole is a patch wide"),
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option(min=1, help="Searches and votes at each size.", show_default="the quality's")
+    ] = None,
+    seed: Seed = 0,
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, xpu, ...")] = "cpu",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Folder: leave pictures alone whose result is there, and go on after them.")
+    ] = False,
+    on_error: Annotated[
+        str, typer.Option(help="Folder: at a picture that cannot be read, stop, or skip it and exit with 1 at the end.")
+    ] = "stop",
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Remove what MASK covers from PHOTO, and complete the picture from its own patches, at its own resolution.
+
+    Every pixel outside the hole stays as it is (but for what a lossy format makes of it). A folder's pictures are
+    written as NAME.png, each as soon as it is done.
+    """
+    with one_sentence_errors(), stages(quiet=as_json) as stage:
+        use_threads(threads)
+        settings: dict[str, Any] = {
+            "quality": quality,
+            "patch_size": patch_size,
+            "levels": levels,
+            "iterations": iterations,
+            "seed": seed,
+        }
+        job = Job(photo, mask, keep_out, output, device, settings, stage)
+        if not photo.is_dir() and (resume or on_error != "stop"):
+            raise ValueError(f"--resume and --on-error are for a folder, which {photo} is not.")
+        told = fill_folder(job, resume, on_error) if photo.is_dir() else fill_picture(job)
+    if as_json:
+        print_json({"output": str(output), **told.numbers, "settings": settings})
+    else:
+        print_lines(**told.lines)
+    if told.incomplete:
+        raise typer.Exit(INCOMPLETE)

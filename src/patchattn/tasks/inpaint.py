@@ -1,0 +1,182 @@
+"""Holes in pictures, completed from the picture itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from patchattn.checks import check_choice, check_count
+from patchattn.field import MatchField
+from patchattn.tasks.completion import Completion, Effort, begin, enlarge, improve
+from patchattn.tasks.images import Picture
+from patchattn.tasks.peak_memory import peak_memory
+from patchattn.tasks.scales import scales_of
+
+__all__ = ["QUALITIES", "Inpainting", "inpaint"]
+
+QUALITIES = {
+    "fast": Effort(first=8, others=2, iterations=1),
+    "good": Effort(first=12, others=4, iterations=2),
+    "best": Effort(first=24, others=8, iterations=4),
+}
+
+
+@dataclass(frozen=True)
+class Inpainting:
+    """A completed picture, and what it came from."""
+
+    picture: Picture
+    """Known pixels as they were, to the last bit."""
+    field: MatchField | None
+    """Where the patches that touch the hole were copied from; -1 elsewhere. None where there was no hole."""
+    seconds: float
+    """Wall time; the first run ever on a machine also compiles the kernels."""
+    peak_memory: int | None
+    """Peak resident memory of the whole process so far, in bytes; None where the system does not tell."""
+
+
+def inpaint(
+    picture: Picture | Tensor,
+    hole: Bool[Tensor, "height width"] | None = None,
+    *,
+    keep_out: Bool[Tensor, "height width"] | None = None,
+    patch_size: int = 7,
+    levels: int | None = None,
+    quality: str = "good",
+    iterations: int | None = None,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> Inpainting:
+    r"""Fill a hole with patches of the same picture, so that what is filled looks like what is known.
+
+    Minimises, from coarse to fine (Wexler et al. 2007), over the pixels u of the hole and the matches j,
+
+    $$E(u, j) = \sum_{i \text{ touches the hole}} \; \sum_{o \in \text{patch}}
+      \lVert f_{i + o} - f_{j(i) + o} \rVert^2$$
+
+    where f are colours, texture and, with little weight, the place; j(i) are centres of patches that lie wholly outside
+    the hole. At each scale in turn: the best j for each i (a search that starts from the last one's field), then the
+    best u for these j, the votes of all patches that hold a pixel, weighted by `exp(-cost / T)`; see
+    `patch_attention(aggregate=True)`. The last vote is cold, so that texture is copied rather than averaged.
+
+    Args:
+        picture: a `Picture`, or a tensor (1, 1 or 3, height, width) in [0, 1]. Its alpha is completed like a colour.
+        hole: True: to be filled; may touch the border. None: what is transparent (alpha below one half), and is opaque
+            afterwards.
+        keep_out: True: no patch that holds this pixel is copied.
+        patch_size: odd side of the patches, in pixels of each scale. Larger ones keep more structure and need more
+            known surroundings.
+        levels: how many scales; None: until the hole is about as wide as a patch.
+        quality: `"fast"`, `"good"` or `"best"`: how often is searched and voted at each scale.
+        iterations: searches and votes at every scale, in place of the quality's.
+        seed: of the search's random choices.
+        progress: called with the name of each stage as it begins: "scale 1 of 5" and so on.
+
+    Returns:
+        The completed picture, the field, time and memory.
+
+    Raises:
+        ValueError: a mask does not fit the picture, there is nothing to copy from, or an argument is out of range.
+
+    Example:
+        >>> stripes = (torch.arange(64) // 4 % 2).float().expand(1, 1, 64, 64)
+        >>> hole = torch.zeros(64, 64, dtype=torch.bool)
+        >>> hole[20:40, 24:36] = True
+        >>> result = inpaint(stripes, hole)
+        >>> bool((result.picture.colour - stripes).abs().max() < 0.01)
+        True
+    """
+    picture = picture if isinstance(picture, Picture) else Picture(picture)
+    check_choice("quality", quality, tuple(QUALITIES))
+    effort = QUALITIES[quality]
+    if iterations is not None:
+        check_count("iterations", iterations, 1)
+        effort = replace(effort, first=iterations, others=iterations)
+    check_count("seed", seed, 0)
+    if levels is not None:
+        check_count("levels", levels, 1)
+    check_count("patch_size", patch_size, 1)
+    if patch_size % 2 == 0:
+        raise ValueError(f"patch_size: expected an odd number (a patch has a centre), got {patch_size}.")
+    opened = hole is None
+    hole = _transparent(picture) if hole is None else _checked("hole", hole, picture)
+    keep_out = torch.zeros_like(hole) if keep_out is None else _checked("keep_out", keep_out, picture)
+    report = progress if progress is not None else _silent
+
+    began = time.perf_counter()
+    field = None
+    if hole.any():
+        with torch.no_grad():
+            alpha = None if opened else picture.alpha
+            channels = picture.colour if alpha is None else torch.cat([picture.colour, alpha], 1)
+            completion = _complete(channels, hole, keep_out, patch_size, levels, effort, seed, report)
+            field = _of_whole_picture(completion)
+            count = picture.colour.shape[1]
+            colour, found = completion.picture[:, :count].clamp(0, 1), completion.picture[:, count:].clamp(0, 1)
+            # The very numbers that were known, whatever the scales made of them.
+            picture = replace(picture, colour=torch.where(hole, colour, picture.colour))
+            if picture.alpha is not None:
+                picture = replace(picture, alpha=torch.where(hole, found if alpha is not None else 1, picture.alpha))
+    return Inpainting(picture, field, time.perf_counter() - began, peak_memory())
+
+
+def _complete(
+    channels: Tensor,
+    hole: Tensor,
+    keep_out: Tensor,
+    patch_size: int,
+    levels: int | None,
+    effort: Effort,
+    seed: int,
+    report: Callable[[str], None],
+) -> Completion:
+    scales = scales_of(channels, hole, keep_out, patch_size, levels)
+    if not scales[0].sources.any():
+        raise ValueError(
+            f"hole: no patch of {patch_size} x {patch_size} pixels lies outside of it"
+            + (" and of keep_out" if keep_out.any() else "")
+            + ", so that there is nothing to copy; expected a smaller hole, or a smaller patch_size."
+        )
+    report(f"scale 1 of {len(scales)}")
+    completion = begin(scales[-1], patch_size)
+    completion = improve(completion, effort.first, effort.iterations, seed, sharpen=len(scales) == 1)
+    for number, scale in enumerate(reversed(scales[:-1]), 2):
+        report(f"scale {number} of {len(scales)}")
+        completion = enlarge(completion, scale)
+        completion = improve(completion, effort.others, effort.iterations, seed, sharpen=number == len(scales))
+    return completion
+
+
+def _transparent(picture: Picture) -> Tensor:
+    if picture.alpha is None:
+        raise ValueError("hole: got None, and the picture has no alpha; expected a mask, or a picture with one.")
+    return picture.alpha < 0.5
+
+
+def _checked(name: str, mask: Tensor, picture: Picture) -> Tensor:
+    if mask.dtype != torch.bool or tuple(mask.shape) != picture.size:
+        raise ValueError(
+            f"{name}: got shape {tuple(mask.shape)} of {mask.dtype}; expected booleans of the picture's size, "
+            f"{picture.size}."
+        )
+    return mask.to(picture.colour.device)[None, None]
+
+
+def _of_whole_picture(completion: Completion) -> MatchField:
+    """The field of the region, with no match around it."""
+    field, region, size = completion.field, completion.region, completion.scale.size
+    assert field is not None
+    index = field.index.new_full((1, 1, field.k, *size), -1)
+    similarity = field.similarity.new_full(index.shape, -torch.inf)
+    region.of(index).copy_(field.index)
+    region.of(similarity).copy_(field.similarity)
+    return MatchField(index, similarity, size)
+
+
+def _silent(stage: str) -> None:
+    pass

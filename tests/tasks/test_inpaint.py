@@ -1,0 +1,209 @@
+"""Holes completed from the picture itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import skimage.data
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from patchattn.tasks.images import Picture
+from patchattn.tasks.inpaint import QUALITIES, Inpainting, inpaint
+from patchattn.tasks.scales import dilated, scales_of
+from patchattn.tasks.smooth_fill import smooth_fill
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def rectangle(height: int, width: int, rows: slice, columns: slice) -> Tensor:
+    hole = torch.zeros(height, width, dtype=torch.bool)
+    hole[rows, columns] = True
+    return hole
+
+
+def photograph(rows: slice, columns: slice) -> Tensor:
+    return torch.from_numpy(skimage.data.coffee()[rows, columns].copy()).movedim(2, 0)[None] / 255
+
+
+def tiles(height: int, width: int) -> Tensor:
+    """A pattern of 6 x 8 pixels, again and again."""
+    pattern = torch.rand(1, 3, 6, 8, generator=torch.Generator().manual_seed(0))
+    return pattern.repeat(1, 1, -(-height // 6), -(-width // 8))[:, :, :height, :width]
+
+
+@pytest.mark.parametrize(
+    "hole",
+    [
+        rectangle(75, 90, slice(30, 48), slice(40, 61)),
+        rectangle(75, 90, slice(0, 15), slice(70, 90)),
+        rectangle(75, 90, slice(30, 31), slice(0, 90)),
+    ],
+    ids=["inside", "in-a-corner", "from-edge-to-edge"],
+)
+def test_what_repeats_is_restored(hole: Tensor) -> None:
+    picture = tiles(75, 90)
+    result = inpaint(picture, hole, levels=1)
+    torch.testing.assert_close(result.picture.colour, picture, rtol=0, atol=0.02)
+
+
+def test_known_pixels_stay_as_they_were() -> None:
+    picture = Picture(torch.rand(1, 3, 40, 50), torch.rand(1, 1, 40, 50), bit_depth=16, icc_profile=b"profile")
+    hole = rectangle(40, 50, slice(10, 20), slice(15, 30))
+    result = inpaint(picture, hole, quality="fast").picture
+    assert torch.equal(result.colour[..., ~hole], picture.colour[..., ~hole])
+    assert result.alpha is not None
+    assert picture.alpha is not None
+    assert torch.equal(result.alpha[..., ~hole], picture.alpha[..., ~hole])
+    assert not torch.equal(result.alpha[..., hole], picture.alpha[..., hole])
+    assert (result.bit_depth, result.icc_profile) == (16, b"profile")
+
+
+def test_transparent_pixels_are_the_hole_and_opaque_afterwards() -> None:
+    colour, hole = tiles(60, 60), rectangle(60, 60, slice(20, 32), slice(20, 40))
+    picture = Picture(torch.where(hole, 0, colour), (~hole).float()[None, None])
+    result = inpaint(picture, levels=1).picture
+    assert result.alpha is not None
+    assert result.alpha.eq(1).all()
+    torch.testing.assert_close(result.colour, colour, rtol=0, atol=0.02)
+
+
+def test_nothing_to_fill() -> None:
+    picture = torch.rand(1, 1, 9, 9)
+    result = inpaint(picture, torch.zeros(9, 9, dtype=torch.bool))
+    assert torch.equal(result.picture.colour, picture)
+    assert result.field is None
+
+
+def copied_from(result: Inpainting, patch_size: int) -> Tensor:
+    """The pixels of all patches that were copied."""
+    assert result.field is not None
+    index = result.field.index
+    centres = torch.zeros(result.picture.size, dtype=torch.bool)
+    centres.view(-1)[index[index >= 0].long()] = True
+    return dilated(centres[None, None], patch_size // 2)[0, 0]
+
+
+def test_nothing_is_copied_from_the_hole_or_from_where_it_is_forbidden() -> None:
+    hole = rectangle(70, 80, slice(25, 45), slice(30, 50))
+    keep_out = rectangle(70, 80, slice(0, 70), slice(55, 80))
+    picture = photograph(slice(100, 170), slice(200, 280))
+    free, bound = inpaint(picture, hole), inpaint(picture, hole, keep_out=keep_out)
+    assert not (copied_from(free, 7) & hole).any()
+    assert (copied_from(free, 7) & keep_out).any()
+    assert not (copied_from(bound, 7) & (hole | keep_out)).any()
+
+
+def test_matches_are_those_of_all_patches_that_touch_the_hole() -> None:
+    hole = rectangle(50, 60, slice(20, 30), slice(0, 8))
+    result = inpaint(tiles(50, 60), hole, patch_size=5, quality="fast")
+    assert result.field is not None
+    assert torch.equal(result.field.index[0, 0, 0] >= 0, dilated(hole[None, None], 2)[0, 0])
+
+
+def test_texture_is_copied_and_not_blurred() -> None:
+    picture = photograph(slice(10, 150), slice(20, 160))
+    hole = rectangle(140, 140, slice(50, 90), slice(55, 95))
+    found = inpaint(picture, hole).picture.colour
+    smooth = smooth_fill(picture, hole[None, None])
+
+    def variation(image: Tensor) -> float:
+        part = image[..., 50:90, 55:95]
+        return float(part.diff(dim=2).abs().sum() + part.diff(dim=3).abs().sum())
+
+    def error(image: Tensor) -> float:
+        return float((image - picture)[..., hole].square().mean())
+
+    assert variation(smooth) < 0.5 * variation(picture)
+    assert 0.7 * variation(picture) < variation(found) < 1.3 * variation(picture)
+    # Texture of the right kind at the wrong place has twice the variance of none.
+    assert error(found) < 2.2 * error(smooth)
+
+
+def test_the_same_seed_gives_the_same_picture() -> None:
+    picture, hole = photograph(slice(0, 64), slice(0, 90)), rectangle(64, 90, slice(20, 40), slice(30, 60))
+    first, second, other = (inpaint(picture, hole, quality="fast", seed=seed).picture.colour for seed in (1, 1, 2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("quality", QUALITIES)
+def test_scales_are_told(quality: str) -> None:
+    told: list[str] = []
+    inpaint(tiles(90, 90), rectangle(90, 90, slice(30, 62), slice(30, 62)), quality=quality, progress=told.append)
+    assert told == [f"scale {n} of {len(told)}" for n in range(1, len(told) + 1)]
+    assert len(told) > 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, r"hole: got None, and the picture has no alpha; expected a mask"),
+        ({"hole": torch.ones(20, 30)}, r"hole: got shape \(20, 30\) of torch.float32; expected booleans"),
+        ({"hole": torch.ones(30, 20) > 0}, r"expected booleans of the picture's size, \(20, 30\)"),
+        (
+            {"hole": torch.ones(20, 30) > 0},
+            r"hole: no patch of 7 x 7 pixels lies outside of it, so that there is nothing",
+        ),
+        (
+            {"hole": torch.eye(20, 30) > 0, "keep_out": torch.ones(20, 30) > 0},
+            r"no patch of 7 x 7 pixels lies outside of it and of keep_out",
+        ),
+        ({"quality": "perfect"}, r"quality: got 'perfect'; allowed are 'fast', 'good', 'best'"),
+        ({"patch_size": 4}, r"patch_size: expected an odd number \(a patch has a centre\), got 4"),
+        ({"levels": 0}, r"levels: expected a whole number of at least 1"),
+        ({"iterations": 0}, r"iterations: expected a whole number of at least 1"),
+        ({"seed": -1}, r"seed: expected a whole number of at least 0"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        inpaint(torch.rand(1, 3, 20, 30), **arguments)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    height=st.integers(9, 40),
+    width=st.integers(9, 40),
+    channels=st.sampled_from([1, 3]),
+    patch_size=st.sampled_from([1, 3, 5]),
+    seed=st.integers(0, 2**31),
+)
+def test_any_size_and_any_hole(height: int, width: int, channels: int, patch_size: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    picture = torch.rand(1, channels, height, width, generator=generator)
+    top, left = (int(torch.randint(n - 6, (1,), generator=generator)) for n in (height, width))
+    hole = torch.rand(height, width, generator=generator) < 0.01
+    hole[top : top + 4, left : left + 5] = True
+    hole[:5, :5] = hole[-5:, -5:] = False  # something to copy
+    result = inpaint(picture, hole, patch_size=patch_size, quality="fast").picture.colour
+    assert result.shape == picture.shape
+    assert torch.equal(result[..., ~hole], picture[..., ~hole])
+    assert result.min() >= 0
+    assert result.max() <= 1
+
+
+def test_a_smooth_fill_continues_a_ramp() -> None:
+    ramp = torch.linspace(0, 1, 33)[None, None, None].expand(1, 2, 33, 33)
+    hole = rectangle(33, 33, slice(12, 20), slice(12, 20))[None, None]
+    filled = smooth_fill(torch.where(hole, 7, ramp), hole, relaxations=500)
+    torch.testing.assert_close(filled, ramp, rtol=0, atol=1e-3)
+
+
+def test_scales_halve_and_forget_what_they_cannot_know() -> None:
+    hole = rectangle(101, 130, slice(30, 70), slice(40, 90))[None, None]
+    picture = torch.where(hole, 9.0, 0.5).expand(1, 3, 101, 130)
+    keep_out = torch.zeros_like(hole)
+    keep_out[..., 90:, :] = True
+    scales = scales_of(picture, hole, keep_out, 7, levels=3)
+    assert [scale.size for scale in scales] == [(101, 130), (51, 65)]  # a third would be too small for patches of 7
+    for scale in scales:
+        known = ~scale.hole
+        torch.testing.assert_close(scale.picture, 0.5 * known.expand_as(scale.picture), rtol=0, atol=1e-6)
+        assert scale.texture.abs().max() < 1e-6
+        assert not (dilated(scale.sources, 3) & scale.hole).any()
+    assert not scales[1].sources[..., 43:, :].any()
+    assert 0.15 < scales[1].hole.float().mean() / hole.float().mean() < 1.3
