@@ -27,7 +27,7 @@ def commands(program: str) -> list[list[str]]:
 
 @pytest.fixture
 def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with small photographs, target.png, reference.png, gray.png and frames/, in which the test runs."""
+    """A folder with small photographs, masks and folders of them, named as in the README, in which the test runs."""
     left, right, _ = skimage.data.stereo_motorcycle()
     Image.fromarray(left[200:260, 300:380]).save(tmp_path / "target.png")
     Image.fromarray(right[200:260, 270:360]).save(tmp_path / "reference.png")
@@ -37,6 +37,14 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / folder).mkdir(parents=True)
         for name in names:
             gray.save(tmp_path / folder / name)
+    photograph, mask = Image.fromarray(left[200:260, 300:380]), Image.new("L", (80, 60))
+    mask.paste(255, (30, 20, 44, 30))
+    for folder in ("photos", "masks"):
+        (tmp_path / folder).mkdir()
+    for name in ("photo.jpg", "photo.png", "photos/a.png"):
+        photograph.save(tmp_path / name)
+    for name in ("mask.png", "masks/a.png"):
+        mask.save(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -53,18 +61,21 @@ def test_python(pictures: Path) -> None:
     names: dict[str, object] = {}
     for block in found:
         exec(compile(block, str(README), "exec"), names)  # later blocks may build on earlier ones
-    assert (pictures / "rebuilt.png").is_file()
+    assert {"rebuilt.png", "completed.png"} <= {path.name for path in pictures.iterdir()}
 
 
 @pytest.mark.needs("cpu")
 def test_command_line(pictures: Path) -> None:
     found = commands("patchattn")
-    assert {command[1] for command in found} == {"reconstruct", "colorize", "match", "train", "info"}
+    assert {command[1] for command in found} == {"reconstruct", "colorize", "inpaint", "match", "train", "info"}
     for command in found:
         # The paper's setting takes days.
         less = ["--steps", "2", "--size", "16", "--accelerator", "cpu"] if command[1] == "train" else []
         result = CliRunner().invoke(app, [*command[1:], *less])
         assert result.exit_code == 0, f"{shlex.join(command)}: {result.output}"
     assert (pictures / "coloured" / "0.png").is_file()
+    assert (pictures / "completed" / "a.png").is_file()
     assert (pictures / "run" / "network.safetensors").is_file()
-    assert {"rebuilt.png", "field.png", "field.npz", "coloured.png"} <= {path.name for path in pictures.iterdir()}
+    assert {"rebuilt.png", "field.png", "field.npz", "coloured.png", "completed.png"} <= {
+        path.name for path in pictures.iterdir()
+    }
