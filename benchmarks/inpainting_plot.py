@@ -1,0 +1,45 @@
+"""The pictures of benchmarks/inpainting.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+MARGIN, SIDE = 40, 260
+"""Pixels around a hole, and the least side that is shown."""
+HOLE = (255, 0, 255)
+
+
+def draw(made: Mapping[str, Mapping[str, Any]], shown: Sequence[str], path: Path) -> None:
+    """A row for each picture, cut out about its hole: the hole, what the methods made, and the truth."""
+    from matplotlib.figure import Figure
+
+    columns = ["hole", *shown, "truth"]
+    figure = Figure(figsize=(len(columns) * 2.6, len(made) * 2.7), dpi=120)
+    axes = figure.subplots(len(made), len(columns), squeeze=False)
+    for line, (name, pictures) in zip(axes, made.items(), strict=True):
+        hole, truth = pictures["hole"], pictures["truth"]
+        part = _around(hole)
+        marked = np.where(hole[..., None], np.uint8(HOLE), truth)
+        for place, title in zip(line, columns, strict=True):
+            place.imshow((marked if title == "hole" else pictures[title])[part])
+            place.set_title(f"{name}: {title}" if title == "hole" else title, fontsize=7, pad=2)
+            place.set_axis_off()
+    figure.subplots_adjust(left=0.003, right=0.997, bottom=0.002, top=0.985, wspace=0.02, hspace=0.09)
+    figure.savefig(path, pil_kwargs={"quality": 88})
+    print(f"wrote {path}")
+
+
+def _around(hole: Any) -> tuple[slice, slice]:
+    """A square about the hole, inside the picture."""
+    places = np.nonzero(hole)
+    side = max(SIDE, *(int(at.max() - at.min()) + 2 * MARGIN for at in places))
+    parts = []
+    for at, extent in zip(places, hole.shape, strict=True):
+        length = min(side, extent)
+        start = int(np.clip((at.min() + at.max() - length) // 2, 0, extent - length))
+        parts.append(slice(start, start + length))
+    return parts[0], parts[1]
