@@ -139,14 +139,19 @@ def _draw(entries: Mapping[str, Entry], path: Path) -> None:
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, cost, label in ((left, "gigabytes", "GB"), (right, "gflops", "GFLOP")):
-        for name, entry in entries.items():
+        for number, (name, entry) in enumerate(entries.items()):
             errors = entry["errors"]
             middle = mean(errors)
             axes.errorbar(
-                entry[cost], middle, [[middle - min(errors)], [max(errors) - middle]], fmt="o", capsize=3, label=name
+                entry[cost],
+                middle,
+                [[middle - min(errors)], [max(errors) - middle]],
+                fmt="os"[number // 10],
+                capsize=3,
+                label=name,
             )
-            axes.annotate(name, (entry[cost], middle), textcoords="offset points", xytext=(6, 4), fontsize=8)
         axes.set(xscale="log", xlabel=f"{label} of a forward call at 256x256")
         axes.grid(alpha=0.3)
     left.set_ylabel("mean squared error")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     figure.savefig(path, dpi=110)
