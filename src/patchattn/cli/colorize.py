@@ -9,14 +9,12 @@ import typer
 
 from patchattn.cli.colorize_jobs import Job, colour_film, colour_folder, colour_picture
 from patchattn.cli.failures import one_sentence_errors
+from patchattn.cli.folders import INCOMPLETE, OnError, Resume
 from patchattn.cli.options import Iterations, Json, Method, Seed, Temperature, Threads, use_threads
 from patchattn.cli.printing import print_json, print_lines
 from patchattn.cli.stages import stages
 
 __all__ = ["colorize"]
-
-INCOMPLETE = 1
-"""The exit code when pictures of a folder were skipped."""
 
 
 def colorize(
@@ -73,12 +71,8 @@ def colorize(
             "(reference or previous). Errors of previous results add up.",
         ),
     ] = "reference",
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Folder: leave pictures alone whose result is there, and go on after them.")
-    ] = False,
-    on_error: Annotated[
-        str, typer.Option(help="Folder: at a picture that cannot be read, stop, or skip it and exit with 1 at the end.")
-    ] = "stop",
+    resume: Resume = False,
+    on_error: OnError = "stop",
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:

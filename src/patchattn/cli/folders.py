@@ -1,12 +1,29 @@
-"""Folders in, folders out: what must be right before the work."""
+"""Folders in, folders out: their options, what must be right before the work, and what is told after it."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+
+from patchattn.cli.printing import Told, megabytes
 from patchattn.cli.reading import any_size
 
-__all__ = ["prepare_folders"]
+if TYPE_CHECKING:
+    from patchattn.tasks.folders import FolderReport
+
+__all__ = ["INCOMPLETE", "OnError", "Resume", "prepare_folders", "tell_folder"]
+
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Folder: leave pictures alone whose result is there, and go on after them.")
+]
+OnError = Annotated[
+    str, typer.Option(help="Folder: at a picture that cannot be read, stop, or skip it and exit with 1 at the end.")
+]
+
+INCOMPLETE = 1
+"""The exit code when pictures of a folder were skipped."""
 
 
 def prepare_folders(given: Path, output: Path, on_error: str, *, argument: str) -> list[Path]:
@@ -24,3 +41,26 @@ def prepare_folders(given: Path, output: Path, on_error: str, *, argument: str) 
     if not output.parent.is_dir():
         raise ValueError(f"--output: there is no folder {output.parent} to make {output.name} in.")
     return pictures
+
+
+def tell_folder(
+    done: str, report: FolderReport, output: Path, seconds: float, memory: int | None, resume: bool
+) -> Told:
+    """What became of a folder's pictures; `done` is what programs read the finished ones by."""
+    return Told(
+        {
+            done: report.done,
+            "finished_before": report.finished_before,
+            "skipped": report.skipped,
+            "seconds": seconds,
+            "peak_memory_bytes": memory,
+        },
+        {
+            "wrote": f"{output} ({len(report.done)} pictures)",
+            "finished before": len(report.finished_before) if resume else None,
+            "skipped": "\n".join(report.skipped.values()) or None,
+            "time": f"{seconds:.2f} s",
+            "memory": megabytes(memory),
+        },
+        incomplete=bool(report.skipped),
+    )

@@ -8,15 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from patchattn.cli.failures import one_sentence_errors
+from patchattn.cli.folders import INCOMPLETE, OnError, Resume
 from patchattn.cli.inpaint_jobs import Job, fill_folder, fill_picture
 from patchattn.cli.options import Json, PatchSize, Seed, Threads, use_threads
 from patchattn.cli.printing import print_json, print_lines
 from patchattn.cli.stages import stages
 
 __all__ = ["inpaint"]
-
-INCOMPLETE = 1
-"""The exit code when pictures of a folder were skipped."""
 
 
 def inpaint(
@@ -53,12 +51,8 @@ def inpaint(
     ] = None,
     seed: Seed = 0,
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, xpu, ...")] = "cpu",
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Folder: leave pictures alone whose result is there, and go on after them.")
-    ] = False,
-    on_error: Annotated[
-        str, typer.Option(help="Folder: at a picture that cannot be read, stop, or skip it and exit with 1 at the end.")
-    ] = "stop",
+    resume: Resume = False,
+    on_error: OnError = "stop",
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchattn.cli.folders import prepare_folders
+from patchattn.cli.folders import prepare_folders, tell_folder
 from patchattn.cli.options import on_device
 from patchattn.cli.printing import Told, megabytes
 from patchattn.cli.reading import read
@@ -104,24 +104,7 @@ def fill_folder(job: Job, resume: bool, on_error: str) -> Told:
         progress=job.stage,
         output_argument="--output",
     )
-    seconds, memory = time.perf_counter() - began, peak_memory()
-    return Told(
-        {
-            "filled": report.done,
-            "finished_before": report.finished_before,
-            "skipped": report.skipped,
-            "seconds": seconds,
-            "peak_memory_bytes": memory,
-        },
-        {
-            "wrote": f"{job.output} ({len(report.done)} pictures)",
-            "finished before": len(report.finished_before) if resume else None,
-            "skipped": "\n".join(report.skipped.values()) or None,
-            "time": f"{seconds:.2f} s",
-            "memory": megabytes(memory),
-        },
-        incomplete=bool(report.skipped),
-    )
+    return tell_folder("filled", report, job.output, time.perf_counter() - began, peak_memory(), resume)
 
 
 def _fill(job: Job, given: Given) -> tuple[Picture, int | None]:
