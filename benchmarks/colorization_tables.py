@@ -4,7 +4,7 @@ Trains the network of Figure 3 on pairs of frames with every layer and several s
 work folder: an interrupted benchmark goes on), measures the error on three sequences that no network has seen, with the
 layer it was trained with and with PSAL-1 in its place, and the layer's memory and counted operations at 256x256.
 
-    python benchmarks/colorization_tables.py --data DIR [--size 32] [--steps 4000] [--explore N]
+    python benchmarks/colorization_tables.py --data DIR [--size 32] [--steps 3000] [--explore N]
                                              [--seeds 0 1 2] [--jobs 2]
                                              [--only NETWORK ...] [--measured] [--work FOLDER] [--results FOLDER]
 
@@ -96,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required="--help" not in sys.argv)
     parser.add_argument("--size", type=int, default=32, help="frames are resized to size x size")
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--explore", type=int, help="first steps with random matches (default: a third of all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2, help="networks trained at once, on one thread each")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -25,12 +23,12 @@ from patchattn.networks.contextual import ATTENTIONS
 from patchattn.networks.weights import InpaintingArchitecture, load_inpainting_network
 from patchattn.tasks.images import read_picture
 from patchattn.training.adversarial import discount, gradient_penalty, wasserstein
-from patchattn.training.checkpoints import read_checkpoint
 from patchattn.training.devices import make_fabric
 from patchattn.training.holes import Holes, HoleSizes, draw_holes
 from patchattn.training.inpainting import InpaintingLosses, InpaintingTask
 from patchattn.training.loop import CHECKPOINT, NETWORK, Schedule, train
 from patchattn.training.pictures import list_pictures
+from tests.training.runs import assert_same_files, step_when_killed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -230,20 +228,12 @@ def test_killed_and_resumed_is_as_if_nothing_had_happened(data: Path, tmp_path: 
     command = [sys.executable, "-m", "patchattn.cli", "train", "inpainting", "--data", str(data), "-o", str(killed),
                *OPTIONS, "--learning-rate", "1e-3", "--checkpoint-every", "4", "--steps", "1000000", "--accelerator",
                "cpu"]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    while not (killed / CHECKPOINT).exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    stopped = read_checkpoint(killed / CHECKPOINT).step
+    stopped = step_when_killed(command, killed)
     assert stopped % 4 == 0
     steps = max(12, stopped + 3)
     run(task(data, "contextual"), whole, steps, resume=True)
     run(task(data, "contextual"), killed, steps, resume=True)
-    for name in (CHECKPOINT, NETWORK):
-        found, expected = (load_file(folder / name) for folder in (killed, whole))
-        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert_same_files(killed, whole)
     assert {name.split(".")[0] for name in load_file(killed / CHECKPOINT)} == {
         "network", "generator_optimizer", "critics_optimizer",
     }  # fmt: skip

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +28,7 @@ from patchattn.training.exploration import RandomMatches, draw_matches
 from patchattn.training.frames import read_sequences
 from patchattn.training.loop import CHECKPOINT, NETWORK, Schedule, train
 from patchattn.training.pairs import draw_pairs
+from tests.training.runs import assert_same_files, step_when_killed
 
 SIZE = 16
 ARCHITECTURE = Architecture("psal", {"k": 2, "patch_size": 3}, size=SIZE)
@@ -69,23 +69,13 @@ def test_a_run_learns_and_leaves_its_files(data: Path, tmp_path: Path) -> None:
 def test_killed_and_resumed_is_as_if_nothing_had_happened(data: Path, tmp_path: Path, one_thread: None) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run(task(data), whole, 40)
-    process = subprocess.Popen(
-        command(data, killed, "--steps", "1000000", "--checkpoint-every", "4"), stdout=subprocess.DEVNULL
-    )
-    while not (killed / CHECKPOINT).exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    stopped = read_checkpoint(killed / CHECKPOINT).step
+    stopped = step_when_killed(command(data, killed, "--steps", "1000000", "--checkpoint-every", "4"), killed)
     assert stopped % 4 == 0
     steps = max(40, stopped + 4)
     if steps > 40:
         run(task(data), whole, steps, resume=True)
     run(task(data), killed, steps, resume=True)
-    for name in (CHECKPOINT, NETWORK):
-        found, expected = (load_file(folder / name) for folder in (killed, whole))
-        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert_same_files(killed, whole)
 
 
 def test_the_first_steps_attend_to_random_keys(data: Path) -> None:

@@ -23,6 +23,7 @@ from patchattn.cli.train_options import (
     Resume,
     RunFolder,
     SampleEvery,
+    run,
     tell_on_stderr,
 )
 
@@ -122,9 +123,8 @@ def colorization(
     with one_sentence_errors(), stages(quiet=as_json) as stage:
         from patchattn.networks.weights import Architecture, load_network
         from patchattn.training.colorization import ColorizationTask, mean_error
-        from patchattn.training.devices import make_fabric
         from patchattn.training.frames import read_sequences
-        from patchattn.training.loop import NETWORK, Schedule, train
+        from patchattn.training.loop import NETWORK, Schedule
 
         use_threads(threads)
         schedule = Schedule(steps, learning_rate, checkpoint_every, log_every, sample_every, cooldown)
@@ -139,16 +139,11 @@ def colorization(
             learned, architecture, crop=crop, batch_size=batch_size, seed=seed, start=start, recolour=recolour,
             explore=explore,
         )  # fmt: skip
-        output.mkdir(parents=True, exist_ok=True)
-        fabric = make_fabric(output, accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=precision)
-        fabric.launch()
-        stage("training")
-
-        def show(done: int, total: int, loss: float) -> None:
-            stage.tell(f"training, loss {loss:.5f}", done, total)
-
-        loss = train(task, output, schedule, fabric, resume=resume, progress=show)
-        if not fabric.is_global_zero:
+        loss = run(
+            task, output, schedule, stage, resume=resume, accelerator=accelerator, devices=devices,
+            num_nodes=num_nodes, precision=precision,
+        )  # fmt: skip
+        if loss is None:
             return
         stage("measuring")
         error = mean_error(load_network(output / NETWORK), held) if held else None

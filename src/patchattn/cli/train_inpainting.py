@@ -21,6 +21,7 @@ from patchattn.cli.train_options import (
     Resume,
     RunFolder,
     SampleEvery,
+    run,
     tell_on_stderr,
 )
 
@@ -87,10 +88,9 @@ def inpainting(
     settings = {name: value for name, value in chosen.items() if value is not None}
     with one_sentence_errors(), stages(quiet=as_json) as stage:
         from patchattn.networks.weights import InpaintingArchitecture
-        from patchattn.training.devices import make_fabric
         from patchattn.training.holes import HoleSizes
         from patchattn.training.inpainting import InpaintingTask
-        from patchattn.training.loop import NETWORK, Schedule, train
+        from patchattn.training.loop import NETWORK, Schedule
         from patchattn.training.pictures import list_pictures
 
         use_threads(threads)
@@ -107,16 +107,11 @@ def inpainting(
             batch_size=batch_size,
             seed=seed,
         )
-        output.mkdir(parents=True, exist_ok=True)
-        fabric = make_fabric(output, accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=precision)
-        fabric.launch()
-        stage("training")
-
-        def show(done: int, total: int, loss: float) -> None:
-            stage.tell(f"training, loss {loss:.5f}", done, total)
-
-        loss = train(task, output, schedule, fabric, resume=resume, progress=show)
-        if not fabric.is_global_zero:
+        loss = run(
+            task, output, schedule, stage, resume=resume, accelerator=accelerator, devices=devices,
+            num_nodes=num_nodes, precision=precision,
+        )  # fmt: skip
+        if loss is None:
             return
     network = str(output / NETWORK)
     if as_json:

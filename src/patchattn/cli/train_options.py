@@ -1,11 +1,15 @@
-"""Options that the commands of `patchattn train` share."""
+"""What the commands of `patchattn train` share: options, and the run."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from patchattn.cli.stages import Stages
+    from patchattn.training.loop import Schedule, SteppedTask, Task
 
 __all__ = [
     "Accelerator",
@@ -18,6 +22,7 @@ __all__ = [
     "Resume",
     "RunFolder",
     "SampleEvery",
+    "run",
     "tell_on_stderr",
 ]
 
@@ -38,3 +43,23 @@ Precision = Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed.")
 def tell_on_stderr(message: str) -> None:
     """Say what was left out, without disturbing what is printed."""
     typer.echo(message, err=True)
+
+
+def run(
+    task: Task | SteppedTask, output: Path, schedule: Schedule, stage: Stages, *, resume: bool, accelerator: str,
+    devices: int, num_nodes: int, precision: str,
+) -> float | None:  # fmt: skip
+    """Train, and return the last loss; None in all processes but the one that tells."""
+    from patchattn.training.devices import make_fabric
+    from patchattn.training.loop import train
+
+    output.mkdir(parents=True, exist_ok=True)
+    fabric = make_fabric(output, accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=precision)
+    fabric.launch()
+    stage("training")
+
+    def show(done: int, total: int, loss: float) -> None:
+        stage.tell(f"training, loss {loss:.5f}", done, total)
+
+    loss = train(task, output, schedule, fabric, resume=resume, progress=show)
+    return loss if fabric.is_global_zero else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
@@ -27,8 +27,8 @@ SHARE = 0.75
 2014)."""
 SHARPER = 0.05
 """What the temperature is multiplied with in the last vote, so that the best match decides and texture stays sharp."""
-COLDEST = 1e-4
-"""The least temperature: a hole may fit perfectly."""
+COLDEST, HOTTEST = 1e-4, 1e30
+"""The least temperature, as a hole may fit perfectly; and one at which all votes are alike."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ class Completion:
     picture: Tensor
     texture: Tensor
     region: Region
+    key: Tensor
+    """What patches of the whole scale are compared by."""
     field: MatchField | None = None
     """The match of every patch of the region that touches the hole."""
 
@@ -70,21 +72,20 @@ class Completion:
 def begin(scale: Scale, patch_size: int) -> Completion:
     """Fill the hole smoothly."""
     filled, texture = (smooth_fill(image, scale.hole) for image in (scale.picture, scale.texture))
-    return Completion(scale, patch_size, filled, texture, _region(scale, patch_size))
+    key = _features(scale.picture, scale.texture)
+    return Completion(scale, patch_size, filled, texture, _region(scale, patch_size), key)
 
 
 def enlarge(coarse: Completion, scale: Scale) -> Completion:
     """Carry a completion to the next larger scale: every match becomes four, whose votes fill the hole."""
-    region = _region(scale, coarse.patch_size)
-    assert coarse.field is not None
-    field = _carried(coarse, scale, region)
+    region, key = _region(scale, coarse.patch_size), _features(scale.picture, scale.texture)
     picture, texture = (
         torch.where(scale.hole, _doubled(small, scale.size), large)
         for small, large in ((coarse.picture, scale.picture), (coarse.texture, scale.texture))
     )
-    larger = Completion(scale, coarse.patch_size, picture, texture, region, field)
+    larger = Completion(scale, coarse.patch_size, picture, texture, region, key)
     # All votes alike: these matches have not been measured.
-    return _voted(larger, field, temperature=inf)
+    return _voted(larger, _carried(coarse, scale, region), HOTTEST)
 
 
 def improve(completion: Completion, times: int, iterations: int, seed: int, *, sharpen: bool) -> Completion:
@@ -95,13 +96,13 @@ def improve(completion: Completion, times: int, iterations: int, seed: int, *, s
         "key_mask": scale.sources[:, 0],
     }
     for time in range(times):
-        query, key = _query_and_key(completion)
         started: dict[str, Any] = {}
         if completion.field is not None:
             started = {"init": completion.field, "method": "patchmatch", "iterations": iterations}
         field = match(
-            query, key, patch_size=completion.patch_size, padding_mode="replicate", seed=seed + time, **masks, **started
-        )
+            _query(completion), completion.key, patch_size=completion.patch_size, padding_mode="replicate",
+            seed=seed + time, **masks, **started,
+        )  # fmt: skip
         temperature = _temperature(field)
         if sharpen and time == times - 1:
             temperature *= SHARPER
@@ -116,15 +117,16 @@ def _region(scale: Scale, patch_size: int) -> Region:
     return Region(*(slice(int(found[0]), int(found[-1]) + 1) for found in (rows, columns)))
 
 
-def _query_and_key(completion: Completion) -> tuple[Tensor, Tensor]:
-    """Colours, texture and place."""
-    scale, region = completion.scale, completion.region
-    height, width = scale.size
-    device, longer = scale.picture.device, max(height, width)
-    row, column = (torch.arange(n, device=device, dtype=scale.picture.dtype) / longer for n in (height, width))
-    place = NEARNESS * torch.stack(torch.meshgrid(row, column, indexing="ij"))[None]
-    query = torch.cat([completion.picture, TEXTURE * completion.texture, place], 1)
-    return region.of(query), torch.cat([scale.picture, TEXTURE * scale.texture, place], 1)
+def _query(completion: Completion) -> Tensor:
+    return completion.region.of(_features(completion.picture, completion.texture))
+
+
+def _features(picture: Tensor, texture: Tensor) -> Tensor:
+    """Colours, texture and place, weighted."""
+    size = picture.shape[2:]
+    row, column = (torch.arange(n, device=picture.device, dtype=picture.dtype) / max(size) for n in size)
+    place = torch.stack(torch.meshgrid(row, column, indexing="ij"))[None]
+    return torch.cat([picture, TEXTURE * texture, NEARNESS * place], 1)
 
 
 def _temperature(field: MatchField) -> float:
@@ -135,17 +137,16 @@ def _temperature(field: MatchField) -> float:
 def _voted(completion: Completion, field: MatchField, temperature: float) -> Completion:
     """Fill the hole with the votes of the matches of all patches that hold a pixel."""
     scale, region = completion.scale, completion.region
-    query, key = _query_and_key(completion)
     values = torch.cat([scale.picture, scale.texture, torch.ones_like(scale.picture[:, :1])], 1)
     votes = patch_attention(
-        query,
-        key,
+        _query(completion),
+        completion.key,
         values,
         field=field,
         aggregate=True,
         patch_size=completion.patch_size,
         padding_mode="replicate",
-        temperature=min(temperature, torch.finfo(torch.float32).max),
+        temperature=temperature,
     )
     channels = scale.picture.shape[1]
     heard = region.of(scale.hole) & (votes[:, -1:] > 0)
@@ -153,7 +154,7 @@ def _voted(completion: Completion, field: MatchField, temperature: float) -> Com
     for image, voted in ((picture, votes[:, :channels]), (texture, votes[:, channels:-1])):
         part = region.of(image)
         part.copy_(torch.where(heard, voted, part))
-    return Completion(scale, completion.patch_size, picture, texture, region, field)
+    return replace(completion, picture=picture, texture=texture, field=field)
 
 
 def _carried(coarse: Completion, scale: Scale, region: Region) -> MatchField:

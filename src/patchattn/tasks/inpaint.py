@@ -103,7 +103,7 @@ def inpaint(
     check_count("patch_size", patch_size, 1)
     if patch_size % 2 == 0:
         raise ValueError(f"patch_size: expected an odd number (a patch has a centre), got {patch_size}.")
-    opened = hole is None
+    in_alpha = hole is None
     hole = _transparent(picture) if hole is None else _checked("hole", hole, picture)
     keep_out = torch.zeros_like(hole) if keep_out is None else _checked("keep_out", keep_out, picture)
     report = progress if progress is not None else _silent
@@ -112,16 +112,17 @@ def inpaint(
     field = None
     if hole.any():
         with torch.no_grad():
-            alpha = None if opened else picture.alpha
-            channels = picture.colour if alpha is None else torch.cat([picture.colour, alpha], 1)
-            completion = _complete(channels, hole, keep_out, patch_size, levels, effort, seed, report)
+            parts = [picture.colour] if in_alpha or picture.alpha is None else [picture.colour, picture.alpha]
+            known = torch.cat(parts, 1)
+            completion = _complete(known, hole, keep_out, patch_size, levels, effort, seed, report)
             field = _of_whole_picture(completion)
-            count = picture.colour.shape[1]
-            colour, found = completion.picture[:, :count].clamp(0, 1), completion.picture[:, count:].clamp(0, 1)
             # The very numbers that were known, whatever the scales made of them.
-            picture = replace(picture, colour=torch.where(hole, colour, picture.colour))
-            if picture.alpha is not None:
-                picture = replace(picture, alpha=torch.where(hole, found if alpha is not None else 1, picture.alpha))
+            filled = torch.where(hole, completion.picture.clamp(0, 1), known)
+            count = picture.colour.shape[1]
+            alpha = picture.alpha
+            if alpha is not None:
+                alpha = alpha.masked_fill(hole, 1) if in_alpha else filled[:, count:]
+            picture = replace(picture, colour=filled[:, :count], alpha=alpha)
     return Inpainting(picture, field, time.perf_counter() - began, peak_memory())
 
 

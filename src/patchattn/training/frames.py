@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from patchattn.checks import check_choice, check_count
 from patchattn.tasks.codecs import FORMATS
+from patchattn.tasks.folders import ON_ERROR
 from patchattn.tasks.images import read_picture
 
 __all__ = ["FrameSequence", "read_sequences"]
@@ -52,7 +53,7 @@ def read_sequences(
     Raises:
         ValueError: there is no such folder, it holds no sequence, or a file cannot be read and `on_error` is "stop".
     """
-    check_choice("on_error", on_error, ("stop", "skip"))
+    check_choice("on_error", on_error, ON_ERROR)
     check_count("size", size, 8)
     if not folder.is_dir():
         raise ValueError(f"data: there is no folder {folder}; expected one that holds a folder of frames per sequence.")

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from patchattn.checks import check_choice
 from patchattn.tasks.codecs import FORMATS
+from patchattn.tasks.folders import ON_ERROR
 from patchattn.tasks.images import read_picture
 
 __all__ = ["PictureFolder", "list_pictures"]
@@ -78,7 +79,7 @@ def list_pictures(folder: Path, *, on_error: str = "stop", warn: Callable[[str],
     Raises:
         ValueError: there is no such folder, or no picture in it.
     """
-    check_choice("on_error", on_error, ("stop", "skip"))
+    check_choice("on_error", on_error, ON_ERROR)
     if not folder.is_dir():
         raise ValueError(f"data: there is no folder {folder}; expected one that holds pictures.")
     found = sorted(
