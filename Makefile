@@ -60,8 +60,8 @@ clean:  ## remove .venv and what the tools leave behind
 
 .venv/.installed-bench: pyproject.toml constraints.txt | .venv/.created
 	@echo "Installing patchattn, all development tools and what the benchmarks compare with into .venv"
-	@$(PIP_INSTALL) hatchling editables
-	@$(PIP_INSTALL) --no-build-isolation --editable ".[tools,video,train,test,dev,peers,bench]"
+	@# Some are built here from source, each with build tools of its own.
+	@$(PIP_INSTALL) --editable ".[tools,video,train,test,dev,peers,bench]"
 	@touch .venv/.installed-demo .venv/.installed-all $@
 
 .venv/.created:
