@@ -35,6 +35,7 @@ ifdef DATA
 	@$(PY) benchmarks/colorize.py --data $(DATA) --model default --results out
 	@$(PY) benchmarks/colorization_tables.py --data $(DATA) --results out
 	@$(PY) benchmarks/inpainting.py --data $(DATA) --results out
+	@$(PY) benchmarks/inpainting_highres.py --data $(DATA) --results out
 else
 	@echo "Speed and cost are measured on pictures: make bench DATA=DIR"
 endif

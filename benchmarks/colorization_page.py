@@ -36,8 +36,8 @@ def write(results: Sequence[Entry], setting: Setting, folder: Path | None) -> No
     parts = [
         "# Guided colorization with each attention layer",
         f"Written by `python benchmarks/colorization_tables.py --data DIR --size {setting.size} "
-        f"--steps {setting.steps} --results docs/results`. The paper's own setting is `--size 256 --steps 200000`; one network of it, "
-        "`patchattn train colorization --data DIR/davis -o RUN --attention psal --k 3`.",
+        f"--steps {setting.steps} --results docs/results`. The paper's own setting is `--size 256 --steps 200000`; one "
+        "network of it, `patchattn train colorization --data DIR/davis -o RUN --attention psal --k 3`.",
         f"Frames of {setting.size}x{setting.size}, {setting.steps} steps of Adam (the paper: 256x256, 200,000); mean "
         "squared error of RGB in [0, 1] on three sequences that no network has seen, each frame from the one before "
         "it; mean and range of so many seeds. The paper's numbers are of other frames: compare within a column.",

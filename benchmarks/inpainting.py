@@ -135,7 +135,9 @@ def page(results: list[dict[str, Any]], names: list[str]) -> list[str]:
     count = len({entry["picture"] for entry in results})
     return [
         "# Inpainting without weights",
-        f"{count} photographs with holes of the shape of things; means over whole pictures. TV is the total variation.",
+        f"{count} photographs with holes of the shape of things; means over whole pictures. TV is the total variation, "
+        "of the whole picture and about the hole alone. Written by "
+        "`python benchmarks/inpainting.py --data DIR --results docs/results`.",
         table(headings, rows),
         machine_line(),
     ]

@@ -1,4 +1,4 @@
-"""The pictures of benchmarks/inpainting.py."""
+"""The pictures of benchmarks/inpainting.py and inpainting_highres.py."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ MARGIN, SIDE = 40, 260
 HOLE = (255, 0, 255)
 
 
-def draw(made: Mapping[str, Mapping[str, Any]], shown: Sequence[str], path: Path) -> None:
-    """A row for each picture, cut out about its hole: the hole, what the methods made, and the truth."""
+def draw(made: Mapping[str, Mapping[str, Any]], shown: Sequence[str], path: Path, *, around: bool = True) -> None:
+    """A row for each picture, cut out `around` its hole or whole: the hole, what the methods made, and the truth."""
     from matplotlib.figure import Figure
 
     columns = ["hole", *shown, "truth"]
@@ -22,7 +22,7 @@ def draw(made: Mapping[str, Mapping[str, Any]], shown: Sequence[str], path: Path
     axes = figure.subplots(len(made), len(columns), squeeze=False)
     for line, (name, pictures) in zip(axes, made.items(), strict=True):
         hole, truth = pictures["hole"], pictures["truth"]
-        part = _around(hole)
+        part = _around(hole) if around else (...,)
         marked = np.where(hole[..., None], np.uint8(HOLE), truth)
         for place, title in zip(line, columns, strict=True):
             place.imshow((marked if title == "hole" else pictures[title])[part])

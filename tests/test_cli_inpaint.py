@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage.data
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 from patchattn.cli.app import app
+from patchattn.networks.weights import InpaintingArchitecture, load_inpainting_network, network_bytes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -60,7 +62,7 @@ def test_transparent_pixels_are_filled_without_a_mask() -> None:
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
     assert (told["output"], told["height"], told["width"], told["bit_depth"]) == ("filled.png", 60, 90, 8)
-    expected = {"quality": "fast", "patch_size": 7, "levels": 1, "iterations": 2, "seed": 3}
+    expected = {"quality": "fast", "patch_size": 11, "levels": 1, "iterations": 2, "seed": 3}
     assert told["settings"] == expected
     assert (pixels("filled.png")[..., 3] == 255).all()
 
@@ -79,6 +81,38 @@ def test_folder_with_a_mask_for_each(folder: Path) -> None:
     np.testing.assert_array_equal(pixels("filled/a.png"), pixels("filled/b.png"))
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+@pytest.mark.parametrize("attention", [(), ("--attention", "contextual")], ids=["as-trained", "contextual"])
+def test_network(mode: str, attention: tuple[str, ...]) -> None:
+    architecture = InpaintingArchitecture("psal", channels=4)
+    network = architecture.build()
+    Path("network.safetensors").write_bytes(network_bytes(network, architecture))
+    Image.open("photo.png").convert(mode).save("given.png")
+    result = run("given.png", "--mask", "mask.png", "-o", "filled.png", "--model", "network.safetensors", *attention)
+    assert result.exit_code == 0, result.output
+    given, filled = pixels("given.png"), pixels("filled.png")
+    known = pixels("mask.png") == 0
+    np.testing.assert_array_equal(filled[known], given[known])
+    colour = torch.from_numpy(given.reshape(60, 90, -1)[..., :3].copy()).movedim(2, 0)[None].expand(-1, 3, -1, -1)
+    with torch.no_grad():
+        chosen = load_inpainting_network("network.safetensors", attention=attention[1] if attention else None)
+        expected = chosen.fill(colour / 255, torch.from_numpy(~known)[None]).clamp(0, 1)[0]
+    if mode == "L":
+        np.testing.assert_allclose(filled[HOLE], 255 * expected.mean(0)[HOLE], atol=0.51)
+    else:
+        np.testing.assert_allclose(filled[HOLE][..., :3], 255 * expected.movedim(0, 2)[HOLE], atol=0.51)
+    assert mode != "RGBA" or (filled[..., 3] == 255).all()
+
+
+def test_network_over_a_folder(folder: Path) -> None:
+    architecture = InpaintingArchitecture("psal", channels=4)
+    Path("network.safetensors").write_bytes(network_bytes(architecture.build(), architecture))
+    result = run("photos", "--mask", "masks", "-o", "filled", "--model", "network.safetensors", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["model"] == "network.safetensors"
+    np.testing.assert_array_equal(pixels("filled/a.png"), pixels("filled/b.png"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -93,6 +127,18 @@ def test_folder_with_a_mask_for_each(folder: Path) -> None:
         (
             ("photo.png", "--mask", "mask.png", "-o", "out.png", "--patch-size", "4"),
             "patch_size: expected an odd number",
+        ),
+        (
+            ("photo.png", "--mask", "mask.png", "-o", "out.png", "--model", "none.safetensors"),
+            "there is no file none.safetensors",
+        ),
+        (
+            ("photo.png", "--mask", "mask.png", "-o", "out.png", "--attention", "psal"),
+            "--attention: it is the network's; expected --model too",
+        ),
+        (
+            ("photo.png", "--mask", "mask.png", "-o", "out.png", "--model", "m", "--keep-out", "mask.png"),
+            "--keep-out: a network (--model) copies no patches",
         ),
         (("photo.png", "--mask", "mask.png", "-o", "out.png", "--resume"), "--resume and --on-error are for a folder"),
         (

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from patchattn.tasks.boxes import boxes
 from patchattn.tasks.images import Picture
 from patchattn.tasks.inpaint import QUALITIES, Inpainting, inpaint
 from patchattn.tasks.scales import dilated, scales_of
@@ -69,6 +70,30 @@ def test_transparent_pixels_are_the_hole_and_opaque_afterwards() -> None:
     assert result.alpha is not None
     assert result.alpha.eq(1).all()
     torch.testing.assert_close(result.colour, colour, rtol=0, atol=0.02)
+
+
+def test_light_comes_from_the_surroundings() -> None:
+    """A hill of light with fine texture: no patch outside is as bright as its top, which is in the hole."""
+    across, down = torch.linspace(-0.5, 0.5, 120), torch.linspace(-0.5, 0.5, 96)[:, None]
+    texture = 0.08 * torch.rand(1, 1, 96, 120, generator=torch.Generator().manual_seed(0))
+    picture = 0.2 + 0.6 * (1 - 2 * (across.square() + down.square())) + texture
+    hole = rectangle(96, 120, slice(28, 68), slice(40, 80))
+    missed = (inpaint(picture, hole).picture.colour - picture)[..., hole]
+    assert missed.mean().abs() < 0.025, "the votes alone miss it by 0.034"
+
+
+def test_a_network_fills_instead() -> None:
+    class Gray:
+        def fill(self, picture: Tensor, hole: Tensor) -> Tensor:
+            return torch.full_like(picture, 0.5)
+
+    picture, hole = torch.rand(1, 1, 20, 20), rectangle(20, 20, slice(5, 9), slice(5, 9))
+    result = inpaint(picture, hole, network=Gray())
+    assert result.picture.colour[..., hole].eq(0.5).all()
+    assert torch.equal(result.picture.colour[..., ~hole], picture[..., ~hole])
+    assert result.field is None
+    with pytest.raises(ValueError, match="keep_out: a network copies no patches"):
+        inpaint(picture, hole, network=Gray(), keep_out=~hole)
 
 
 def test_nothing_to_fill() -> None:
@@ -146,11 +171,11 @@ def test_scales_are_told(quality: str) -> None:
         ({"hole": torch.ones(30, 20) > 0}, r"expected booleans of the picture's size, \(20, 30\)"),
         (
             {"hole": torch.ones(20, 30) > 0},
-            r"hole: no patch of 7 x 7 pixels lies outside of it, so that there is nothing",
+            r"hole: no patch of 11 x 11 pixels lies outside of it, so that there is nothing",
         ),
         (
             {"hole": torch.eye(20, 30) > 0, "keep_out": torch.ones(20, 30) > 0},
-            r"no patch of 7 x 7 pixels lies outside of it and of keep_out",
+            r"no patch of 11 x 11 pixels lies outside of it and of keep_out",
         ),
         ({"quality": "perfect"}, r"quality: got 'perfect'; allowed are 'fast', 'good', 'best'"),
         ({"patch_size": 4}, r"patch_size: expected an odd number \(a patch has a centre\), got 4"),
@@ -191,6 +216,34 @@ def test_a_smooth_fill_continues_a_ramp() -> None:
     hole = rectangle(33, 33, slice(12, 20), slice(12, 20))[None, None]
     filled = smooth_fill(torch.where(hole, 7, ramp), hole, relaxations=500)
     torch.testing.assert_close(filled, ramp, rtol=0, atol=1e-3)
+
+
+def test_holes_far_apart_are_filled_each_by_itself() -> None:
+    picture = tiles(200, 220)
+    hole = rectangle(200, 220, slice(10, 24), slice(12, 30)) | rectangle(200, 220, slice(170, 190), slice(190, 207))
+    result = inpaint(picture, hole, levels=1)
+    torch.testing.assert_close(result.picture.colour, picture, rtol=0, atol=0.02)
+    assert result.field is not None
+    assert torch.equal(result.field.index[0, 0, 0] >= 0, dilated(hole[None, None], 5)[0, 0])
+
+
+@settings(max_examples=50, deadline=None)
+@given(height=st.integers(1, 30), width=st.integers(1, 30), share=st.floats(0, 0.2), seed=st.integers(0, 2**31))
+def test_boxes_hold_everything_and_do_not_overlap(height: int, width: int, share: float, seed: int) -> None:
+    mask = torch.rand(height, width, generator=torch.Generator().manual_seed(seed)) < share
+    covered = torch.zeros(height, width, dtype=torch.int)
+    for box in boxes(mask):
+        assert mask[box].any()
+        covered[box] += 1
+    assert covered.max() <= 1
+    assert covered[mask].eq(1).all()
+
+
+def test_boxes_are_cut_where_gaps_are_wide() -> None:
+    corners = rectangle(100, 100, slice(0, 10), slice(0, 10)) | rectangle(100, 100, slice(90, 100), slice(90, 100))
+    assert boxes(corners) == [(slice(0, 10), slice(0, 10)), (slice(90, 100), slice(90, 100))]
+    near = rectangle(100, 100, slice(0, 50), slice(0, 10)) | rectangle(100, 100, slice(60, 100), slice(0, 10))
+    assert boxes(near) == [(slice(0, 100), slice(0, 10))]
 
 
 def test_scales_halve_and_forget_what_they_cannot_know() -> None:

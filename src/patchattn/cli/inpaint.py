@@ -9,7 +9,7 @@ import typer
 
 from patchattn.cli.failures import one_sentence_errors
 from patchattn.cli.folders import INCOMPLETE, OnError, Resume
-from patchattn.cli.inpaint_jobs import Job, fill_folder, fill_picture
+from patchattn.cli.inpaint_jobs import Job, Model, fill_folder, fill_picture
 from patchattn.cli.options import Json, PatchSize, Seed, Threads, use_threads
 from patchattn.cli.printing import print_json, print_lines
 from patchattn.cli.stages import stages
@@ -41,7 +41,7 @@ def inpaint(
         Path | None, typer.Option(help="A picture of the same size: nothing is copied from where it is white.")
     ] = None,
     quality: Annotated[str, typer.Option(help="How long to improve: fast, good or best.")] = "good",
-    patch_size: PatchSize = 7,
+    patch_size: PatchSize = 11,
     levels: Annotated[
         int | None,
         typer.Option(min=1, help="How many sizes, each half the next.", show_default="until the hole is a patch wide"),
@@ -50,6 +50,20 @@ def inpaint(
         int | None, typer.Option(min=1, help="Searches and votes at each size.", show_default="the quality's")
     ] = None,
     seed: Seed = 0,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Fill by a trained network instead: of `patchattn train inpainting`, or a public checkpoint. The "
+            "options of patches do not count then. It is made for holes of some 128 pixels.",
+        ),
+    ] = None,
+    attention: Annotated[
+        str | None,
+        typer.Option(
+            help="What the network attends with: psal or contextual.", show_default="what it was trained with"
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, xpu, ...")] = "cpu",
     resume: Resume = False,
     on_error: OnError = "stop",
@@ -57,6 +71,8 @@ def inpaint(
     as_json: Json = False,
 ) -> None:
     """Remove what MASK covers from PHOTO, and complete the picture from its own patches, at its own resolution.
+
+    With --model a network completes it.
 
     Every pixel outside the hole stays as it is (but for what a lossy format makes of it). A folder's pictures are
     written as NAME.png, each as soon as it is done.
@@ -70,12 +86,16 @@ def inpaint(
             "iterations": iterations,
             "seed": seed,
         }
-        job = Job(photo, mask, keep_out, output, device, settings, stage)
+        if attention is not None and model is None:
+            raise ValueError("--attention: it is the network's; expected --model too.")
+        if keep_out is not None and model is not None:
+            raise ValueError("--keep-out: a network (--model) copies no patches that could be kept out.")
+        job = Job(photo, mask, keep_out, output, device, settings, stage, Model(model, attention))
         if not photo.is_dir() and (resume or on_error != "stop"):
             raise ValueError(f"--resume and --on-error are for a folder, which {photo} is not.")
         told = fill_folder(job, resume, on_error) if photo.is_dir() else fill_picture(job)
     if as_json:
-        print_json({"output": str(output), **told.numbers, "settings": settings})
+        print_json({"output": str(output), **told.numbers, "model": model and str(model), "settings": settings})
     else:
         print_lines(**told.lines)
     if told.incomplete:

@@ -17,8 +17,26 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from patchattn.tasks.images import Picture
+    from patchattn.tasks.inpaint import InpaintingModel
 
-__all__ = ["Job", "fill_folder", "fill_picture"]
+__all__ = ["Job", "Model", "fill_folder", "fill_picture"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """The network that was asked for, if one was."""
+
+    path: Path | None
+    attention: str | None
+    """None: what it was trained with."""
+
+    def load(self, device: str) -> InpaintingModel | None:
+        if self.path is None:
+            return None
+        from patchattn.networks.weights import load_inpainting_network
+
+        network = load_inpainting_network(self.path, attention=self.attention)
+        return on_device(network, device)
 
 
 @dataclass(frozen=True)
@@ -33,6 +51,7 @@ class Job:
     settings: dict[str, Any]
     """Those of `tasks.inpaint.inpaint`."""
     stage: Stages
+    model: Model
 
     def read(self, path: Path) -> Given:
         """Read a picture and its masks."""
@@ -64,8 +83,9 @@ def fill_picture(job: Job) -> Told:
     picture = given.picture
     depth, alpha = picture.bit_depth, picture.alpha is not None
     images.check_picture_output(job.output, bit_depth=depth, alpha=alpha, argument="--output")
+    network = job.model.load(job.device)
     began = time.perf_counter()
-    filled, memory = _fill(job, given)
+    filled, memory = _fill(job, given, network)
     seconds = time.perf_counter() - began
     job.stage("writing")
     images.write_picture(job.output, filled, argument="--output")
@@ -92,13 +112,14 @@ def fill_folder(job: Job, resume: bool, on_error: str) -> Told:
     from patchattn.tasks.peak_memory import peak_memory
 
     pictures = prepare_folders(job.photo, job.output, on_error, argument="PHOTO")
+    network = job.model.load(job.device)
     job.output.mkdir(exist_ok=True)
     began = time.perf_counter()
     report = map_folder(
         pictures,
         job.output,
         job.read,
-        lambda given: _fill(job, given)[0],
+        lambda given: _fill(job, given, network)[0],
         resume=resume,
         on_error=on_error,
         progress=job.stage,
@@ -107,7 +128,7 @@ def fill_folder(job: Job, resume: bool, on_error: str) -> Told:
     return tell_folder("filled", report, job.output, time.perf_counter() - began, peak_memory(), resume)
 
 
-def _fill(job: Job, given: Given) -> tuple[Picture, int | None]:
+def _fill(job: Job, given: Given, network: InpaintingModel | None) -> tuple[Picture, int | None]:
     from patchattn.tasks.inpaint import inpaint
 
     picture = given.picture
@@ -116,7 +137,7 @@ def _fill(job: Job, given: Given) -> tuple[Picture, int | None]:
         colour=on_device(picture.colour, job.device),
         alpha=None if picture.alpha is None else on_device(picture.alpha, job.device),
     )
-    result = inpaint(moved, given.hole, keep_out=given.keep_out, progress=job.stage, **job.settings)
+    result = inpaint(moved, given.hole, keep_out=given.keep_out, network=network, progress=job.stage, **job.settings)
     filled = result.picture
     alpha = None if filled.alpha is None else filled.alpha.cpu()
     return replace(filled, colour=filled.colour.cpu(), alpha=alpha), result.peak_memory

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
 import typer
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 __all__ = [
     "Iterations",
@@ -22,6 +22,7 @@ __all__ = [
     "use_threads",
 ]
 
+Movable = TypeVar("Movable", bound="Tensor | nn.Module")
 PatchSize = Annotated[int, typer.Option(min=1, help="Side of the patches that are compared, in pixels; odd.")]
 Similarity = Annotated[str, typer.Option(help="How patches are compared: l2, dot, scaled_dot, cosine or l1.")]
 Temperature = Annotated[
@@ -44,9 +45,9 @@ def use_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def on_device(tensor: Tensor, device: str) -> Tensor:
-    """Move a tensor to the device that was asked for."""
+def on_device(moved: Movable, device: str) -> Movable:
+    """Move a tensor or a network to the device that was asked for."""
     try:
-        return tensor.to(device)
+        return cast("Movable", moved.to(device))
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device: cannot compute on {device} ({str(error).splitlines()[0]}).") from error

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patchattn.checks import check_choice, check_count
@@ -16,14 +17,24 @@ from patchattn.tasks.completion import Completion, Effort, begin, enlarge, impro
 from patchattn.tasks.images import Picture
 from patchattn.tasks.peak_memory import peak_memory
 from patchattn.tasks.scales import scales_of
+from patchattn.tasks.smooth_fill import smooth_fill
 
-__all__ = ["QUALITIES", "Inpainting", "inpaint"]
+__all__ = ["QUALITIES", "Inpainting", "InpaintingModel", "inpaint"]
 
 QUALITIES = {
-    "fast": Effort(first=8, others=2, iterations=1),
-    "good": Effort(first=12, others=4, iterations=2),
-    "best": Effort(first=24, others=8, iterations=4),
+    "fast": Effort(first=30, others=1, last=1, iterations=1),
+    "good": Effort(first=80, others=2, last=1, iterations=1),
+    "best": Effort(first=160, others=4, last=2, iterations=1),
 }
+
+
+class InpaintingModel(Protocol):
+    """What fills holes in the place of patches: `networks.contextual.InpaintingNetwork`, or what is called alike."""
+
+    def fill(
+        self, picture: Float[Tensor, "batch 3 height width"], hole: Bool[Tensor, "batch height width"]
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Fill the hole (True) of RGB in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,9 @@ class Inpainting:
     picture: Picture
     """Known pixels as they were, to the last bit."""
     field: MatchField | None
-    """Where the patches that touch the hole were copied from; -1 elsewhere. None where there was no hole."""
+    """Where the patches that touch the hole were copied from; -1 elsewhere. None where there was no hole, or a network
+    filled it.
+    """
     seconds: float
     """Wall time; the first run ever on a machine also compiles the kernels."""
     peak_memory: int | None
@@ -45,11 +58,12 @@ def inpaint(
     hole: Bool[Tensor, "height width"] | None = None,
     *,
     keep_out: Bool[Tensor, "height width"] | None = None,
-    patch_size: int = 7,
+    patch_size: int = 11,
     levels: int | None = None,
     quality: str = "good",
     iterations: int | None = None,
     seed: int = 0,
+    network: InpaintingModel | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Inpainting:
     r"""Fill a hole with patches of the same picture, so that what is filled looks like what is known.
@@ -62,7 +76,9 @@ def inpaint(
     where f are colours, texture and, with little weight, the place; j(i) are centres of patches that lie wholly outside
     the hole. At each scale in turn: the best j for each i (a search that starts from the last one's field), then the
     best u for these j, the votes of all patches that hold a pixel, weighted by `exp(-cost / T)`; see
-    `patch_attention(aggregate=True)`. The last vote is cold, so that texture is copied rather than averaged.
+    `patch_attention(aggregate=True)`. What the votes miss the known pixels at the hole's border by is made good inside,
+    as a membrane of shifts: light comes from the surroundings. The last vote is cold, so that texture is copied rather
+    than averaged.
 
     Args:
         picture: a `Picture`, or a tensor (1, 1 or 3, height, width) in [0, 1]. Its alpha is completed like a colour.
@@ -70,18 +86,22 @@ def inpaint(
             afterwards.
         keep_out: True: no patch that holds this pixel is copied.
         patch_size: odd side of the patches, in pixels of each scale. Larger ones keep more structure and need more
-            known surroundings.
+            known surroundings; 11 was best on photographs of 512x512 (docs/inpaint.md).
         levels: how many scales; None: until the hole is about as wide as a patch.
-        quality: `"fast"`, `"good"` or `"best"`: how often is searched and voted at each scale.
+        quality: `"fast"`, `"good"` or `"best"`: how often is searched and voted at each scale. More finds more of the
+            structure, at the smallest scale, and in the end sharper texture.
         iterations: searches and votes at every scale, in place of the quality's.
         seed: of the search's random choices.
-        progress: called with the name of each stage as it begins: "scale 1 of 5" and so on.
+        network: fills RGB instead of patches, see `networks.weights.load_inpainting_network`; what is said above of
+            patches does not count then. Gray is filled as RGB, alpha smoothly.
+        progress: called with the name of each stage as it begins: "scale 1 of 5" and so on, or "asking the network".
 
     Returns:
         The completed picture, the field, time and memory.
 
     Raises:
-        ValueError: a mask does not fit the picture, there is nothing to copy from, or an argument is out of range.
+        ValueError: a mask does not fit the picture, there is nothing to copy from, a network is to keep out of
+            something, or an argument is out of range.
 
     Example:
         >>> stripes = (torch.arange(64) // 4 % 2).float().expand(1, 1, 64, 64)
@@ -96,7 +116,7 @@ def inpaint(
     effort = QUALITIES[quality]
     if iterations is not None:
         check_count("iterations", iterations, 1)
-        effort = replace(effort, first=iterations, others=iterations)
+        effort = replace(effort, first=iterations, others=iterations, last=iterations)
     check_count("seed", seed, 0)
     if levels is not None:
         check_count("levels", levels, 1)
@@ -105,6 +125,8 @@ def inpaint(
         raise ValueError(f"patch_size: expected an odd number (a patch has a centre), got {patch_size}.")
     in_alpha = hole is None
     hole = _transparent(picture) if hole is None else _checked("hole", hole, picture)
+    if keep_out is not None and network is not None:
+        raise ValueError("keep_out: a network copies no patches that could be kept out; expected None.")
     keep_out = torch.zeros_like(hole) if keep_out is None else _checked("keep_out", keep_out, picture)
     report = progress if progress is not None else _silent
 
@@ -114,11 +136,15 @@ def inpaint(
         with torch.no_grad():
             parts = [picture.colour] if in_alpha or picture.alpha is None else [picture.colour, picture.alpha]
             known = torch.cat(parts, 1)
-            completion = _complete(known, hole, keep_out, patch_size, levels, effort, seed, report)
-            field = _of_whole_picture(completion)
-            # The very numbers that were known, whatever the scales made of them.
-            filled = torch.where(hole, completion.picture.clamp(0, 1), known)
             count = picture.colour.shape[1]
+            if network is None:
+                completion = _complete(known, hole, keep_out, patch_size, levels, effort, seed, report)
+                filled, field = completion.picture, completion.field()
+            else:
+                report("asking the network")
+                filled = _asked(known, count, hole, network)
+            # The very numbers that were known, whatever the scales made of them.
+            filled = torch.where(hole, filled.clamp(0, 1), known)
             alpha = picture.alpha
             if alpha is not None:
                 alpha = alpha.masked_fill(hole, 1) if in_alpha else filled[:, count:]
@@ -149,8 +175,17 @@ def _complete(
     for number, scale in enumerate(reversed(scales[:-1]), 2):
         report(f"scale {number} of {len(scales)}")
         completion = enlarge(completion, scale)
-        completion = improve(completion, effort.others, effort.iterations, seed, sharpen=number == len(scales))
+        times = effort.last if number == len(scales) else effort.others
+        completion = improve(completion, times, effort.iterations, seed, sharpen=number == len(scales))
     return completion
+
+
+def _asked(known: Tensor, count: int, hole: Tensor, network: InpaintingModel) -> Tensor:
+    """What a network makes of the first `count` channels, gray or RGB; the others are filled smoothly."""
+    filled = network.fill(known[:, :count].expand(-1, 3, -1, -1), hole[:, 0])
+    colour = filled if count == 3 else filled.mean(1, keepdim=True)
+    others = known[:, count:]
+    return torch.cat([colour, smooth_fill(others, hole)], 1) if others.numel() else colour
 
 
 def _transparent(picture: Picture) -> Tensor:
@@ -166,17 +201,6 @@ def _checked(name: str, mask: Tensor, picture: Picture) -> Tensor:
             f"{picture.size}."
         )
     return mask.to(picture.colour.device)[None, None]
-
-
-def _of_whole_picture(completion: Completion) -> MatchField:
-    """The field of the region, with no match around it."""
-    field, region, size = completion.field, completion.region, completion.scale.size
-    assert field is not None
-    index = field.index.new_full((1, 1, field.k, *size), -1)
-    similarity = field.similarity.new_full(index.shape, -torch.inf)
-    region.of(index).copy_(field.index)
-    region.of(similarity).copy_(field.similarity)
-    return MatchField(index, similarity, size)
 
 
 def _silent(stage: str) -> None:
