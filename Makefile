@@ -16,7 +16,7 @@ demo: .venv/.installed-demo  ## rebuild a real photograph from another; the pict
 	@$(PY) examples/demo.py
 
 test: .venv/.installed-all  ## run the tests
-	@$(PY) -m pytest --numprocesses auto
+	@$(PY) -m pytest --numprocesses auto --dist worksteal
 
 check: .venv/.installed-all  ## lint, format, types, direction of imports
 	@$(PY) -m ruff check .

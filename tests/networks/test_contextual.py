@@ -282,6 +282,14 @@ def test_pictures_and_holes_that_do_not_fit(picture: Tensor, hole: Tensor, messa
             call(picture, hole)
 
 
+def test_what_does_not_fit_is_refused_before_the_first_convolution() -> None:
+    network = InpaintingNetwork(ContextualAttention(memory_limit=1000), channels=4)
+    network.coarse.register_forward_pre_hook(lambda module, inputs: pytest.fail("the coarse network was asked"))
+    hole = torch.zeros(1, 90, 75, dtype=torch.bool)
+    with pytest.raises(RuntimeError, match=r"from \(24, 20\) to \(24, 20\) positions at rate 2, .* the limit is 1,000"):
+        network.fill(torch.rand(1, 3, 90, 75), hole)
+
+
 def test_numbers_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="channels: got 5; expected an even number"):
         InpaintingArchitecture(channels=5).build()

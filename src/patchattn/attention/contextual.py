@@ -260,3 +260,7 @@ class ContextualAttention(AttentionLayer):
         memory_limit: int | None = None,
     ) -> None:
         super().__init__(patch_size=patch_size, rate=rate, scale=scale, fuse=fuse, norm=norm, memory_limit=memory_limit)
+
+    def check_memory(self, query: Tensor, key: Tensor) -> None:
+        """Refuse what a call with such tensors would, for its memory; looks at shape, type and device alone."""
+        _check_memory(query, key, self.settings["rate"], self.settings["memory_limit"])

@@ -83,12 +83,14 @@ class InpaintingNetwork(nn.Module):
 
         Raises:
             ValueError: the picture has other channels, or the hole another size, or it is not bool.
+            RuntimeError: contextual attention does not fit into memory.
         """
         _check(picture, hole)
         height, width = picture.shape[2:]
         hole = hole.unsqueeze(1).expand(len(picture), 1, height, width)
         known = self._framed(picture.masked_fill(hole, 0))
         hole = self._framed(hole)
+        self._check_memory(known)
         marks = torch.cat([torch.ones_like(known[:, :1]), hole.to(known.dtype)], 1)
         coarse = self.coarse(torch.cat([known, marks], 1))
         refined = self.refinement(torch.cat([torch.where(hole, coarse, known), marks], 1), hole)
@@ -110,6 +112,12 @@ class InpaintingNetwork(nn.Module):
         _check(picture, hole)
         _, refined = self(picture * 2 - 1, hole)
         return torch.where(hole.unsqueeze(1), (refined + 1) / 2, picture)
+
+    def _check_memory(self, picture: Tensor) -> None:
+        """Refuse what the attention will refuse, before minutes of convolutions."""
+        if isinstance(self.refinement.attention, ContextualAttention):
+            features = picture[:, :, ::4, ::4]
+            self.refinement.attention.check_memory(features, features)
 
     def _framed(self, image: Tensor) -> Tensor:
         """The image with its mirror image to the right and below, up to a size that can be computed."""
