@@ -36,6 +36,8 @@ ifdef DATA
 	@$(PY) benchmarks/colorization_tables.py --data $(DATA) --results out
 	@$(PY) benchmarks/inpainting.py --data $(DATA) --results out
 	@$(PY) benchmarks/inpainting_highres.py --data $(DATA) --results out
+	@$(PY) benchmarks/inpainting_training.py --data $(DATA)/bsds500 --results out
+	@$(PY) benchmarks/inpainting_network_scaling.py --data $(DATA) --results out
 else
 	@echo "Speed and cost are measured on pictures: make bench DATA=DIR"
 endif
