@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -244,6 +245,18 @@ def test_interruption_of_a_real_process(folder: Path) -> None:
     assert running.returncode == 130, stderr
     assert "Traceback" not in stderr
     assert sorted(folder.iterdir()) == sorted([*before, folder / "noise.png"])
+
+
+def test_an_interruption_that_is_swallowed_is_not_lost() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with stages(quiet=True) as stage:
+        with suppress(KeyboardInterrupt):  # as where a compiled library calls back
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            stage.steps(1, 2)
+    assert signal.getsignal(signal.SIGINT) is before
+    with stages(quiet=True) as stage:
+        stage("the next work")
 
 
 # --------------------------------------------------------------------------------------------------- the progress bar
