@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -234,6 +234,15 @@ def wait_for_work(running: subprocess.Popen[str], seconds: float) -> None:
         time.sleep(0.05)
 
 
+@pytest.fixture
+def keyboard() -> Iterator[None]:
+    """Processes listen to Ctrl-C, even where the tests run in the background of a shell, which has them ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("keyboard")
 def test_interruption_of_a_real_process(folder: Path) -> None:
     before = sorted(folder.iterdir())
     rng = np.random.default_rng(0)
@@ -245,18 +254,6 @@ def test_interruption_of_a_real_process(folder: Path) -> None:
     assert running.returncode == 130, stderr
     assert "Traceback" not in stderr
     assert sorted(folder.iterdir()) == sorted([*before, folder / "noise.png"])
-
-
-def test_an_interruption_that_is_swallowed_is_not_lost() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with stages(quiet=True) as stage:
-        with suppress(KeyboardInterrupt):  # as where a compiled library calls back
-            signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            stage.steps(1, 2)
-    assert signal.getsignal(signal.SIGINT) is before
-    with stages(quiet=True) as stage:
-        stage("the next work")
 
 
 # --------------------------------------------------------------------------------------------------- the progress bar
