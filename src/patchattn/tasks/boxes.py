@@ -23,37 +23,12 @@ def boxes(mask: Bool[torch.Tensor, "height width"]) -> list[tuple[slice, slice]]
     """
     if not mask.any():
         return []
-    rows, columns = (_ends(mask.any(dim)) for dim in (1, 0))
-    inside = mask[rows, columns]
-    for dim, lines in enumerate((rows, columns)):
-        gap = _widest_gap(inside.any(1 - dim))
-        if gap.stop - gap.start >= GAP * (lines.stop - lines.start):
-            ends = (slice(0, gap.start), slice(gap.stop, inside.shape[dim]))
-            halves = [inside[end] if dim == 0 else inside[:, end] for end in ends]
-            starts = [(end.start, 0) if dim == 0 else (0, end.start) for end in ends]
-            return [
-                (_shifted(box[0], rows.start + down), _shifted(box[1], columns.start + across))
-                for half, (down, across) in zip(halves, starts, strict=True)
-                for box in boxes(half)
-            ]
+    lines = [mask.any(dim).nonzero()[:, 0] for dim in (1, 0)]
+    for dim, found in enumerate(lines):
+        steps = found.diff()
+        if found.numel() > 1 and steps.max() - 1 >= GAP * (found[-1] - found[0] + 1):
+            before = torch.arange(mask.shape[dim], device=mask.device) <= found[steps.argmax()]
+            before = before[:, None] if dim == 0 else before
+            return boxes(mask & before) + boxes(mask & ~before)
+    rows, columns = (slice(int(found[0]), int(found[-1]) + 1) for found in lines)
     return [(rows, columns)]
-
-
-def _ends(line: torch.Tensor) -> slice:
-    """From the first True to the last."""
-    found = line.nonzero()[:, 0]
-    return slice(int(found[0]), int(found[-1]) + 1)
-
-
-def _widest_gap(line: torch.Tensor) -> slice:
-    """The longest run of False between two True, of a line that begins and ends with True."""
-    found = line.nonzero()[:, 0]
-    lengths = found.diff()
-    if lengths.numel() == 0:
-        return slice(0, 0)
-    at = int(lengths.argmax())
-    return slice(int(found[at]) + 1, int(found[at + 1]))
-
-
-def _shifted(span: slice, by: int) -> slice:
-    return slice(span.start + by, span.stop + by)

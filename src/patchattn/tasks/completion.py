@@ -30,6 +30,8 @@ SHARPER = 0.2
 """What the temperature is multiplied with in the last vote, so that better matches decide and texture stays sharp."""
 FITTED = 0.7
 """How much of what votes miss the pixels beside the hole by is made good inside."""
+ITERATIONS = 1
+"""Of a search that starts from the field of the one before. More find better fits, which are blander."""
 COLDEST, HOTTER = 1e-4, 1e30
 """The least temperature, as a hole may fit perfectly; and what it is multiplied with for all votes to be alike."""
 
@@ -44,8 +46,6 @@ class Effort:
     """At the scales between."""
     last: int
     """At full size."""
-    iterations: int
-    """Of each search; it starts from the field of the one before."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,10 @@ def enlarge(coarse: Completion, scale: Scale) -> Completion:
     return _voted(replace(larger, parts=parts), HOTTER)
 
 
-def improve(completion: Completion, times: int, iterations: int, seed: int, *, sharpen: bool) -> Completion:
+def improve(completion: Completion, times: int, seed: int, *, sharpen: bool) -> Completion:
     """Search and vote so many times; with `sharpen` the best matches decide in the last vote."""
     for time in range(times):
-        parts = tuple(
-            replace(part, field=_searched(completion, part, iterations, seed + time)) for part in completion.parts
-        )
+        parts = tuple(replace(part, field=_searched(completion, part, seed + time)) for part in completion.parts)
         last = sharpen and time == times - 1
         completion = _voted(replace(completion, parts=parts), SHARPER if last else 1.0)
     return completion
@@ -127,11 +125,11 @@ def _completion(scale: Scale, patch_size: int, picture: Tensor, texture: Tensor)
     return Completion(scale, patch_size, picture, texture, parts, key, value)
 
 
-def _searched(completion: Completion, part: Part, iterations: int, seed: int) -> MatchField:
+def _searched(completion: Completion, part: Part, seed: int) -> MatchField:
     scale = completion.scale
     started: dict[str, Any] = {}
     if part.field is not None:
-        started = {"init": part.field, "method": "patchmatch", "iterations": iterations}
+        started = {"init": part.field, "method": "patchmatch", "iterations": ITERATIONS}
     return match(
         _query(completion, part),
         completion.key,

@@ -22,9 +22,9 @@ from patchattn.tasks.smooth_fill import smooth_fill
 __all__ = ["QUALITIES", "Inpainting", "InpaintingModel", "inpaint"]
 
 QUALITIES = {
-    "fast": Effort(first=30, others=1, last=1, iterations=1),
-    "good": Effort(first=80, others=2, last=1, iterations=1),
-    "best": Effort(first=160, others=4, last=2, iterations=1),
+    "fast": Effort(first=30, others=1, last=1),
+    "good": Effort(first=80, others=2, last=1),
+    "best": Effort(first=160, others=4, last=2),
 }
 
 
@@ -116,7 +116,7 @@ def inpaint(
     effort = QUALITIES[quality]
     if iterations is not None:
         check_count("iterations", iterations, 1)
-        effort = replace(effort, first=iterations, others=iterations, last=iterations)
+        effort = Effort(first=iterations, others=iterations, last=iterations)
     check_count("seed", seed, 0)
     if levels is not None:
         check_count("levels", levels, 1)
@@ -171,12 +171,12 @@ def _complete(
         )
     report(f"scale 1 of {len(scales)}")
     completion = begin(scales[-1], patch_size)
-    completion = improve(completion, effort.first, effort.iterations, seed, sharpen=len(scales) == 1)
+    completion = improve(completion, effort.first, seed, sharpen=len(scales) == 1)
     for number, scale in enumerate(reversed(scales[:-1]), 2):
         report(f"scale {number} of {len(scales)}")
         completion = enlarge(completion, scale)
         times = effort.last if number == len(scales) else effort.others
-        completion = improve(completion, times, effort.iterations, seed, sharpen=number == len(scales))
+        completion = improve(completion, times, seed, sharpen=number == len(scales))
     return completion
 
 
