@@ -51,7 +51,7 @@ def check_output_file(path: PathLike, *, argument: str = "path") -> Path:
 
 @contextmanager
 def atomic_writer(path: PathLike, *, argument: str = "path") -> Iterator[BinaryIO]:
-    """Open a binary file that takes the name `path` only when everything has been written.
+    """Open a binary file, to write and read, that takes the name `path` only when everything has been written.
 
     It is written beside its final place under a temporary name and then renamed. On any failure, an interruption from
     the keyboard included, the temporary file is removed and what was at `path` stays as it was. An existing file's
@@ -79,7 +79,7 @@ def atomic_writer(path: PathLike, *, argument: str = "path") -> Iterator[BinaryI
     temporary = final.with_name(f".{final.name[:100]}.{secrets.token_hex(4)}.part")
     try:
         # Not `tempfile`: its files are readable by their owner alone, and these should follow the user's umask.
-        file = temporary.open("xb")
+        file = temporary.open("x+b")
     except OSError as error:
         raise ValueError(f"{argument}: cannot write {path}: {error.strerror}.") from error
     try:

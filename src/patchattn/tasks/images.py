@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from patchattn.tasks.codecs import FORMATS, Samples, decode, encode
 from patchattn.tasks.files import PathLike, atomic_writer, check_input_file, check_output_file
+from patchattn.tasks.metadata import NO_METADATA, Metadata, MetadataWarning, fit_metadata
 
 __all__ = ["Picture", "check_picture_output", "read_picture", "same_channels", "write_picture"]
 
@@ -39,6 +41,8 @@ class Picture:
     """Bits of one channel in a file."""
     icc_profile: bytes | None = None
     """What the numbers mean as colours; passed on, not applied."""
+    metadata: Metadata = NO_METADATA
+    """What else the file tells of the photograph; passed on."""
 
     def __post_init__(self) -> None:
         shape = tuple(self.colour.shape)
@@ -65,7 +69,8 @@ def read_picture(path: PathLike, *, argument: str = "path") -> Picture:
 
     Any format that Pillow knows (PNG, JPEG, TIFF, WebP, BMP, ...): gray, RGB or palette, with or without alpha; PNG
     and TIFF in 8 or 16 bits a channel. Fewer bits become 8. CMYK and YCbCr become RGB. The EXIF orientation is
-    applied. Of several frames or pages, the first is read.
+    applied. Of several frames or pages, the first is read. EXIF, XMP and the resolution are kept (`Metadata`); where
+    they are damaged, a `MetadataWarning` says so, and what cannot be read of them is left out.
 
     Args:
         path: the file.
@@ -95,6 +100,13 @@ def read_picture(path: PathLike, *, argument: str = "path") -> Picture:
     except Exception as error:
         # Every decoder has its own exceptions for damaged files, IndexError and struct.error among them.
         raise ValueError(_unreadable(path, argument, error)) from error
+    if samples.damaged:
+        what = " and ".join(samples.damaged)
+        warnings.warn(
+            f"{argument}: the {what} of {path} is damaged; what cannot be read of it is left out.",
+            MetadataWarning,
+            stacklevel=2,
+        )
     array = samples.array
     colours = 1 if array.shape[2] <= 2 else 3
     return Picture(
@@ -102,6 +114,7 @@ def read_picture(path: PathLike, *, argument: str = "path") -> Picture:
         alpha=_to_tensor(array[:, :, colours:]) if array.shape[2] > colours else None,
         bit_depth=16 if array.dtype == np.uint16 else 8,
         icc_profile=samples.icc_profile,
+        metadata=samples.metadata,
     )
 
 
@@ -130,14 +143,18 @@ def write_picture(path: PathLike, picture: Picture, *, argument: str = "path") -
     (8 bits, no alpha, quality 95), .bmp (8 bits, no alpha). Colours are clipped to [0, 1] and rounded. An existing
     file is replaced.
 
+    All of them but .bmp, which holds the resolution only, take the picture's metadata. The file says that it is upright
+    and has the size that it has. .jpg has room for 64 KiB of EXIF and as much XMP, and a `MetadataWarning` says so
+    where one is longer and is left out.
+
     Args:
         path: the file.
         picture: what to write.
         argument: what an error calls `path`.
 
     Raises:
-        ValueError: the extension is unknown, its format cannot hold the picture, nothing can be written there, or the
-            picture holds NaN.
+        ValueError: the extension is unknown, its format cannot hold the picture, nothing can be written there, the
+            picture holds NaN, or its metadata are none.
         RuntimeError: the extra `tools` is not installed.
 
     Example:
@@ -149,7 +166,8 @@ def write_picture(path: PathLike, picture: Picture, *, argument: str = "path") -
     planes = picture.colour if picture.alpha is None else torch.cat([picture.colour, picture.alpha], 1)
     if planes.isnan().any():
         raise ValueError("picture: it holds NaN; expected numbers in [0, 1].")
-    samples = Samples(_to_samples(planes, picture.bit_depth), _fitting_profile(picture))
+    metadata = fit_metadata(picture.metadata, picture.size)
+    samples = Samples(_to_samples(planes, picture.bit_depth), _fitting_profile(picture), metadata)
     with atomic_writer(path, argument=argument) as file:
         encode(file, samples, Path(path).suffix.lower())
 

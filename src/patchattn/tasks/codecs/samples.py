@@ -1,0 +1,26 @@
+"""The samples of a picture file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from patchattn.tasks.metadata import NO_METADATA, Metadata
+
+__all__ = ["Array", "Samples"]
+
+Array = NDArray[np.uint8] | NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples of a picture as they lie in its file, upright, and what else the file tells."""
+
+    array: Array
+    """(height, width, channels), uint8 or uint16; 1 channel: gray, 2: gray and alpha, 3: RGB, 4: RGB and alpha."""
+    icc_profile: bytes | None = None
+    metadata: Metadata = NO_METADATA
+    damaged: tuple[str, ...] = ()
+    """What metadata could not be read, or not all of them."""
