@@ -38,6 +38,8 @@ ifdef DATA
 	@$(PY) benchmarks/inpainting_highres.py --data $(DATA) --results out
 	@$(PY) benchmarks/inpainting_training.py --data $(DATA)/bsds500 --results out
 	@$(PY) benchmarks/inpainting_network_scaling.py --data $(DATA) --results out
+	@$(PY) benchmarks/superresolution.py --data $(DATA) --results out
+	@$(PY) benchmarks/superresolution_large.py --data $(DATA) --results out
 else
 	@echo "Speed and cost are measured on pictures: make bench DATA=DIR"
 endif

@@ -23,8 +23,9 @@ from process import Forks, peak_beyond
 from torch import Tensor
 
 from patchattn.attention.contextual import contextual_memory
+from patchattn.networks.architectures import InpaintingArchitecture
 from patchattn.networks.contextual import InpaintingNetwork
-from patchattn.networks.weights import InpaintingArchitecture, load_inpainting_network
+from patchattn.networks.weights import load_inpainting_network
 from patchattn.tasks.images import read_picture
 
 HEIGHT, WIDTH, HOLE, HOLES = 2700, 3300, 128, 8

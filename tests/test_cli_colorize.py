@@ -14,7 +14,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from patchattn.cli.app import app
-from patchattn.networks.weights import Architecture, network_bytes
+from patchattn.networks.architectures import ColorizationArchitecture
+from patchattn.networks.weights import network_bytes
 from patchattn.tasks.colours import to_gray
 from patchattn.tasks.images import Picture, read_picture, write_picture
 
@@ -175,7 +176,7 @@ def test_film() -> None:
 
 def test_a_network_of_the_user_s(folder: Path) -> None:
     """One that makes everything green, as `patchattn train` would have written it."""
-    architecture = Architecture("psal", {"k": 1, "patch_size": 3})
+    architecture = ColorizationArchitecture("psal", {"k": 1, "patch_size": 3})
     network = architecture.build()
     with torch.no_grad():
         network.output.weight.zero_()

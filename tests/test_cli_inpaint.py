@@ -14,7 +14,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from patchattn.cli.app import app
-from patchattn.networks.weights import InpaintingArchitecture, load_inpainting_network, network_bytes
+from patchattn.networks.architectures import InpaintingArchitecture
+from patchattn.networks.weights import load_inpainting_network, network_bytes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

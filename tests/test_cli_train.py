@@ -117,3 +117,44 @@ def test_wrong_inpainting_arguments_are_named(options: tuple[str, ...], message:
     assert result.exit_code == 2, result.output
     assert message in result.stderr
     assert not Path("run", "network.safetensors").exists()
+
+
+def run_superresolution(*options: str) -> Result:
+    small = ("--data", "data", "-o", "run", "--size", "16", "--channels", "2", "--depth", "1", "--batch-size", "1",
+             "--steps", "1", "--cooldown", "0", "--accelerator", "cpu")  # fmt: skip
+    return CliRunner().invoke(app, ["train", "superresolution", *small, *options])
+
+
+@pytest.mark.parametrize(
+    "options", [("--scale", "3", "--window", "4"), ("--cross-scale", "psal", "--k", "2", "--in-scale", "full")]
+)
+def test_a_superresolution_run_tells_what_it_wrote(options: tuple[str, ...]) -> None:
+    result = run_superresolution(*options)
+    assert result.exit_code == 0, result.output
+    lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    assert lines["wrote"] == "run/network.safetensors"
+    assert float(lines["loss"].split()[0]) > 0
+    more = run_superresolution(*options, "--resume", "--steps", "2", "--json")
+    assert more.exit_code == 0, more.output
+    told = json.loads(more.stdout)
+    assert (told["network"], told["steps"]) == ("run/network.safetensors", 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--scale", "5"), "scale: got 5; allowed are 2, 3, 4"),
+        (("--cross-scale", "local"), "cross_scale: got 'local'; allowed are 'full', 'psal'"),
+        (("--in-scale", "psal"), "in_scale: got 'psal'; allowed are 'full', 'local'"),
+        (("--k", "3"), "cross_scale: 'full' has no setting 'k'; it has patch_size, scale, divisor"),
+        (("--in-scale", "full", "--window", "4"), "in_scale: 'full' has no setting 'window'"),
+        (("--channels", "3"), "channels: got 3; expected an even number"),
+        (("--data", "none"), "data: there is no folder none"),
+        (("--precision", "12-bit"), "accelerator, devices or precision: "),
+    ],
+)
+def test_wrong_superresolution_arguments_are_named(options: tuple[str, ...], message: str) -> None:
+    result = run_superresolution(*options)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert not Path("run", "network.safetensors").exists()

@@ -67,7 +67,15 @@ def test_python(pictures: Path) -> None:
 @pytest.mark.needs("cpu")
 def test_command_line(pictures: Path) -> None:
     found = commands("patchattn")
-    assert {command[1] for command in found} == {"reconstruct", "colorize", "inpaint", "match", "train", "info"}
+    assert {command[1] for command in found} == {
+        "reconstruct",
+        "colorize",
+        "inpaint",
+        "upscale",
+        "match",
+        "train",
+        "info",
+    }
     for command in found:
         # The paper's setting takes days.
         less = ["--steps", "2", "--size", "16", "--accelerator", "cpu"] if command[1] == "train" else []
@@ -75,6 +83,7 @@ def test_command_line(pictures: Path) -> None:
         assert result.exit_code == 0, f"{shlex.join(command)}: {result.output}"
     assert (pictures / "coloured" / "0.png").is_file()
     assert (pictures / "completed" / "a.png").is_file()
+    assert (pictures / "enlarged" / "a.png").is_file()
     assert (pictures / "run" / "network.safetensors").is_file()
     assert {"rebuilt.png", "field.png", "field.npz", "coloured.png", "completed.png"} <= {
         path.name for path in pictures.iterdir()

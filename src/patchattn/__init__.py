@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from patchattn.attention import (
     ContextualAttention,
+    CrossScaleAttention,
+    CrossScalePatchAttention,
     FullAttention,
     LinearAttention,
     LocalAttention,
@@ -16,6 +18,8 @@ from patchattn.attention import (
     ScramDiagnostics,
     SparseAttention,
     contextual_attention,
+    cross_scale_attention,
+    cross_scale_patch_attention,
     full_attention,
     linear_attention,
     local_attention,
@@ -34,6 +38,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ContextualAttention",
+    "CrossScaleAttention",
+    "CrossScalePatchAttention",
     "FullAttention",
     "LinearAttention",
     "LocalAttention",
@@ -48,6 +54,8 @@ __all__ = [
     "Similarity",
     "SparseAttention",
     "contextual_attention",
+    "cross_scale_attention",
+    "cross_scale_patch_attention",
     "full_attention",
     "linear_attention",
     "local_attention",

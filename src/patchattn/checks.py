@@ -86,7 +86,7 @@ def check_positive(name: str, value: float) -> None:
         raise ValueError(f"{name}: expected a number above 0, got {value!r}.")
 
 
-def check_choice(name: str, value: str | None, allowed: Sequence[str | None]) -> None:
+def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
     if value not in allowed:
         raise ValueError(f"{name}: got {value!r}; allowed are {', '.join(map(repr, allowed))}.")
 

@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 
 from patchattn import PatchAttention, PerformerAttention
 from patchattn.attention.named import NAMES, named_attention
+from patchattn.networks.architectures import ColorizationArchitecture
 from patchattn.networks.colorization import ColorizationNetwork
-from patchattn.networks.weights import Architecture, load_network, network_bytes
+from patchattn.networks.weights import load_network, network_bytes
 
 SMALL = {"patch_size": 3}
 
@@ -63,13 +64,13 @@ def test_any_layer_can_be_its_attention(name: str) -> None:
 
 def test_wrong_names_are_listed() -> None:
     with pytest.raises(ValueError, match="attention: got 'flash'; allowed are 'psal', 'psal-aggregate'"):
-        Architecture("flash").build()
+        ColorizationArchitecture("flash").build()
     with pytest.raises(ValueError, match="'performer' has no setting 'window'; it has features, patch_size"):
-        Architecture("performer", {"window": 9}).build()
+        ColorizationArchitecture("performer", {"window": 9}).build()
 
 
 def test_a_file_holds_the_whole_network(tmp_path: Path) -> None:
-    architecture = Architecture("psal", {"k": 2, "patch_size": 3}, channels=8)
+    architecture = ColorizationArchitecture("psal", {"k": 2, "patch_size": 3}, channels=8)
     network = architecture.build()
     path = tmp_path / "network.safetensors"
     path.write_bytes(network_bytes(network, architecture))
@@ -95,14 +96,14 @@ def test_files_that_are_no_network(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match="has the format None; expected a 'patchattn network 1' written by"):
         load_network(path)
-    architecture = Architecture()
-    path.write_bytes(network_bytes(Architecture(channels=8).build(), architecture))
+    architecture = ColorizationArchitecture()
+    path.write_bytes(network_bytes(ColorizationArchitecture(channels=8).build(), architecture))
     with pytest.raises(ValueError, match="do not fit the network it describes"):
         load_network(path)
 
 
 def test_aligned_equal_grays_have_equal_features() -> None:
-    network = Architecture().build()
+    network = ColorizationArchitecture().build()
     gray = torch.rand(1, 1, 9, 11)
     assert not torch.allclose(network.query(gray), network.key(gray.expand(-1, 3, -1, -1)), atol=0.01)
     network.align()

@@ -11,14 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from patchattn import ContextualAttention, FullAttention, MaskedPatchAttention
+from patchattn.networks.architectures import ColorizationArchitecture, InpaintingArchitecture
 from patchattn.networks.contextual import ATTENTIONS, Critic, InpaintingNetwork, from_public_state
-from patchattn.networks.weights import (
-    Architecture,
-    InpaintingArchitecture,
-    load_inpainting_network,
-    load_network,
-    network_bytes,
-)
+from patchattn.networks.weights import load_inpainting_network, load_network, network_bytes
 from tests.cases import normals
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -233,7 +228,7 @@ class NoTensor:
 
 def test_files_that_are_no_such_network(tmp_path: Path) -> None:
     path, public = tmp_path / "network.safetensors", tmp_path / "gen.pt"
-    architecture = Architecture()
+    architecture = ColorizationArchitecture()
     path.write_bytes(network_bytes(architecture.build(), architecture))
     with pytest.raises(ValueError, match="is a network for colorization; expected one for inpainting"):
         load_inpainting_network(path)

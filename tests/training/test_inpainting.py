@@ -19,8 +19,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from patchattn.networks.architectures import InpaintingArchitecture
 from patchattn.networks.contextual import ATTENTIONS
-from patchattn.networks.weights import InpaintingArchitecture, load_inpainting_network
+from patchattn.networks.weights import load_inpainting_network
 from patchattn.tasks.images import read_picture
 from patchattn.training.adversarial import discount, gradient_penalty, wasserstein
 from patchattn.training.devices import make_fabric

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from patchattn import FullAttention, LinearAttention, MatchField, PatchAttention
-from patchattn.networks.weights import Architecture, load_network
+from patchattn.networks.architectures import ColorizationArchitecture
+from patchattn.networks.weights import load_network
 from patchattn.tasks.colours import to_gray
 from patchattn.tasks.images import read_picture
 from patchattn.training import loop
@@ -31,7 +32,7 @@ from patchattn.training.pairs import draw_pairs
 from tests.training.runs import assert_same_files, step_when_killed
 
 SIZE = 16
-ARCHITECTURE = Architecture("psal", {"k": 2, "patch_size": 3}, size=SIZE)
+ARCHITECTURE = ColorizationArchitecture("psal", {"k": 2, "patch_size": 3}, size=SIZE)
 OPTIONS = ("--attention", "psal", "--k", "2", "--patch-size", "3", "--size", str(SIZE), "--threads", "1", "--json")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from patchattn.attention.contextual import ContextualAttention, contextual_attention
+from patchattn.attention.cross_scale import CrossScaleAttention, cross_scale_attention
+from patchattn.attention.cross_scale_patch import CrossScalePatchAttention, cross_scale_patch_attention
 from patchattn.attention.full import FullAttention, full_attention
 from patchattn.attention.linear import LinearAttention, linear_attention
 from patchattn.attention.local import LocalAttention, local_attention
@@ -16,6 +18,8 @@ from patchattn.attention.sparse import SparseAttention, sparse_attention
 
 __all__ = [
     "ContextualAttention",
+    "CrossScaleAttention",
+    "CrossScalePatchAttention",
     "FullAttention",
     "LinearAttention",
     "LocalAttention",
@@ -28,6 +32,8 @@ __all__ = [
     "ScramDiagnostics",
     "SparseAttention",
     "contextual_attention",
+    "cross_scale_attention",
+    "cross_scale_patch_attention",
     "full_attention",
     "linear_attention",
     "local_attention",

@@ -39,6 +39,7 @@ def named_attention(
     name: str,
     settings: Mapping[str, Any] | None = None,
     layers: Mapping[str, Callable[..., AttentionLayer]] = LAYERS,
+    argument: str = "attention",
 ) -> AttentionLayer:
     """Make a layer by its name, one of `NAMES`.
 
@@ -49,6 +50,7 @@ def named_attention(
         name: which layer.
         settings: the arguments of its class.
         layers: the names to choose from, and what they make.
+        argument: what an error calls `name`.
 
     Returns:
         The layer; all are called as `layer(query, key, value)`.
@@ -63,10 +65,10 @@ def named_attention(
         Traceback (most recent call last):
         ValueError: attention: 'linear' has no setting 'k'; it has patch_size, num_heads, padding_mode.
     """
-    check_choice("attention", name, tuple(layers))
+    check_choice(argument, name, tuple(layers))
     make, settings = layers[name], dict(settings or {})
     known = tuple(signature(make).parameters)
     for setting in settings:
         if setting not in known:
-            raise ValueError(f"attention: {name!r} has no setting {setting!r}; it has {', '.join(known)}.")
+            raise ValueError(f"{argument}: {name!r} has no setting {setting!r}; it has {', '.join(known)}.")
     return make(**settings)

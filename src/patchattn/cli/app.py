@@ -29,6 +29,7 @@ from patchattn.cli.printing import megabytes, print_json, print_lines
 from patchattn.cli.reading import read
 from patchattn.cli.stages import stages
 from patchattn.cli.train import train_app
+from patchattn.cli.upscale import upscale
 
 if TYPE_CHECKING:
     from patchattn.field import MatchField
@@ -157,6 +158,7 @@ def reconstruct(
 
 app.command()(colorize)
 app.command()(inpaint)
+app.command()(upscale)
 
 
 @app.command("match")

@@ -26,6 +26,7 @@ from patchattn.cli.train_options import (
     run,
     tell_on_stderr,
 )
+from patchattn.cli.train_superresolution import superresolution
 
 __all__ = ["train_app"]
 
@@ -121,14 +122,15 @@ def colorization(
     }  # fmt: skip
     settings = {name: value for name, value in chosen.items() if value is not None}
     with one_sentence_errors(), stages(quiet=as_json) as stage:
-        from patchattn.networks.weights import Architecture, load_network
+        from patchattn.networks.architectures import ColorizationArchitecture
+        from patchattn.networks.weights import load_network
         from patchattn.training.colorization import ColorizationTask, mean_error
         from patchattn.training.frames import read_sequences
         from patchattn.training.loop import NETWORK, Schedule
 
         use_threads(threads)
         schedule = Schedule(steps, learning_rate, checkpoint_every, log_every, sample_every, cooldown)
-        architecture = Architecture(attention, settings, size=size)
+        architecture = ColorizationArchitecture(attention, settings, size=size)
         architecture.build()  # what is wrong with it, before the work
         stage("reading")
         sequences = read_sequences(data, size=size, on_error=on_error, warn=tell_on_stderr, progress=stage.steps)
@@ -159,3 +161,4 @@ def colorization(
 
 
 train_app.command()(inpainting)
+train_app.command()(superresolution)

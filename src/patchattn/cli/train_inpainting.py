@@ -87,7 +87,7 @@ def inpainting(
     chosen = {"k": k, "patch_size": patch_size, "iterations": iterations, "rate": rate}
     settings = {name: value for name, value in chosen.items() if value is not None}
     with one_sentence_errors(), stages(quiet=as_json) as stage:
-        from patchattn.networks.weights import InpaintingArchitecture
+        from patchattn.networks.architectures import InpaintingArchitecture
         from patchattn.training.holes import HoleSizes
         from patchattn.training.inpainting import InpaintingTask
         from patchattn.training.loop import NETWORK, Schedule

@@ -14,6 +14,7 @@ from torch.nn import functional
 from patchattn.attention.contextual import ContextualAttention
 from patchattn.attention.masked import MaskedPatchAttention
 from patchattn.checks import check_choice, check_count, check_features
+from patchattn.networks.mirror import mirrored
 
 __all__ = ["ATTENTIONS", "Critic", "InpaintingNetwork", "from_public_state"]
 
@@ -121,13 +122,7 @@ class InpaintingNetwork(nn.Module):
 
     def _framed(self, image: Tensor) -> Tensor:
         """The image with its mirror image to the right and below, up to a size that can be computed."""
-        least = LEAST if self.padding_mode == "reflect" else GRID
-        for dim in (2, 3):
-            length = image.shape[dim]
-            target = max(least, -(-length // GRID) * GRID)
-            if target > length:
-                image = image.index_select(dim, _mirrored(length, target, image.device))
-        return image
+        return mirrored(image, GRID, LEAST if self.padding_mode == "reflect" else GRID)
 
 
 def _check(picture: Tensor, hole: Tensor) -> None:
@@ -140,13 +135,6 @@ def _check(picture: Tensor, hole: Tensor) -> None:
             f"hole: expected bool (True = to be filled) of shape ({len(picture)} or 1, {size[0]}, {size[1]}) as "
             f"picture has, got {hole.dtype} of shape {tuple(hole.shape)}."
         )
-
-
-def _mirrored(length: int, target: int, device: torch.device) -> Tensor:
-    """Where `target` positions lie in an image that is mirrored at its last and first pixel, again and again."""
-    period = max(1, 2 * length - 2)
-    place = torch.arange(target, device=device) % period
-    return torch.minimum(place, period - place) if length > 1 else place
 
 
 class Convolution(nn.Conv2d):

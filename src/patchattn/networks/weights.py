@@ -6,90 +6,42 @@ import json
 import os
 import pickle
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from patchattn.attention.named import named_attention
+from patchattn.checks import check_choice
 from patchattn.extras import extra
+from patchattn.networks.architectures import (
+    AnyArchitecture,
+    ColorizationArchitecture,
+    InpaintingArchitecture,
+    SuperResolutionArchitecture,
+)
 from patchattn.networks.colorization import ColorizationNetwork
-from patchattn.networks.contextual import ATTENTIONS, InpaintingNetwork, from_public_state
+from patchattn.networks.contextual import InpaintingNetwork, from_public_state
+from patchattn.networks.cross_scale import SCALES, SuperResolutionNetwork, from_public_superresolution_state
 from patchattn.networks.tensors import read_tensors
 
-__all__ = ["Architecture", "InpaintingArchitecture", "load_inpainting_network", "load_network", "network_bytes"]
+__all__ = ["load_inpainting_network", "load_network", "load_superresolution_network", "network_bytes"]
 
 SHIPPED = "shipped/colorization.safetensors"
+SHIPPED_SUPERRESOLUTION = "shipped/superresolution-x{scale}.safetensors"
 FORMAT = "patchattn network 1"
 PUBLIC_SUFFIXES = (".pt", ".pth", ".p")
 """What the names of public checkpoints end in."""
 
-
-@dataclass(frozen=True)
-class Architecture:
-    """What a network that colours is built from.
-
-    Example:
-        >>> Architecture(attention="psal", settings={"k": 1}).build().attention
-        PatchAttention(k=1, patch_size=7, similarity='l2', temperature=1.0, aggregate=False, num_heads=1, method='auto')
-    """
-
-    task: ClassVar[str] = "colorization"
-
-    attention: str = "psal-aggregate"
-    """A name of `attention.named`."""
-    settings: dict[str, Any] = field(default_factory=dict)
-    """The attention layer's arguments that are not its defaults."""
-    channels: int = 16
-    size: int | None = None
-    """Side of the frames that it learns from; None: unknown."""
-
-    def build(self) -> ColorizationNetwork:
-        """The network with random weights.
-
-        Raises:
-            ValueError: there is no such layer, or it has no such setting.
-        """
-        attention = named_attention(self.attention, self.settings)
-        return ColorizationNetwork(attention, channels=self.channels, size=self.size)
+OneArchitecture = TypeVar(
+    "OneArchitecture", ColorizationArchitecture, InpaintingArchitecture, SuperResolutionArchitecture
+)
 
 
-@dataclass(frozen=True)
-class InpaintingArchitecture:
-    """What a network that fills holes is built from.
-
-    Example:
-        >>> InpaintingArchitecture("contextual", {"rate": 1}, channels=4).build().refinement.attention
-        ContextualAttention(patch_size=3, rate=1, scale=10.0, fuse=True, norm='floor')
-    """
-
-    task: ClassVar[str] = "inpainting"
-
-    attention: str = "psal"
-    """A name of `networks.contextual.ATTENTIONS`."""
-    settings: dict[str, Any] = field(default_factory=dict)
-    """The attention layer's arguments that are not its defaults."""
-    channels: int = 32
-    padding_mode: str = "reflect"
-
-    def build(self) -> InpaintingNetwork:
-        """The network with random weights.
-
-        Raises:
-            ValueError: there is no such layer, it has no such setting, or another argument is out of range.
-        """
-        attention = named_attention(self.attention, self.settings, ATTENTIONS)
-        return InpaintingNetwork(attention, channels=self.channels, padding_mode=self.padding_mode)
-
-
-AnyArchitecture = TypeVar("AnyArchitecture", Architecture, InpaintingArchitecture)
-
-
-def network_bytes(network: nn.Module, architecture: Architecture | InpaintingArchitecture) -> bytes:
-    """A network as the content of a file for `load_network` or `load_inpainting_network`."""
+def network_bytes(network: nn.Module, architecture: AnyArchitecture) -> bytes:
+    """A network as the content of a file for the function below that loads networks of its task."""
     with extra("tools"):
         from safetensors.torch import save
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
@@ -118,7 +70,7 @@ def load_network(path: str | os.PathLike[str] | None = None) -> ColorizationNetw
     if path is None:
         with resources.as_file(resources.files("patchattn.networks") / SHIPPED) as shipped:
             return load_network(shipped)
-    tensors, architecture = _read(path, Architecture)
+    tensors, architecture = _read(path, ColorizationArchitecture)
     network = architecture.build()
     _put(network, tensors, path)
     return network.eval()
@@ -170,31 +122,113 @@ def load_inpainting_network(
     return network.eval()
 
 
+def load_superresolution_network(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    scale: int = 2,
+    cross_scale: str | None = None,
+    cross_scale_settings: Mapping[str, Any] | None = None,
+    in_scale: str | None = None,
+    in_scale_settings: Mapping[str, Any] | None = None,
+) -> SuperResolutionNetwork:
+    """Read a network that `patchattn train superresolution` has written, or a published checkpoint of CSNLN.
+
+    A published checkpoint (`.pt`, `.pth`, `.p`: see `from_public_superresolution_state`) says nothing but its weights,
+    from which channels, depth and scale are seen. Both branches have full attention there.
+
+    Args:
+        path: the file. None: the compact network that comes with the package for `scale`;
+            docs/superresolution_network.md says how it was trained.
+        scale: of the network that comes with the package; a file says its own.
+        cross_scale, in_scale: attend with these ones of `networks.cross_scale.CROSS_SCALE` and `IN_SCALE` instead of
+            what the network was trained with; they have no weights. None: as it was trained.
+        cross_scale_settings, in_scale_settings: their arguments that are not their defaults.
+
+    Returns:
+        The network, in evaluation mode, on the CPU.
+
+    Raises:
+        ValueError: there is no such file, it is no such network, or there is no such attention; the message says what
+            was found.
+        RuntimeError: safetensors is not installed.
+
+    Example:
+        >>> network = load_superresolution_network(scale=3, cross_scale="psal", cross_scale_settings={"k": 5})
+        >>> network.cross_scale_attention
+        CrossScalePatchAttention(k=5, patch_size=3, scale=10.0, divisor=6.0, method='auto')
+    """
+    _check_settings("cross_scale", cross_scale, cross_scale_settings)
+    _check_settings("in_scale", in_scale, in_scale_settings)
+    if path is None:
+        check_choice("scale", scale, SCALES)
+        with resources.as_file(
+            resources.files("patchattn.networks") / SHIPPED_SUPERRESOLUTION.format(scale=scale)
+        ) as at:
+            tensors, architecture = _read(at, SuperResolutionArchitecture)
+    elif Path(path).suffix in PUBLIC_SUFFIXES:
+        tensors, architecture = _read_public_superresolution(path)
+    else:
+        tensors, architecture = _read(path, SuperResolutionArchitecture)
+    if cross_scale is not None:
+        settings = dict(cross_scale_settings or {})
+        architecture = replace(architecture, cross_scale=cross_scale, cross_scale_settings=settings)
+    if in_scale is not None:
+        architecture = replace(architecture, in_scale=in_scale, in_scale_settings=dict(in_scale_settings or {}))
+    network = architecture.build()
+    _put(network, tensors, path or "the package")
+    return network.eval()
+
+
+def _check_settings(branch: str, name: str | None, settings: Mapping[str, Any] | None) -> None:
+    if name is None and settings is not None:
+        raise ValueError(f"{branch}_settings: got {settings!r} without an attention that they belong to.")
+
+
 def _read(
-    path: str | os.PathLike[str], architecture: type[AnyArchitecture]
-) -> tuple[dict[str, Tensor], AnyArchitecture]:
+    path: str | os.PathLike[str], architecture: type[OneArchitecture]
+) -> tuple[dict[str, Tensor], OneArchitecture]:
     tensors, said = read_tensors(path, FORMAT, argument="model")
     # The first files did not say, when there was one task.
-    task = said.get("task", Architecture.task)
+    task = said.get("task", ColorizationArchitecture.task)
     if task != architecture.task:
         raise ValueError(f"model: {path} is a network for {task}; expected one for {architecture.task}.")
     return tensors, architecture(**json.loads(said["architecture"]))
 
 
-def _read_public(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], InpaintingArchitecture]:
+def _read_public_state(path: str | os.PathLike[str], first: str, what: str) -> Mapping[str, Any]:
+    """The tensors of a public PyTorch checkpoint, of which `first` must be one."""
     if not Path(path).is_file():
-        raise ValueError(f"model: there is no file {path}; expected a public checkpoint of a generator.")
+        raise ValueError(f"model: there is no file {path}; expected a public checkpoint of {what}.")
     try:
         # Tensors alone: other content of a pickle could run anything.
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise ValueError(f"model: {path} is no PyTorch file of tensors ({error}).") from error
-    first = "coarse_generator.conv1.conv.weight"
     if not isinstance(state, Mapping) or first not in state:
-        raise ValueError(f"model: {path} holds no tensor {first!r}; expected a public checkpoint of a generator.")
+        raise ValueError(f"model: {path} holds no tensor {first!r}; expected a public checkpoint of {what}.")
+    return state
+
+
+def _read_public(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], InpaintingArchitecture]:
+    first = "coarse_generator.conv1.conv.weight"
+    state = _read_public_state(path, first, "a generator")
     settings = {"norm": "added"}
     return from_public_state(state), InpaintingArchitecture(
         "contextual", settings, channels=len(state[first]), padding_mode="zeros"
+    )
+
+
+def _read_public_superresolution(
+    path: str | os.PathLike[str],
+) -> tuple[dict[str, Tensor], SuperResolutionArchitecture]:
+    first = "head.0.0.weight"
+    state = from_public_superresolution_state(_read_public_state(path, first, "CSNLN"))
+    channels = len(state["head.0.weight"])
+    twice = any(name.startswith("cell.projection_2.") for name in state)
+    scale = 4 if twice else {6: 2, 9: 3}[state["cell.down.0.weight"].shape[2]]
+    depth = state["tail.weight"].shape[1] // channels
+    return state, SuperResolutionArchitecture(
+        scale, "full", in_scale="full", channels=channels, depth=depth, skip=False
     )
 
 

@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from patchattn.attention.named import named_attention
 from patchattn.checks import check_choice, check_count
-from patchattn.networks.weights import Architecture, network_bytes
+from patchattn.networks.architectures import ColorizationArchitecture
+from patchattn.networks.weights import network_bytes
 from patchattn.tasks.colours import to_gray
 from patchattn.training.exploration import RandomMatches
 from patchattn.training.frames import FrameSequence
@@ -34,7 +35,7 @@ class ColorizationTask:
     """
 
     sequences: Sequence[FrameSequence]
-    architecture: Architecture = field(default_factory=Architecture)
+    architecture: ColorizationArchitecture = field(default_factory=ColorizationArchitecture)
     crop: int | None = None
     """Side of the squares that are cut from the frames; None: whole frames, as in the paper."""
     batch_size: int = 1

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from patchattn.checks import check_count, check_positive
+from patchattn.networks.architectures import InpaintingArchitecture
 from patchattn.networks.contextual import Critic, InpaintingNetwork
-from patchattn.networks.weights import InpaintingArchitecture, network_bytes
+from patchattn.networks.weights import network_bytes
 from patchattn.training.adversarial import average_gradients, discount, gradient_penalty, wasserstein
 from patchattn.training.holes import Holes, HoleSizes, draw_holes
 from patchattn.training.pictures import PictureFolder

@@ -1,0 +1,38 @@
+"""The pictures of benchmarks/superresolution.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+from torch.nn import functional
+
+SIDE = 120
+"""Of the squares that are shown, in pixels of the enlarged picture."""
+
+
+def draw(made: Mapping[str, Mapping[str, Tensor]], path: Path) -> None:
+    """A row for each picture: the square in which bicubic interpolation is farthest from the truth, by every method."""
+    from matplotlib.figure import Figure
+
+    columns = list(next(iter(made.values())))
+    figure = Figure(figsize=(len(columns) * 2.6, len(made) * 2.75), dpi=130)
+    axes = figure.subplots(len(made), len(columns), squeeze=False)
+    for line, (name, pictures) in zip(axes, made.items(), strict=True):
+        part = worst(pictures["bicubic"], pictures["truth"])
+        for place, title in zip(line, columns, strict=True):
+            shown = pictures[title][0].clamp(0, 1).movedim(0, 2).numpy()[part]
+            place.imshow(shown, interpolation="nearest")
+            place.set_title(f"{name}: {title}" if title == columns[0] else title, fontsize=7, pad=2)
+            place.set_axis_off()
+    figure.subplots_adjust(left=0.003, right=0.997, bottom=0.002, top=0.985, wspace=0.02, hspace=0.09)
+    figure.savefig(path, pil_kwargs={"quality": 90})
+    print(f"wrote {path}")
+
+
+def worst(found: Tensor, truth: Tensor) -> tuple[slice, slice]:
+    error = (found - truth).square().mean(1, keepdim=True)
+    means = functional.avg_pool2d(error, SIDE, 8)[0, 0]
+    row, column = divmod(int(means.argmax()), means.shape[1])
+    return slice(8 * row, 8 * row + SIDE), slice(8 * column, 8 * column + SIDE)

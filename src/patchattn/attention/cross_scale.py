@@ -1,0 +1,135 @@
+"""Cross-scale attention: patches of an image attend to those of a smaller copy, and paste what these stand for."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from patchattn.attention.blocks import fold_blocks, unfold_blocks, value_ratio
+from patchattn.attention.layer import AttentionLayer
+from patchattn.attention.precision import promote
+from patchattn.attention.tiles import join, partial, recomputed
+from patchattn.checks import check_features, check_pair, check_positive
+from patchattn.matching.constraints import check_patch_size
+
+__all__ = ["CrossScaleAttention", "check_cross_scale", "cross_scale_attention"]
+
+QUERIES, KEYS = 512, 2**12
+"""What is compared at once: few enough scores for the cache, enough of them for matrix products."""
+LEAST_NORM = 1e-4
+"""Of a key, which is divided by its norm."""
+
+
+def cross_scale_attention(
+    query: Float[Tensor, "batch channels height width"],
+    key: Float[Tensor, "key_batch channels key_height key_width"],
+    value: Float[Tensor, "value_batch value_channels value_height value_width"],
+    *,
+    patch_size: int = 3,
+    scale: float = 10.0,
+    divisor: float = 6.0,
+) -> Float[Tensor, "batch value_channels out_height out_width"]:
+    r"""Attend from every query patch to every key patch, and paste the r times larger patches of value.
+
+    $$O = \frac{1}{d} \sum_i \operatorname{paste}_i \Big( \sum_j A_{ij} \tilde V_j \Big), \qquad
+    A_{ij} = \operatorname{softmax}_j\!\Big( \lambda\, \frac{Q_i \cdot K_j}{\max(\lVert K_j \rVert, 10^{-4})} \Big)$$
+
+    The cross-scale non-local attention of Mei et al. (2020, section 3.3; section 4.6 of PSAL), to which query and value
+    are features of a picture, and key those of the picture made r times smaller. Q_i and K_j are patches of p =
+    `patch_size` positions, zero outside, V_j the patch of r p pixels of value at the same place as K_j, zero outside.
+    Pasted patches lie r pixels apart, so that p² of them overlap; their sum is divided by d = `divisor`, 6 in the
+    published programs. lambda is `scale`.
+
+    Queries go in parts through groups of keys, whose softmaxes are joined, and everything is computed again for the
+    gradient: memory is linear in the pixels, while the published layer's matrix has n² / r² entries. Time still grows
+    with n²: `cross_scale_patch_attention` can take its place.
+
+    Args:
+        query: `(B, C, height, width)`; float16, bfloat16, float32 or float64. Sums are taken in float32 at least.
+        key: `(B or 1, C, *key)`, of any size.
+        value: `(B or 1, Cv, *(r key))` with r a whole number.
+        patch_size: of the patches that are compared; odd.
+        scale: what scores are multiplied by in the softmax.
+        divisor: of the sum of overlapping patches.
+
+    Returns:
+        `(B, Cv, r height, r width)` in the dtype of value.
+
+    Raises:
+        ValueError: an argument is out of range; the message names it, what came and what is allowed.
+
+    Example:
+        >>> import torch
+        >>> from patchattn import cross_scale_attention
+        >>> features = torch.rand(1, 8, 24, 32)
+        >>> smaller = torch.nn.functional.avg_pool2d(features, 2)
+        >>> cross_scale_attention(features, smaller, features).shape
+        torch.Size([1, 8, 48, 64])
+    """
+    query, key, value = promote(query, key, value)
+    ratio = check_cross_scale(query, key, value, patch_size, scale, divisor)
+    compute = torch.float64 if query.dtype == torch.float64 else torch.float32
+    # Autocast would take the sums in half precision.
+    with torch.autocast(query.device.type, enabled=False):
+        keys, blocks = (_patches(image.to(compute), patch_size) for image in (key, unfold_blocks(value, ratio)))
+        keys = keys / keys.square().sum(2, keepdim=True).clamp(min=LEAST_NORM**2).sqrt()
+        pasted = _paste_bands(query.to(compute), keys, blocks, patch_size, scale)
+    return fold_blocks(pasted / divisor, ratio).to(value.dtype)
+
+
+def _patches(image: Tensor, patch_size: int) -> Tensor:
+    """All patches, zero outside: `(B, positions, elements)`."""
+    return functional.unfold(image, patch_size, padding=patch_size // 2).transpose(1, 2)
+
+
+def _paste_bands(query: Tensor, keys: Tensor, blocks: Tensor, patch_size: int, scale: float) -> Tensor:
+    """The sum of what all queries paste, blocks as channels: `(B, Cv r², height, width)`."""
+    batch, _, height, width = query.shape
+    reach, rows = patch_size // 2, max(1, QUERIES // width)
+    bordered = functional.pad(query, (reach, reach, reach, reach))
+    channels = blocks.shape[2] // patch_size**2
+    pasted = blocks.new_zeros(batch, channels, height + 2 * reach, width)
+    for top in range(0, height, rows):
+        end = min(top + rows, height) + 2 * reach
+        band = functional.unfold(bordered[:, :, top:end], patch_size).transpose(1, 2)
+        patches = recomputed(_attend, band, keys, blocks, scale).transpose(1, 2)
+        pasted[:, :, top:end] += functional.fold(patches, (end - top, width), patch_size, padding=(0, reach))
+    return pasted[:, :, reach : reach + height]
+
+
+def _attend(queries: Tensor, keys: Tensor, blocks: Tensor, scale: float) -> Tensor:
+    """The mean patch of value for each query: `(B, queries, elements)`."""
+    groups = zip(torch.split(keys, KEYS, 1), torch.split(blocks, KEYS, 1), strict=True)
+    return join([partial(queries, k, v, scale, None) for k, v in groups])
+
+
+def check_cross_scale(query: Tensor, key: Tensor, value: Tensor, patch_size: int, scale: float, divisor: float) -> int:
+    """Check what cross-scale layers are told alike, and return how much larger value is than key."""
+    check_pair(query, key, 1)
+    check_features("value", value, query, "query")
+    if query.dim() != 4:
+        raise ValueError(f"query: expected two spatial dimensions, got shape {tuple(query.shape)}.")
+    check_patch_size(patch_size, "zeros", tuple(query.shape[2:]), tuple(key.shape[2:]))
+    check_positive("scale", scale)
+    check_positive("divisor", divisor)
+    return value_ratio(key, value)
+
+
+class CrossScaleAttention(AttentionLayer):
+    """`cross_scale_attention` as a layer without parameters: `layer(query, key, value)`.
+
+    Example:
+        >>> import torch
+        >>> from patchattn import CrossScaleAttention
+        >>> features = torch.rand(1, 8, 24, 24)
+        >>> CrossScaleAttention()(features, features[..., ::3, ::3], features).shape
+        torch.Size([1, 8, 72, 72])
+    """
+
+    function = staticmethod(cross_scale_attention)
+    shown = ("patch_size", "scale", "divisor")
+
+    def __init__(self, *, patch_size: int = 3, scale: float = 10.0, divisor: float = 6.0) -> None:
+        super().__init__(patch_size=patch_size, scale=scale, divisor=divisor)

@@ -1,0 +1,83 @@
+"""The command `upscale`: one picture, or a folder of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from patchattn.cli.failures import one_sentence_errors
+from patchattn.cli.folders import INCOMPLETE, OnError, Resume
+from patchattn.cli.options import Json, PatchSize, Seed, Temperature, Threads, use_threads
+from patchattn.cli.printing import print_json, print_lines
+from patchattn.cli.stages import stages
+from patchattn.cli.upscale_jobs import Job, Model, upscale_folder, upscale_picture
+
+__all__ = ["upscale"]
+
+
+def upscale(
+    photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="The picture to enlarge, or a folder of pictures.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Where to write: a picture (.png, .tif, .webp, .jpg, .bmp), or a folder, made if it is not there.",
+        ),
+    ],
+    scale: Annotated[int, typer.Option(help="How many times larger: 2, 3 or 4.")] = 2,
+    patch_size: PatchSize = 5,
+    k: Annotated[int, typer.Option(min=1, help="Matches of each patch; more are smoother.")] = 4,
+    temperature: Temperature = 0.05,
+    seed: Seed = 0,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="Enlarge by a trained network instead: of `patchattn train superresolution`, a published checkpoint "
+            "of CSNLN, or default, the compact one that comes along. The options of patches do not count then.",
+        ),
+    ] = None,
+    attention: Annotated[
+        str | None,
+        typer.Option(
+            help="What the network's cross-scale branch attends with: psal, or full, for small pictures.",
+            show_default="psal",
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, xpu, ...")] = "cpu",
+    resume: Resume = False,
+    on_error: OnError = "stop",
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Enlarge PHOTO 2, 3 or 4 times, with detail that its own patches have at other sizes. No weights are needed.
+
+    With --model a network enlarges it.
+
+    Bit depth, transparency and colour profile stay as they are; made smaller again, the result is the photograph. A
+    folder's pictures are written as NAME.png, each as soon as it is done.
+    """
+    with one_sentence_errors(), stages(quiet=as_json) as stage:
+        use_threads(threads)
+        settings: dict[str, Any] = {
+            "scale": scale,
+            "patch_size": patch_size,
+            "k": k,
+            "temperature": temperature,
+            "seed": seed,
+        }
+        if attention is not None and model is None:
+            raise ValueError("--attention: it is the network's; expected --model too.")
+        job = Job(photo, output, device, settings, stage, Model(model, attention))
+        if not photo.is_dir() and (resume or on_error != "stop"):
+            raise ValueError(f"--resume and --on-error are for a folder, which {photo} is not.")
+        told = upscale_folder(job, resume, on_error) if photo.is_dir() else upscale_picture(job)
+    if as_json:
+        print_json({"output": str(output), **told.numbers, "model": model, "settings": settings})
+    else:
+        print_lines(**told.lines)
+    if told.incomplete:
+        raise typer.Exit(INCOMPLETE)

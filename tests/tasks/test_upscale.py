@@ -1,0 +1,289 @@
+"""Pictures enlarged with the detail of their own patches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import skimage.data
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from patchattn.tasks import recurrence
+from patchattn.tasks.images import Picture
+from patchattn.tasks.recurrence import HALO, STEPS, Recurrence
+from patchattn.tasks.resampling import back_project, resize
+from patchattn.tasks.upscale import SCALES, Upscaling, upscale
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+ONE_STEP = 1 / 255
+
+
+def photograph(rows: slice, columns: slice) -> Tensor:
+    return torch.from_numpy(skimage.data.coffee()[rows, columns].copy()).movedim(2, 0)[None] / 255
+
+
+def smaller(picture: Tensor, scale: int) -> Tensor:
+    """What a file of 8 bits holds of a picture made smaller."""
+    size = (picture.shape[2] // scale, picture.shape[3] // scale)
+    return resize(picture, size).clamp(0, 1).mul(255).round().div(255)
+
+
+def enlarged(picture: Tensor, scale: int = 2, **arguments: Any) -> Tensor:
+    return upscale(picture, scale, **arguments).picture.colour
+
+
+def psnr(picture: Tensor, truth: Tensor) -> float:
+    return float(-10 * (picture - truth)[..., 4:-4, 4:-4].square().mean().log10())
+
+
+def bicubic(picture: Tensor, scale: int) -> Tensor:
+    return resize(picture, (scale * picture.shape[2], scale * picture.shape[3])).clamp(0, 1)
+
+
+def stairs(height: int, width: int) -> Tensor:
+    """Dark and light bands with sharp edges that slant, whose widths double from left to right."""
+    across = torch.arange(width) + 0.35 * torch.arange(height)[:, None]
+    return (0.2 + 0.6 * (torch.log2(1 + across / 24).mul(8).floor() % 2)).expand(1, 1, height, width)
+
+
+@pytest.mark.parametrize(("scale", "gain"), [(2, 3.5), (3, 5.0), (4, 6.0)])
+def test_edges_that_recur_are_sharp(scale: int, gain: float) -> None:
+    truth = stairs(120, 240)
+    low = smaller(truth, scale)
+    assert psnr(enlarged(low, scale), truth) > psnr(bicubic(low, scale), truth) + gain
+
+
+@pytest.mark.parametrize(("scale", "gain"), [(2, 1.8), (3, 1.6), (4, 1.2)])
+def test_better_than_interpolation_on_a_photograph(scale: int, gain: float) -> None:
+    truth = photograph(slice(60, 252), slice(180, 420))
+    low = smaller(truth, scale)
+    assert psnr(enlarged(low, scale), truth) > psnr(bicubic(low, scale), truth) + gain
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("level", [0.0, 0.3, 1.0])
+def test_what_is_even_stays_so(scale: int, level: float) -> None:
+    result = enlarged(torch.full((1, 3, 20, 31), level), scale)
+    torch.testing.assert_close(result, torch.full((1, 3, 20 * scale, 31 * scale), level), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_made_smaller_again_it_is_the_picture(scale: int) -> None:
+    # Where nothing is so dark or light that the result is clipped.
+    picture = 0.2 + 0.6 * photograph(slice(100, 163), slice(200, 290))
+    again = resize(enlarged(picture, scale), (63, 90))
+    torch.testing.assert_close(again, picture, rtol=0, atol=ONE_STEP)
+
+
+def test_colours_are_those_of_interpolation() -> None:
+    """The detail is gray: differences of the channels are what interpolation and back-projection make of them."""
+    picture = 0.2 + 0.6 * photograph(slice(100, 140), slice(200, 260))
+    result = enlarged(picture)
+    expected = back_project(bicubic(picture, 2), picture)
+    torch.testing.assert_close(result.diff(dim=1), expected.diff(dim=1), rtol=0, atol=1e-5)
+    gray = enlarged(picture[:, :1])
+    assert gray.shape == (1, 1, 80, 120)
+    as_colour = enlarged(picture[:, :1].expand(-1, 3, -1, -1))
+    torch.testing.assert_close(as_colour, gray.expand(-1, 3, -1, -1), rtol=0, atol=1e-3)
+
+
+# ---------------------------------------------------------------------------------------------------------------- bands
+
+
+def settings_of(**changed: Any) -> Recurrence:
+    return Recurrence(**{"patch_size": 5, "k": 4, "temperature": 0.05, "seed": 0, **changed})
+
+
+@pytest.mark.needs("cpu")
+@pytest.mark.parametrize("patch_size", [3, 5])
+def test_bands_have_no_seams(patch_size: int) -> None:
+    """Band by band, the guided search and the votes give what they give of the whole picture."""
+    low = photograph(slice(40, 111), slice(180, 220))[:, :1]
+    assert low.numel() > 1024, "too large for exact search"
+    whole = settings_of(patch_size=patch_size).enlarge(low, 2, str)
+    bands = settings_of(patch_size=patch_size, band=1).enlarge(low, 2, str)
+    assert whole.shape[2] > 4 * HALO
+    torch.testing.assert_close(bands, whole, rtol=0, atol=ONE_STEP)
+    assert (bands - whole).abs().mean() < 1e-6
+
+
+@pytest.mark.parametrize("patch_size", [3, 5, 9])
+def test_bands_of_an_exact_search_are_the_whole(patch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small the bands are: the halo holds their patches and votes."""
+    low = photograph(slice(40, 60), slice(180, 196))[:, :1]
+    assert low.numel() < 1024, "small enough for exact search"
+    whole = settings_of(patch_size=patch_size).enlarge(low, 2, str)
+    monkeypatch.setattr(recurrence, "HALO", 4)
+    bands = settings_of(patch_size=patch_size, band=1).enlarge(low, 2, str)
+    torch.testing.assert_close(bands, whole, rtol=0, atol=1e-5)
+
+
+@settings(max_examples=100, deadline=None)
+@given(height=st.integers(1, 300), width=st.integers(1, 300), size=st.integers(1, 50_000))
+def test_bands_cover_everything_once(height: int, width: int, size: int) -> None:
+    bands = list(recurrence._bands(height, width, size))
+    assert [row for low, high in bands for row in range(low, high)] == list(range(height))
+    assert all(low % HALO == 0 for low, _ in bands)
+    assert all((high - low) * width <= max(size, HALO * width) for low, high in bands)
+
+
+# ------------------------------------------------------------------------------------------------- what a picture holds
+
+
+def test_the_rest_of_the_picture_is_passed_on() -> None:
+    picture = Picture(torch.rand(1, 3, 9, 12), torch.rand(1, 1, 9, 12), bit_depth=16, icc_profile=b"profile")
+    result = upscale(picture, 3)
+    assert isinstance(result, Upscaling)
+    assert (result.picture.size, result.picture.bit_depth) == ((27, 36), 16)
+    assert result.picture.icc_profile == b"profile"
+    assert result.picture.alpha is not None
+    assert picture.alpha is not None
+    torch.testing.assert_close(result.picture.alpha, bicubic(picture.alpha, 3))
+    assert result.seconds > 0
+
+
+def test_what_is_transparent_has_no_part_in_the_colours_beside_it() -> None:
+    alpha = torch.ones(1, 1, 24, 30)
+    alpha[..., 15:] = 0
+    light = torch.full((1, 3, 24, 30), 0.8)
+    hidden = torch.where(alpha > 0, light, torch.rand(1, 3, 24, 30))
+    result = upscale(Picture(hidden, alpha)).picture
+    torch.testing.assert_close(result.colour, torch.full((1, 3, 48, 60), 0.8), rtol=0, atol=1e-5)
+    assert result.alpha is not None
+    assert result.alpha[..., :26].min() > 0.99
+    assert result.alpha[..., 34:].max() < 0.01
+    unseen = upscale(Picture(hidden, torch.zeros_like(alpha))).picture.colour
+    torch.testing.assert_close(unseen, enlarged(hidden))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_precision(dtype: torch.dtype) -> None:
+    picture = photograph(slice(100, 120), slice(200, 230))
+    result = enlarged(picture.to(dtype))
+    assert result.dtype == dtype
+    torch.testing.assert_close(result.float(), enlarged(picture.to(dtype).float()), rtol=0, atol=0.01)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    height=st.integers(1, 24),
+    width=st.integers(1, 24),
+    scale=st.sampled_from(SCALES),
+    channels=st.sampled_from([1, 3]),
+    patch_size=st.sampled_from([1, 3, 7]),
+    seed=st.integers(0, 2**31),
+)
+def test_any_size(height: int, width: int, scale: int, channels: int, patch_size: int, seed: int) -> None:
+    picture = torch.rand(1, channels, height, width, generator=torch.Generator().manual_seed(seed))
+    result = enlarged(picture, scale, patch_size=patch_size, seed=seed)
+    assert result.shape == (1, channels, scale * height, scale * width)
+    assert result.min() >= 0
+    assert result.max() <= 1
+
+
+def test_one_pixel() -> None:
+    torch.testing.assert_close(enlarged(torch.full((1, 3, 1, 1), 0.3), 4), torch.full((1, 3, 4, 4), 0.3))
+
+
+# ----------------------------------------------------------------------------------------------------------- the others
+
+
+def test_steps_are_told() -> None:
+    told: list[str] = []
+    upscale(torch.rand(1, 1, 12, 12), progress=told.append)
+    assert told == [f"step {step} of {STEPS}" for step in range(1, STEPS + 1)]
+
+
+@pytest.mark.needs("cpu")
+def test_the_result_depends_on_nothing_but_the_arguments() -> None:
+    picture = photograph(slice(100, 150), slice(200, 260))
+    given = picture.clone()
+    first = enlarged(picture, seed=1)
+    torch.set_num_threads(2)
+    try:
+        again = enlarged(picture, seed=1)
+    finally:
+        torch.set_num_threads(1)
+    assert torch.equal(first, again)
+    assert torch.equal(picture, given)
+
+
+class Doubling:
+    """A network that repeats every pixel."""
+
+    scale = 2
+
+    def enlarge(self, picture: Tensor) -> Tensor:
+        assert picture.shape[1] == 3
+        return picture.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_network_enlarges_instead(channels: int) -> None:
+    picture = Picture(torch.rand(1, channels, 7, 9), torch.rand(1, 1, 7, 9))
+    told: list[str] = []
+    result = upscale(picture, 2, network=Doubling(), progress=told.append).picture
+    torch.testing.assert_close(result.colour[..., ::2, 1::2], picture.colour)
+    assert result.alpha is not None
+    assert picture.alpha is not None
+    torch.testing.assert_close(result.alpha, bicubic(picture.alpha, 2))
+    assert told == ["asking the network"]
+
+
+class Cropping(Doubling):
+    def enlarge(self, picture: Tensor) -> Tensor:
+        return super().enlarge(picture)[..., :-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scale": 5}, r"scale: got 5; allowed are 2, 3 and 4"),
+        ({"scale": 2.0}, r"scale: got 2\.0; allowed are 2, 3 and 4"),
+        ({"patch_size": 4}, r"patch_size: expected an odd number \(a patch has a centre\), got 4"),
+        ({"patch_size": 0}, r"patch_size: expected a whole number of at least 1"),
+        ({"k": 0}, r"k: expected a whole number of at least 1"),
+        ({"temperature": 0.0}, r"temperature: expected a number above 0, got 0\.0"),
+        ({"seed": -1}, r"seed: expected a whole number of at least 0"),
+        ({"scale": 3, "network": Doubling()}, r"scale: got 3, and the network enlarges 2 times; expected the same"),
+        (
+            {"network": Cropping()},
+            r"network: it enlarged to shape \(1, 3, 16, 23\); expected \(1, 3, 16, 24\)",
+        ),
+        ({"picture": torch.rand(3, 8, 12)}, r"colour: got shape \(3, 8, 12\)"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        upscale(**{"picture": torch.rand(1, 3, 8, 12), **arguments})
+
+
+# ----------------------------------------------------------------------------------------------------------- resampling
+
+
+def test_resampling_is_keys_kernel() -> None:
+    """One pixel of light spreads as Keys' kernel does (a = -1/2), and twice as wide where pixels become fewer."""
+    line = torch.zeros(1, 1, 1, 9, dtype=torch.float64)
+    line[..., 4] = 1
+
+    def keys(x: float) -> float:
+        x = abs(x)
+        near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+        return near if x <= 1 else far if x < 2 else 0
+
+    larger = [keys((n + 0.5) / 2 - 0.5 - 4) for n in range(18)]
+    torch.testing.assert_close(resize(line, (1, 18))[0, 0, 0], torch.tensor(larger, dtype=torch.float64))
+    row = torch.zeros(1, 1, 1, 24, dtype=torch.float64)
+    row[..., 12] = 1
+    small = [keys((12.5 - 2 * (n + 0.5)) / 2) / 2 for n in range(12)]
+    torch.testing.assert_close(resize(row, (1, 12))[0, 0, 0], torch.tensor(small, dtype=torch.float64))
+
+
+def test_back_projection_keeps_what_is_right() -> None:
+    high = photograph(slice(0, 40), slice(0, 60))
+    low = resize(high, (20, 30))
+    torch.testing.assert_close(back_project(high, low), high, rtol=0, atol=1e-6)
