@@ -8,7 +8,8 @@ made small by MATLAB's bicubic interpolation (antialiased, a = -0.5) and rounded
 bits, and compared on Y of YCbCr without a border as wide as the scale. Seconds are the processor's, of one call each,
 after one on a small picture: those of all threads together, which other work on the machine does not change much.
 Memory is what the call took beyond what was there. With --results the figures that superresolution.json holds
-already are kept and those that lack are added, picture by picture: a run can be interrupted.
+already are kept and those that lack are added, picture by picture: a run can be interrupted. With --only, the page and
+its pictures are not written.
 """
 
 from __future__ import annotations
@@ -41,8 +42,6 @@ from patchattn.tasks.upscale import upscale
 
 Method = Callable[[Tensor, int], Tensor]
 """From RGB (1, 3, height, width) in [0, 1] and the scale to RGB."""
-MATCHES = 5
-"""k of PSAL in the network."""
 PIECE, BORDER = 3600, 10
 """Of the published program: pixels of a piece, and around it."""
 WARM_UP = 24
@@ -59,11 +58,8 @@ def without_weights(small: Tensor, scale: int) -> Tensor:
 
 @cache
 def network(scale: int, cross_scale: str, in_scale: str, model: Path | None) -> SuperResolutionNetwork:
-    settings = {"k": MATCHES} if cross_scale == "psal" else None
     path = None if model is None else str(model).format(scale=scale)
-    return load_superresolution_network(
-        path, scale=scale, cross_scale=cross_scale, cross_scale_settings=settings, in_scale=in_scale
-    )
+    return load_superresolution_network(path, scale=scale, cross_scale=cross_scale, in_scale=in_scale)
 
 
 def by_network(small: Tensor, scale: int, *, cross_scale: str, in_scale: str, model: Path | None) -> Tensor:
@@ -205,7 +201,7 @@ def main() -> None:
             print(*told, f"{entry['psnr']:.2f} dB, {entry['ssim']:.4f}, {entry['seconds']:.2f} s", flush=True)
             if arguments.results is not None:
                 write(arguments.results, kept, None)
-    if arguments.results is not None:
+    if arguments.results is not None and arguments.only is None:
         made = pictures(arguments.data, known)
         path = arguments.results / "superresolution.jpg"
         draw(made, path)

@@ -36,7 +36,7 @@ def superresolution(
     cross_scale: Annotated[
         str, typer.Option(help="What the cross-scale branch attends with: full or psal; exchangeable when trained.")
     ] = "full",
-    k: Annotated[int | None, typer.Option(min=1, help="Matches of each patch (psal).", show_default="3")] = None,
+    k: Annotated[int | None, typer.Option(min=1, help="Matches of each patch (psal).", show_default="8")] = None,
     in_scale: Annotated[
         str, typer.Option(help="What the in-scale branch attends with: full or local; exchangeable when trained.")
     ] = "local",
