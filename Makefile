@@ -7,7 +7,7 @@ PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c const
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench gpu-compile clean
+.PHONY: help demo test test-browser check docs docs-links bench gpu-compile clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
@@ -18,11 +18,20 @@ demo: .venv/.installed-demo  ## rebuild a real photograph from another; the pict
 test: .venv/.installed-all  ## run the tests
 	@$(PY) -m pytest --numprocesses auto --dist worksteal
 
+test-browser: .venv/.installed-browser  ## test the page in a real browser; needs Chromium or Chrome (CHROMIUM=PATH)
+	@PATCHATTN_BROWSER="$(CHROMIUM)" $(PY) -m pytest tests/browser
+
 check: .venv/.installed-all  ## lint, format, types, direction of imports
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@.venv/bin/lint-imports
+
+docs: .venv/.installed-docs  ## build the manual: out/docs/index.html
+	@$(PY) -m sphinx --fresh-env --fail-on-warning --keep-going --quiet --doctree-dir out/docs-cache docs out/docs
+
+docs-links: .venv/.installed-docs  ## ask every address that the manual leads to; needs the network
+	@$(PY) -m sphinx --builder linkcheck --quiet --doctree-dir out/docs-cache docs out/docs-links
 
 bench: .venv/.installed-bench  ## measure the layers; with DATA=DIR (pictures, see the scripts' --help) search, SCRAM and errors too
 	@$(PY) benchmarks/memory.py
@@ -62,6 +71,18 @@ clean:  ## remove .venv and what the tools leave behind
 	@$(PIP_INSTALL) hatchling editables
 	@$(PIP_INSTALL) --no-build-isolation --editable ".[tools,video,train,test,dev,peers]"
 	@touch .venv/.installed-demo $@
+
+.venv/.installed-browser: pyproject.toml constraints.txt | .venv/.created
+	@echo "Installing patchattn, the page and what drives a browser into .venv"
+	@$(PIP_INSTALL) hatchling editables
+	@$(PIP_INSTALL) --no-build-isolation --editable ".[browser]"
+	@touch .venv/.installed-demo $@
+
+.venv/.installed-docs: pyproject.toml constraints.txt | .venv/.created
+	@echo "Installing patchattn and what builds the manual into .venv"
+	@$(PIP_INSTALL) hatchling editables
+	@$(PIP_INSTALL) --no-build-isolation --editable ".[tools,video,train,docs]"
+	@touch $@
 
 .venv/.installed-bench: pyproject.toml constraints.txt | .venv/.created
 	@echo "Installing patchattn, all development tools and what the benchmarks compare with into .venv"

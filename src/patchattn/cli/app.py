@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from patchattn.cli.colorize import colorize
+from patchattn.cli.demo import demo
 from patchattn.cli.failures import one_sentence_errors
 from patchattn.cli.inpaint import inpaint
 from patchattn.cli.options import (
@@ -159,6 +160,7 @@ def reconstruct(
 app.command()(colorize)
 app.command()(inpaint)
 app.command()(upscale)
+app.command()(demo)
 
 
 @app.command("match")

@@ -1,0 +1,45 @@
+"""How the manual is built: `make docs`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from patchattn import __version__
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "_extensions"))
+
+project = "patchattn"
+author = "patchattn contributors"
+version = release = __version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "commands", "docstrings", "mathml"]
+exclude_patterns = ["_extensions"]
+nitpicky = True
+suppress_warnings = ["toc.empty_glob"]  # a page that a pattern is for may not be there
+smartquotes = False  # "--option" stays what it is
+
+# Tables and plots that benchmarks have yet to write; a page may lead to them before they are there.
+WRITTEN_BY_BENCHMARKS = ("results/superresolution.md", "results/superresolution_large.md")
+nitpick_ignore = [("myst", name) for name in WRITTEN_BY_BENCHMARKS if not (HERE / name).exists()]
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+
+# Signatures with names and defaults; what may be given is said in words, shapes included.
+autodoc_typehints = "none"
+autodoc_preserve_defaults = True
+autodoc_member_order = "bysource"
+python_use_unqualified_type_names = True
+
+html_theme = "furo"
+html_title = f"patchattn {__version__}"
+html_math_renderer = "mathml"
+html_copy_source = False
+html_show_copyright = False
+html_show_sphinx = False
+
+# GitHub makes the headings' anchors of its pages by program.
+linkcheck_anchors_ignore_for_url = ["https://github.com/.*"]
+linkcheck_timeout = 20

@@ -1,0 +1,164 @@
+"""What can be asked for, done by the tasks. A job is a dictionary of plain values, and so is its result.
+
+Every job has a `folder` of its own, in which its pictures are written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from patchattn.demo.limits import check_pixels, check_size
+from patchattn.demo.look import look, marks
+from patchattn.demo.samples import write_sample
+from patchattn.tasks.colorize import colorize
+from patchattn.tasks.images import Picture, read_picture, write_picture
+from patchattn.tasks.inpaint import inpaint
+from patchattn.tasks.metadata import NO_METADATA
+from patchattn.tasks.reconstruct import reconstruct
+from patchattn.tasks.resampling import resize
+from patchattn.tasks.upscale import upscale
+
+__all__ = ["JOBS"]
+
+Job = dict[str, Any]
+Tell = Callable[[str], None]
+
+SHOWN = 1600
+"""The longer side of what is shown; what is downloaded has its full size."""
+
+
+def open_job(job: Job, tell: Tell) -> Job:
+    """Read an uploaded picture, and make what is shown of it."""
+    tell("reading")
+    picture = _read(job, "path", "The file")
+    height, width = picture.size
+    shown = _show(picture, Path(job["folder"]) / "shown.png", _fitting(picture.size, SHOWN))
+    return {"path": job["path"], "name": job["name"], "shown": shown, "size": [height, width]}
+
+
+def sample_job(job: Job, tell: Tell) -> Job:
+    """The same for a photograph that comes along."""
+    tell("reading")
+    path = write_sample(job["sample"], Path(job["folder"]))
+    return open_job(job | {"path": str(path), "name": path.name}, tell)
+
+
+def inpaint_job(job: Job, tell: Tell) -> Job:
+    tell("reading")
+    picture = _read(job, "photo", "The photograph")
+    result = inpaint(picture, _hole(job, picture), quality=job["quality"], progress=tell)
+    return _written(job, "filled", result.picture, picture, tell, f"Filled in {result.seconds:.1f} s.")
+
+
+def colorize_job(job: Job, tell: Tell) -> Job:
+    tell("reading")
+    gray, reference = _read(job, "photo", "The gray picture"), _read(job, "reference", "The coloured picture")
+    result = colorize(gray, reference, k=job["k"], progress=tell)
+    return _written(job, "coloured", result.picture, gray, tell, f"Coloured in {result.seconds:.1f} s.")
+
+
+def enlarge_job(job: Job, tell: Tell) -> Job:
+    tell("reading")
+    picture, scale = _read(job, "photo", "The photograph"), job["scale"]
+    height, width = picture.size
+    check_pixels((scale * height, scale * width), job["megapixels"], f"{scale} times larger")
+    result = upscale(picture, scale, progress=tell)
+    told = f"From {width} x {height} pixels to {scale * width} x {scale * height} in {result.seconds:.1f} s."
+    return _written(job, f"{scale}x", result.picture, picture, tell, told)
+
+
+def rebuild_job(job: Job, tell: Tell) -> Job:
+    tell("reading")
+    target, reference = _read(job, "photo", "The target"), _read(job, "reference", "The reference")
+    settings = {name: job[name] for name in ("k", "patch_size", "aggregate")}
+    result = reconstruct(target, reference, **settings, progress=tell)
+    told = f"{result.psnr:.2f} dB from the target, in {result.seconds:.1f} s."
+    return _written(job, "rebuilt", result.picture, target, tell, told)
+
+
+def look_job(job: Job, tell: Tell) -> Job:
+    tell("reading")
+    pictures = _read(job, "photo", "The first picture"), _read(job, "reference", "The second picture")
+    return look(pictures, Path(job["folder"]), job["settings"], tell)
+
+
+def marks_job(job: Job, tell: Tell) -> Job:
+    return marks(Path(job["field"]), job["row"], job["column"])
+
+
+JOBS: dict[str, Callable[[Job, Tell], Job]] = {
+    "open": open_job,
+    "sample": sample_job,
+    "inpaint": inpaint_job,
+    "colorize": colorize_job,
+    "enlarge": enlarge_job,
+    "rebuild": rebuild_job,
+    "look": look_job,
+    "marks": marks_job,
+}
+
+
+def _read(job: Job, name: str, argument: str) -> Picture:
+    path = Path(job[name])
+    check_size(path, job["megapixels"], argument)
+    return read_picture(path, argument=argument)
+
+
+def _hole(job: Job, picture: Picture) -> Tensor | None:
+    """Where the mask is white: one that was painted on what is shown, or one that was loaded, of the full size."""
+    if not job["mask"]:
+        if picture.alpha is not None:
+            return None  # what is transparent
+        raise ValueError("Nothing is painted yet: paint over what is to go, or load a mask, then fill.")
+    mask = _read(job, "mask", "The mask")
+    if not job["painted"] and mask.size != picture.size:
+        sizes = [f"{size[1]} x {size[0]}" for size in (mask.size, picture.size)]
+        raise ValueError(
+            f"The mask has {sizes[0]} pixels, and the photograph {sizes[1]}; both must have the same size."
+        )
+    hole = F.interpolate(mask.colour.mean(1, keepdim=True), size=picture.size, mode="nearest")[0, 0] > 0.5
+    if not hole.any():
+        raise ValueError("The mask is black everywhere: paint over what is to go, then fill.")
+    return hole
+
+
+def _written(job: Job, what: str, picture: Picture, before: Picture, tell: Tell, told: str) -> Job:
+    """Write the result, and what is shown of it beside what it came from, both of one size."""
+    tell("writing")
+    folder = Path(job["folder"])
+    path = folder / f"{Path(job['name']).stem}-{what}.{job['format']}"
+    write_picture(path, picture, argument="The result")
+    size = _fitting(picture.size, SHOWN)
+    return {
+        "path": str(path),
+        "before": _show(before, folder / "before.png", size),
+        "after": _show(picture, folder / "after.png", size),
+        "told": told,
+    }
+
+
+def _fitting(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """A size of the same shape whose longer side is not longer than that."""
+    ratio = min(1.0, longest / max(size))
+    return max(1, round(size[0] * ratio)), max(1, round(size[1] * ratio))
+
+
+def _show(picture: Picture, path: Path, size: tuple[int, int]) -> str:
+    """Write a picture for the screen: of this size, of 8 bits, and without what its file tells of the place."""
+    planes = [picture.colour if size == picture.size else resize(picture.colour, size)]
+    planes += [] if picture.alpha is None else [resize(picture.alpha, size)]
+    shown = replace(
+        picture,
+        colour=planes[0].clamp(0, 1),
+        alpha=planes[1].clamp(0, 1) if len(planes) == 2 else None,
+        bit_depth=8,
+        metadata=NO_METADATA,
+    )
+    write_picture(path, shown)
+    return str(path)
