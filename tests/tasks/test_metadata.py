@@ -112,6 +112,11 @@ def save(path: Path, depth: int = 8, orientation: int = 1, dpi: tuple[float, flo
     return path
 
 
+def interoperability(exif: Image.Exif) -> dict[int, object]:
+    """The directory of that name; some releases of Pillow raise an error where there is none."""
+    return dict(exif.get_ifd(INTEROP)) if INTEROP in exif.get_ifd(EXIF) else {}
+
+
 def assert_kept(path: Path, size: tuple[int, int], dpi: tuple[float, float] = (300, 300)) -> None:
     """Pillow finds in the file what `save` wrote, and what is true of the picture in it."""
     with Image.open(path) as image:
@@ -124,7 +129,7 @@ def assert_kept(path: Path, size: tuple[int, int], dpi: tuple[float, float] = (3
         assert (inside[0xA002], inside[0xA003]) == size[::-1]
         assert inside[0x927C] == NOTE
         assert place == PLACE
-        assert exif.get_ifd(INTEROP) in ({1: "R98"}, {})
+        assert interoperability(exif) in ({1: "R98"}, {})
         assert exif.get_ifd(IFD1) == {}
         if path.suffix != ".tif":
             assert 0x100 not in exif
@@ -159,7 +164,7 @@ def test_from_format_to_format(
         back = read_picture(out)
     with Image.open(out) as image:
         # Pillow itself leaves a wrong offset of it in TIFF, which is no reason for a warning.
-        assert image.getexif().get_ifd(INTEROP) == ({} if source == "a.tif" else {1: "R98"})
+        assert interoperability(image.getexif()) == ({} if source == "a.tif" else {1: "R98"})
     assert not caplog.records
     assert back.bit_depth == depth
     assert replace(back.metadata, exif=None) == replace(picture.metadata, exif=None)
