@@ -20,10 +20,6 @@ nitpicky = True
 suppress_warnings = ["toc.empty_glob"]  # a page that a pattern is for may not be there
 smartquotes = False  # "--option" stays what it is
 
-# Tables and plots that benchmarks have yet to write; a page may lead to them before they are there.
-WRITTEN_BY_BENCHMARKS = ("results/superresolution.md", "results/superresolution_large.md")
-nitpick_ignore = [("myst", name) for name in WRITTEN_BY_BENCHMARKS if not (HERE / name).exists()]
-
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 

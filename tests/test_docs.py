@@ -28,8 +28,6 @@ from tests.test_readme import pictures  # noqa: F401  # a fixture
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md"]
-WRITTEN_BY_BENCHMARKS = ("docs/results/superresolution.md", "docs/results/superresolution_large.md")
-"""Pages that may be led to before they are there; so says docs/conf.py too."""
 RUN = ("docs/tutorials/photographs.md",)
 BLOCK = re.compile(r"(?:^ *<!-- not run: ([^\n]*) -->\n)?^( *)```(\w+)\n(.*?)^\2```$", re.MULTILINE | re.DOTALL)
 
@@ -118,7 +116,7 @@ def test_commands_run(page: str) -> None:
 def test_links_lead_to_files(page: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)", (ROOT / page).read_text(encoding="utf-8")):
         there = target.startswith("https://") or (ROOT / target).exists()
-        assert there or target in WRITTEN_BY_BENCHMARKS, target
+        assert there, target
 
 
 def documented() -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from patchattn.cli.folders import prepare_folders, tell_folder
 from patchattn.cli.options import on_device
-from patchattn.cli.printing import Told, megabytes
+from patchattn.cli.printing import Told, tell_picture
 from patchattn.cli.reading import read
 from patchattn.cli.stages import Stages
 
@@ -89,21 +89,7 @@ def fill_picture(job: Job) -> Told:
     seconds = time.perf_counter() - began
     job.stage("writing")
     images.write_picture(job.output, filled, argument="--output")
-    height, width = filled.size
-    return Told(
-        {
-            "height": height,
-            "width": width,
-            "bit_depth": depth,
-            "seconds": seconds,
-            "peak_memory_bytes": memory,
-        },
-        {
-            "wrote": f"{job.output} ({width} x {height}, {depth} bit)",
-            "time": f"{seconds:.2f} s",
-            "memory": megabytes(memory),
-        },
-    )
+    return tell_picture(job.output, filled, seconds, memory)
 
 
 def fill_folder(job: Job, resume: bool, on_error: str) -> Told:

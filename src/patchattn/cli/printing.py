@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-__all__ = ["Told", "megabytes", "print_json", "print_lines"]
+if TYPE_CHECKING:
+    from patchattn.tasks.images import Picture
+
+__all__ = ["Told", "megabytes", "print_json", "print_lines", "tell_picture"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,25 @@ class Told:
 def megabytes(size: int | None) -> str:
     """A peak of memory in words."""
     return "not told by this system" if size is None else f"{size / 2**20:.0f} MiB at most, the whole process"
+
+
+def tell_picture(output: Path, picture: Picture, seconds: float, memory: int | None) -> Told:
+    """What became of one picture that was written."""
+    height, width = picture.size
+    return Told(
+        {
+            "height": height,
+            "width": width,
+            "bit_depth": picture.bit_depth,
+            "seconds": seconds,
+            "peak_memory_bytes": memory,
+        },
+        {
+            "wrote": f"{output} ({width} x {height}, {picture.bit_depth} bit)",
+            "time": f"{seconds:.2f} s",
+            "memory": megabytes(memory),
+        },
+    )
 
 
 def print_lines(**lines: object) -> None:
