@@ -18,8 +18,8 @@ demo: .venv/.installed-demo  ## rebuild a real photograph from another; the pict
 test: .venv/.installed-all  ## run the tests
 	@$(PY) -m pytest --numprocesses auto --dist worksteal
 
-test-browser: .venv/.installed-browser  ## test the page in a real browser; needs Chromium or Chrome (CHROMIUM=PATH)
-	@PATCHATTN_BROWSER="$(CHROMIUM)" $(PY) -m pytest tests/browser
+test-browser: .venv/.installed-browser  ## test the page in Chromium or Chrome (CHROMIUM=PATH), which root need not have
+	@browser=$$(tests/browser/chromium "$(CHROMIUM)") && PATCHATTN_BROWSER="$$browser" $(PY) -m pytest tests/browser
 
 check: .venv/.installed-all  ## lint, format, types, direction of imports
 	@$(PY) -m ruff check .
