@@ -69,12 +69,12 @@ def reconstruct(work: Path) -> list[Image.Image]:
 
 def upscale(work: Path) -> list[Image.Image]:
     """A detail of a small photograph, three times as large: its pixels, bicubic interpolation, and ours."""
-    photo = Image.fromarray(skimage.data.rocket())
+    photo = Image.fromarray(skimage.data.stereo_motorcycle()[0])
     small = photo.resize((photo.width // 2, photo.height // 2), Image.Resampling.BICUBIC)
     small.save(work / "small.png")
     run("upscale", work / "small.png", "--scale", "3", "-o", work / "large.png")
     size = (3 * small.width, 3 * small.height)
-    detail = (20, 20, 215, 170)
+    detail = (420, 180, 615, 330)
     enlarged = [small.resize(size, method) for method in (Image.Resampling.NEAREST, Image.Resampling.BICUBIC)]
     return [picture.crop(detail) for picture in (*enlarged, Image.open(work / "large.png"))]
 
