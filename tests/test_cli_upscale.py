@@ -111,6 +111,7 @@ def test_folder(folder: Path) -> None:
             "--resume and --on-error are for a folder, which photo.png is not",
         ),
         (("photos", "-o", "photos"), "--output: photos is also PHOTO; expected two different folders"),
+        (("photos", "--scale", "5", "-o", "out"), "scale: got 5; allowed are 2, 3 and 4"),
     ],
 )
 def test_wrong_arguments_are_named(folder: Path, arguments: tuple[str, ...], message: str) -> None:

@@ -85,7 +85,9 @@ def upscale_folder(job: Job, resume: bool, on_error: str) -> Told:
     """Enlarge a folder's pictures."""
     from patchattn.tasks.folders import map_folder
     from patchattn.tasks.peak_memory import peak_memory
+    from patchattn.tasks.upscale import check_settings
 
+    check_settings(**job.settings)
     pictures = prepare_folders(job.photo, job.output, on_error, argument="PHOTO")
     network = job.load()
     job.output.mkdir(exist_ok=True)

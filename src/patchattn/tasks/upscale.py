@@ -18,7 +18,7 @@ from patchattn.tasks.recurrence import Recurrence
 from patchattn.tasks.resampling import back_project, resize
 from patchattn.tasks.smooth_fill import smooth_fill
 
-__all__ = ["SCALES", "Upscaling", "UpscalingModel", "upscale"]
+__all__ = ["SCALES", "Upscaling", "UpscalingModel", "check_settings", "upscale"]
 
 SCALES = (2, 3, 4)
 LUMA = (0.299, 0.587, 0.114)
@@ -103,14 +103,7 @@ def upscale(
         (64, 96)
     """
     picture = picture if isinstance(picture, Picture) else Picture(picture)
-    if not isinstance(scale, int) or scale not in SCALES:
-        raise ValueError(f"scale: got {scale!r}; allowed are 2, 3 and 4.")
-    check_count("patch_size", patch_size, 1)
-    if patch_size % 2 == 0:
-        raise ValueError(f"patch_size: expected an odd number (a patch has a centre), got {patch_size}.")
-    check_count("k", k, 1)
-    check_positive("temperature", temperature)
-    check_count("seed", seed, 0)
+    check_settings(scale, patch_size, k, temperature, seed)
     if network is not None and network.scale != scale:
         raise ValueError(f"scale: got {scale}, and the network enlarges {network.scale} times; expected the same.")
     report = progress if progress is not None else _silent
@@ -129,6 +122,18 @@ def upscale(
             alpha=None if picture.alpha is None else _enlarged_alpha(picture.alpha, scale),
         )
     return Upscaling(enlarged, time.perf_counter() - began, peak_memory())
+
+
+def check_settings(scale: int, patch_size: int, k: int, temperature: float, seed: int) -> None:
+    """Refuse what `upscale` would, before any picture is there."""
+    if not isinstance(scale, int) or scale not in SCALES:
+        raise ValueError(f"scale: got {scale!r}; allowed are 2, 3 and 4.")
+    check_count("patch_size", patch_size, 1)
+    if patch_size % 2 == 0:
+        raise ValueError(f"patch_size: expected an odd number (a patch has a centre), got {patch_size}.")
+    check_count("k", k, 1)
+    check_positive("temperature", temperature)
+    check_count("seed", seed, 0)
 
 
 def _enlarged(colour: Tensor, scale: int, recurrence: Recurrence, report: Callable[[str], None]) -> Tensor:
