@@ -18,7 +18,7 @@ demo: .venv/.installed-demo  ## rebuild a real photograph from another; the pict
 test: .venv/.installed-all  ## run the tests
 	@$(PY) -m pytest --numprocesses auto --dist worksteal
 
-test-browser: .venv/.installed-browser  ## test the page in Chromium or Chrome (CHROMIUM=PATH), which root need not have
+test-browser: .venv/.installed-browser  ## test the page in a browser (CHROMIUM=PATH); Chromium is installed, for root
 	@browser=$$(tests/browser/chromium "$(CHROMIUM)") && PATCHATTN_BROWSER="$$browser" $(PY) -m pytest tests/browser
 
 check: .venv/.installed-all  ## lint, format, types, direction of imports

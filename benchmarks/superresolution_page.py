@@ -33,15 +33,17 @@ def write(folder: Path, results: list[dict[str, Any]], drawn: Path | None) -> No
     parts = [
         "# Super-resolution",
         "PSNR in dB and SSIM on Y, means over a set's pictures; seconds of processor time (all threads together) and "
-        "memory beyond what was there are means of one call each. SelfExSR (Huang et al. 2015) is as published, its "
-        "seconds as Kim et al. (2016) measured them; for Urban100 over all 100 pictures, of which eight are measured "
-        "here: its gain over bicubic interpolation is what can be compared. What was not measured on all pictures of a "
-        "set is in the last table alone. Written by "
+        "memory beyond what was there (what the allocator keeps of it, too) are means of one call each. SelfExSR "
+        "(Huang et al. 2015) is as published, its seconds as Kim et al. (2016) measured them; for Urban100 over all of "
+        "its 100 pictures, of which eight are measured here: its gain over bicubic interpolation is what can be "
+        "compared. What was not measured on all pictures of a set is in the last table alone. Written by "
         "`python benchmarks/superresolution.py --data DIR --results docs/results`.",
         *tables(results),
         "## The network: PSAL in the place of full cross-scale attention",
         "The same weights, the same pictures; local attention in scale (Table 7 of PSAL). PSAL always sees the whole "
-        "picture; full attention does too, or it sees pieces of 60x60 pixels, as the published program cuts them.",
+        "picture; full attention does too, or it sees pieces of 60x60 pixels, as the published program cuts them. Ours "
+        "streams; the last column is what the published layer holds of one whole picture: a score for every pair of "
+        "query and key.",
         exchange(results),
         machine_line(),
         picture(drawn, "facades enlarged three times: where bicubic interpolation is farthest from the truth"),
@@ -89,7 +91,7 @@ def exchange(results: list[dict[str, Any]]) -> str:
                     pairs = [(ours[picture], full[picture]) for picture in both]
                     rows.append([f"x{scale}", f"{title} ({len(both)})", how, *compared(pairs)])
     headings = ["", "pictures", "full attention", "PSNR full", "PSAL", "PSAL less full (range)", "times the seconds",
-                "times the memory"]  # fmt: skip
+                "times the memory", "MiB PSAL", "MiB of scores, published"]  # fmt: skip
     return table(headings, rows)
 
 
@@ -109,4 +111,11 @@ def compared(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[str]:
         f"{mean(ours['psnr'] for ours, _ in pairs):.3f}",
         f"{mean(gains):+.3f} ({min(gains):+.3f} to {max(gains):+.3f})",
         *(f"{ratio:.1f}" for ratio in more),
+        *(f"{mean(what(ours) for ours, _ in pairs) / 2**20:,.0f}" for what in (lambda entry: entry["memory"], scores)),
     ]
+
+
+def scores(entry: dict[str, Any]) -> float:
+    """Bytes of float32 scores of the layer that compares most; at x4 that is the second of two enlargements by 2."""
+    ratio, positions = (2, 4 * entry["pixels"]) if entry["scale"] == 4 else (entry["scale"], entry["pixels"])
+    return float(4 * positions**2 / ratio**2)

@@ -126,7 +126,11 @@ def run_superresolution(*options: str) -> Result:
 
 
 @pytest.mark.parametrize(
-    "options", [("--scale", "3", "--window", "4"), ("--cross-scale", "psal", "--k", "2", "--in-scale", "full")]
+    "options",
+    [
+        ("--scale", "3", "--window", "4", "--k", "2"),
+        ("--cross-scale", "psal", "--k", "2", "--in-scale", "full", "--no-alternate"),
+    ],
 )
 def test_a_superresolution_run_tells_what_it_wrote(options: tuple[str, ...]) -> None:
     result = run_superresolution(*options)
@@ -146,7 +150,7 @@ def test_a_superresolution_run_tells_what_it_wrote(options: tuple[str, ...]) -> 
         (("--scale", "5"), "scale: got 5; allowed are 2, 3, 4"),
         (("--cross-scale", "local"), "cross_scale: got 'local'; allowed are 'full', 'psal'"),
         (("--in-scale", "psal"), "in_scale: got 'psal'; allowed are 'full', 'local'"),
-        (("--k", "3"), "cross_scale: 'full' has no setting 'k'; it has patch_size, scale, divisor"),
+        (("--k", "3", "--no-alternate"), "cross_scale: 'full' has no setting 'k'; it has patch_size, scale, divisor"),
         (("--in-scale", "full", "--window", "4"), "in_scale: 'full' has no setting 'window'"),
         (("--channels", "3"), "channels: got 3; expected an even number"),
         (("--data", "none"), "data: there is no folder none"),

@@ -207,6 +207,12 @@ def test_the_module_is_the_function() -> None:
         assert torch.equal(twin(*inputs), output)
 
 
+def test_a_setting_given_to_a_call_is_named() -> None:
+    image = torch.rand(1, 1, 5, 5)
+    with pytest.raises(ValueError, match=r"is_causal: a setting of the layer, not of a call; make PatchAttention\("):
+        PatchAttention()(image, image, image, is_causal=True)
+
+
 def test_no_gradient_is_kept_without_need(backend: str) -> None:
     query, key, value = features(5, 6)
     assert not patch_attention(query, key, value, patch_size=3, backend=backend).requires_grad

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from patchattn.attention.cross_scale_patch import CrossScalePatchAttention
 from patchattn.networks.architectures import SuperResolutionArchitecture
 from patchattn.networks.weights import load_superresolution_network
 from patchattn.training.devices import make_fabric
@@ -19,8 +20,8 @@ from tests.training.runs import assert_same_files, step_when_killed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-OPTIONS = ("--scale", "2", "--cross-scale", "psal", "--channels", "4", "--depth", "1", "--size", "24", "--batch-size",
-           "2", "--cooldown", "0", "--threads", "1", "--json")  # fmt: skip
+OPTIONS = ("--scale", "2", "--cross-scale", "psal", "--no-alternate", "--channels", "4", "--depth", "1", "--size", "24",
+           "--batch-size", "2", "--cooldown", "0", "--threads", "1", "--json")  # fmt: skip
 
 
 def task(data: Path, **settings: object) -> SuperResolutionTask:
@@ -79,6 +80,19 @@ def test_it_learns(data: Path, tmp_path: Path) -> None:
         errors.append(float((network.enlarge(small) - truth).abs().mean()))
     assert errors[1] < 0.7 * errors[0]
     assert (tmp_path / "run" / "samples" / "step-0000020.png").exists()
+
+
+def test_steps_alternate_between_two_attentions(data: Path) -> None:
+    """Even steps take the network's own layer, odd ones the other, whichever part of a step's items is here."""
+    full = SuperResolutionArchitecture(2, "full", channels=4, depth=1)
+    both, network = task(data, architecture=full, alternate=CrossScalePatchAttention(k=1)), full.build()
+    device = torch.device("cpu")
+    for items, attention in ((range(2), None), (range(2, 4), both.alternate), (range(3, 4), both.alternate)):
+        truth, small = both._draw(items, device)
+        expected = (network(small, cross_scale=attention) - truth).abs().mean()
+        assert torch.equal(both.loss(network, items, device), expected)
+        assert torch.equal(task(data, architecture=full).loss(network, items, device), expected) == (attention is None)
+    assert both.describe() != task(data, architecture=full).describe()
 
 
 def test_a_run_that_was_killed_ends_as_one_that_was_not(data: Path, tmp_path: Path) -> None:

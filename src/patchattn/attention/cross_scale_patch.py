@@ -22,8 +22,8 @@ from patchattn.ops.similarity_at import similarity_at
 __all__ = ["CrossScalePatchAttention", "cross_scale_patch_attention"]
 
 EXACT_PAIRS, SCANS = 2**31, 8
-"""Up to so many pairs `"auto"` compares all; beyond, it scans so often. Learned queries and keys come from convolutions
-of their own and lie apart, where searches that go by nearness miss more than among features of one kind:
+"""Up to so many pairs `"auto"` compares all; beyond, it scans so often. Queries and keys learned with full attention
+alone, as published ones, lie apart, where searches that go by nearness miss more than among features of one kind:
 docs/superresolution_network.md."""
 
 
@@ -57,8 +57,8 @@ def cross_scale_patch_attention(
 
     Args:
         query, key, value, patch_size, scale, divisor: see `cross_scale_attention`.
-        k: matches of each query; where there are fewer keys, all of them. In the networks that come with the package, 8
-            were nearest to full attention for what they cost.
+        k: matches of each query; where there are fewer keys, all of them. With weights trained with full
+            attention alone, 8 are nearest to it for what they cost; those that come with the package hardly ask.
         method: of the search, see `match`; `"auto"` is exact up to 2^31 pairs (300x300 pixels enlarged twice),
             and beyond guided, with 8 scans.
         iterations, seed, backend: see `match`.

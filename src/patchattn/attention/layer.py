@@ -33,7 +33,15 @@ class AttentionLayer(nn.Module):
         return {name: getattr(self, name) for name in self._names}
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, **call: Any) -> Any:
-        """Attend from `query` to `key`; see the function of the same name for the arguments of a call."""
+        """Attend from `query` to `key`; see the function of the same name for the arguments of a call.
+
+        Raises:
+            ValueError: an argument of the call is a setting of the layer.
+        """
+        for name in call:
+            if name in self._names:
+                made = f"{type(self).__name__}({name}=...)"
+                raise ValueError(f"{name}: a setting of the layer, not of a call; make {made} or set layer.{name}.")
         return type(self).function(query, key, value, **self.settings, **call)
 
     def extra_repr(self) -> str:

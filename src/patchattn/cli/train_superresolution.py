@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,6 +36,9 @@ def superresolution(
     cross_scale: Annotated[
         str, typer.Option(help="What the cross-scale branch attends with: full or psal; exchangeable when trained.")
     ] = "full",
+    alternate: Annotated[
+        bool, typer.Option(help="Attend with the other one of full and psal in every second step: weights suit both.")
+    ] = True,
     k: Annotated[int | None, typer.Option(min=1, help="Matches of each patch (psal).", show_default="8")] = None,
     in_scale: Annotated[
         str, typer.Option(help="What the in-scale branch attends with: full or local; exchangeable when trained.")
@@ -74,11 +77,16 @@ def superresolution(
     `--resume` and the same settings, and ends where it would have ended.
 
     The defaults make the compact networks that come with the package, on a processor. The published one: `--channels
-    128 --depth 12 --no-skip --in-scale full --size 96 --batch-size 16 --learning-rate 1e-4 --cooldown 0`.
+    128 --depth 12 --no-skip --no-alternate --in-scale full --size 96 --batch-size 16 --learning-rate 1e-4 --cooldown
+    0`.
     """
-    cross_settings = {} if k is None else {"k": k}
+    psal_settings: dict[str, Any] = {} if k is None else {"k": k}
+    # Settings of psal are wrong if only full attention is trained with.
+    cross_settings = {} if cross_scale == "full" and alternate else psal_settings
     in_settings = {} if window is None else {"window": window}
     with one_sentence_errors(), stages(quiet=as_json) as stage:
+        from patchattn.attention.cross_scale import CrossScaleAttention
+        from patchattn.attention.cross_scale_patch import CrossScalePatchAttention
         from patchattn.networks.architectures import SuperResolutionArchitecture
         from patchattn.training.loop import NETWORK, Schedule
         from patchattn.training.pictures import list_pictures
@@ -92,7 +100,10 @@ def superresolution(
         architecture.build()  # what is wrong with it, before the work
         stage("reading")
         pictures = list_pictures(data, on_error=on_error, warn=tell_on_stderr)
-        task = SuperResolutionTask(pictures, architecture, size=size, batch_size=batch_size, seed=seed)
+        other = None
+        if alternate:
+            other = CrossScalePatchAttention(**psal_settings) if cross_scale == "full" else CrossScaleAttention()
+        task = SuperResolutionTask(pictures, architecture, size=size, batch_size=batch_size, seed=seed, alternate=other)
         loss = run(
             task, output, schedule, stage, resume=resume, accelerator=accelerator, devices=devices,
             num_nodes=num_nodes, precision=precision,

@@ -75,6 +75,12 @@ def add_tool(house: House, tool: Tool, owner: Any) -> None:
         concurrency_limit=None,  # the lane has its own queue
         api_visibility="private",
     )
+    # What was made of another picture is no longer what is shown beside it.
+    forgotten = "", gr.update(visible=False), gr.update(visible=False)
+    for opened in sources:
+        opened.change(
+            lambda: forgotten, None, [status, slider, download], show_progress="hidden", api_visibility="private"
+        )
     stop.click(stopping, owner, None, queue=False, show_progress="hidden", api_visibility="private")
 
 

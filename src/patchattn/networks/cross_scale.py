@@ -57,7 +57,8 @@ class SuperResolutionNetwork(nn.Module):
     channels and a depth of 12 this is the published network, of 3 to 6.4 million numbers.
 
     The attention layers have no parameters and are called as `layer(query, key, value)`; others can take their places
-    in a trained network (`network.cross_scale_attention = ...`), as Table 7 of PSAL does.
+    in a trained network (`network.cross_scale_attention = ...`, or for one call `network(picture, cross_scale=...)`),
+    as Table 7 of PSAL does.
 
     Pictures of any size are mirrored to multiples of the scale; the results are cut to size.
 
@@ -98,8 +99,14 @@ class SuperResolutionNetwork(nn.Module):
         self.tail = nn.Conv2d(channels * depth, 3, 3, padding=1)
         self.cross_scale_attention, self.in_scale_attention = cross_scale, in_scale
 
-    def forward(self, picture: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 rheight rwidth"]:
+    def forward(
+        self, picture: Float[Tensor, "batch 3 height width"], *, cross_scale: nn.Module | None = None
+    ) -> Float[Tensor, "batch 3 rheight rwidth"]:
         """Enlarge RGB in [0, 1]; the result is not clipped to it.
+
+        Args:
+            picture: to enlarge.
+            cross_scale: attend with this layer in the cross-scale branch, in this call; default: the network's own.
 
         Raises:
             ValueError: the picture has other channels.
@@ -113,11 +120,10 @@ class SuperResolutionNetwork(nn.Module):
         features = self.head(framed - mean)
         # What each turn adds to the last convolution, rather than all turns' features at full size.
         weights = torch.split(self.tail.weight, self.channels, 1)
+        attention = self.cross_scale_attention if cross_scale is None else cross_scale
         enlarged: Any = 0
         for turn, weight in enumerate(weights, 1):
-            high, features = self.cell(
-                features, self.cross_scale_attention, self.in_scale_attention, last=turn == self.depth
-            )
+            high, features = self.cell(features, attention, self.in_scale_attention, last=turn == self.depth)
             enlarged = enlarged + functional.conv2d(high, weight, padding=1)
         assert self.tail.bias is not None
         enlarged = enlarged + self.tail.bias[:, None, None]

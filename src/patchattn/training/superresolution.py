@@ -39,6 +39,9 @@ class SuperResolutionTask:
     batch_size: int = 16
     seed: int = 0
     """Of the first weights and of the squares."""
+    alternate: nn.Module | None = None
+    """A layer without parameters that every second step attends with in the cross-scale branch: the weights then suit
+    this one and the architecture's own alike."""
 
     def __post_init__(self) -> None:
         check_count("size", self.size, 8)
@@ -55,6 +58,7 @@ class SuperResolutionTask:
             "size": self.size,
             "batch_size": self.batch_size,
             "seed": self.seed,
+            "alternate": None if self.alternate is None else repr(self.alternate),
         }
 
     def build(self) -> nn.Module:
@@ -64,7 +68,8 @@ class SuperResolutionTask:
 
     def loss(self, network: nn.Module, items: range, device: torch.device) -> Tensor:
         truth, small = self._draw(items, device)
-        return functional.l1_loss(network(small), truth)
+        second = items.start // self.batch_size % 2 == 1
+        return functional.l1_loss(network(small, cross_scale=self.alternate if second else None), truth)
 
     def sample(self, network: Callable[..., Tensor], device: torch.device) -> Tensor:
         """Enlarged by bicubic interpolation, by the network, and truth, side by side: the first items."""
