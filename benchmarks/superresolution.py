@@ -6,10 +6,10 @@
 DIR holds set5, set14 and urban100: folders of PNG. As in the literature, pictures are cut to a multiple of the scale,
 made small by MATLAB's bicubic interpolation (antialiased, a = -0.5) and rounded to 8 bits; results are rounded to 8
 bits, and compared on Y of YCbCr without a border as wide as the scale. Seconds are the processor's, of one call each,
-after one on a small picture: those of all threads together, which other work on the machine does not change much.
-Memory is what the call took beyond what was there. With --results the figures that superresolution.json holds
-already are kept and those that lack are added, picture by picture: a run can be interrupted. With --only, the page and
-its pictures are not written.
+after one on a small picture: those of all threads together, which a machine at rest gives; beside other work they
+were up to 1.6 times as many. Memory is what the call took beyond what was there. With --results the figures that
+superresolution.json holds already are kept and those that lack are added, picture by picture: a run can be
+interrupted. With --only, the page and its pictures are not written.
 """
 
 from __future__ import annotations

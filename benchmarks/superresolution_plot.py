@@ -17,7 +17,7 @@ def draw(made: Mapping[str, Mapping[str, Tensor]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     columns = list(next(iter(made.values())))
-    figure = Figure(figsize=(len(columns) * 2.6, len(made) * 2.75), dpi=130)
+    figure = Figure(figsize=(len(columns) * 2.6, len(made) * 2.75), dpi=100)
     axes = figure.subplots(len(made), len(columns), squeeze=False)
     for line, (name, pictures) in zip(axes, made.items(), strict=True):
         part = worst(pictures["bicubic"], pictures["truth"])
@@ -27,7 +27,7 @@ def draw(made: Mapping[str, Mapping[str, Tensor]], path: Path) -> None:
             place.set_title(f"{name}: {title}" if title == columns[0] else title, fontsize=7, pad=2)
             place.set_axis_off()
     figure.subplots_adjust(left=0.003, right=0.997, bottom=0.002, top=0.985, wspace=0.02, hspace=0.09)
-    figure.savefig(path, pil_kwargs={"quality": 90})
+    figure.savefig(path, pil_kwargs={"quality": 85})
     print(f"wrote {path}")
 
 

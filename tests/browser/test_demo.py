@@ -97,12 +97,14 @@ def test_a_hole_that_is_painted_is_filled(visit: Visit, files: Path, tmp_path: P
     panel.get_by_text("Before and after").wait_for()
     panel.get_by_role("button", name="Rocket").click()
     panel.locator(".pa-download").wait_for(state="hidden")
+    panel.get_by_text("Filled in").wait_for(state="hidden")
 
 
 def test_a_mask_that_is_loaded_is_the_hole(visit: Visit, files: Path, tmp_path: Path) -> None:
     page = visit()
     panel = tab(page, "Inpaint")
     give(panel, files / "photo.png")
+    panel.locator("canvas[data-ready]").wait_for()
     panel.get_by_role("button", name="Fill").click()
     panel.get_by_role("alert").filter(has_text="Nothing is painted yet").wait_for()
     panel.get_by_role("button", name="Or load a mask").click()

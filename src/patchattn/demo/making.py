@@ -75,12 +75,15 @@ def add_tool(house: House, tool: Tool, owner: Any) -> None:
         concurrency_limit=None,  # the lane has its own queue
         api_visibility="private",
     )
-    # What was made of another picture is no longer what is shown beside it.
-    forgotten = "", gr.update(visible=False), gr.update(visible=False)
+
+    def forget(told: str) -> tuple[Any, ...]:
+        """What was made of another picture is no longer shown beside this one."""
+        hidden = gr.update(visible=False)
+        # What is told meanwhile, of work or of an error, is of this picture.
+        return "" if told.startswith(words.DONE) else gr.skip(), hidden, hidden
+
     for opened in sources:
-        opened.change(
-            lambda: forgotten, None, [status, slider, download], show_progress="hidden", api_visibility="private"
-        )
+        opened.change(forget, status, [status, slider, download], show_progress="hidden", api_visibility="private")
     stop.click(stopping, owner, None, queue=False, show_progress="hidden", api_visibility="private")
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-__all__ = ["done", "failed", "picture", "progress", "url"]
+__all__ = ["DONE", "done", "failed", "picture", "progress", "url"]
+
+DONE = '<p class="pa-status pa-done"'
+"""What `done` begins with."""
 
 
 def url(path: str) -> str:
@@ -35,15 +38,13 @@ def progress(told: dict[str, Any], stage: str) -> str:
 
 
 def done(words: str) -> str:
-    return _line("done", words)
+    return f'{DONE} role="status">{escape(words)}</p>'
 
 
 def failed(words: str) -> str:
     return f'<p class="pa-status pa-failed" role="alert">{escape(words)}</p>'
 
 
-def _line(kind: str, words: str, share: float | None = 1.0) -> str:
-    if kind == "done":
-        return f'<p class="pa-status pa-done" role="status">{escape(words)}</p>'
+def _line(kind: str, words: str, share: float | None) -> str:
     bar = '<progress max="1"></progress>' if share is None else f'<progress max="1" value="{share:.3f}"></progress>'
     return f'<p class="pa-status pa-{kind}" role="status"><span>{escape(words)} …</span>{bar}</p>'
