@@ -59,16 +59,12 @@ def choose_picture(
         async for shown_now in opening(house.job("open", path=path, name=Path(path).name)):
             yield shown_now
 
-    async def open_sample(name: str) -> Any:
-        async for shown_now in opening(house.job("sample", sample=name)):
-            yield shown_now
-
     file.upload(open_file, file, outputs, **settings)
     file.clear(partial(_nothing, show), None, outputs, **settings)
     for name, button in samples.items():
 
         async def open_this(name: str = name) -> Any:
-            async for shown_now in open_sample(name):
+            async for shown_now in opening(house.job("sample", sample=name)):
                 yield shown_now
 
         button.click(open_this, None, outputs, **settings)
