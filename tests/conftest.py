@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import signal
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -106,6 +108,29 @@ def without_repetition(items: list[pytest.Item]) -> list[pytest.Item]:
                 repeated.add(item)
             seen |= values
     return [item for item in items if item not in repeated]
+
+
+@pytest.fixture(autouse=True)
+def leaves_no_trace() -> Iterator[None]:
+    """What a test changes of its process is put back, lest another fail that happens to come after it."""
+    before = state_of_process()
+    yield
+    assert state_of_process() == before
+
+
+def state_of_process() -> dict[str, Any]:
+    return {
+        "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
+        "folder": os.getcwd(),
+        "threads": torch.get_num_threads(),
+        "dtype": torch.get_default_dtype(),
+        "gradients": torch.is_grad_enabled(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        # PyTorch and pytest leave notes to themselves there.
+        "environment": {
+            name: value for name, value in os.environ.items() if not re.search("PYTEST|TORCH|TRITON", name)
+        },
+    }
 
 
 @pytest.fixture(params=BACKENDS)

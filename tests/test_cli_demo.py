@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -45,9 +46,11 @@ async def told_of(lane: Lane, owner: str, job: dict[str, Any]) -> list[dict[str,
 def test_without_gradio_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "True")
+    before = signal.getsignal(signal.SIGTERM)
     result = CliRunner().invoke(app, ["demo"])
     assert result.exit_code == 2
     assert 'gradio is not installed; install it with: pip install "patchattn[demo]"' in result.stderr
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_help() -> None:

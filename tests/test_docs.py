@@ -26,6 +26,8 @@ import patchattn
 from patchattn.cli.app import app
 from tests.test_readme import pictures  # noqa: F401  # a fixture
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md"]
 RUN = ("docs/tutorials/photographs.md",)

@@ -16,6 +16,8 @@ import torch
 
 from patchattn import FullAttention, ScramAttention
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 DIGITS = Path(__file__).parents[1] / "examples" / "digits.py"
 FULL: dict[str, Any] = {"attention": FullAttention, "patch_size": 1, "similarity": "scaled_dot"}
 SCRAM: dict[str, Any] = {"attention": ScramAttention, "k": 2, "expand": 1}

@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 from patchattn.cli.app import app
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 README = Path(__file__).parent.parent / "README.md"
 
 

@@ -136,12 +136,13 @@ def test_an_interruption_leaves_a_checkpoint_of_the_last_step(
             os.kill(os.getpid(), signal.SIGTERM)
         return taken[-1]
 
+    before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(loop, "_take_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(task(data), tmp_path, 100, 50)
     assert len(taken) == 3
     assert read_checkpoint(tmp_path / CHECKPOINT).step == 3
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_the_learning_rate_falls_at_the_end(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,11 +36,19 @@ def serve(host: str, port: int | None, limits: Limits, tell: Any = print) -> Non
         ValueError: nothing can listen there.
         RuntimeError: the extra `demo` is not installed.
     """
-    # Ended by the system, it leaves as little behind as when it is interrupted.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with served(host, port, limits) as address:
+    with _exit_on_sigterm(), served(host, port, limits) as address:
         tell(address)
         threading.Event().wait()
+
+
+@contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """Ended by the system, the page leaves as little behind as when it is interrupted."""
+    usual = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, usual)
 
 
 @contextmanager
