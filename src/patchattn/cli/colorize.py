@@ -9,9 +9,9 @@ import typer
 
 from patchattn.cli.colorize_jobs import Job, colour_film, colour_folder, colour_picture
 from patchattn.cli.failures import one_sentence_errors
-from patchattn.cli.folders import INCOMPLETE, OnError, Resume
+from patchattn.cli.folders import OnError, Resume
 from patchattn.cli.options import Iterations, Json, Method, Seed, Temperature, Threads, use_threads
-from patchattn.cli.printing import print_json, print_lines
+from patchattn.cli.printing import tell
 from patchattn.cli.stages import stages
 
 __all__ = ["colorize"]
@@ -113,9 +113,4 @@ def colorize(
             told = colour_film(job, source)
         else:
             told = colour_picture(job, show_field)
-    if as_json:
-        print_json({"output": str(output), **told.numbers, "model": model, "settings": settings})
-    else:
-        print_lines(**told.lines)
-    if told.incomplete:
-        raise typer.Exit(INCOMPLETE)
+    tell(told, output, model, settings, as_json=as_json)

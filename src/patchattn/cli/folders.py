@@ -13,7 +13,7 @@ from patchattn.cli.reading import any_size
 if TYPE_CHECKING:
     from patchattn.tasks.folders import FolderReport
 
-__all__ = ["INCOMPLETE", "OnError", "Resume", "prepare_folders", "tell_folder"]
+__all__ = ["OnError", "Resume", "prepare_folders", "tell_folder"]
 
 Resume = Annotated[
     bool, typer.Option("--resume", help="Folder: leave pictures alone whose result is there, and go on after them.")
@@ -21,9 +21,6 @@ Resume = Annotated[
 OnError = Annotated[
     str, typer.Option(help="Folder: at a picture that cannot be read, stop, or skip it and exit with 1 at the end.")
 ]
-
-INCOMPLETE = 1
-"""The exit code when pictures of a folder were skipped."""
 
 
 def prepare_folders(given: Path, output: Path, on_error: str, *, argument: str) -> list[Path]:

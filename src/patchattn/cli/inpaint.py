@@ -8,10 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from patchattn.cli.failures import one_sentence_errors
-from patchattn.cli.folders import INCOMPLETE, OnError, Resume
-from patchattn.cli.inpaint_jobs import Job, Model, fill_folder, fill_picture
+from patchattn.cli.folders import OnError, Resume
+from patchattn.cli.inpaint_jobs import InpaintJob
+from patchattn.cli.jobs import Model
 from patchattn.cli.options import Json, PatchSize, Seed, Threads, use_threads
-from patchattn.cli.printing import print_json, print_lines
+from patchattn.cli.printing import tell
 from patchattn.cli.stages import stages
 
 __all__ = ["inpaint"]
@@ -86,17 +87,9 @@ def inpaint(
             "iterations": iterations,
             "seed": seed,
         }
-        if attention is not None and model is None:
-            raise ValueError("--attention: it is the network's; expected --model too.")
+        network = Model(None if model is None else str(model), attention)
         if keep_out is not None and model is not None:
             raise ValueError("--keep-out: a network (--model) copies no patches that could be kept out.")
-        job = Job(photo, mask, keep_out, output, device, settings, stage, Model(model, attention))
-        if not photo.is_dir() and (resume or on_error != "stop"):
-            raise ValueError(f"--resume and --on-error are for a folder, which {photo} is not.")
-        told = fill_folder(job, resume, on_error) if photo.is_dir() else fill_picture(job)
-    if as_json:
-        print_json({"output": str(output), **told.numbers, "model": model and str(model), "settings": settings})
-    else:
-        print_lines(**told.lines)
-    if told.incomplete:
-        raise typer.Exit(INCOMPLETE)
+        job = InpaintJob(photo, output, device, settings, stage, network, mask, keep_out)
+        told = job.run(resume, on_error)
+    tell(told, output, network.name, settings, as_json=as_json)

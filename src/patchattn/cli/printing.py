@@ -13,7 +13,10 @@ import typer
 if TYPE_CHECKING:
     from patchattn.tasks.images import Picture
 
-__all__ = ["Told", "megabytes", "print_json", "print_lines", "tell_picture"]
+__all__ = ["Told", "megabytes", "print_json", "print_lines", "tell", "tell_picture"]
+
+INCOMPLETE = 1
+"""The exit code when pictures of a folder were skipped."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,16 @@ def tell_picture(output: Path, picture: Picture, seconds: float, memory: int | N
             "memory": megabytes(memory),
         },
     )
+
+
+def tell(told: Told, output: Path, model: str | None, settings: dict[str, Any], *, as_json: bool) -> None:
+    """Print what was done, and exit if something was skipped."""
+    if as_json:
+        print_json({"output": str(output), **told.numbers, "model": model, "settings": settings})
+    else:
+        print_lines(**told.lines)
+    if told.incomplete:
+        raise typer.Exit(INCOMPLETE)
 
 
 def print_lines(**lines: object) -> None:

@@ -8,11 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from patchattn.cli.failures import one_sentence_errors
-from patchattn.cli.folders import INCOMPLETE, OnError, Resume
+from patchattn.cli.folders import OnError, Resume
+from patchattn.cli.jobs import Model
 from patchattn.cli.options import Json, PatchSize, Seed, Temperature, Threads, use_threads
-from patchattn.cli.printing import print_json, print_lines
+from patchattn.cli.printing import tell
 from patchattn.cli.stages import stages
-from patchattn.cli.upscale_jobs import Job, Model, upscale_folder, upscale_picture
+from patchattn.cli.upscale_jobs import UpscaleJob
 
 __all__ = ["upscale"]
 
@@ -69,15 +70,6 @@ def upscale(
             "temperature": temperature,
             "seed": seed,
         }
-        if attention is not None and model is None:
-            raise ValueError("--attention: it is the network's; expected --model too.")
-        job = Job(photo, output, device, settings, stage, Model(model, attention))
-        if not photo.is_dir() and (resume or on_error != "stop"):
-            raise ValueError(f"--resume and --on-error are for a folder, which {photo} is not.")
-        told = upscale_folder(job, resume, on_error) if photo.is_dir() else upscale_picture(job)
-    if as_json:
-        print_json({"output": str(output), **told.numbers, "model": model, "settings": settings})
-    else:
-        print_lines(**told.lines)
-    if told.incomplete:
-        raise typer.Exit(INCOMPLETE)
+        job = UpscaleJob(photo, output, device, settings, stage, Model(model, attention))
+        told = job.run(resume, on_error)
+    tell(told, output, model, settings, as_json=as_json)
