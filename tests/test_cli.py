@@ -153,6 +153,8 @@ def test_info() -> None:
         (("reconstruct", "target.png", "reference.jpg", "-o", "o.gif"), "--output: o.gif ends in .gif; allowed are"),
         (("reconstruct", "target.png", "reference.jpg", "-o", "no/o.png"), "--output: cannot write no/o.png"),
         ((*RECONSTRUCT, "--show-field", "f.txt"), "--show-field: f.txt ends in .txt"),
+        (("reconstruct", "target.png", "reference.jpg", "-o", "reference.jpg"), "--output: reference.jpg is also REF"),
+        ((*RECONSTRUCT, "--show-field", "./target.png"), "--show-field: target.png is also TARGET"),
         ((*RECONSTRUCT, "--show-field", "./out.png"), "--show-field: out.png is also --output"),
         ((*RECONSTRUCT, "--patch-size", "4"), "patch_size"),
         ((*RECONSTRUCT, "--method", "magic"), "method"),

@@ -215,6 +215,11 @@ def test_the_network_that_ships() -> None:
         (("frames", "reference.png", "-o", "out", "--from", "nowhere"), "--from: got nowhere; allowed are reference"),
         (("frames", "reference.png", "-o", "out", "--show-field", "f.png"), "--show-field: it is for one picture"),
         (("gray.png", "reference.png", "-o", "out.png", "--resume"), "--resume and --on-error are for a folder"),
+        (
+            ("gray.png", "reference.png", "-o", "gray.png"),
+            "--output: gray.png is also GRAY; expected two different files",
+        ),
+        (("none.mp4", "reference.png", "-o", "none.mp4"), "--output: none.mp4 is also GRAY"),
         (("gray.png", "reference.png", "-o", "o.png", "--show-field", "o.png"), "--show-field: o.png is also --output"),
         (
             ("gray.png", "reference.png", "-o", "o.png", "--show-field", "f.png", "--model", "default"),

@@ -147,6 +147,14 @@ def test_network_over_a_folder(folder: Path) -> None:
             "has 5 x 4 pixels, photo.png",
         ),
         (
+            ("photo.png", "--mask", "mask.png", "-o", "mask.png"),
+            "--output: mask.png is also --mask; expected two different files",
+        ),
+        (
+            ("photos", "--mask", "masks", "-o", "masks"),
+            "--output: masks is also --mask; expected two different folders",
+        ),
+        (
             ("photos", "--mask", "masks", "-o", "photos"),
             "--output: photos is also PHOTO; expected two different folders",
         ),

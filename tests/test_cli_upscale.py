@@ -110,6 +110,7 @@ def test_folder(folder: Path) -> None:
             ("photo.png", "-o", "out.png", "--resume"),
             "--resume and --on-error are for a folder, which photo.png is not",
         ),
+        (("photo.png", "-o", "./photo.png"), "--output: photo.png is also PHOTO; expected two different files"),
         (("photos", "-o", "photos"), "--output: photos is also PHOTO; expected two different folders"),
         (("photos", "--scale", "5", "-o", "out"), "scale: got 5; allowed are 2, 3 and 4"),
     ],

@@ -26,6 +26,7 @@ from patchattn.cli.options import (
     Threads,
     use_threads,
 )
+from patchattn.cli.paths import check_apart
 from patchattn.cli.printing import megabytes, print_json, print_lines
 from patchattn.cli.reading import read
 from patchattn.cli.stages import stages
@@ -102,10 +103,9 @@ def reconstruct(
         from patchattn.tasks import flow_picture, images, reconstruct
 
         use_threads(threads)
+        check_apart({"--output": output, "--show-field": show_field}, {"TARGET": target, "REFERENCE": reference})
         if show_field is not None:
             images.check_picture_output(show_field, argument="--show-field")
-            if show_field.resolve() == output.resolve():
-                raise ValueError(f"--show-field: {show_field} is also --output; expected two different files.")
         images.check_picture_output(output, argument="--output")
         stage("reading")
         target_picture = read(target, "TARGET")

@@ -11,6 +11,7 @@ from patchattn.cli.colorize_jobs import Job, colour_film, colour_folder, colour_
 from patchattn.cli.failures import one_sentence_errors
 from patchattn.cli.folders import OnError, Resume
 from patchattn.cli.options import Iterations, Json, Method, Seed, Temperature, Threads, use_threads
+from patchattn.cli.paths import check_apart
 from patchattn.cli.printing import tell
 from patchattn.cli.stages import stages
 
@@ -101,6 +102,7 @@ def colorize(
         }
         job = Job(gray, reference, output, settings, model, stage)
         folder, film = gray.is_dir(), gray.suffix.lower() in FILM_SUFFIXES
+        check_apart({"--output": output, "--show-field": show_field}, {"GRAY": gray, "REFERENCE": reference})
         if show_field is not None and (folder or film):
             raise ValueError("--show-field: it is for one picture; every picture of a folder or film has its own.")
         if show_field is not None and model is not None:

@@ -63,8 +63,6 @@ def colour_picture(job: Job, show_field: Path | None) -> Told:
 
     if show_field is not None:
         images.check_picture_output(show_field, argument="--show-field")
-        if show_field.resolve() == job.output.resolve():
-            raise ValueError(f"--show-field: {show_field} is also --output; expected two different files.")
     images.check_picture_output(job.output, argument="--output")
     reference = job.read_reference()
     gray = read(job.gray, "GRAY")

@@ -29,8 +29,6 @@ def prepare_folders(given: Path, output: Path, on_error: str, *, argument: str) 
 
     if on_error not in ON_ERROR:
         raise ValueError(f"--on-error: got {on_error}; allowed are stop and skip.")
-    if output.resolve() == given.resolve():
-        raise ValueError(f"--output: {output} is also {argument}; expected two different folders.")
     if output.exists() and not output.is_dir():
         raise ValueError(f"--output: {output} is a file; {argument} is a folder, and so is what is written.")
     pictures = pictures_of(given, argument=argument)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -39,11 +39,13 @@ class InpaintJob(Job[GivenHole]):
 
     def read(self, path: Path) -> GivenHole:
         picture = read(path, "PHOTO")
-        masks = {"--mask": self.mask, "--keep-out": self.keep_out}
-        hole, keep_out = (_read_mask(path, mask, picture, argument) for argument, mask in masks.items())
+        hole, keep_out = (_read_mask(path, mask, picture, argument) for argument, mask in self.also_read().items())
         if hole is None and picture.alpha is None:
             raise ValueError(f"--mask: none is given, and {path} has no transparent pixels to fill; expected a mask.")
         return GivenHole(picture, hole, keep_out)
+
+    def also_read(self) -> Mapping[str, Path | None]:
+        return {"--mask": self.mask, "--keep-out": self.keep_out}
 
     def begin(self) -> Callable[[GivenHole], Inpainting]:
         from patchattn.tasks.inpaint import inpaint

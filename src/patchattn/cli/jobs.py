@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from patchattn.cli.folders import prepare_folders, tell_folder
 from patchattn.cli.options import on_device
+from patchattn.cli.paths import check_apart
 from patchattn.cli.printing import Told, tell_picture
 from patchattn.cli.stages import Stages
 
@@ -81,6 +82,10 @@ class Job(ABC, Generic[Read]):
     def begin(self) -> Callable[[Read], Result]:
         """Load what the work needs; returns the work, on pictures that are on the device."""
 
+    def also_read(self) -> Mapping[str, Path | None]:
+        """What is read beside PHOTO, by argument: nothing is written over it."""
+        return {}
+
     def check_settings(self) -> None:
         """Refuse settings before a folder is made."""
 
@@ -89,6 +94,7 @@ class Job(ABC, Generic[Read]):
 
     def run(self, resume: bool, on_error: str) -> Told:
         """Do it."""
+        check_apart({"--output": self.output}, {"PHOTO": self.photo, **self.also_read()})
         if self.photo.is_dir():
             return self._folder(resume, on_error)
         if resume or on_error != "stop":
