@@ -61,15 +61,15 @@ def means(entries: list[dict[str, Any]]) -> list[str]:
 
 
 def tables(results: list[dict[str, Any]]) -> list[str]:
-    parts = []
+    parts, methods = [], dict.fromkeys(entry["method"] for entry in results)
     for scale in sorted({entry["scale"] for entry in results}):
         rows = []
         for folder, title in SETS.items():
             here = [entry for entry in results if (entry["set"], entry["scale"]) == (folder, scale)]
             whole = {entry["picture"] for entry in here}
-            for name in dict.fromkeys(entry["method"] for entry in here):
+            for name in methods:
                 own = [entry for entry in here if entry["method"] == name]
-                if len(own) == len(whole):
+                if own and len(own) == len(whole):
                     rows.append([f"{title} ({len(own)})", name, *means(own)])
             if here:
                 low, high, seconds = PUBLISHED[folder, scale]
