@@ -158,9 +158,12 @@ def test_stopped_work_ends_at_once_and_the_next_begins(tmp_path: Path) -> None:
         await asyncio.sleep(0.5)
         with pytest.raises(Failed, match="1 pieces of work are waiting already"):
             await told_of(lane, "three", short)
+        process = lane._process
+        assert process is not None
         lane.stop("one")
         with pytest.raises(Stopped):
             await asyncio.wait_for(working, timeout=60)
+        assert process.returncode == -signal.SIGKILL
         told = await waiting
         assert told[0] == {"waiting": 1}
         assert "result" in told[-1]

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from patchattn.cli.colorize_jobs import Job, colour_film, colour_folder, colour_picture
+from patchattn.cli.colorize_jobs import ColorizeJob, colour_film, colour_folder, colour_picture
 from patchattn.cli.failures import one_sentence_errors
-from patchattn.cli.folders import OnError, Resume
+from patchattn.cli.folders import OnError, Resume, check_one_picture
 from patchattn.cli.options import Iterations, Json, Method, Seed, Temperature, Threads, use_threads
 from patchattn.cli.paths import check_apart
 from patchattn.cli.printing import tell
@@ -100,15 +100,15 @@ def colorize(
             "iterations": iterations,
             "seed": seed,
         }
-        job = Job(gray, reference, output, settings, model, stage)
+        job = ColorizeJob(gray, reference, output, settings, model, stage)
         folder, film = gray.is_dir(), gray.suffix.lower() in FILM_SUFFIXES
         check_apart({"--output": output, "--show-field": show_field}, {"GRAY": gray, "REFERENCE": reference})
         if show_field is not None and (folder or film):
             raise ValueError("--show-field: it is for one picture; every picture of a folder or film has its own.")
         if show_field is not None and model is not None:
             raise ValueError("--show-field: a network (--model) finds no matches to show.")
-        if not folder and (resume or on_error != "stop"):
-            raise ValueError(f"--resume and --on-error are for a folder, which {gray} is not.")
+        if not folder:
+            check_one_picture(gray, resume, on_error)
         if folder:
             told = colour_folder(job, source, resume, on_error)
         elif film:

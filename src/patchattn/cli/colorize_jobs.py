@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from patchattn.tasks.frames import FrameColorizer
     from patchattn.tasks.images import Picture
 
-__all__ = ["Job", "colour_film", "colour_folder", "colour_picture"]
+__all__ = ["ColorizeJob", "colour_film", "colour_folder", "colour_picture"]
 
 
 @dataclass(frozen=True)
-class Job:
+class ColorizeJob:
     """The arguments of the command."""
 
     gray: Path
@@ -57,7 +57,7 @@ class Job:
         return FrameColorizer(self.read_reference(), source=source, network=self.network(), **self.settings)
 
 
-def colour_picture(job: Job, show_field: Path | None) -> Told:
+def colour_picture(job: ColorizeJob, show_field: Path | None) -> Told:
     """Colour one picture."""
     from patchattn.tasks import colorize, flow_picture, images
 
@@ -94,7 +94,7 @@ def colour_picture(job: Job, show_field: Path | None) -> Told:
     )
 
 
-def colour_folder(job: Job, source: str, resume: bool, on_error: str) -> Told:
+def colour_folder(job: ColorizeJob, source: str, resume: bool, on_error: str) -> Told:
     """Colour the pictures of a folder."""
     from patchattn.tasks.frames import colorize_folder
     from patchattn.tasks.peak_memory import peak_memory
@@ -116,7 +116,7 @@ def colour_folder(job: Job, source: str, resume: bool, on_error: str) -> Told:
     return tell_folder("coloured", report, job.output, time.perf_counter() - began, peak_memory(), resume)
 
 
-def colour_film(job: Job, source: str) -> Told:
+def colour_film(job: ColorizeJob, source: str) -> Told:
     """Colour a film."""
     from patchattn.tasks.peak_memory import peak_memory
     from patchattn.tasks.video import check_film_output, map_film

@@ -13,7 +13,7 @@ from patchattn.cli.reading import any_size
 if TYPE_CHECKING:
     from patchattn.tasks.folders import FolderReport
 
-__all__ = ["OnError", "Resume", "prepare_folders", "tell_folder"]
+__all__ = ["OnError", "Resume", "check_one_picture", "prepare_folders", "tell_folder"]
 
 Resume = Annotated[
     bool, typer.Option("--resume", help="Folder: leave pictures alone whose result is there, and go on after them.")
@@ -21,6 +21,12 @@ Resume = Annotated[
 OnError = Annotated[
     str, typer.Option(help="Folder: at a picture that cannot be read, stop, or skip it and exit with 1 at the end.")
 ]
+
+
+def check_one_picture(given: Path, resume: bool, on_error: str) -> None:
+    """Refuse what is for folders where one picture (or film) is given."""
+    if resume or on_error != "stop":
+        raise ValueError(f"--resume and --on-error are for a folder, which {given} is not.")
 
 
 def prepare_folders(given: Path, output: Path, on_error: str, *, argument: str) -> list[Path]:

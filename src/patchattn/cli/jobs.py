@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
-from patchattn.cli.folders import prepare_folders, tell_folder
+from patchattn.cli.folders import check_one_picture, prepare_folders, tell_folder
 from patchattn.cli.options import on_device
 from patchattn.cli.paths import check_apart
 from patchattn.cli.printing import Told, tell_picture
@@ -97,8 +97,7 @@ class Job(ABC, Generic[Read]):
         check_apart({"--output": self.output}, {"PHOTO": self.photo, **self.also_read()})
         if self.photo.is_dir():
             return self._folder(resume, on_error)
-        if resume or on_error != "stop":
-            raise ValueError(f"--resume and --on-error are for a folder, which {self.photo} is not.")
+        check_one_picture(self.photo, resume, on_error)
         return self._picture()
 
     def _picture(self) -> Told:
