@@ -27,8 +27,9 @@ from patchattn.tasks.colorize import colorize
 from patchattn.tasks.exif import Exif
 from patchattn.tasks.images import Picture, read_picture, write_picture
 from patchattn.tasks.inpaint import inpaint
-from patchattn.tasks.metadata import NO_METADATA, Metadata, MetadataWarning
+from patchattn.tasks.metadata import NO_METADATA, Metadata
 from patchattn.tasks.reconstruct import reconstruct
+from patchattn.tasks.warnings import MetadataWarning
 
 GPS, EXIF, INTEROP, IFD1 = ExifTags.IFD.GPSInfo, ExifTags.IFD.Exif, ExifTags.IFD.Interop, ExifTags.IFD.IFD1
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

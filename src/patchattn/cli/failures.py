@@ -10,7 +10,7 @@ from typing import TextIO
 import typer
 from rich.console import Console
 
-from patchattn.tasks.metadata import MetadataWarning
+from patchattn.tasks.warnings import FileWarning
 
 __all__ = ["EXIT_CODE", "one_sentence_errors"]
 
@@ -33,7 +33,7 @@ def one_sentence_errors() -> Iterator[None]:
 @contextmanager
 def _one_sentence_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
-        warnings.simplefilter("always", MetadataWarning)
+        warnings.simplefilter("always", FileWarning)
         # Pillow's own words on damaged metadata name no file.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
         others = warnings.showwarning
@@ -46,7 +46,7 @@ def _one_sentence_warnings() -> Iterator[None]:
             file: TextIO | None = None,
             line: str | None = None,
         ) -> None:
-            if issubclass(category, MetadataWarning):
+            if issubclass(category, FileWarning):
                 _print(f"warning: {message}", "yellow")
             else:
                 others(message, category, filename, lineno, file, line)

@@ -48,13 +48,13 @@ def main() -> None:
     # The heavy packages, while nobody has asked for anything yet.
     from patchattn.demo.jobs import JOBS
     from patchattn.progress import watch_progress
-    from patchattn.tasks.metadata import MetadataWarning
+    from patchattn.tasks.warnings import FileWarning
 
     for line in sys.stdin:
         job = json.loads(line)
         try:
             with watch_progress(telling.steps), warnings.catch_warnings(record=True) as heard:
-                warnings.simplefilter("always", MetadataWarning)
+                warnings.simplefilter("always", FileWarning)
                 result = JOBS[job["job"]](job, telling.stage)
         except MemoryError:
             telling.line(error="There is not enough memory for this; try a smaller picture.")
@@ -64,7 +64,7 @@ def main() -> None:
             traceback.print_exc()
             telling.line(error=f"This should not have happened ({type(error).__name__}); the terminal tells more.")
         else:
-            notes = [_sentence(note.message, job) for note in heard if issubclass(note.category, MetadataWarning)]
+            notes = [_sentence(note.message, job) for note in heard if issubclass(note.category, FileWarning)]
             telling.line(result=result, notes=notes)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 __all__ = ["atomic_writer", "check_input_file", "check_output_file"]
 
@@ -57,15 +59,19 @@ def atomic_writer(path: PathLike, *, argument: str = "path") -> Iterator[BinaryI
     the keyboard included, the temporary file is removed and what was at `path` stays as it was. An existing file's
     permissions are kept.
 
+    A write counts as done when the system has taken every byte: a write that failed fails the whole file, even where
+    the program that wrote (an encoder, say) went on as if nothing had happened; and the size on the disk is compared
+    with what was written before the rename.
+
     Args:
         path: where the file will be.
         argument: what an error calls `path`.
 
     Yields:
-        The open file.
+        The open file. It has no file descriptor, so that nobody writes past it.
 
     Raises:
-        ValueError: see `check_output_file`; also when the file system refuses to write.
+        ValueError: see `check_output_file`; also when the file system refuses to write (no space left, say).
 
     Example:
         >>> import tempfile, pathlib
@@ -76,23 +82,105 @@ def atomic_writer(path: PathLike, *, argument: str = "path") -> Iterator[BinaryI
         ['a.txt']
     """
     final = check_output_file(path, argument=argument)
-    temporary = final.with_name(f".{final.name[:100]}.{secrets.token_hex(4)}.part")
+    temporary = final.with_name(f".{_shortened(final.name)}.{secrets.token_hex(4)}.part")
     try:
         # Not `tempfile`: its files are readable by their owner alone, and these should follow the user's umask.
-        file = temporary.open("x+b")
+        raw = temporary.open("x+b", buffering=0)
     except OSError as error:
         raise ValueError(f"{argument}: cannot write {path}: {error.strerror}.") from error
     try:
-        with file:
-            yield file
-            file.flush()
+        with raw:
+            file = CheckedFile(raw)
+            try:
+                yield cast("BinaryIO", file)
+            finally:
+                file.check()
             # On the disk before the rename, or a crash of the machine could leave an empty file under the final name.
-            os.fsync(file.fileno())
+            os.fsync(raw.fileno())
+            file.check_size()
         if final.exists():
             temporary.chmod(stat.S_IMODE(final.stat().st_mode))
         os.replace(temporary, final)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise ValueError(f"{argument}: cannot write {path}: {error.strerror or error}.") from error
         raise
+    _sync_folder(final.parent)
+
+
+class CheckedFile(io.RawIOBase):
+    """A file that takes every byte or remembers that it did not.
+
+    Encoders call `write` once and ignore that it may take less than it was given, and some of them ignore errors. Here
+    a write goes on until every byte is taken, and the first error is kept for `check`.
+    """
+
+    def __init__(self, raw: io.FileIO) -> None:
+        self._raw = raw
+        self._error: OSError | None = None
+        self._end = 0
+
+    def check(self) -> None:
+        """Raise the first error of a write, if there was one."""
+        if self._error is not None:
+            raise self._error
+
+    def check_size(self) -> None:
+        """Raise an OSError if the file on the disk has another size than what was written."""
+        size = os.fstat(self._raw.fileno()).st_size
+        if size != self._end:
+            raise OSError(errno.EIO, f"{size} of {self._end} bytes are on the disk")
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data).cast("B")
+        size = len(left)
+        try:
+            while left:
+                taken = self._raw.write(left)
+                if not taken:
+                    raise OSError(errno.EIO, "the system took no more bytes")
+                left = left[taken:]
+        except OSError as error:
+            self._error = self._error or error
+            raise
+        self._end = max(self._end, self._raw.tell())
+        return size
+
+    def readinto(self, buffer: Any) -> int | None:
+        return self._raw.readinto(buffer)
+
+    def truncate(self, size: int | None = None) -> int:
+        self._end = self._raw.truncate(size)
+        return self._end
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._raw.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._raw.tell()
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+
+def _shortened(name: str) -> str:
+    """The beginning of a name that leaves room for more in the 255 bytes that file systems allow."""
+    return os.fsdecode(os.fsencode(name)[:200]) if len(os.fsencode(name)) > 200 else name
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let the rename survive a crash of the machine, where the system can promise that."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

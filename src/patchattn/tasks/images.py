@@ -15,7 +15,8 @@ from torch import Tensor
 
 from patchattn.tasks.codecs import FORMATS, Samples, decode, encode
 from patchattn.tasks.files import PathLike, atomic_writer, check_input_file, check_output_file
-from patchattn.tasks.metadata import NO_METADATA, Metadata, MetadataWarning, fit_metadata
+from patchattn.tasks.metadata import NO_METADATA, Metadata, fit_metadata
+from patchattn.tasks.warnings import MetadataWarning
 
 __all__ = ["Picture", "check_picture_output", "read_picture", "same_channels", "write_picture"]
 

@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple
 from patchattn.tasks.exif import Exif
 from patchattn.tasks.xmp import orientation_of, without_layout
 
-__all__ = ["NO_METADATA", "Found", "Metadata", "MetadataWarning", "find_metadata", "fit_metadata", "open_exif"]
+__all__ = ["NO_METADATA", "Found", "Metadata", "find_metadata", "fit_metadata", "open_exif"]
 
 SMALLEST, LARGEST = 0.001, 4_000_000
 """The resolutions that a fraction of thousandths can hold."""
@@ -19,10 +19,6 @@ METRIC_ERROR = 0.0128
 
 SIDEWAYS = (5, 6, 7, 8)
 """The orientations that make columns of rows."""
-
-
-class MetadataWarning(UserWarning):
-    """Some metadata had to be left out."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import numpy as np
 from patchattn.extras import extra
 from patchattn.tasks.codecs.samples import Samples
 from patchattn.tasks.codecs.tiff import encode_tiff
-from patchattn.tasks.metadata import Metadata, MetadataWarning, open_exif
+from patchattn.tasks.metadata import Metadata, open_exif
+from patchattn.tasks.warnings import MetadataWarning
 
 __all__ = ["FORMATS", "PNG_SIGNATURE", "Format", "encode"]
 
