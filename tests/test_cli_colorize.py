@@ -18,6 +18,7 @@ from patchattn.networks.architectures import ColorizationArchitecture
 from patchattn.networks.weights import network_bytes
 from patchattn.tasks.colours import to_gray
 from patchattn.tasks.images import Picture, read_picture, write_picture
+from patchattn.tasks.journal import JOURNAL
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -42,6 +43,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["colorize", *arguments])
+
+
+def visible(folder: str) -> list[str]:
+    return sorted(path.name for path in Path(folder).iterdir() if not path.name.startswith("."))
 
 
 def coloured(path: str) -> bool:
@@ -99,10 +104,12 @@ def test_folder() -> None:
     result = run("frames", "reference.png", "-o", "out", "--json", *OPTIONS)
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
-    assert told["coloured"] == ["0.png", "1.png", "2.png"]
+    assert told["done"] == ["0.png", "1.png", "2.png"]
     assert told["finished_before"] == []
     assert told["skipped"] == {}
-    assert sorted(path.name for path in Path("out").iterdir()) == ["0.png", "1.png", "2.png"]
+    assert visible("out") == ["0.png", "1.png", "2.png"]
+    assert [path.name for path in Path("out").iterdir() if path.name.startswith(".")] == [JOURNAL]
+    assert told["passed_over"] == {".txt": 1}
     assert all(coloured(f"out/{number}.png") for number in range(3))
 
 
@@ -113,11 +120,11 @@ def test_resume_goes_on_where_an_interruption_stopped() -> None:
     result = run("frames", "reference.png", "-o", "out", "--resume", "--json", *OPTIONS)
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
-    assert (told["coloured"], told["finished_before"]) == (["1.png"], ["0.png", "2.png"])
+    assert (told["done"], told["finished_before"]) == (["1.png"], ["0.png", "2.png"])
     assert {name: Path("out", name).stat().st_mtime_ns for name in written} == written
     assert coloured("out/1.png")
     # Without the option all are done again.
-    assert len(json.loads(run("frames", "reference.png", "-o", "out", "--json", *OPTIONS).stdout)["coloured"]) == 3
+    assert len(json.loads(run("frames", "reference.png", "-o", "out", "--json", *OPTIONS).stdout)["done"]) == 3
 
 
 def test_from_previous_takes_the_colours_of_the_result_before() -> None:
@@ -126,11 +133,12 @@ def test_from_previous_takes_the_colours_of_the_result_before() -> None:
     assert run("frames", "reference.png", "-o", "all", *OPTIONS).exit_code == 0
     assert Path("one/0.png").read_bytes() == Path("all/0.png").read_bytes()
     assert Path("one/1.png").read_bytes() != Path("all/1.png").read_bytes()
-    # Going on from the first result is going on from the file.
-    Image.new("RGB", (50, 40), (90, 90, 90)).save("one/0.png")
+    # A result that is gone is made again from the one before it.
     Path("one/1.png").unlink()
-    assert run("frames", "reference.png", "-o", "one", "--from", "previous", "--resume", *OPTIONS).exit_code == 0
-    assert not coloured("one/1.png")
+    again = run("frames", "reference.png", "-o", "one", "--from", "previous", "--resume", "--json", *OPTIONS)
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout)["done"] == ["1.png"]
+    assert "the state after the last finished image is not in one any more" in json.loads(again.stdout)["warnings"][0]
 
 
 def test_unreadable_pictures_stop_or_are_skipped() -> None:
@@ -138,11 +146,11 @@ def test_unreadable_pictures_stop_or_are_skipped() -> None:
     stopped = run("frames", "reference.png", "-o", "out", *OPTIONS)
     assert stopped.exit_code == 2
     assert "cannot read frames/1.png" in stopped.stderr
-    assert [path.name for path in Path("out").iterdir()] == ["0.png"]
+    assert visible("out") == ["0.png"]
     skipped = run("frames", "reference.png", "-o", "out", "--on-error", "skip", "--json", *OPTIONS)
     assert skipped.exit_code == 1
     told = json.loads(skipped.stdout)
-    assert told["coloured"] == ["0.png", "2.png"]
+    assert told["done"] == ["0.png", "2.png"]
     assert list(told["skipped"]) == ["1.png"]
     assert "cannot read frames/1.png" in told["skipped"]["1.png"]
     assert "1.png" in run("frames", "reference.png", "-o", "out", "--on-error", "skip", *OPTIONS).stdout
@@ -203,7 +211,7 @@ def test_the_network_that_ships() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("gray.png", "gray.png", "-o", "out.png"), "REFERENCE: gray.png has one channel, gray; expected colours"),
+        (("gray.png", "gray.png", "-o", "out.png"), "REFERENCE: gray.png has one channel, gray; expected colors"),
         (("none.png", "reference.png", "-o", "out.png"), "GRAY: there is no file none.png"),
         (("gray.png", "reference.png", "-o", "out.mp4"), "--output: out.mp4 ends in .mp4; allowed are .png"),
         (("none.mp4", "reference.png", "-o", "out.png"), "--output: out.png ends in .png; allowed for a film are"),
@@ -213,8 +221,11 @@ def test_the_network_that_ships() -> None:
         (("frames", "reference.png", "-o", "none/out"), "--output: there is no folder none to make out in"),
         (("frames", "reference.png", "-o", "out", "--on-error", "cry"), "--on-error: got cry; allowed are stop and"),
         (("frames", "reference.png", "-o", "out", "--from", "nowhere"), "--from: got nowhere; allowed are reference"),
-        (("frames", "reference.png", "-o", "out", "--show-field", "f.png"), "--show-field: it is for one picture"),
-        (("gray.png", "reference.png", "-o", "out.png", "--resume"), "--resume and --on-error are for a folder"),
+        (("frames", "reference.png", "-o", "out", "--show-field", "f.png"), "--show-field: it is for one image"),
+        (
+            ("gray.png", "reference.png", "-o", "out.png", "--resume"),
+            "--resume, --on-error and --recursive are for a folder",
+        ),
         (
             ("gray.png", "reference.png", "-o", "gray.png"),
             "--output: gray.png is also GRAY; expected two different files",
@@ -237,6 +248,7 @@ def test_wrong_arguments_are_named(arguments: tuple[str, ...], message: str) -> 
 
 def test_folder_without_pictures_and_names_that_meet() -> None:
     Path("empty").mkdir()
-    assert "GRAY: there is no picture in empty" in run("empty", "reference.png", "-o", "out").stderr
-    Path("frames/0.bmp").write_bytes(b"")
-    assert "0.bmp and 0.png would both be written to 0.png" in run("frames", "reference.png", "-o", "out").stderr
+    assert "GRAY: there is no image in empty" in run("empty", "reference.png", "-o", "out").stderr
+    Image.open("frames/0.png").save("frames/0.bmp")
+    assert run("frames", "reference.png", "-o", "out", *OPTIONS).exit_code == 0
+    assert visible("out") == ["0.bmp.png", "0.png.png", "1.png", "2.png"]

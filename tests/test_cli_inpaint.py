@@ -73,12 +73,12 @@ def test_folder_with_a_mask_for_each(folder: Path) -> None:
     result = run("photos", "--mask", "masks", "-o", "filled", "--on-error", "skip", "--json")
     assert result.exit_code == 1, result.output
     told = json.loads(result.stdout)
-    assert told["filled"] == ["a.png", "b.png"]
+    assert told["done"] == ["a.png", "b.png"]
     assert list(told["skipped"]) == ["c.png"]
     Path("filled/b.png").unlink()
     again = run("photos", "--mask", "mask.png", "-o", "filled", "--resume", "--on-error", "skip", "--json")
     told = json.loads(again.stdout)
-    assert (told["filled"], told["finished_before"]) == (["b.png"], ["a.png"])
+    assert (told["done"], told["finished_before"]) == (["b.png"], ["a.png"])
     np.testing.assert_array_equal(pixels("filled/a.png"), pixels("filled/b.png"))
 
 

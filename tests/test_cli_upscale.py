@@ -83,12 +83,12 @@ def test_folder(folder: Path) -> None:
     result = run("photos", "-o", "large", "--on-error", "skip", "--json")
     assert result.exit_code == 1, result.output
     told = json.loads(result.stdout)
-    assert told["upscaled"] == ["a.png", "b.png"]
+    assert told["done"] == ["a.png", "b.png"]
     assert list(told["skipped"]) == ["c.png"]
     Path("large/b.png").unlink()
     again = run("photos", "-o", "large", "--resume", "--on-error", "skip", "--json")
     told = json.loads(again.stdout)
-    assert (told["upscaled"], told["finished_before"]) == (["b.png"], ["a.png"])
+    assert (told["done"], told["finished_before"]) == (["b.png"], ["a.png"])
     np.testing.assert_array_equal(pixels("large/a.png"), pixels("large/b.png"))
     assert pixels("large/a.png").shape == (60, 90, 3)
 
@@ -97,8 +97,8 @@ def test_folder(folder: Path) -> None:
     ("arguments", "message"),
     [
         (("none.png", "-o", "out.png"), "PHOTO: there is no file none.png"),
-        (("photo.png", "--scale", "5", "-o", "out.png"), "scale: got 5; allowed are 2, 3 and 4"),
-        (("photo.png", "--patch-size", "4", "-o", "out.png"), "patch_size: expected an odd number"),
+        (("photo.png", "--scale", "5", "-o", "out.png"), "--scale: got 5; allowed are 2, 3 and 4"),
+        (("photo.png", "--patch-size", "4", "-o", "out.png"), "--patch-size: expected an odd number"),
         (("photo.png", "-o", "out.txt"), "--output: out.txt ends in .txt"),
         (("open.png", "-o", "out.jpg"), "--output: out.jpg cannot hold the picture's 8 bits a channel and alpha"),
         (
@@ -108,11 +108,11 @@ def test_folder(folder: Path) -> None:
         (("photo.png", "-o", "out.png", "--device", "abacus"), "--device: cannot compute on abacus"),
         (
             ("photo.png", "-o", "out.png", "--resume"),
-            "--resume and --on-error are for a folder, which photo.png is not",
+            "--resume, --on-error and --recursive are for a folder, which photo.png is not",
         ),
         (("photo.png", "-o", "./photo.png"), "--output: photo.png is also PHOTO; expected two different files"),
         (("photos", "-o", "photos"), "--output: photos is also PHOTO; expected two different folders"),
-        (("photos", "--scale", "5", "-o", "out"), "scale: got 5; allowed are 2, 3 and 4"),
+        (("photos", "--scale", "5", "-o", "out"), "--scale: got 5; allowed are 2, 3 and 4"),
     ],
 )
 def test_wrong_arguments_are_named(folder: Path, arguments: tuple[str, ...], message: str) -> None:

@@ -1,5 +1,5 @@
 """`python -m patchattn.cli` is the same as `patchattn`."""
 
-from patchattn.cli import main
+from _patchattn_command import main
 
 main()

@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from patchattn.cli.colorize_jobs import ColorizeJob, colour_film, colour_folder, colour_picture
+from patchattn.cli.colorize_jobs import ColorizeJob, color_video
 from patchattn.cli.failures import one_sentence_errors
-from patchattn.cli.folders import OnError, Resume, check_one_picture
+from patchattn.cli.folders import FolderOptions, OnError, Recursive, Resume
+from patchattn.cli.jobs import Model
 from patchattn.cli.options import Iterations, Json, Method, Seed, Temperature, Threads, use_threads
-from patchattn.cli.paths import check_apart
 from patchattn.cli.printing import tell
 from patchattn.cli.stages import stages
+from patchattn.cli.writing import Format
 
 __all__ = ["colorize"]
 
@@ -74,6 +75,8 @@ def colorize(
     ] = "reference",
     resume: Resume = False,
     on_error: OnError = "stop",
+    recursive: Recursive = False,
+    format: Format = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -83,7 +86,7 @@ def colorize(
     interrupted run can go on with --resume. A film keeps its times, its size and its sound; it is written whole or not
     at all, in 8 bits.
     """
-    with one_sentence_errors(), stages(quiet=as_json) as stage:
+    with one_sentence_errors() as warned, stages(quiet=as_json) as stage:
         from patchattn.tasks.frames import SOURCES
         from patchattn.tasks.video import FILM_SUFFIXES
 
@@ -100,19 +103,16 @@ def colorize(
             "iterations": iterations,
             "seed": seed,
         }
-        job = ColorizeJob(gray, reference, output, settings, model, stage)
-        folder, film = gray.is_dir(), gray.suffix.lower() in FILM_SUFFIXES
-        check_apart({"--output": output, "--show-field": show_field}, {"GRAY": gray, "REFERENCE": reference})
-        if show_field is not None and (folder or film):
-            raise ValueError("--show-field: it is for one picture; every picture of a folder or film has its own.")
+        options = FolderOptions(resume, on_error, recursive)
+        job = ColorizeJob(
+            gray, output, "cpu", settings, stage, Model(model), reference, source, show_field, format=format
+        )
+        folder, video = gray.is_dir(), gray.suffix.lower() in FILM_SUFFIXES
+        if show_field is not None and (folder or video):
+            raise ValueError("--show-field: it is for one image; every image of a folder or video has its own.")
         if show_field is not None and model is not None:
             raise ValueError("--show-field: a network (--model) finds no matches to show.")
-        if not folder:
-            check_one_picture(gray, resume, on_error)
-        if folder:
-            told = colour_folder(job, source, resume, on_error)
-        elif film:
-            told = colour_film(job, source)
-        else:
-            told = colour_picture(job, show_field)
-    tell(told, output, model, settings, as_json=as_json)
+        if video:
+            options.refuse_for_one(gray)
+        told = color_video(job) if video else job.run(options)
+    tell(told, output, model, settings, warned, as_json=as_json)

@@ -1,137 +1,198 @@
-"""What `patchattn colorize` does with a picture, a folder and a film, and what it tells of each."""
+"""Work of `patchattn colorize` on an image, a folder or a video."""
 
 from __future__ import annotations
 
 import time
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
-from patchattn.cli.folders import prepare_folders, tell_folder
+from patchattn.cli.jobs import Given, Job, JobFolder, Result
 from patchattn.cli.printing import Told, megabytes
 from patchattn.cli.reading import read
-from patchattn.cli.stages import Stages
+from patchattn.cli.writing import Target
+from patchattn.tasks.warnings import FileWarning
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from patchattn.tasks.colorize import Colorization
+    from patchattn.tasks.folders import Source
     from patchattn.tasks.frames import FrameColorizer
-    from patchattn.tasks.images import Picture
 
-__all__ = ["ColorizeJob", "colour_film", "colour_folder", "colour_picture"]
+__all__ = ["ColorizeJob", "color_video"]
+
+STATE = ".patchattn-state-"
+"""How the names of the files begin that hold the state after an image; its key follows."""
+START = "start"
+"""The key before the first image."""
 
 
 @dataclass(frozen=True)
-class ColorizeJob:
+class ColorizeJob(Job[Given]):
     """The arguments of the command."""
 
-    gray: Path
     reference: Path
-    output: Path
-    settings: dict[str, Any]
-    """Those of `tasks.colorize.colorize`."""
-    model: str | None
-    stage: Stages
+    source: str
+    """The value of --from."""
+    show_field: Path | None
 
-    def read_reference(self) -> Picture:
-        """Read the reference, and refuse one without colours before any work."""
+    command: ClassVar[str] = "colorize"
+    argument: ClassVar[str] = "GRAY"
+
+    def read(self, path: Path) -> Given:
+        return Given(read(path, "GRAY"))
+
+    def also_read(self) -> Mapping[str, Path | None]:
+        return {"REFERENCE": self.reference}
+
+    def also_written(self) -> Mapping[str, Path | None]:
+        return {"--show-field": self.show_field}
+
+    def begin(self) -> ColorWork:
+        return ColorWork(self.colorizer())
+
+    def colorizer(self) -> FrameColorizer:
+        """Make the object that colors one image after another."""
+        from patchattn.tasks.frames import FrameColorizer
+
         self.stage("reading")
-        picture = read(self.reference, "REFERENCE")
-        if picture.colour.shape[1] == 1:
-            raise ValueError(f"REFERENCE: {self.reference} has one channel, gray; expected colours to take.")
-        return picture
+        reference = read(self.reference, "REFERENCE")
+        if reference.colour.shape[1] == 1:
+            raise ValueError(f"REFERENCE: {self.reference} has one channel, gray; expected colors to take.")
+        network = self._network()
+        return FrameColorizer(reference, source=self.source, network=network, progress=self.stage, **self.settings)
 
-    def network(self) -> nn.Module | None:
+    def folder_work(self, work: Callable[[Given], Result]) -> JobFolder[Given]:
+        assert isinstance(work, ColorWork)
+        return OrderedFolder(self, work)
+
+    def write_more(self, result: Result) -> dict[str, str | None]:
+        field = getattr(result, "field", None)
+        if self.show_field is not None and field is not None:
+            from patchattn.tasks.flow_picture import flow_picture
+
+            drawn = flow_picture(field.offsets()[0, 0, 0])
+            Target(self.show_field, argument="--show-field").write(drawn)
+        return {"show_field": None if self.show_field is None else str(self.show_field)}
+
+    def key(self) -> str:
+        from patchattn.tasks.journal import digest_of
+
+        return digest_of(super().key(), self.source)
+
+    def _network(self) -> nn.Module | None:
         """Load the network that was asked for, if one was."""
-        if self.model is None:
+        if self.model.name is None:
             return None
         from patchattn.networks.weights import load_network
 
-        network: nn.Module = load_network(None if self.model == "default" else self.model)
+        network: nn.Module = load_network(None if self.model.name == "default" else self.model.name)
         return network
 
-    def frames(self, source: str) -> FrameColorizer:
-        """What colours one picture after another."""
-        from patchattn.tasks.frames import FrameColorizer
 
-        return FrameColorizer(self.read_reference(), source=source, network=self.network(), **self.settings)
+@dataclass(frozen=True)
+class ColorWork:
+    """A colorizer, called with all that is read for one result."""
 
+    colorizer: FrameColorizer
 
-def colour_picture(job: ColorizeJob, show_field: Path | None) -> Told:
-    """Colour one picture."""
-    from patchattn.tasks import colorize, flow_picture, images
-
-    if show_field is not None:
-        images.check_picture_output(show_field, argument="--show-field")
-    images.check_picture_output(job.output, argument="--output")
-    reference = job.read_reference()
-    gray = read(job.gray, "GRAY")
-    # Before the work, not after it.
-    images.check_picture_output(job.output, bit_depth=gray.bit_depth, alpha=gray.alpha is not None, argument="--output")
-    network = job.network()
-    result = colorize.colorize(gray, reference, network=network, progress=job.stage, **job.settings)
-    job.stage("writing")
-    images.write_picture(job.output, result.picture, argument="--output")
-    if show_field is not None and result.field is not None:
-        drawn = flow_picture.flow_picture(result.field.offsets()[0, 0, 0])
-        images.write_picture(show_field, drawn, argument="--show-field")
-    height, width = result.picture.size
-    return Told(
-        {
-            "show_field": None if show_field is None else str(show_field),
-            "height": height,
-            "width": width,
-            "bit_depth": result.picture.bit_depth,
-            "seconds": result.seconds,
-            "peak_memory_bytes": result.peak_memory,
-        },
-        {
-            "wrote": f"{job.output} ({width} x {height}, {result.picture.bit_depth} bit)",
-            "field": show_field,
-            "time": f"{result.seconds:.2f} s",
-            "memory": megabytes(result.peak_memory),
-        },
-    )
+    def __call__(self, given: Given) -> Colorization:
+        return self.colorizer(given.picture)
 
 
-def colour_folder(job: ColorizeJob, source: str, resume: bool, on_error: str) -> Told:
-    """Colour the pictures of a folder."""
-    from patchattn.tasks.frames import colorize_folder
-    from patchattn.tasks.peak_memory import peak_memory
+class OrderedFolder(JobFolder[Given]):
+    """The images of a folder in their order, each of which hands its state on to the next.
 
-    pictures = prepare_folders(job.gray, job.output, on_error, argument="GRAY")
-    frames = job.frames(source)
-    job.output.mkdir(exist_ok=True)
-    began = time.perf_counter()
-    report = colorize_folder(
-        pictures,
-        job.output,
-        frames,
-        resume=resume,
-        on_error=on_error,
-        progress=job.stage,
-        argument="GRAY",
-        output_argument="--output",
-    )
-    return tell_folder("coloured", report, job.output, time.perf_counter() - began, peak_memory(), resume)
+    The key of an image depends on those before it that succeeded, so that a result counts as finished only if it is
+    what an uninterrupted run would have made. The state after the last finished image lies in the folder, and so does
+    the one before an image that failed, for a later run that has more luck with it.
+    """
+
+    ordered = True
+
+    def __init__(self, job: ColorizeJob, work: ColorWork) -> None:
+        super().__init__(job, work)
+        self._folder, self._colorizer = job.output, work.colorizer
+        self._first = work.colorizer.state()
+        self._chain = START
+        """The key of the last image that succeeded."""
+        self._held: str | None = START
+        """The key of the image after which the colorizer's state is; None: the state is of no use."""
+        self._last: Path | None = None
+        """The last finished result."""
+        self._needed: set[str] = set()
+        """The keys whose states are needed for images that failed."""
+
+    def key(self, source: Source) -> str:
+        from patchattn.tasks.journal import digest_of
+
+        return digest_of(super().key(source), self._chain)
+
+    def make(self, source: Source, target: Path) -> Path:
+        from patchattn.tasks.files import atomic_writer
+
+        self._go_on_from(self._chain)
+        others = self._needed.copy()
+        self._needed.add(self._chain)
+        self._held = None
+        path = super().make(source, target)
+        key = self.key(source)
+        with atomic_writer(self._state_file(key), argument="--output") as file:
+            file.write(self._colorizer.state())
+        self._needed, self._held = others, key
+        return path
+
+    def recorded(self, source: Source, key: str, result: Path) -> None:
+        before, self._chain, self._last = self._chain, key, result
+        if before not in self._needed:
+            self._state_file(before).unlink(missing_ok=True)
+
+    def finish(self) -> None:
+        for path in self._folder.glob(f"{STATE}*"):
+            if path.name.removeprefix(STATE) not in self._needed:
+                path.unlink(missing_ok=True)
+
+    def _go_on_from(self, key: str) -> None:
+        """Give the colorizer the state after an image: of an earlier run, or of before a failure."""
+        if key == self._held:
+            return
+        path = self._state_file(key)
+        self._colorizer.restore(self._first)
+        if path.is_file():
+            self._colorizer.restore(path.read_bytes())
+        elif self._last is not None:
+            self._colorizer.follow(read(self._last, "--output"))
+            warnings.warn(
+                f"--output: the state after the last finished image is not in {self._folder} any more; the search of "
+                "the next one starts afresh, and single pixels may differ from those of an uninterrupted run.",
+                FileWarning,
+                stacklevel=2,
+            )
+        self._held = key
+
+    def _state_file(self, key: str) -> Path:
+        return self._folder / f"{STATE}{key}"
 
 
-def colour_film(job: ColorizeJob, source: str) -> Told:
-    """Colour a film."""
+def color_video(job: ColorizeJob) -> Told:
+    """Color a video."""
     from patchattn.tasks.peak_memory import peak_memory
     from patchattn.tasks.video import check_film_output, map_film
 
     check_film_output(job.output, argument="--output")
-    frames = job.frames(source)
+    colorizer = job.colorizer()
     began = time.perf_counter()
 
     def progress(done: int, total: int) -> None:
         job.stage(f"frame {done + 1} of {total}" if total else f"frame {done + 1}")
 
     film = map_film(
-        job.gray,
+        job.photo,
         job.output,
-        lambda picture: frames(picture).picture,
+        lambda picture: colorizer(picture).picture,
         progress=progress,
         source_argument="GRAY",
         output_argument="--output",

@@ -4,34 +4,49 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 import typer
-from rich.console import Console
 
+from patchattn.cli.arguments import as_typed, has_option
+from patchattn.cli.signals import Interrupted, interruptible
+from patchattn.tasks.memory_errors import out_of_memory
 from patchattn.tasks.warnings import FileWarning
 
 __all__ = ["EXIT_CODE", "one_sentence_errors"]
 
 EXIT_CODE = 2
-"""The exit code after an error, the same as for a wrong option; 130 after an interruption from the keyboard."""
+"""The exit code after an error, the same as for a wrong option; 128 and the signal's number after an interruption."""
 
 
 @contextmanager
-def one_sentence_errors() -> Iterator[None]:
-    """Print the library's warnings and errors on stderr without a traceback, and exit after an error."""
+def one_sentence_errors() -> Iterator[list[str]]:
+    """Print the library's warnings and errors on stderr without a traceback, and exit after an error.
+
+    Yields:
+        The warnings so far.
+    """
+    warned: list[str] = []
     try:
-        with _one_sentence_warnings():
-            yield
-    except MemoryError:
-        _fail("there is not enough memory for this; use smaller pictures or a smaller --k.")
-    except (ValueError, RuntimeError, OSError) as error:
-        _fail(str(error) or type(error).__name__)
+        with interruptible(), _one_sentence_warnings(warned):
+            yield warned
+    except Interrupted as interrupted:
+        raise typer.Exit(interrupted.exit_code) from None
+    except (ValueError, RuntimeError, OSError, MemoryError) as error:
+        _print(_sentence(error), "red")
+        raise typer.Exit(EXIT_CODE) from error
+
+
+def _sentence(error: Exception) -> str:
+    memory = out_of_memory(error)
+    if memory is None:
+        return as_typed(str(error) or type(error).__name__)
+    return f"{memory}; use a smaller image{' or a smaller --k' if has_option('k') else ''}."
 
 
 @contextmanager
-def _one_sentence_warnings() -> Iterator[None]:
+def _one_sentence_warnings(warned: list[str]) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("always", FileWarning)
         # Pillow's own words on damaged metadata name no file.
@@ -46,20 +61,17 @@ def _one_sentence_warnings() -> Iterator[None]:
             file: TextIO | None = None,
             line: str | None = None,
         ) -> None:
-            if issubclass(category, FileWarning):
-                _print(f"warning: {message}", "yellow")
-            else:
+            if not issubclass(category, FileWarning):
                 others(message, category, filename, lineno, file, line)
+                return
+            text = as_typed(str(message))
+            warned.append(text)
+            _print(f"warning: {text}", "yellow")
 
         warnings.showwarning = show
         yield
 
 
-def _fail(message: str) -> None:
-    _print(message, "red")
-    raise typer.Exit(EXIT_CODE)
-
-
 def _print(message: str, style: str) -> None:
-    # Without soft_wrap a path would be broken at the terminal's edge and could not be copied.
-    Console(stderr=True).print(message, style=style, markup=False, highlight=False, soft_wrap=True)
+    with suppress(OSError):  # a closed or full standard error is no reason to fail
+        typer.secho(message, fg=style, err=True)

@@ -8,12 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from patchattn.cli.failures import one_sentence_errors
-from patchattn.cli.folders import OnError, Resume
+from patchattn.cli.folders import FolderOptions, OnError, Recursive, Resume
 from patchattn.cli.inpaint_jobs import InpaintJob
 from patchattn.cli.jobs import Model
 from patchattn.cli.options import Json, PatchSize, Seed, Threads, use_threads
 from patchattn.cli.printing import tell
 from patchattn.cli.stages import stages
+from patchattn.cli.writing import Format
 
 __all__ = ["inpaint"]
 
@@ -68,6 +69,8 @@ def inpaint(
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, xpu, ...")] = "cpu",
     resume: Resume = False,
     on_error: OnError = "stop",
+    recursive: Recursive = False,
+    format: Format = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -78,7 +81,7 @@ def inpaint(
     Every pixel outside the hole stays as it is (but for what a lossy format makes of it). A folder's pictures are
     written as NAME.png, each as soon as it is done.
     """
-    with one_sentence_errors(), stages(quiet=as_json) as stage:
+    with one_sentence_errors() as warned, stages(quiet=as_json) as stage:
         use_threads(threads)
         settings: dict[str, Any] = {
             "quality": quality,
@@ -90,6 +93,6 @@ def inpaint(
         network = Model(None if model is None else str(model), attention)
         if keep_out is not None and model is not None:
             raise ValueError("--keep-out: a network (--model) copies no patches that could be kept out.")
-        job = InpaintJob(photo, output, device, settings, stage, network, mask, keep_out)
-        told = job.run(resume, on_error)
-    tell(told, output, network.name, settings, as_json=as_json)
+        job = InpaintJob(photo, output, device, settings, stage, network, mask, keep_out, format=format)
+        told = job.run(FolderOptions(resume, on_error, recursive))
+    tell(told, output, network.name, settings, warned, as_json=as_json)

@@ -35,7 +35,7 @@ class InpaintJob(Job[GivenHole]):
     mask: Path | None
     keep_out: Path | None
 
-    done: ClassVar[str] = "filled"
+    command: ClassVar[str] = "inpaint"
 
     def read(self, path: Path) -> GivenHole:
         picture = read(path, "PHOTO")

@@ -1,24 +1,27 @@
-"""A tool's work on one picture or on a folder of them: what must be right before it, and what is told after it."""
+"""A tool's work on one image or on a folder of them: checks before it, and the report after it."""
 
 from __future__ import annotations
 
+import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
-from patchattn.cli.folders import check_one_picture, prepare_folders, tell_folder
+from patchattn.cli.folders import FolderOptions, prepare_folders, report_folder
 from patchattn.cli.options import on_device
 from patchattn.cli.paths import check_apart
 from patchattn.cli.printing import Told, tell_picture
 from patchattn.cli.stages import Stages
+from patchattn.cli.writing import Target
 
 if TYPE_CHECKING:
+    from patchattn.tasks.folders import Source
     from patchattn.tasks.images import Picture
 
-__all__ = ["Given", "Job", "Model", "Result"]
+__all__ = ["Given", "Job", "JobFolder", "Model", "Result"]
 
 
 @dataclass(frozen=True)
@@ -30,24 +33,32 @@ class Model:
     """
 
     name: str | None
-    """What --model was."""
-    attention: str | None
+    """The value of --model."""
+    attention: str | None = None
     """None: the command's default."""
 
     def __post_init__(self) -> None:
         if self.attention is not None and self.name is None:
             raise ValueError("--attention: it is the network's; expected --model too.")
 
+    def digest(self) -> str:
+        """Return a digest of the network's file, or the name of the one that comes along."""
+        from patchattn.tasks.journal import digest_of_file
+
+        if self.name is None or self.name == "default":
+            return str(self.name)
+        return digest_of_file(Path(self.name))
+
 
 @dataclass(frozen=True)
 class Given:
-    """What is read for one result."""
+    """All that is read for one result."""
 
     picture: Picture
 
 
 class Result(Protocol):
-    """What the functions of `tasks` return."""
+    """The results of the functions of `tasks`."""
 
     @property
     def picture(self) -> Picture: ...
@@ -61,7 +72,7 @@ Read = TypeVar("Read", bound=Given)
 
 @dataclass(frozen=True)
 class Job(ABC, Generic[Read]):
-    """The arguments of a command that makes a picture of PHOTO, or one of each picture in the folder PHOTO."""
+    """The arguments of a command that makes an image of PHOTO, or one of each image in the folder PHOTO."""
 
     photo: Path
     output: Path
@@ -70,78 +81,146 @@ class Job(ABC, Generic[Read]):
     """Those of the function of `tasks`."""
     stage: Stages
     model: Model
+    format: str | None = field(default=None, kw_only=True)
+    """The value of --format."""
 
-    done: ClassVar[str]
-    """What programs read the finished pictures of a folder by."""
+    command: ClassVar[str]
+    argument: ClassVar[str] = "PHOTO"
+    """The name of the command's first argument."""
 
     @abstractmethod
     def read(self, path: Path) -> Read:
-        """Read a picture and what belongs to it."""
+        """Read an image and all that belongs to it."""
 
     @abstractmethod
     def begin(self) -> Callable[[Read], Result]:
-        """Load what the work needs; returns the work, on pictures that are on the device."""
+        """Load all that the work needs; returns the work, on images that are on the device."""
 
     def also_read(self) -> Mapping[str, Path | None]:
-        """What is read beside PHOTO, by argument: nothing is written over it."""
+        """Files and folders that are read beside PHOTO, by argument: nothing is written over them."""
         return {}
+
+    def also_written(self) -> Mapping[str, Path | None]:
+        """Images that are written beside the result of one image, by argument."""
+        return {}
+
+    def write_more(self, result: Result) -> dict[str, str | None]:
+        """Write these; returns their names for the report."""
+        return {}
+
+    def files_for(self, path: Path) -> list[Path]:
+        """Files that are read for one image, beside itself."""
+        return [other for other in self.also_read().values() if other is not None]
 
     def check_settings(self) -> None:
         """Refuse settings before a folder is made."""
 
-    def check_size(self, picture: Picture) -> None:
-        """Refuse what cannot be written before the work."""
+    def check_size(self, picture: Picture, extension: str) -> None:
+        """Refuse an image that cannot be written, before the work."""
 
-    def run(self, resume: bool, on_error: str) -> Told:
+    def run(self, options: FolderOptions) -> Told:
         """Do it."""
-        check_apart({"--output": self.output}, {"PHOTO": self.photo, **self.also_read()})
+        check_apart({"--output": self.output, **self.also_written()}, {self.argument: self.photo, **self.also_read()})
         if self.photo.is_dir():
-            return self._folder(resume, on_error)
-        check_one_picture(self.photo, resume, on_error)
-        return self._picture()
+            return self._folder(options)
+        options.refuse_for_one(self.photo)
+        return self._one()
 
-    def _picture(self) -> Told:
-        from patchattn.tasks import images
-
-        images.check_picture_output(self.output, argument="--output")
-        self.stage("reading")
-        given = self.read(self.photo)
+    def make(self, work: Callable[[Read], Result], given: Read, target: Target) -> tuple[Result, float]:
+        """Work on what was read, and write the result; returns it, and the seconds of the work."""
         # Before the work, not after it.
-        depth, alpha = given.picture.bit_depth, given.picture.alpha is not None
-        images.check_picture_output(self.output, bit_depth=depth, alpha=alpha, argument="--output")
-        self.check_size(given.picture)
-        work = self.begin()
+        target.check(bit_depth=given.picture.bit_depth, alpha=given.picture.alpha is not None)
+        self.check_size(given.picture, target.extension)
         began = time.perf_counter()
-        made, memory = self._made(work, given)
+        result = work(replace(given, picture=_moved(given.picture, self.device)))
+        made = _moved(result.picture, "cpu")
         seconds = time.perf_counter() - began
         self.stage("writing")
-        images.write_picture(self.output, made, argument="--output")
-        return tell_picture(self.output, made, seconds, memory)
+        target.write(made)
+        return result, seconds
 
-    def _folder(self, resume: bool, on_error: str) -> Told:
+    def _one(self) -> Told:
+        target = Target(self.output, self.format)
+        target.check()
+        for argument, path in self.also_written().items():
+            if path is not None:
+                Target(path, argument=argument).check()
+        self.stage("reading")
+        given = self.read(self.photo)
+        result, seconds = self.make(self.begin(), given, target)
+        return tell_picture(self.output, result.picture, seconds, result.peak_memory, self.write_more(result))
+
+    def _folder(self, options: FolderOptions) -> Told:
         from patchattn.tasks.folders import map_folder
         from patchattn.tasks.peak_memory import peak_memory
 
         self.check_settings()
-        pictures = prepare_folders(self.photo, self.output, on_error, argument="PHOTO")
+        listing = prepare_folders(self.photo, self.output, options, argument=self.argument)
         work = self.begin()
         self.output.mkdir(exist_ok=True)
         began = time.perf_counter()
+        folder_work = self.folder_work(work)
         report = map_folder(
-            pictures,
+            listing.images,
             self.output,
-            self.read,
-            lambda given: self._made(work, given)[0],
-            resume=resume,
-            on_error=on_error,
+            folder_work,
+            resume=options.resume,
+            on_error=options.on_error,
             progress=self.stage,
-            output_argument="--output",
         )
-        return tell_folder(self.done, report, self.output, time.perf_counter() - began, peak_memory(), resume)
+        folder_work.finish()
+        return report_folder(report, listing, self.output, time.perf_counter() - began, peak_memory(), options)
 
-    def _made(self, work: Callable[[Read], Result], given: Read) -> tuple[Picture, int | None]:
-        result = work(replace(given, picture=_moved(given.picture, self.device)))
-        return _moved(result.picture, "cpu"), result.peak_memory
+    def folder_work(self, work: Callable[[Read], Result]) -> JobFolder[Read]:
+        """The same work on the images of a folder."""
+        return JobFolder(self, work)
+
+    def key(self) -> str:
+        """Return a digest of all that results depend on but the files."""
+        from patchattn import __version__
+        from patchattn.tasks.journal import digest_of
+
+        settings = json.dumps(self.settings, sort_keys=True, default=str)
+        return digest_of(
+            self.command, __version__, settings, self.model.digest(), str(self.model.attention), str(self.format)
+        )
+
+
+class JobFolder(Generic[Read]):
+    """The images of a folder, each worked on alone."""
+
+    ordered = False
+
+    def __init__(self, job: Job[Read], work: Callable[[Read], Result]) -> None:
+        self._job, self._work, self._base = job, work, job.key()
+        self._digests: dict[Path, str] = {}
+
+    def key(self, source: Source) -> str:
+        from patchattn.tasks.journal import digest_of, digest_of_file
+
+        shared = self._job.files_for(source.path)
+        return digest_of(self._base, digest_of_file(source.path), *map(self._digest, shared))
+
+    def make(self, source: Source, target: Path) -> Path:
+        path = Path(f"{target}{'.png' if self._job.format is None else '.' + self._job.format.lower().lstrip('.')}")
+        read = {str(other): other for other in [source.path, *self._job.files_for(source.path)]}
+        check_apart({"--output": path}, read)
+        self._job.make(self._work, self._job.read(source.path), Target(path))
+        return path
+
+    def recorded(self, source: Source, key: str, result: Path) -> None:
+        """Nothing depends on it."""
+
+    def finish(self) -> None:
+        """Nothing is left behind."""
+
+    def _digest(self, path: Path) -> str:
+        """The digest of a file, which many images may share, is computed once."""
+        from patchattn.tasks.journal import digest_of_file
+
+        if path not in self._digests:
+            self._digests[path] = digest_of_file(path)
+        return self._digests[path]
 
 
 def _moved(picture: Picture, device: str) -> Picture:

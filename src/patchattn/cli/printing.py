@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from patchattn.cli.streams import is_stream
 
 if TYPE_CHECKING:
     from patchattn.tasks.images import Picture
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Told", "megabytes", "print_json", "print_lines", "tell", "tell_picture"]
 
 INCOMPLETE = 1
-"""The exit code when pictures of a folder were skipped."""
+"""The exit code when something was skipped or is missing."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,14 @@ def megabytes(size: int | None) -> str:
     return "not told by this system" if size is None else f"{size / 2**20:.0f} MiB at most, the whole process"
 
 
-def tell_picture(output: Path, picture: Picture, seconds: float, memory: int | None) -> Told:
-    """What became of one picture that was written."""
+def tell_picture(
+    output: Path, picture: Picture, seconds: float, memory: int | None, others: dict[str, str | None]
+) -> Told:
+    """Report one image that was written, and the other files that were."""
     height, width = picture.size
     return Told(
         {
+            **others,
             "height": height,
             "width": width,
             "bit_depth": picture.bit_depth,
@@ -47,33 +53,42 @@ def tell_picture(output: Path, picture: Picture, seconds: float, memory: int | N
         },
         {
             "wrote": f"{output} ({width} x {height}, {picture.bit_depth} bit)",
+            **{name.removeprefix("show_"): path for name, path in others.items()},
             "time": f"{seconds:.2f} s",
             "memory": megabytes(memory),
         },
     )
 
 
-def tell(told: Told, output: Path, model: str | None, settings: dict[str, Any], *, as_json: bool) -> None:
-    """Print what was done, and exit if something was skipped."""
+def tell(
+    told: Told, output: Path, model: str | None, settings: dict[str, Any], warned: list[str], *, as_json: bool
+) -> None:
+    """Print what was done, and exit if something was skipped; on stderr where the result went to stdout."""
+    err = is_stream(output)
     if as_json:
-        print_json({"output": str(output), **told.numbers, "model": model, "settings": settings})
+        content = {"output": str(output), **told.numbers, "model": model, "settings": settings, "warnings": warned}
+        print_json(content, err=err)
     else:
-        print_lines(**told.lines)
+        _print_columns(told.lines, err=err)
     if told.incomplete:
         raise typer.Exit(INCOMPLETE)
 
 
 def print_lines(**lines: object) -> None:
     """Print names and values in two columns; what is None is left out."""
+    _print_columns(lines, err=False)
+
+
+def _print_columns(lines: Mapping[str, object], *, err: bool) -> None:
     width = max(map(len, lines))
     for name, value in lines.items():
         if value is not None:
-            typer.echo(f"{name:{width}}  {value}")
+            typer.echo(f"{name:{width}}  {value}", err=err)
 
 
-def print_json(content: dict[str, Any]) -> None:
+def print_json(content: dict[str, Any], *, err: bool = False) -> None:
     """Print one JSON object."""
     # JSON has no infinity, which the PSNR of a perfect copy is.
     unknown = {name: None for name, value in content.items() if isinstance(value, float) and not math.isfinite(value)}
     finite = content | unknown
-    typer.echo(json.dumps(finite, indent=2, allow_nan=False))
+    typer.echo(json.dumps(finite, indent=2, allow_nan=False), err=err)

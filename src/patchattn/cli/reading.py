@@ -1,9 +1,11 @@
-"""Pictures that the user has named."""
+"""Images that the user has named."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from patchattn.cli.streams import is_stream, read_stream
 
 if TYPE_CHECKING:
     from patchattn.tasks.images import Picture
@@ -12,18 +14,18 @@ __all__ = ["any_size", "read"]
 
 
 def read(path: Path, argument: str) -> Picture:
-    """Read a picture of any size."""
+    """Read an image of any size; `-` is standard input."""
     any_size()
     from patchattn.tasks.images import read_picture
 
-    return read_picture(path, argument=argument)
+    return read_picture(read_stream(argument=argument) if is_stream(path) else path, argument=argument)
 
 
 def any_size() -> None:
-    """Let pictures have any number of pixels."""
+    """Let images have any number of pixels."""
     from patchattn.extras import extra
 
     with extra("tools"):
         from PIL import Image
-    # Pillow guards servers against huge pictures from strangers; here the user has named the file.
+    # Pillow guards servers against huge images from strangers; here the user has named the file.
     Image.MAX_IMAGE_PIXELS = None

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from patchattn.cli.arguments import Command
 from patchattn.cli.failures import one_sentence_errors
 from patchattn.cli.options import Json, Threads, use_threads
 from patchattn.cli.printing import print_json, print_lines
@@ -40,7 +41,7 @@ def root() -> None:
     pass
 
 
-@train_app.command()
+@train_app.command(cls=Command)
 def colorization(
     data: Annotated[Path, typer.Option(help="Folder that holds a folder of frames for each sequence, as DAVIS does.")],
     output: RunFolder,
@@ -160,5 +161,5 @@ def colorization(
     )
 
 
-train_app.command()(inpainting)
-train_app.command()(superresolution)
+train_app.command(cls=Command)(inpainting)
+train_app.command(cls=Command)(superresolution)

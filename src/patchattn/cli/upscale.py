@@ -8,12 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from patchattn.cli.failures import one_sentence_errors
-from patchattn.cli.folders import OnError, Resume
+from patchattn.cli.folders import FolderOptions, OnError, Recursive, Resume
 from patchattn.cli.jobs import Model
 from patchattn.cli.options import Json, PatchSize, Seed, Temperature, Threads, use_threads
 from patchattn.cli.printing import tell
 from patchattn.cli.stages import stages
 from patchattn.cli.upscale_jobs import UpscaleJob
+from patchattn.cli.writing import Format
 
 __all__ = ["upscale"]
 
@@ -51,6 +52,8 @@ def upscale(
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, xpu, ...")] = "cpu",
     resume: Resume = False,
     on_error: OnError = "stop",
+    recursive: Recursive = False,
+    format: Format = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -61,7 +64,7 @@ def upscale(
     Bit depth, transparency and colour profile stay as they are; made smaller again, the result is the photograph. A
     folder's pictures are written as NAME.png, each as soon as it is done.
     """
-    with one_sentence_errors(), stages(quiet=as_json) as stage:
+    with one_sentence_errors() as warned, stages(quiet=as_json) as stage:
         use_threads(threads)
         settings: dict[str, Any] = {
             "scale": scale,
@@ -70,6 +73,6 @@ def upscale(
             "temperature": temperature,
             "seed": seed,
         }
-        job = UpscaleJob(photo, output, device, settings, stage, Model(model, attention))
-        told = job.run(resume, on_error)
-    tell(told, output, model, settings, as_json=as_json)
+        job = UpscaleJob(photo, output, device, settings, stage, Model(model, attention), format=format)
+        told = job.run(FolderOptions(resume, on_error, recursive))
+    tell(told, output, model, settings, warned, as_json=as_json)

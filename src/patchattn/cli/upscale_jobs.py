@@ -26,7 +26,7 @@ LONGEST_SIDE = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}
 class UpscaleJob(Job[Given]):
     """The arguments of the command."""
 
-    done: ClassVar[str] = "upscaled"
+    command: ClassVar[str] = "upscale"
 
     def read(self, path: Path) -> Given:
         return Given(read(path, "PHOTO"))
@@ -42,9 +42,9 @@ class UpscaleJob(Job[Given]):
 
         check_settings(**self.settings)
 
-    def check_size(self, picture: Picture) -> None:
+    def check_size(self, picture: Picture, extension: str) -> None:
         height, width = (self.settings["scale"] * extent for extent in picture.size)
-        longest = LONGEST_SIDE.get(self.output.suffix.lower(), max(height, width))
+        longest = LONGEST_SIDE.get(extension, max(height, width))
         if max(height, width) > longest:
             raise ValueError(
                 f"--output: {self.output} cannot hold {width} x {height} pixels; its format ends at {longest} a side."

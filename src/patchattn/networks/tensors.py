@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
 from patchattn.extras import extra
 
-__all__ = ["read_tensors"]
+__all__ = ["read_tensors", "tensor_bytes"]
 
 
 def read_tensors(path: str | os.PathLike[str], form: str, *, argument: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -40,3 +42,29 @@ def read_tensors(path: str | os.PathLike[str], form: str, *, argument: str) -> t
             "`patchattn train`."
         )
     return tensors, said
+
+
+def tensor_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Return the content of a safetensors file, the same bytes for the same tensors and metadata.
+
+    safetensors writes the entries of the metadata in an order that differs from process to process; here they are
+    sorted.
+
+    Args:
+        tensors: on any device.
+        metadata: read back by `read_tensors`.
+
+    Raises:
+        RuntimeError: the extra `tools` is not installed.
+    """
+    with extra("tools"):
+        from safetensors.torch import save
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, dict(metadata))
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    # The header ends in spaces, so that the tensors stay where they are.
+    encoded = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(size)
+    if len(encoded) != size:
+        raise RuntimeError(f"the header of a safetensors file became {len(encoded)} bytes long, expected {size}.")
+    return content[:8] + encoded + content[8 + size :]

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from patchattn.checks import check_choice
-from patchattn.extras import extra
 from patchattn.networks.architectures import (
     AnyArchitecture,
     ColorizationArchitecture,
@@ -25,7 +24,7 @@ from patchattn.networks.architectures import (
 from patchattn.networks.colorization import ColorizationNetwork
 from patchattn.networks.contextual import InpaintingNetwork, from_public_state
 from patchattn.networks.cross_scale import SCALES, SuperResolutionNetwork, from_public_superresolution_state
-from patchattn.networks.tensors import read_tensors
+from patchattn.networks.tensors import read_tensors, tensor_bytes
 
 __all__ = ["load_inpainting_network", "load_network", "load_superresolution_network", "network_bytes"]
 
@@ -42,11 +41,8 @@ OneArchitecture = TypeVar(
 
 def network_bytes(network: nn.Module, architecture: AnyArchitecture) -> bytes:
     """A network as the content of a file for the function below that loads networks of its task."""
-    with extra("tools"):
-        from safetensors.torch import save
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     said = {"format": FORMAT, "task": architecture.task, "architecture": json.dumps(asdict(architecture))}
-    return save(tensors, said)
+    return tensor_bytes(network.state_dict(), said)
 
 
 def load_network(path: str | os.PathLike[str] | None = None) -> ColorizationNetwork:

@@ -1,110 +1,238 @@
-"""Folders of pictures, worked through one after another."""
+"""Folders of images, worked through one after another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TypeVar
+from pathlib import Path, PurePath
+from typing import Protocol
 
 from patchattn.checks import check_choice
 from patchattn.tasks.codecs import FORMATS
 from patchattn.tasks.files import PathLike
-from patchattn.tasks.images import Picture, check_picture_output, write_picture
+from patchattn.tasks.journal import JOURNAL, Journal
+from patchattn.tasks.memory_errors import out_of_memory
 
-__all__ = ["ON_ERROR", "FolderReport", "map_folder", "pictures_of"]
+__all__ = ["MAX_ATTEMPTS", "ON_ERROR", "FolderReport", "FolderWork", "Listing", "Source", "list_images", "map_folder"]
 
 ON_ERROR = ("stop", "skip")
 
 READ_SUFFIXES = (*FORMATS, ".ppm", ".pgm", ".gif", ".jp2", ".avif")
-"""What the names of pictures in a folder end in; other files are left alone."""
+"""Extensions of the images of a folder; other files are passed over."""
 
-Read = TypeVar("Read")
+MAX_ATTEMPTS = 2
+"""An image during which the process ended so often (for lack of memory, most likely) is skipped from then on."""
+
+SUBFOLDERS = "subfolders"
+HIDDEN = "hidden"
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image of a folder."""
+
+    path: Path
+    name: str
+    """Its path in the folder."""
+    result: str
+    """The path of its result in the folder of results, without the extension."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The content of a folder."""
+
+    images: list[Source]
+    """In natural order: frame2 before frame10."""
+    passed_over: dict[str, int]
+    """How many files of each extension are no images; also counts `subfolders` and `hidden` files."""
 
 
 @dataclass(frozen=True)
 class FolderReport:
-    """What became of the pictures of a folder; names are those of the files read."""
+    """What became of the images of a folder; names are those of the files read."""
 
     done: list[str] = field(default_factory=list)
     finished_before: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
-    """Names of what could not be read, and why."""
+    """Names of those that failed, and why."""
 
 
-def pictures_of(folder: PathLike, *, argument: str = "folder") -> list[Path]:
-    """The pictures in a folder, by name.
+class FolderWork(Protocol):
+    """Work on the images of a folder."""
+
+    @property
+    def ordered(self) -> bool:
+        """Whether a result depends on the images before it."""
+
+    def key(self, source: Source) -> str:
+        """Return a digest of all that the result depends on."""
+
+    def make(self, source: Source, target: Path) -> Path:
+        """Read an image, work on it, write the result; returns its path, which is `target` with an extension."""
+
+    def recorded(self, source: Source, key: str, result: Path) -> None:
+        """Called when the result is in the journal, written now or in an earlier run."""
+
+
+def list_images(
+    folder: PathLike, *, recursive: bool = False, exclude: Path | None = None, argument: str = "folder"
+) -> Listing:
+    """List the images in a folder.
+
+    Two images whose names differ by their extension alone have results that keep it: `a.jpg.png` and `a.tif.png`.
+
+    Args:
+        folder: where to look.
+        recursive: look into its subfolders too (not into links to folders).
+        exclude: a subfolder to leave out: that of the results.
+        argument: what an error calls `folder`.
 
     Raises:
-        ValueError: there is none, or two would have results of one name.
+        ValueError: there is no image; the message says what there is.
     """
-    found = sorted(
-        path
-        for path in Path(folder).iterdir()
-        if path.is_file() and path.suffix.lower() in READ_SUFFIXES and not path.name.startswith(".")
-    )
+    folder = Path(folder)
+    passed_over: Counter[str] = Counter()
+    found = sorted(_images(folder, recursive, exclude, passed_over), key=_natural)
     if not found:
-        raise ValueError(f"{argument}: there is no picture in {folder}; looked for {', '.join(READ_SUFFIXES)}.")
-    first: dict[str, Path] = {}
-    for path in found:
-        if first.setdefault(path.stem, path) != path:
-            raise ValueError(
-                f"{argument}: {first[path.stem].name} and {path.name} would both be written to {path.stem}.png; "
-                "rename one."
-            )
-    return found
+        there = f"; it holds {describe(passed_over)}" if passed_over else ""
+        raise ValueError(f"{argument}: there is no image in {folder}{there}. Looked for {', '.join(READ_SUFFIXES)}.")
+    results = _results(found)
+    return Listing([Source(folder / path, path.as_posix(), results[path]) for path in found], dict(passed_over))
+
+
+def describe(passed_over: dict[str, int]) -> str:
+    """Return what was passed over in words, by kind.
+
+    Example:
+        >>> describe({".txt": 2, "hidden": 1})
+        '2 .txt, 1 hidden'
+    """
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(passed_over.items()))
+
+
+def _images(folder: Path, recursive: bool, exclude: Path | None, passed_over: Counter[str]) -> Iterator[PurePath]:
+    left_out = None if exclude is None else exclude.resolve()
+    for parent, subfolders, names in os.walk(folder):
+        for name in list(subfolders):
+            path = Path(parent, name)
+            if path.resolve() == left_out:
+                subfolders.remove(name)
+            elif name.startswith("."):
+                subfolders.remove(name)
+                passed_over[HIDDEN] += 1
+            elif not recursive or path.is_symlink():
+                subfolders.remove(name)
+                passed_over[SUBFOLDERS] += 1
+        for name in names:
+            path = Path(parent, name)
+            suffix = path.suffix.lower()
+            if name.startswith("."):
+                passed_over[HIDDEN] += name != JOURNAL
+            elif suffix not in READ_SUFFIXES or not path.is_file():
+                passed_over[suffix or "without extension"] += 1
+            else:
+                yield path.relative_to(folder)
+    passed_over += Counter()  # without zeros
+
+
+def _results(paths: Sequence[PurePath]) -> dict[PurePath, str]:
+    """Name the results as the images are named, without the extension where the names differ all the same."""
+    results = {path: str(path.with_suffix("")) for path in paths}
+    # Some file systems do not tell upper from lower case.
+    while shared := {name for name, count in Counter(map(str.casefold, results.values())).items() if count > 1}:
+        results |= {path: str(path) for path, name in results.items() if name.casefold() in shared}
+    return results
+
+
+def _natural(path: PurePath) -> list[tuple[list[tuple[int, int, str]], str]]:
+    """Sort numbers in names by their value."""
+    return [
+        (
+            [(0, int(part), "") if part.isdigit() else (1, 0, part.casefold()) for part in re.split("([0-9]+)", name)],
+            name,
+        )
+        for name in path.parts
+    ]
 
 
 def map_folder(
-    pictures: Sequence[Path],
+    sources: Sequence[Source],
     output: PathLike,
-    read: Callable[[Path], Read],
-    work: Callable[[Read], Picture],
+    work: FolderWork,
     *,
-    finished: Callable[[Path], None] | None = None,
     resume: bool = False,
     on_error: str = "stop",
     progress: Callable[[str], None] | None = None,
-    output_argument: str = "output",
 ) -> FolderReport:
-    """Make a picture of each in their order, and write it as NAME.png into a folder as soon as it is done.
+    """Make a result of each image and write it into a folder as soon as it is done.
+
+    What is done stands in a journal in the folder (`Journal`). A run that resumes leaves alone what is finished under
+    the same key, and whole; what failed before, or ended the process, comes last, unless the order counts. So a run
+    never stops for ever at the same image.
 
     Args:
-        pictures: see `pictures_of`.
+        sources: see `list_images`.
         output: the folder, which is there.
-        read: reads what belongs to a picture; raises ValueError if it cannot.
-        work: makes the result of what was read.
-        finished: told the result's file where it was there before.
-        resume: leave pictures alone whose result is in the folder, and go on after them.
-        on_error: `"stop"`: what cannot be read is an error. `"skip"`: it is named in the report.
-        progress: called with the name of each picture as it begins.
-        output_argument: what errors call the output.
+        work: what is done with each.
+        resume: leave finished images alone.
+        on_error: `"stop"`: the first failure ends the run. `"skip"`: whatever fails in one image (reading it, the work,
+            writing) is named in the report, and the next one's turn comes.
+        progress: called with the name of each image as it begins.
 
     Returns:
         What became of them.
 
     Raises:
-        ValueError: `on_error` is none of the two; a picture cannot be read; or a result cannot be written.
+        ValueError: `on_error` is none of the two.
+        Exception: the first failure, with `"stop"`.
     """
     check_choice("on_error", on_error, ON_ERROR)
-    report = FolderReport()
-    for number, path in enumerate(pictures, 1):
+    journal, report = Journal(Path(output)), FolderReport()
+    if resume and not work.ordered:
+        sources = sorted(sources, key=lambda source: journal.failed(source.name))
+    for number, source in enumerate(sources, 1):
         if progress is not None:
-            progress(f"{path.name} ({number} of {len(pictures)})")
-        result = Path(output) / f"{path.stem}.png"
-        if resume and result.is_file():
-            if finished is not None:
-                finished(result)
-            report.finished_before.append(path.name)
-            continue
-        check_picture_output(result, argument=output_argument)
+            progress(f"{source.name} ({number} of {len(sources)})")
         try:
-            given = read(path)
-        except ValueError as error:
+            _one(source, Path(output), work, journal, resume, on_error, report)
+        except Exception as error:
+            journal.fail(source.name)
             if on_error == "stop":
                 raise
-            report.skipped[path.name] = str(error)
-            continue
-        write_picture(result, work(given), argument=output_argument)
-        report.done.append(path.name)
+            report.skipped[source.name] = reason_of(error, source.path)
     return report
+
+
+def _one(
+    source: Source, output: Path, work: FolderWork, journal: Journal, resume: bool, on_error: str, report: FolderReport
+) -> None:
+    key = work.key(source)
+    before = journal.result_of(source.name, key) if resume else None
+    if before is not None:
+        work.recorded(source, key, before)
+        report.finished_before.append(source.name)
+        return
+    if resume and on_error == "skip" and (attempts := journal.attempts(source.name)) >= MAX_ATTEMPTS:
+        raise ValueError(
+            f"{source.path}: the process ended {attempts} times in the middle of it, most likely for lack of memory; "
+            "try it alone, or without resuming."
+        )
+    target = output / source.result
+    target.parent.mkdir(parents=True, exist_ok=True)
+    journal.begin(source.name)
+    result = work.make(source, target)
+    journal.done(source.name, key, result)
+    work.recorded(source, key, result)
+    report.done.append(source.name)
+
+
+def reason_of(error: Exception, path: Path) -> str:
+    """Return why the work on a file failed, in a sentence that names the file."""
+    words = out_of_memory(error) or str(error).strip() or type(error).__name__
+    if not isinstance(error, (ValueError, RuntimeError, OSError, MemoryError)):
+        words = f"{type(error).__name__}: {words}"
+    return words if str(path) in words else f"{path}: {words}"

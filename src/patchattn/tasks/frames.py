@@ -1,40 +1,40 @@
-"""Many pictures coloured one after another: the frames of a film, or the pictures of a folder."""
+"""Many images colored one after another: the frames of a video, or the images of a folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from pathlib import Path
-from typing import Any
+import io
+import zipfile
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
 
 from patchattn.checks import check_choice
 from patchattn.field import MatchField
 from patchattn.tasks.colorize import Colorization, colorize
-from patchattn.tasks.files import PathLike
-from patchattn.tasks.folders import FolderReport, map_folder
-from patchattn.tasks.images import Picture, read_picture
+from patchattn.tasks.images import Picture
 
-__all__ = ["SOURCES", "FrameColorizer", "colorize_folder"]
+__all__ = ["SOURCES", "FrameColorizer"]
 
 SOURCES = ("reference", "previous")
 
 
 class FrameColorizer:
-    """Colours pictures one after another; each search starts from the field of the one before it.
+    """Colors images one after another; each search starts from the field of the one before it.
 
     Args:
-        reference: the picture to take colours from.
-        source: `"reference"`: every picture is coloured after the reference. `"previous"`: the first one is, and every
-            other after the result before it; that one is more alike, but its errors are handed on.
+        reference: the image to take colors from.
+        source: `"reference"`: every image is colored after the reference. `"previous"`: the first one is, and every
+            other after the result before it, as it is written; that one is more alike, but its errors are handed on.
         settings: those of `colorize`.
 
     Raises:
         ValueError: `source` is none of the two.
 
     Example:
-        >>> import torch
-        >>> colour = FrameColorizer(Picture(torch.rand(1, 3, 24, 32)), patch_size=3)
-        >>> [colour(Picture(torch.rand(1, 1, 24, 32))).picture.colour.shape[1] for _ in range(2)]
+        >>> colorizer = FrameColorizer(Picture(torch.rand(1, 3, 24, 32)), patch_size=3)
+        >>> [colorizer(Picture(torch.rand(1, 1, 24, 32))).picture.colour.shape[1] for _ in range(2)]
         [3, 3]
     """
 
@@ -45,58 +45,70 @@ class FrameColorizer:
         self._sizes: tuple[tuple[int, int], tuple[int, int]] | None = None
 
     def __call__(self, picture: Picture) -> Colorization:
-        """Colour the next picture."""
+        """Color the next image."""
         sizes = (picture.size, self._reference.size)
         # A field of other sizes says nothing about these two.
         start = self._field if sizes == self._sizes else None
         result = colorize(picture, self._reference, init=start, **self._settings)
         self._field, self._sizes = result.field, sizes
-        self.follow(result.picture)
+        if self._source == "previous":
+            self._reference = _as_written(result.picture)
         return result
 
-    def follow(self, coloured: Picture) -> None:
-        """Go on from a picture that was coloured before, as if it had been the last."""
+    def follow(self, result: Picture) -> None:
+        """Go on from a result that was read from its file, as far as that is possible: without its field."""
+        self._field = self._sizes = None
         if self._source == "previous":
-            self._reference = coloured
+            self._reference = _as_written(result)
+
+    def state(self) -> bytes:
+        """Return what is handed on to the next image, as the content of a file: `restore` goes on from there.
+
+        Example:
+            >>> reference, gray = Picture(torch.rand(1, 3, 24, 32)), Picture(torch.rand(1, 1, 24, 32))
+            >>> one, other = (FrameColorizer(reference, source="previous", patch_size=3) for _ in range(2))
+            >>> _ = one(gray)
+            >>> other.restore(one.state())
+            >>> torch.equal(one(gray).picture.colour, other(gray).picture.colour)
+            True
+        """
+        arrays: dict[str, Any] = {}
+        if self._field is not None:
+            arrays["index"], arrays["similarity"] = self._field.index.numpy(), self._field.similarity.numpy()
+            arrays["key_shape"], arrays["sizes"] = np.array(self._field.key_shape), np.array(self._sizes)
+        if self._source == "previous":
+            largest = 2**self._reference.bit_depth - 1
+            samples = self._reference.colour.mul(largest).round().numpy()
+            arrays["reference"] = samples.astype(np.uint8 if largest == 255 else np.uint16)
+        file = io.BytesIO()
+        np.savez(file, **arrays)
+        return file.getvalue()
+
+    def restore(self, state: bytes) -> None:
+        """Go on as the colorizer would have that returned this state.
+
+        Raises:
+            ValueError: it is no such state.
+        """
+        try:
+            with np.load(io.BytesIO(state), allow_pickle=False) as arrays:
+                kept = {name: arrays[name] for name in arrays.files}
+        except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            raise ValueError(f"state: it cannot be read ({error}); expected what `state` returned.") from error
+        self._field = self._sizes = None
+        if "index" in kept:
+            index, similarity = torch.from_numpy(kept["index"]), torch.from_numpy(kept["similarity"])
+            self._field = MatchField(index, similarity, tuple(map(int, kept["key_shape"])))
+            first, second = kept["sizes"].tolist()
+            self._sizes = (first[0], first[1]), (second[0], second[1])
+        if "reference" in kept:
+            samples = kept["reference"]
+            colour = torch.from_numpy(samples.astype(np.float32)).div_(np.iinfo(samples.dtype).max)
+            depth: Literal[8, 16] = 16 if samples.dtype == np.uint16 else 8
+            self._reference = replace(self._reference, colour=colour, alpha=None, bit_depth=depth)
 
 
-def colorize_folder(
-    pictures: Sequence[Path],
-    output: PathLike,
-    colour: FrameColorizer,
-    *,
-    resume: bool = False,
-    on_error: str = "stop",
-    progress: Callable[[str], None] | None = None,
-    argument: str = "pictures",
-    output_argument: str = "output",
-) -> FolderReport:
-    """Colour pictures in their order, and write each as NAME.png into a folder as soon as it is done.
-
-    Args:
-        pictures: see `pictures_of`.
-        output: the folder, which is there.
-        colour: what colours them.
-        resume: leave pictures alone whose result is in the folder, and go on after them. The first search then starts
-            without the field of the picture before it, so that single pixels may differ from an uninterrupted run.
-        on_error: `"stop"`: a picture that cannot be read is an error. `"skip"`: it is named in the report.
-        progress: called with the name of each picture as it begins.
-        argument, output_argument: what errors call pictures and output.
-
-    Returns:
-        What became of them.
-
-    Raises:
-        ValueError: `on_error` is none of the two; a picture cannot be read; or a result cannot be written.
-    """
-    return map_folder(
-        pictures,
-        output,
-        partial(read_picture, argument=argument),
-        lambda picture: colour(picture).picture,
-        finished=lambda result: colour.follow(read_picture(result, argument=output_argument)),
-        resume=resume,
-        on_error=on_error,
-        progress=progress,
-        output_argument=output_argument,
-    )
+def _as_written(picture: Picture) -> Picture:
+    """The image with its samples rounded to those of its file."""
+    largest = 2**picture.bit_depth - 1
+    return replace(picture, colour=picture.colour.clamp(0, 1).mul(largest).round().div(largest), alpha=None)

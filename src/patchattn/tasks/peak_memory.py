@@ -1,11 +1,11 @@
-"""The most memory that this process has held."""
+"""The memory that this process holds, and the most that it has held."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-__all__ = ["peak_memory"]
+__all__ = ["current_memory", "peak_memory"]
 
 
 def peak_memory() -> int | None:
@@ -16,16 +16,29 @@ def peak_memory() -> int | None:
         True
     """
     # Linux: getrusage() also counts what the parent process held before it started this one; VmHWM does not.
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        status = ""
-    for line in status.splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
+    peak = _status("VmHWM")
+    if peak is not None:
+        return peak
     try:
         import resource
     except ModuleNotFoundError:  # Windows
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def current_memory() -> int | None:
+    """Return the resident memory of this process in bytes; None where the system is not Linux."""
+    return _status("VmRSS")
+
+
+def _status(name: str) -> int | None:
+    """A size that Linux gives of this process."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    for line in status.splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    return None

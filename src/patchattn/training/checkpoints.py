@@ -11,8 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from patchattn.extras import extra
-from patchattn.networks.tensors import read_tensors
+from patchattn.networks.tensors import read_tensors, tensor_bytes
 from patchattn.tasks.files import atomic_writer
 
 __all__ = ["Checkpoint", "read_checkpoint", "restore", "write_checkpoint"]
@@ -48,8 +47,6 @@ def write_checkpoint(
         optimizers: by the first word of their tensors' names.
         path, network, step, description, precision: see `Checkpoint`.
     """
-    with extra("train"):
-        from safetensors.torch import save
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     for word, optimizer in optimizers.items():
         for index, state in optimizer.state_dict()["state"].items():
@@ -60,9 +57,8 @@ def write_checkpoint(
         "description": json.dumps(description),
         "precision": json.dumps(precision),
     }
-    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, said)
     with atomic_writer(path, argument="checkpoint") as file:
-        file.write(content)
+        file.write(tensor_bytes(tensors, said))
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -1,0 +1,47 @@
+"""Arguments by the names that the user types."""
+
+from __future__ import annotations
+
+import re
+from contextvars import ContextVar
+from typing import Any
+
+from typer.core import TyperCommand
+
+__all__ = ["Command", "as_typed", "has_option"]
+
+SYNONYMS = {"hole": "mask", "picture": "photo", "network": "model"}
+"""What the functions of `tasks` call an argument, and what the commands do."""
+
+_typed: ContextVar[dict[str, str] | None] = ContextVar("patchattn_typed", default=None)
+
+
+class Command(TyperCommand):
+    """A command whose errors name its options as they are typed: `--patch-size`, not `patch_size`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        typed = {
+            str(parameter.name): str(parameter.metavar)
+            if parameter.param_type_name == "argument"
+            else max(parameter.opts, key=len)
+            for parameter in self.params
+        }
+        typed |= {ours: typed[name] for ours, name in SYNONYMS.items() if name in typed}
+        token = _typed.set(typed)
+        try:
+            return super().invoke(ctx)
+        finally:
+            _typed.reset(token)
+
+
+def as_typed(message: str) -> str:
+    """Return an error of a function with the names of arguments that the command has for them."""
+    typed = _typed.get() or {}
+    message = re.sub(r"^(\w+)(?=: )", lambda found: typed.get(found[1], found[1]), message)
+    # Within a sentence, only what can be no English word.
+    return re.sub(r"(?<![\w-])[a-z]+_[a-z_]+\b", lambda found: typed.get(found[0], found[0]), message)
+
+
+def has_option(name: str) -> bool:
+    """Whether the command has an argument of this name."""
+    return name in (_typed.get() or {})

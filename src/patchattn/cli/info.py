@@ -1,0 +1,56 @@
+"""The command `info`: versions, backends and devices."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+
+from patchattn.cli.failures import one_sentence_errors
+from patchattn.cli.options import Json
+from patchattn.cli.printing import print_json, print_lines
+
+__all__ = ["info"]
+
+
+def info(as_json: Json = False) -> None:
+    """Tell the versions, which backends load and why one does not, which serves which device, and the threads."""
+    with one_sentence_errors():
+        import torch
+
+        from patchattn import __version__
+        from patchattn.kernels import backend_status, default_backend
+
+        versions = {"patchattn": __version__, "python": platform.python_version()}
+        versions |= {name: _version_of(name) for name in ("torch", "numba", "triton", "numpy")}
+        backends = backend_status()
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        present = ["cpu"] if accelerator is None else ["cpu", accelerator.type]
+        devices = {device: default_backend(device) for device in present}
+        threads = torch.get_num_threads()
+    if as_json:
+        print_json(
+            {
+                "versions": versions,
+                "backends": backends,
+                "devices": devices,
+                "threads": threads,
+                "platform": platform.platform(),
+            }
+        )
+        return
+    print_lines(
+        **versions,
+        **{f"backend {name}": "loads" if reason is None else reason for name, reason in backends.items()},
+        **{f"device {device}": f"served by backend {backend}" for device, backend in devices.items()},
+        devices="cuda (NVIDIA, AMD) and xpu (Intel) are served by backend gpu; what has no Triton, such as Apple's "
+        "mps, by reference",
+        threads=threads,
+        platform=platform.platform(),
+    )
+
+
+def _version_of(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
