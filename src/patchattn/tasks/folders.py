@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from patchattn.checks import check_choice
-from patchattn.tasks.codecs import FORMATS
+from patchattn.tasks.codecs import READ_SUFFIXES
 from patchattn.tasks.files import PathLike
 from patchattn.tasks.images import Picture, check_picture_output, write_picture
 
 __all__ = ["ON_ERROR", "FolderReport", "map_folder", "pictures_of"]
 
 ON_ERROR = ("stop", "skip")
-
-READ_SUFFIXES = (*FORMATS, ".ppm", ".pgm", ".gif", ".jp2", ".avif")
-"""What the names of pictures in a folder end in; other files are left alone."""
 
 Read = TypeVar("Read")
 
