@@ -18,6 +18,7 @@ from PIL import Image, ImageCms, ImageOps
 from patchattn.tasks import images
 from patchattn.tasks.files import atomic_writer
 from patchattn.tasks.images import Picture, read_picture, write_picture
+from patchattn.tasks.warnings import FileWarning
 
 
 def photograph(channels: int, dtype: str, size: tuple[int, int] = (19, 23)) -> np.ndarray:
@@ -209,7 +210,8 @@ def test_tiff_variants(tmp_path: Path, name: str) -> None:
 def test_first_page_is_read(tmp_path: Path) -> None:
     first, second = photograph(1, "uint16")[:, :, 0], photograph(1, "uint16")[::-1, :, 0]
     tifffile.imwrite(tmp_path / "a.tif", np.stack([first, second]), photometric="minisblack")
-    assert_same(read_picture(tmp_path / "a.tif"), as_picture(first[:, :, None]))
+    with pytest.warns(FileWarning, match=r"PHOTO: .*a\.tif has 2 pages; the first is read and 1 is left out\."):
+        assert_same(read_picture(tmp_path / "a.tif", argument="PHOTO"), as_picture(first[:, :, None]))
 
 
 # ------------------------------------------------------------------------------------------------------------ errors
@@ -250,14 +252,16 @@ def test_wide_samples(tmp_path: Path, dtype: str) -> None:
 
 
 def test_unknown_extension(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"--output: .*a\.gif ends in \.gif; allowed are \.png, .* and \.bmp"):
-        write_picture(tmp_path / "a.gif", as_picture(photograph(3, "uint8")), argument="--output")
+    with pytest.raises(ValueError, match=r"--output: .*a\.xyz ends in \.xyz; allowed are \.png, .* and \.apng"):
+        write_picture(tmp_path / "a.xyz", as_picture(photograph(3, "uint8")), argument="--output")
     with pytest.raises(ValueError, match=r"ends in no extension"):
         write_picture(tmp_path / "a", as_picture(photograph(3, "uint8")))
 
 
 def test_format_too_poor(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"a\.jpg cannot hold the picture's 16 bits a channel; .*\.png, \.tif and"):
+    with pytest.raises(
+        ValueError, match=r"a\.jpg cannot hold the picture's 16 bits a channel; .*\.png, \.tif, \.tiff and \.apng"
+    ):
         write_picture(tmp_path / "a.jpg", as_picture(photograph(3, "uint16")))
     with pytest.raises(ValueError, match=r"a\.bmp cannot hold the picture's 8 bits a channel and alpha"):
         write_picture(tmp_path / "a.bmp", as_picture(photograph(4, "uint8")))

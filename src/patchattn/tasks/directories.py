@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal, NamedTuple
 
@@ -21,6 +21,7 @@ __all__ = [
     "Reader",
     "Wanted",
     "pack_directory",
+    "swapped",
 ]
 
 ByteOrder = Literal["<", ">"]
@@ -29,6 +30,9 @@ BYTE, SHORT, LONG, RATIONAL, LONG8 = 1, 3, 4, 5, 16
 
 BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8, 129: 1}
 """How long one value of each kind is; 129 is the UTF-8 of EXIF 3."""
+
+WORDS = BYTES | {5: 4, 10: 4}
+"""How long the numbers are of which one value of each kind is made."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,17 @@ class Reader:
         self.sound = sound_before and (self.sound or dropped)
         return Directory() if dropped else found
 
+    def pages(self) -> Iterator[tuple[int, int]]:
+        """Yield the directories of the first level: where the offset of one lies, and the offset."""
+        pointer, offset = 8 if self.layout.big else 4, self.first
+        seen: set[int] = set()
+        while offset and offset not in seen:
+            seen.add(offset)
+            yield pointer, offset
+            rows = len(self._rows(offset)) * struct.calcsize(self.layout.entry)
+            pointer = offset + struct.calcsize(self.layout.count) + rows
+            offset = self.layout.number(self._bytes(pointer, struct.calcsize(self.layout.offset)))
+
     def _rows(self, offset: int) -> list[tuple[int, int, int, bytes]]:
         start = self._bytes(offset, struct.calcsize(self.layout.count))
         if not start:
@@ -155,6 +170,19 @@ class Reader:
             return b""
         self._file.seek(offset)
         return self._file.read(size)
+
+
+def swapped(directory: Directory) -> Directory:
+    """Return a directory with its values in the other byte order."""
+    entries = {
+        tag: entry._replace(data=_swapped(entry.data, WORDS.get(entry.kind, 1)))
+        for tag, entry in directory.entries.items()
+    }
+    return Directory(entries, {tag: swapped(child) for tag, child in directory.children.items()})
+
+
+def _swapped(data: bytes, width: int) -> bytes:
+    return b"".join(data[at : at + width][::-1] for at in range(0, len(data), width))
 
 
 def pack_directory(directory: Directory, layout: Layout, start: int) -> bytes:

@@ -26,6 +26,7 @@ from patchattn.tasks.directories import (
     Reader,
     Wanted,
     pack_directory,
+    swapped,
 )
 
 __all__ = ["Exif", "Taken"]
@@ -77,14 +78,15 @@ class Exif:
     """Whether everything could be read."""
 
     @classmethod
-    def read(cls, file: BinaryIO) -> Exif:
-        """Read a TIFF file, or a block of EXIF, which is laid out like one.
+    def read(cls, file: BinaryIO, page: int = 0) -> Exif:
+        """Read a page of a TIFF file, or a block of EXIF, which is laid out like one.
 
         Raises:
             ValueError: it does not begin like TIFF.
         """
         reader = Reader(file)
-        main = reader.directory(reader.first, WANTED)
+        offset = next((offset for number, (_, offset) in enumerate(reader.pages()) if number == page), reader.first)
+        main = reader.directory(offset, WANTED)
         for tag, beginning in ABOUT_LAYOUT.items():
             if tag in main.entries and re.match(beginning, main.entries[tag].data):
                 del main.entries[tag]
@@ -130,12 +132,15 @@ class Exif:
         return header + before + pack_directory(self.main, layout, start)
 
     def append_to(self, file: BinaryIO, xmp: bytes | None) -> None:
-        """Put all of this, and XMP, into a TIFF file of one page in the same byte order.
+        """Put all of this, and XMP, into the last page of a TIFF file.
 
         Its directory is written anew at its end; what the old one led to stays where it is.
         """
         reader = Reader(file)
-        page = reader.directory(reader.first, Wanted()).entries
+        *_, (pointer, last) = reader.pages()
+        if reader.layout.order != self.order:
+            self.main, self.order = swapped(self.main), reader.layout.order
+        page = reader.directory(last, Wanted()).entries
         entries = {tag: entry._replace(place=reader.places.get(tag)) for tag, entry in page.items()}
         entries |= self.main.entries
         if xmp is not None:
@@ -145,7 +150,7 @@ class Exif:
         file.write(bytes(end % 2))
         end += end % 2
         file.write(pack_directory(Directory(entries, self.main.children), reader.layout, end))
-        file.seek(8 if reader.layout.big else 4)
+        file.seek(pointer)
         file.write(struct.pack(reader.layout.offset, end))
 
     @property

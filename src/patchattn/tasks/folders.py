@@ -11,12 +11,16 @@ from pathlib import Path, PurePath
 from typing import Protocol
 
 from patchattn.checks import check_choice
-from patchattn.tasks.codecs import FORMATS
+from patchattn.tasks.codecs import READ_SUFFIXES
 from patchattn.tasks.files import PathLike
 from patchattn.tasks.journal import JOURNAL, Journal
 from patchattn.tasks.memory_errors import out_of_memory
 
 __all__ = ["MAX_ATTEMPTS", "ON_ERROR", "FolderReport", "FolderWork", "Listing", "Source", "list_images", "map_folder"]
+
+ON_ERROR = ("stop", "skip")
+
+MAX_ATTEMPTS", "ON_ERROR", "FolderReport", "FolderWork", "Listing", "Source", "list_images", "map_folder"]
 
 ON_ERROR = ("stop", "skip")
 

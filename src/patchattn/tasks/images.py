@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchattn.tasks.codecs import FORMATS, Samples, decode, encode
-from patchattn.tasks.files import PathLike, atomic_writer, check_input_file, check_output_file
 from patchattn.tasks.metadata import NO_METADATA, Metadata, fit_metadata
-from patchattn.tasks.warnings import MetadataWarning
+from patchattn.tasks.sources import Source, Target, check_target, extension_of, name_of, open_source, open_target
+from patchattn.tasks.warnings import FileWarning, MetadataWarning
 
 __all__ = ["Picture", "check_picture_output", "read_picture", "same_channels", "write_picture"]
 
@@ -65,24 +66,27 @@ class Picture:
         return self.colour.shape[2], self.colour.shape[3]
 
 
-def read_picture(path: PathLike, *, argument: str = "path") -> Picture:
+def read_picture(source: Source, *, argument: str = "path", frame: int | None = None) -> Picture:
     """Read a picture file.
 
     Any format that Pillow knows (PNG, JPEG, TIFF, WebP, BMP, ...): gray, RGB or palette, with or without alpha; PNG
     and TIFF in 8 or 16 bits a channel. Fewer bits become 8. CMYK and YCbCr become RGB. The EXIF orientation is
-    applied. Of several frames or pages, the first is read. EXIF, XMP and the resolution are kept (`Metadata`); where
-    they are damaged, a `MetadataWarning` says so, and what cannot be read of them is left out.
+    applied. EXIF, XMP and the resolution are kept (`Metadata`); where they are damaged, a `MetadataWarning` says so,
+    and what cannot be read of them is left out. A `FileWarning` says what else of the file is left out or converted:
+    of several frames or pages, the first is read (`read_frames` reads all).
 
     Args:
-        path: the file.
-        argument: what an error calls `path`.
+        source: the file: a path; an open binary file or a pipe, which is read to its end; or the file's bytes.
+        argument: what an error calls `source`.
+        frame: read this one of several frames or pages, counted from 0, and do not warn of the others.
 
     Returns:
         The picture, its colours in [0, 1].
 
     Raises:
-        ValueError: there is no such file, it is damaged, it is no picture, or its samples are wider than 16 bits.
-        RuntimeError: the extra `tools` is not installed.
+        ValueError: there is no such file or frame, it is damaged, it is no picture, or its samples are wider than 16
+            bits.
+        RuntimeError: an extra is not installed.
 
     Example:
         >>> import tempfile
@@ -91,86 +95,80 @@ def read_picture(path: PathLike, *, argument: str = "path") -> Picture:
         >>> read_picture(path).colour.shape, read_picture(path).bit_depth
         (torch.Size([1, 1, 4, 6]), 16)
     """
-    path = check_input_file(path, argument=argument)
-    try:
-        samples = decode(path)
-    except RuntimeError as error:
-        if isinstance(error.__cause__, ModuleNotFoundError):
-            raise
-        raise ValueError(_unreadable(path, argument, error)) from error
-    except Exception as error:
-        # Every decoder has its own exceptions for damaged files, IndexError and struct.error among them.
-        raise ValueError(_unreadable(path, argument, error)) from error
-    if samples.damaged:
-        what = " and ".join(samples.damaged)
-        warnings.warn(
-            f"{argument}: the {what} of {path} is damaged; what cannot be read of it is left out.",
-            MetadataWarning,
-            stacklevel=2,
-        )
-    array = samples.array
-    colours = 1 if array.shape[2] <= 2 else 3
-    return Picture(
-        colour=_to_tensor(array[:, :, :colours]),
-        alpha=_to_tensor(array[:, :, colours:]) if array.shape[2] > colours else None,
-        bit_depth=16 if array.dtype == np.uint16 else 8,
-        icc_profile=samples.icc_profile,
-        metadata=samples.metadata,
-    )
+    name = name_of(source)
+    with open_source(source, argument=argument) as file, decoding(name, argument):
+        samples = decode(file, frame)
+    for warning in warnings_about(samples, name, argument):
+        warnings.warn(warning, stacklevel=2)
+    return to_picture(samples)
 
 
-def check_picture_output(path: PathLike, *, bit_depth: int = 8, alpha: bool = False, argument: str = "path") -> None:
+def check_picture_output(
+    target: Target, *, bit_depth: int = 8, alpha: bool = False, argument: str = "path", format: str | None = None
+) -> None:
     """Raise what `write_picture` would raise, before the work that leads to the picture.
 
     Raises:
         ValueError: the extension is unknown, its format cannot hold the picture, or nothing can be written there.
     """
-    extension = Path(path).suffix.lower()
-    if extension not in FORMATS:
-        raise ValueError(
-            f"{argument}: {path} ends in {extension or 'no extension'}; allowed are {_listed(list(FORMATS))}."
-        )
+    extension, name = extension_of(target, format), name_of(target, "standard output")
+    check_format(target, format, FORMATS, argument)
     able = [name for name, kind in FORMATS.items() if bit_depth in kind.bit_depths and (kind.alpha or not alpha)]
     if extension not in able:
         what = f"{bit_depth} bits a channel{' and alpha' if alpha else ''}"
-        raise ValueError(f"{argument}: {path} cannot hold the picture's {what}; these can: {_listed(able)}.")
-    check_output_file(path, argument=argument)
+        as_what = "" if format is None else f" as {extension}"
+        raise ValueError(f"{argument}: {name}{as_what} cannot hold the picture's {what}; these can: {_listed(able)}.")
+    check_target(target, argument=argument)
 
 
-def write_picture(path: PathLike, picture: Picture, *, argument: str = "path") -> None:
+def check_format(target: Target, format: str | None, allowed: Iterable[str], argument: str) -> None:
+    """Raise a ValueError unless the extension, or `format` in its place, is one of those allowed."""
+    extension, name = extension_of(target, format), name_of(target, "standard output")
+    if extension in allowed:
+        return
+    if format is not None:
+        raise ValueError(f"format: got {format!r}; allowed are {_listed([one[1:] for one in allowed])}.")
+    if name == "standard output":
+        formats = _listed([one[1:] for one in allowed])
+        raise ValueError(f"{argument}: {name} has no extension to tell the format by; give a format: {formats}.")
+    raise ValueError(f"{argument}: {name} ends in {extension or 'no extension'}; allowed are {_listed(list(allowed))}.")
+
+
+def write_picture(target: Target, picture: Picture, *, argument: str = "path", format: str | None = None) -> None:
     """Write a picture file at the picture's bit depth; the file appears whole or not at all.
 
     The extension chooses the format: .png, .tif and .tiff (8 or 16 bits), .webp (8 bits, lossless), .jpg and .jpeg
-    (8 bits, no alpha, quality 95), .bmp (8 bits, no alpha). Colours are clipped to [0, 1] and rounded. An existing
-    file is replaced.
+    (8 bits, no alpha, quality 95), .bmp (8 bits, no alpha), .gif (256 colors, opaque or wholly transparent). Colours
+    are clipped to [0, 1] and rounded. An existing file is replaced.
 
     All of them but .bmp, which holds the resolution only, take the picture's metadata. The file says that it is upright
-    and has the size that it has. .jpg has room for 64 KiB of EXIF and as much XMP, and a `MetadataWarning` says so
-    where one is longer and is left out.
+    and has the size that it has. A `FileWarning` says what a format has no room for and what is therefore left out:
+    .jpg has room for 64 KiB of EXIF and as much XMP.
 
     Args:
-        path: the file.
+        target: a path; or an open binary file or a pipe, which gets the whole file at once.
         picture: what to write.
-        argument: what an error calls `path`.
+        argument: what an error calls `target`.
+        format: such as "png" or ".png", instead of what the extension says. A stream has no extension.
 
     Raises:
-        ValueError: the extension is unknown, its format cannot hold the picture, nothing can be written there, the
-            picture holds NaN, or its metadata are none.
+        ValueError: the format is unknown or cannot hold the picture, nothing can be written there, the picture holds
+            NaN, or its metadata are none.
         RuntimeError: the extra `tools` is not installed.
 
     Example:
-        >>> write_picture("picture.gif", Picture(torch.rand(1, 3, 4, 6)))
+        >>> write_picture("picture.xyz", Picture(torch.rand(1, 3, 4, 6)))
         Traceback (most recent call last):
-        ValueError: path: picture.gif ends in .gif; allowed are .png, .tif, .tiff, .webp, .jpg, .jpeg and .bmp.
+        ValueError: path: picture.xyz ends in .xyz; allowed are .png, .tif, .tiff, .webp, .jpg, .jpeg, .bmp, .gif
+            and .apng.
     """
-    check_picture_output(path, bit_depth=picture.bit_depth, alpha=picture.alpha is not None, argument=argument)
-    planes = picture.colour if picture.alpha is None else torch.cat([picture.colour, picture.alpha], 1)
-    if planes.isnan().any():
-        raise ValueError("picture: it holds NaN; expected numbers in [0, 1].")
-    metadata = fit_metadata(picture.metadata, picture.size)
-    samples = Samples(_to_samples(planes, picture.bit_depth), _fitting_profile(picture), metadata)
-    with atomic_writer(path, argument=argument) as file:
-        encode(file, samples, Path(path).suffix.lower())
+    opaque = picture.alpha is None
+    check_picture_output(target, bit_depth=picture.bit_depth, alpha=not opaque, argument=argument, format=format)
+    samples = to_samples(picture)
+    with open_target(target, argument=argument) as file:
+        notes = encode(file, samples, extension_of(target, format))
+    for note in notes:
+        warnings.warn(warning_of(note, name_of(target, "standard output"), argument), stacklevel=2)
 
 
 def same_channels(
@@ -187,12 +185,66 @@ def same_channels(
     return one.colour.expand(-1, channels, -1, -1), other.colour.expand(-1, channels, -1, -1)
 
 
-def _unreadable(path: Path, argument: str, error: Exception) -> str:
+@contextmanager
+def decoding(name: str, argument: str) -> Iterator[None]:
+    """Turn whatever a decoder raises of a damaged file into a ValueError of one sentence."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error.__cause__, ModuleNotFoundError):
+            raise
+        raise ValueError(_unreadable(name, argument, error)) from error
+    except Exception as error:
+        # Every decoder has its own exceptions for damaged files, IndexError and struct.error among them.
+        raise ValueError(_unreadable(name, argument, error)) from error
+
+
+def warnings_about(samples: Samples, name: str, argument: str) -> Iterator[FileWarning]:
+    """Yield what is to be said of a file that was read."""
+    if samples.damaged:
+        what = " and ".join(samples.damaged)
+        yield MetadataWarning(f"{argument}: the {what} of {name} is damaged; what cannot be read of it is left out.")
+    for note in samples.notes:
+        yield FileWarning(f"{argument}: {name} {note}.")
+
+
+def warning_of(note: str, name: str, argument: str) -> FileWarning:
+    """Return what is to be said of a file that was written."""
+    return (MetadataWarning if "EXIF" in note or "XMP" in note else FileWarning)(f"{argument}: {name}: {note}.")
+
+
+def to_picture(samples: Samples) -> Picture:
+    """Return the picture that samples are."""
+    array = samples.array
+    colours = 1 if array.shape[2] <= 2 else 3
+    return Picture(
+        colour=_to_tensor(array[:, :, :colours]),
+        alpha=_to_tensor(array[:, :, colours:]) if array.shape[2] > colours else None,
+        bit_depth=16 if array.dtype == np.uint16 else 8,
+        icc_profile=samples.icc_profile,
+        metadata=samples.metadata,
+    )
+
+
+def to_samples(picture: Picture) -> Samples:
+    """Return a picture's samples, clipped and rounded.
+
+    Raises:
+        ValueError: the picture holds NaN, or its metadata are none.
+    """
+    planes = picture.colour if picture.alpha is None else torch.cat([picture.colour, picture.alpha], 1)
+    if planes.isnan().any():
+        raise ValueError("picture: it holds NaN; expected numbers in [0, 1].")
+    metadata = fit_metadata(picture.metadata, picture.size)
+    return Samples(_to_array(planes, picture.bit_depth), _fitting_profile(picture), metadata)
+
+
+def _unreadable(name: str, argument: str, error: Exception) -> str:
     reason = str(error).strip().rstrip(".") or type(error).__name__
     if type(error).__name__ == "UnidentifiedImageError":  # Pillow's own words repeat the path
         reason = "its format is unknown"
     return (
-        f"{argument}: cannot read {path} as a picture ({reason}); "
+        f"{argument}: cannot read {name} as a picture ({reason}); "
         "expected PNG, JPEG, TIFF, WebP, BMP or another format that Pillow reads, of 8 or 16 bits a channel."
     )
 
@@ -207,7 +259,7 @@ def _to_tensor(array: NDArray[np.uint8] | NDArray[np.uint16]) -> Tensor:
     return torch.from_numpy(planes).div_(largest)[None]
 
 
-def _to_samples(planes: Tensor, bit_depth: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def _to_array(planes: Tensor, bit_depth: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
     largest = 2**bit_depth - 1
     # float32 holds every 16-bit sample exactly; half precision would not.
     values = planes[0].detach().cpu().float().clamp(0, 1).mul(largest).round().permute(1, 2, 0)

@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple
 from patchattn.tasks.exif import Exif
 from patchattn.tasks.xmp import orientation_of, without_layout
 
-__all__ = ["NO_METADATA", "Found", "Metadata", "find_metadata", "fit_metadata", "open_exif"]
+__all__ = ["NO_METADATA", "Found", "Metadata", "exif_of", "find_metadata", "fit_metadata", "open_exif"]
 
 SMALLEST, LARGEST = 0.001, 4_000_000
 """The resolutions that a fraction of thousandths can hold."""
@@ -61,7 +61,11 @@ class Found(NamedTuple):
 
 
 def find_metadata(
-    exif: BinaryIO | bytes | None, xmp: bytes | None = None, resolution: tuple[float, float] | None = None
+    exif: BinaryIO | bytes | None,
+    xmp: bytes | None = None,
+    resolution: tuple[float, float] | None = None,
+    *,
+    page: int = 0,
 ) -> Found:
     """Bring together what a file tells.
 
@@ -69,11 +73,12 @@ def find_metadata(
         exif: a block of EXIF, or a TIFF file, which holds the same and may hold the other two.
         xmp: a packet of XMP.
         resolution: in pixels per inch, if it is told elsewhere than in the EXIF.
+        page: of a TIFF file, among all its directories.
     """
     damaged = []
     tags = Exif()
     try:
-        tags = open_exif(exif)
+        tags = open_exif(exif, page)
     except ValueError:
         tags.sound = False
     if not tags.sound:
@@ -116,8 +121,16 @@ def fit_metadata(metadata: Metadata, size: tuple[int, int]) -> Metadata:
     return Metadata(tags.block(), xmp, metadata.resolution)
 
 
-def open_exif(source: BinaryIO | bytes | None) -> Exif:
-    """Read a block of EXIF, or a TIFF file; None: there is nothing in it.
+def exif_of(metadata: Metadata, *, always: bool = False) -> bytes | None:
+    """Return the block of EXIF to write, the resolution in it; `always`: even if that is all."""
+    exif = open_exif(metadata.exif)
+    if metadata.resolution is not None and (exif.main or always):
+        exif.set_resolution(metadata.resolution)
+    return exif.block()
+
+
+def open_exif(source: BinaryIO | bytes | None, page: int = 0) -> Exif:
+    """Read a block of EXIF, or a page of a TIFF file; None: there is nothing in it.
 
     Raises:
         ValueError: it is neither.
@@ -125,7 +138,7 @@ def open_exif(source: BinaryIO | bytes | None) -> Exif:
     if source is None:
         return Exif()
     # Some formats, and Pillow, put this before a block.
-    return Exif.read(io.BytesIO(source.removeprefix(b"Exif\0\0")) if isinstance(source, bytes) else source)
+    return Exif.read(io.BytesIO(source.removeprefix(b"Exif\0\0")) if isinstance(source, bytes) else source, page)
 
 
 def _whole(number: float) -> float:

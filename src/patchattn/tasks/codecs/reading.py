@@ -2,118 +2,158 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from patchattn.extras import extra
-from patchattn.tasks.codecs.samples import Array, Samples
-from patchattn.tasks.codecs.tiff import TIFF_SIGNATURES, decode_deep_tiff
-from patchattn.tasks.codecs.writing import PNG_SIGNATURE
-from patchattn.tasks.metadata import find_metadata
+from patchattn.tasks.codecs.animations import Animation, composite
+from patchattn.tasks.codecs.apng import parse_apng
+from patchattn.tasks.codecs.chunks import PNG_SIGNATURE
+from patchattn.tasks.codecs.gif import GIF_SIGNATURES, parse_gif
+from patchattn.tasks.codecs.pillow import decode_with_pillow, upright
+from patchattn.tasks.codecs.samples import Array, Notes, Samples
+from patchattn.tasks.codecs.tiff import TIFF_SIGNATURES, decode_tiff, find_pages
+from patchattn.tasks.codecs.webp import is_webp, parse_webp
 
-__all__ = ["decode"]
+__all__ = ["Opened", "decode", "open_frames"]
 
 
-def decode(path: Path) -> Samples:
-    """Read a picture file of any format that Pillow knows; what it is, its first bytes say, not its name.
+def decode(file: BinaryIO, frame: int | None = None) -> Samples:
+    """Read a picture file of any format that is known; what it is, its first bytes say, not its name.
+
+    Args:
+        file: open for reading, seekable.
+        frame: which of several frames or pages, counted from 0. None: the first, and a note says how many others
+            there are.
 
     Raises:
-        ValueError: its samples are neither 8 nor 16 bits wide, or it is damaged. The decoders raise errors of other
-            types for damaged files too. Damaged metadata are no error.
+        ValueError: there is no such frame, its samples are neither 8 nor 16 bits wide, or it is damaged. The decoders
+            raise errors of other types for damaged files too. Damaged metadata are no error.
     """
-    with path.open("rb") as file:
-        head = file.read(32)
+    opened = open_frames(file)
+    count = 1 if opened is None else opened.count
+    if frame is not None and not 0 <= frame < count:
+        raise ValueError(f"there is no frame {frame}; it has {count}, counted from 0")
+    if opened is None:
+        return _decode_still(file)
+    if frame is not None:
+        return next(islice(opened.frames(), frame, None))
+    if opened.animation is not None and opened.animation.still_apart:
+        return replace(_decode_still(file), notes=(f"has {count} frames besides its picture, which are left out",))
+    first = next(opened.frames())
+    others = f"{count - 1} are" if count > 2 else "1 is"
+    more = (f"has {count} {opened.parts}; the first is read and {others} left out",) if count > 1 else ()
+    return replace(first, notes=(*first.notes, *opened.notes, *more))
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A file that may hold several frames or pages."""
+
+    file: BinaryIO
+    kind: Literal["animation", "pages"]
+    animation: Animation | None
+    pages: list[int]
+    """The numbers of the pages of TIFF among all directories."""
+    notes: Notes = ()
+    format: str = "tiff"
+
+    @property
+    def count(self) -> int:
+        return len(self.pages) if self.animation is None else len(self.animation.frames)
+
+    @property
+    def parts(self) -> str:
+        """What they are called."""
+        return "pages" if self.kind == "pages" else "frames"
+
+    def has_alpha(self) -> bool:
+        """Decode every frame of an animation; return whether any pixel of any is not opaque.
+
+        Raises:
+            ValueError: a frame is damaged, and others as of `decode`.
+        """
+        # No generator expression: all frames are to be decoded.
+        found = [bool((array[:, :, -1] < np.iinfo(array.dtype).max).any()) for array in self._arrays()]
+        return any(found)
+
+    def frames(self, alpha: bool | None = None) -> Iterator[Samples]:
+        """Yield each whole frame or page, upright, with what belongs to it.
+
+        Args:
+            alpha: whether the frames of an animation come with alpha; None: those that are not opaque do.
+        """
+        if self.animation is None:
+            for number in self.pages:
+                yield decode_tiff(self.file, number)
+            return
+        # What belongs to all frames stands before the first; nothing does in GIF.
+        like = (
+            Samples(np.zeros((0, 0, 1), np.uint8))
+            if self.format == "gif"
+            else replace(_decode_still(self.file), notes=())
+        )
+        for array in self._arrays():
+            transparent = (array[:, :, -1] < np.iinfo(array.dtype).max).any() if alpha is None else alpha
+            shown: Array = array if transparent else array[:, :, :-1]
+            yield replace(like, array=upright(shown, like.orientation))
+
+    def _arrays(self) -> Iterator[Array]:
+        animation = self.animation
+        assert animation is not None
+        return composite(animation, lambda still: _channels(_decode_still(io.BytesIO(still)).array, animation.gray))
+
+
+def open_frames(file: BinaryIO) -> Opened | None:
+    """Find the frames or pages of a file; None: it is of a format that has none, or of which one is read.
+
+    Raises:
+        ValueError: the file is damaged, and others as of `decode`.
+    """
+    file.seek(0)
+    head = file.read(32)
+    file.seek(0)
     if head[:4] in TIFF_SIGNATURES:
-        return _decode_tiff(path)
+        pages = find_pages(file)
+        return Opened(file, "pages", None, pages.numbers, pages.notes)
+    for name, known, parse in (
+        ("gif", head[:6] in GIF_SIGNATURES, parse_gif),
+        ("png", head.startswith(PNG_SIGNATURE), parse_apng),
+        ("webp", is_webp(head), parse_webp),
+    ):
+        animation = parse(file.read()) if known else None
+        if animation is not None:
+            return Opened(file, "animation", animation, [], format=name)
+    return None
+
+
+def _channels(array: Array, gray: bool) -> Array:
+    """Return gray, or R = G = B, as all frames of an animation are."""
+    if gray == (array.shape[2] <= 2):
+        return array
+    color = array[:, :, :1] if gray else np.repeat(array[:, :, :1], 3, axis=2)
+    parts = [color, array[:, :, -1:]] if array.shape[2] in (2, 4) else [color]
+    same: Array = np.concatenate(parts, axis=2)
+    return same
+
+
+def _decode_still(file: BinaryIO) -> Samples:
+    file.seek(0)
+    head = file.read(32)
+    file.seek(0)
     # Pillow reduces 16-bit PNG to 8 bits in every mode but gray; the 25th byte is the bit depth.
-    return _decode_other(path, deep_png=head.startswith(PNG_SIGNATURE) and head[24] == 16)
+    deep = head.startswith(PNG_SIGNATURE) and head[24] == 16
+    return decode_with_pillow(file, _decode_deep_png(file.read()) if deep else None)
 
 
-def _decode_tiff(path: Path) -> Samples:
-    deep = decode_deep_tiff(path)
-    if deep is not None:
-        array, profile = deep
-    else:
-        with extra("tools"):
-            from PIL import Image
-        with Image.open(path) as image:
-            array, profile = _array_of(image), _profile_of(image)
-    with path.open("rb") as file:
-        found = find_metadata(file)
-    # Pillow turns TIFF upright by itself.
-    array = array if deep is None else _upright(array, found.orientation)
-    return Samples(array, profile, found.metadata, found.damaged)
-
-
-def _decode_other(path: Path, deep_png: bool) -> Samples:
-    with extra("tools"):
-        from PIL import Image
-    with Image.open(path) as image:
-        array = _decode_deep_png(path) if deep_png else _array_of(image)
-        # Some formats carry metadata at their end.
-        image.load()
-        found = find_metadata(_exif_of(image), image.info.get("xmp"), _resolution_of(image))
-        return Samples(_upright(array, found.orientation), _profile_of(image), found.metadata, found.damaged)
-
-
-def _array_of(image: Any) -> Array:
-    if image.mode == "F" or image.mode.startswith("I"):
-        wide = np.asarray(image)
-        if image.mode == "F" or wide.min() < 0 or wide.max() > 65535:
-            raise ValueError("its samples are 32 bits wide; 8 and 16 are allowed: convert it first")
-        return wide.astype(np.uint16)[:, :, None]
-    gray = image.mode in ("1", "L", "LA", "La")
-    alpha = image.has_transparency_data
-    mode = ("LA" if alpha else "L") if gray else ("RGBA" if alpha else "RGB")
-    array = np.asarray(image.convert(mode))
-    return array[:, :, None] if array.ndim == 2 else array
-
-
-def _decode_deep_png(path: Path) -> Array:
+def _decode_deep_png(data: bytes) -> Array:
     with extra("tools"):
         from imagecodecs import png_decode
-    array: NDArray[np.uint16] = png_decode(path.read_bytes())
+    array: NDArray[np.uint16] = png_decode(data)
     return array[:, :, None] if array.ndim == 2 else array
-
-
-def _profile_of(image: Any) -> bytes | None:
-    if image.mode in ("CMYK", "LAB", "YCbCr", "HSV"):
-        return None  # it describes colours that the conversion to RGB has left
-    return image.info.get("icc_profile") or None
-
-
-def _exif_of(image: Any) -> bytes | None:
-    block: bytes | None = image.info.get("exif")
-    # How PNG held EXIF before there was a chunk for it: hexadecimal, after three lines.
-    text: str | None = image.info.get("Raw profile type exif")
-    if block is None and text is not None:
-        try:
-            block = bytes.fromhex("".join(text.split("\n")[3:]))
-        except ValueError:
-            block = b"damaged"
-    return block or None
-
-
-def _resolution_of(image: Any) -> tuple[float, float] | None:
-    # Of JPEG that tells none, Pillow says 72.
-    if image.format in ("JPEG", "MPO") and image.info.get("jfif_unit") not in (1, 2):
-        return None
-    resolution: tuple[float, float] | None = image.info.get("dpi")
-    return resolution
-
-
-def _upright(array: Array, orientation: int) -> Array:
-    """Undo the EXIF orientation (1 to 8; anything else counts as 1)."""
-    turned = {
-        2: lambda a: a[:, ::-1],
-        3: lambda a: a[::-1, ::-1],
-        4: lambda a: a[::-1],
-        5: lambda a: a.transpose(1, 0, 2),
-        6: lambda a: a[::-1].transpose(1, 0, 2),
-        7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
-        8: lambda a: a[:, ::-1].transpose(1, 0, 2),
-    }.get(orientation, lambda a: a)(array)
-    return np.ascontiguousarray(turned)

@@ -9,9 +9,12 @@ from numpy.typing import NDArray
 
 from patchattn.tasks.metadata import NO_METADATA, Metadata
 
-__all__ = ["Array", "Samples"]
+__all__ = ["Array", "Notes", "Samples"]
 
 Array = NDArray[np.uint8] | NDArray[np.uint16]
+
+Notes = tuple[str, ...]
+"""What was left out or converted, each a sentence that goes on after the file's name."""
 
 
 @dataclass(frozen=True)
@@ -24,3 +27,7 @@ class Samples:
     metadata: Metadata = NO_METADATA
     damaged: tuple[str, ...] = ()
     """What metadata could not be read, or not all of them."""
+    orientation: int = 1
+    """How EXIF says that the file's pixels had to be turned; they are."""
+    notes: Notes = ()
+    """What is left out or converted."""
