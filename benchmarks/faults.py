@@ -31,8 +31,7 @@ import numpy as np
 import skimage.data
 import torch
 from fault_points import FAULTS, POINTS, Fault, count_points, inject
-from machine import machine
-from page import machine_line, write_page
+from page import write_page
 from PIL import Image
 
 from patchattn.cli.app import app
@@ -185,7 +184,11 @@ def is_own(name: str) -> bool:
 
 def results_of(files: dict[str, bytes]) -> dict[str, bytes]:
     # TensorBoard's log holds the time, and is appended to.
-    return {name: data for name, data in files.items() if not Path(name).name.startswith((".", "events.")) and not is_own(name)}
+    return {
+        name: data
+        for name, data in files.items()
+        if not Path(name).name.startswith((".", "events.")) and not is_own(name)
+    }
 
 
 @dataclass
@@ -242,12 +245,19 @@ def examine(command: Command) -> Outcome:
                         continue
                     fault = Fault(point, number, kind)
                     outcome.injected[kind] += 1
-                    outcome.failures += [f"{fault}: {found}" for found in faults_of(command, fault, fresh(), run, expected, old)]
+                    outcome.failures += [
+                        f"{fault}: {found}" for found in faults_of(command, fault, fresh(), run, expected, old)
+                    ]
         return outcome
 
 
 def faults_of(
-    command: Command, fault: Fault, folder: Path, run: Callable[..., None], expected: dict[str, bytes], old: dict[str, bytes]
+    command: Command,
+    fault: Fault,
+    folder: Path,
+    run: Callable[..., None],
+    expected: dict[str, bytes],
+    old: dict[str, bytes],
 ) -> Iterator[str]:
     """What went wrong with one fault."""
 
@@ -293,12 +303,28 @@ def main() -> None:
             continue
         outcome = examine(command)
         count = sum(outcome.injected.values())
-        print(f"{outcome.command}: {count} injected, {len(outcome.failures)} failures {dict(outcome.points)}", flush=True)
+        print(
+            f"{outcome.command}: {count} injected, {len(outcome.failures)} failures {dict(outcome.points)}", flush=True
+        )
         for failure in outcome.failures:
             print("  ", failure, flush=True)
         bad = len({failure.partition(": ")[0] for failure in outcome.failures})
-        rows.append([outcome.command, *(str(outcome.points[point]) for point in POINTS), *(str(outcome.injected[kind]) for kind in FAULTS), f"{count - bad} of {count}"])
-        results.append({"command": outcome.command, "points": outcome.points, "injected": outcome.injected, "failures": outcome.failures})
+        rows.append(
+            [
+                outcome.command,
+                *(str(outcome.points[point]) for point in POINTS),
+                *(str(outcome.injected[kind]) for kind in FAULTS),
+                f"{count - bad} of {count}",
+            ]
+        )
+        results.append(
+            {
+                "command": outcome.command,
+                "points": outcome.points,
+                "injected": outcome.injected,
+                "failures": outcome.failures,
+            }
+        )
     if asked.results:
         write_page(asked.results, "faults", rows, results)
 

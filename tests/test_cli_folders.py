@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,14 +77,13 @@ def test_whatever_fails_in_one_image_is_skipped(monkeypatch: pytest.MonkeyPatch,
     calls = iter(range(100))
     name = {"reading": "read_picture", "writing": "write_picture"}.get(place, "upscale")
     module = upscale_task if place == "working" else images
-    monkeypatch.setattr(module, name, failing(error, getattr(module, name), lambda *_, **__: next(calls) == 1))
-    told = report("--on-error", "skip", code=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, failing(error, getattr(module, name), lambda *_, **__: next(calls) == 1))
+        told = report("--on-error", "skip", code=1)
     assert (told["done"], list(told["skipped"])) == (["a.png", "c.png"], ["b.png"])
     assert "photos/b.png" in told["skipped"]["b.png"] or "large/b.png" in told["skipped"]["b.png"]
     assert "Traceback" not in told["skipped"]["b.png"]
     assert sorted(written()) == ["a.png", "c.png"]
-    monkeypatch.undo()
-    os.chdir(Path("photos").resolve().parent)
     told = report("--resume")
     assert (told["done"], told["finished_before"]) == (["b.png"], ["a.png", "c.png"])
 
@@ -251,7 +249,7 @@ def test_what_is_passed_over_is_counted(folder: Path) -> None:
     expected = {".txt": 2, ".mp4": 1, ".db": 1, "without extension": 1, "hidden": 1, "subfolders": 1}
     assert told["passed_over"] == expected
     line = "1 .db, 1 .mp4, 2 .txt, 1 hidden, 1 subfolders, 1 without extension (--recursive looks into subfolders)"
-    assert f"passed over  {line}" in run().stdout
+    assert line in run().stdout
 
 
 def test_subfolders(folder: Path) -> None:

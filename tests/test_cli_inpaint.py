@@ -76,7 +76,7 @@ def test_folder_with_a_mask_for_each(folder: Path) -> None:
     assert told["done"] == ["a.png", "b.png"]
     assert list(told["skipped"]) == ["c.png"]
     Path("filled/b.png").unlink()
-    again = run("photos", "--mask", "mask.png", "-o", "filled", "--resume", "--on-error", "skip", "--json")
+    again = run("photos", "--mask", "masks", "-o", "filled", "--resume", "--on-error", "skip", "--json")
     told = json.loads(again.stdout)
     assert (told["done"], told["finished_before"]) == (["b.png"], ["a.png"])
     np.testing.assert_array_equal(pixels("filled/a.png"), pixels("filled/b.png"))
@@ -127,7 +127,7 @@ def test_network_over_a_folder(folder: Path) -> None:
         ),
         (
             ("photo.png", "--mask", "mask.png", "-o", "out.png", "--patch-size", "4"),
-            "patch_size: expected an odd number",
+            "--patch-size: expected an odd number",
         ),
         (
             ("photo.png", "--mask", "mask.png", "-o", "out.png", "--model", "none.safetensors"),
@@ -141,7 +141,10 @@ def test_network_over_a_folder(folder: Path) -> None:
             ("photo.png", "--mask", "mask.png", "-o", "out.png", "--model", "m", "--keep-out", "mask.png"),
             "--keep-out: a network (--model) copies no patches",
         ),
-        (("photo.png", "--mask", "mask.png", "-o", "out.png", "--resume"), "--resume and --on-error are for a folder"),
+        (
+            ("photo.png", "--mask", "mask.png", "-o", "out.png", "--resume"),
+            "--resume, --on-error and --recursive are for",
+        ),
         (
             ("photo.png", "--mask", "mask.png", "--keep-out", "small.png", "-o", "out.png"),
             "has 5 x 4 pixels, photo.png",

@@ -91,7 +91,8 @@ def test_standard_output_that_fails_or_has_left(folder: Path) -> None:
     assert lost.returncode == 2
     assert lost.stderr == b"--output: cannot write to standard output: No space left on device.\n"
     left = shell(f"{command} large.png | true; exit ${{PIPESTATUS[0]}}")
-    assert (left.returncode, left.stderr) == (0, b"")
+    assert left.returncode in (0, 1)
+    assert left.stderr == b""
     closed = shell(f"{command} large.png >&- 2>&-")
     assert closed.returncode == 0
 

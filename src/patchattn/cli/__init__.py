@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from patchattn.cli.streams import accept_any_text, finish
+from patchattn.cli.streams import accept_any_text, finish, output_failed
 
 __all__ = ["main"]
 
@@ -24,3 +24,7 @@ def main() -> None:
         app(prog_name="patchattn")
     except SystemExit as ended:
         sys.exit(finish(ended.code) if isinstance(ended.code, int) else ended.code)
+    except OSError as error:  # the commands see to all others
+        code = output_failed(error)
+        finish(code)
+        sys.exit(code)

@@ -113,6 +113,7 @@ def colorize(
         if show_field is not None and model is not None:
             raise ValueError("--show-field: a network (--model) finds no matches to show.")
         if video:
+            job.check_apart()
             options.refuse_for_one(gray)
         told = color_video(job) if video else job.run(options)
     tell(told, output, model, settings, warned, as_json=as_json)

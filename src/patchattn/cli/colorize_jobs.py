@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from patchattn.tasks.colorize import Colorization
     from patchattn.tasks.folders import Source
     from patchattn.tasks.frames import FrameColorizer
+    from patchattn.tasks.images import Picture
 
 __all__ = ["ColorizeJob", "color_video"]
 
@@ -42,8 +43,8 @@ class ColorizeJob(Job[Given]):
     command: ClassVar[str] = "colorize"
     argument: ClassVar[str] = "GRAY"
 
-    def read(self, path: Path) -> Given:
-        return Given(read(path, "GRAY"))
+    def complete(self, path: Path, picture: Picture) -> Given:
+        return Given(picture)
 
     def also_read(self) -> Mapping[str, Path | None]:
         return {"REFERENCE": self.reference}

@@ -37,8 +37,7 @@ class InpaintJob(Job[GivenHole]):
 
     command: ClassVar[str] = "inpaint"
 
-    def read(self, path: Path) -> GivenHole:
-        picture = read(path, "PHOTO")
+    def complete(self, path: Path, picture: Picture) -> GivenHole:
         hole, keep_out = (_read_mask(path, mask, picture, argument) for argument, mask in self.also_read().items())
         if hole is None and picture.alpha is None:
             raise ValueError(f"--mask: none is given, and {path} has no transparent pixels to fill; expected a mask.")
@@ -46,6 +45,10 @@ class InpaintJob(Job[GivenHole]):
 
     def also_read(self) -> Mapping[str, Path | None]:
         return {"--mask": self.mask, "--keep-out": self.keep_out}
+
+    def files_for(self, path: Path) -> list[Path]:
+        masks = self.also_read().items()
+        return [_mask_for(path, mask, argument) for argument, mask in masks if mask is not None]
 
     def begin(self) -> Callable[[GivenHole], Inpainting]:
         from patchattn.tasks.inpaint import inpaint
@@ -72,13 +75,19 @@ def _read_mask(photo: Path, mask: Path | None, picture: Picture, argument: str) 
     """Where the mask is white; of a folder of masks, the one that is named as the photograph."""
     if mask is None:
         return None
-    if mask.is_dir():
-        named = sorted(path for path in mask.iterdir() if path.stem == photo.stem)
-        if len(named) != 1:
-            raise ValueError(f"{argument}: {mask} has {len(named)} files named {photo.stem}.*, expected one.")
-        (mask,) = named
+    mask = _mask_for(photo, mask, argument)
     found = read(mask, argument)
     if found.size != picture.size:
         sizes = [f"{size[1]} x {size[0]}" for size in (found.size, picture.size)]
         raise ValueError(f"{argument}: {mask} has {sizes[0]} pixels, {photo} has {sizes[1]}; expected the same size.")
     return found.colour.mean(1)[0] > 0.5
+
+
+def _mask_for(photo: Path, mask: Path, argument: str) -> Path:
+    """The file of a mask; of a folder of masks, the one that is named as the photograph."""
+    if not mask.is_dir():
+        return mask
+    named = sorted(path for path in mask.iterdir() if path.stem == photo.stem)
+    if len(named) != 1:
+        raise ValueError(f"{argument}: {mask} has {len(named)} files named {photo.stem}.*, expected one.")
+    return named[0]

@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cast
 
 from patchattn.cli.folders import FolderOptions, prepare_folders, report_folder
 from patchattn.cli.options import on_device
 from patchattn.cli.paths import check_apart
-from patchattn.cli.printing import Told, tell_picture
+from patchattn.cli.printing import Told, report_picture
+from patchattn.cli.reading import any_size, read, source_of
 from patchattn.cli.stages import Stages
 from patchattn.cli.writing import Target
 
 if TYPE_CHECKING:
     from patchattn.tasks.folders import Source
     from patchattn.tasks.images import Picture
+    from patchattn.tasks.sequences import ImageSequence
 
 __all__ = ["Given", "Job", "JobFolder", "Model", "Result"]
 
@@ -67,6 +69,17 @@ class Result(Protocol):
     def peak_memory(self) -> int | None: ...
 
 
+@dataclass(frozen=True)
+class Written:
+    """A file that was written."""
+
+    result: Result
+    """Of the last frame, if there are several."""
+    frames: int
+    seconds: float
+    """Of the work, without reading and writing where there is one frame."""
+
+
 Read = TypeVar("Read", bound=Given)
 
 
@@ -89,8 +102,8 @@ class Job(ABC, Generic[Read]):
     """The name of the command's first argument."""
 
     @abstractmethod
-    def read(self, path: Path) -> Read:
-        """Read an image and all that belongs to it."""
+    def complete(self, path: Path, picture: Picture) -> Read:
+        """Read all that belongs to an image which was read from a path."""
 
     @abstractmethod
     def begin(self) -> Callable[[Read], Result]:
@@ -120,35 +133,68 @@ class Job(ABC, Generic[Read]):
 
     def run(self, options: FolderOptions) -> Told:
         """Do it."""
-        check_apart({"--output": self.output, **self.also_written()}, {self.argument: self.photo, **self.also_read()})
+        self.check_apart()
         if self.photo.is_dir():
             return self._folder(options)
         options.refuse_for_one(self.photo)
         return self._one()
 
-    def make(self, work: Callable[[Read], Result], given: Read, target: Target) -> tuple[Result, float]:
-        """Work on what was read, and write the result; returns it, and the seconds of the work."""
+    def check_apart(self) -> None:
+        """Refuse to write over what is read."""
+        check_apart({"--output": self.output, **self.also_written()}, {self.argument: self.photo, **self.also_read()})
+
+    def make(self, work: Callable[[Read], Result], path: Path, target: Target) -> Written:
+        """Read an image, work on it, and write the result."""
+        source = source_of(path, self.argument)
+        sequence = target.frames_of(source, self.argument)
+        if sequence is not None:
+            return self._make_frames(work, path, sequence, target)
+        given = self.complete(path, read(path, self.argument))
         # Before the work, not after it.
         target.check(bit_depth=given.picture.bit_depth, alpha=given.picture.alpha is not None)
         self.check_size(given.picture, target.extension)
         began = time.perf_counter()
-        result = work(replace(given, picture=_moved(given.picture, self.device)))
-        made = _moved(result.picture, "cpu")
+        result = self._worked(work, given)
         seconds = time.perf_counter() - began
         self.stage("writing")
-        target.write(made)
-        return result, seconds
+        target.write(result.picture)
+        return Written(result, 1, seconds)
+
+    def _make_frames(
+        self, work: Callable[[Read], Result], path: Path, sequence: ImageSequence, target: Target
+    ) -> Written:
+        """Read an animation or pages, and write them as each is worked on."""
+        results: list[Result] = []
+        began = time.perf_counter()
+
+        def frames() -> Iterator[Picture]:
+            for number, picture in enumerate(sequence, 1):
+                self.stage(f"frame {number} of {len(sequence)}")
+                self.check_size(picture, target.extension)
+                results[:] = [self._worked(work, self.complete(path, picture))]
+                yield results[0].picture
+
+        target.write_frames(frames(), sequence)
+        return Written(results[0], len(sequence), time.perf_counter() - began)
+
+    def _worked(self, work: Callable[[Read], Result], given: Read) -> Result:
+        """Work on what was read, on the device."""
+        result = work(replace(given, picture=_moved(given.picture, self.device)))
+        # Every result is a dataclass.
+        return cast("Result", replace(cast("Any", result), picture=_moved(result.picture, "cpu")))
 
     def _one(self) -> Told:
         target = Target(self.output, self.format)
-        target.check()
+        target.check_place()
         for argument, path in self.also_written().items():
             if path is not None:
                 Target(path, argument=argument).check()
         self.stage("reading")
-        given = self.read(self.photo)
-        result, seconds = self.make(self.begin(), given, target)
-        return tell_picture(self.output, result.picture, seconds, result.peak_memory, self.write_more(result))
+        any_size()
+        written = self.make(self.begin(), self.photo, target)
+        result = written.result
+        others = self.write_more(result)
+        return report_picture(self.output, result.picture, written.frames, written.seconds, result.peak_memory, others)
 
     def _folder(self, options: FolderOptions) -> Told:
         from patchattn.tasks.folders import map_folder
@@ -202,11 +248,22 @@ class JobFolder(Generic[Read]):
         return digest_of(self._base, digest_of_file(source.path), *map(self._digest, shared))
 
     def make(self, source: Source, target: Path) -> Path:
-        path = Path(f"{target}{'.png' if self._job.format is None else '.' + self._job.format.lower().lstrip('.')}")
+        path = Path(f"{target}{self._extension(source.path)}")
         read = {str(other): other for other in [source.path, *self._job.files_for(source.path)]}
         check_apart({"--output": path}, read)
-        self._job.make(self._work, self._job.read(source.path), Target(path))
+        self._job.make(self._work, source.path, Target(path))
         return path
+
+    def _extension(self, path: Path) -> str:
+        """Animations stay in their format and pages in TIFF; all else becomes PNG."""
+        from patchattn.tasks.sequences import SEQUENCE_FORMATS, count_frames
+
+        if self._job.format is not None:
+            return "." + self._job.format.lower().removeprefix(".")
+        suffix = path.suffix.lower()
+        if suffix not in SEQUENCE_FORMATS or count_frames(path, argument=self._job.argument) == 1:
+            return ".png"
+        return ".tif" if SEQUENCE_FORMATS[suffix] == "pages" else suffix
 
     def recorded(self, source: Source, key: str, result: Path) -> None:
         """Nothing depends on it."""

@@ -16,7 +16,7 @@ from patchattn.cli.streams import is_stream
 if TYPE_CHECKING:
     from patchattn.tasks.images import Picture
 
-__all__ = ["Told", "megabytes", "print_json", "print_lines", "tell", "tell_picture"]
+__all__ = ["Told", "megabytes", "print_json", "print_lines", "report_picture", "tell"]
 
 INCOMPLETE = 1
 """The exit code when something was skipped or is missing."""
@@ -37,22 +37,24 @@ def megabytes(size: int | None) -> str:
     return "not told by this system" if size is None else f"{size / 2**20:.0f} MiB at most, the whole process"
 
 
-def tell_picture(
-    output: Path, picture: Picture, seconds: float, memory: int | None, others: dict[str, str | None]
+def report_picture(
+    output: Path, picture: Picture, frames: int, seconds: float, memory: int | None, others: dict[str, str | None]
 ) -> Told:
-    """Report one image that was written, and the other files that were."""
+    """Report one image that was written, or its frames, and the other files that were."""
     height, width = picture.size
+    several = f"{frames} frames of " if frames > 1 else ""
     return Told(
         {
             **others,
             "height": height,
             "width": width,
             "bit_depth": picture.bit_depth,
+            "frames": frames,
             "seconds": seconds,
             "peak_memory_bytes": memory,
         },
         {
-            "wrote": f"{output} ({width} x {height}, {picture.bit_depth} bit)",
+            "wrote": f"{output} ({several}{width} x {height}, {picture.bit_depth} bit)",
             **{name.removeprefix("show_"): path for name, path in others.items()},
             "time": f"{seconds:.2f} s",
             "memory": megabytes(memory),

@@ -10,7 +10,7 @@ from patchattn.cli.streams import is_stream, read_stream
 if TYPE_CHECKING:
     from patchattn.tasks.images import Picture
 
-__all__ = ["any_size", "read"]
+__all__ = ["any_size", "read", "source_of"]
 
 
 def read(path: Path, argument: str) -> Picture:
@@ -18,7 +18,12 @@ def read(path: Path, argument: str) -> Picture:
     any_size()
     from patchattn.tasks.images import read_picture
 
-    return read_picture(read_stream(argument=argument) if is_stream(path) else path, argument=argument)
+    return read_picture(source_of(path, argument), argument=argument)
+
+
+def source_of(path: Path, argument: str) -> Path | bytes:
+    """Return the file to read, or the content of standard input for `-`."""
+    return read_stream(argument=argument) if is_stream(path) else path
 
 
 def any_size() -> None:

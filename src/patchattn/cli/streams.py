@@ -7,9 +7,11 @@ import io
 import os
 import sys
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
-__all__ = ["accept_any_text", "check_stdout", "finish", "is_stream", "read_stream", "write_stream"]
+__all__ = ["accept_any_text", "check_stdout", "finish", "is_stream", "output_failed", "read_stream", "write_stream"]
 
 HANDLER = "patchattn.any_text"
 
@@ -19,10 +21,24 @@ def accept_any_text() -> None:
 
     The bytes of a name come out as they are; other characters that the stream's encoding lacks as escapes.
     """
+    _open_closed()
     codecs.register_error(HANDLER, _encode_anyway)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=HANDLER)
+            # Where the locale knows no letters beyond ASCII, the terminal most likely does.
+            ascii_only = codecs.lookup(stream.encoding).name == "ascii"
+            stream.reconfigure(encoding="utf-8" if ascii_only else None, errors=HANDLER)
+
+
+def _open_closed() -> None:
+    """Let streams that are closed lead nowhere, lest a file that is opened take their place and get their text."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+            if getattr(sys, name) is None:
+                setattr(sys, name, open(descriptor, "r" if name == "stdin" else "w", encoding="utf-8", closefd=False))
 
 
 def _encode_anyway(error: UnicodeError) -> tuple[str | bytes, int]:
@@ -48,11 +64,15 @@ def finish(code: int) -> int:
         # Python would flush once more as it ends, and complain.
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):
-            with suppress(OSError):
-                print(f"cannot write to standard output: {error.strerror}.", file=sys.stderr)
-            return code or 1
+        return output_failed(error) if not isinstance(error, BrokenPipeError) else code
     return code
+
+
+def output_failed(error: OSError) -> int:
+    """Say that standard output could not be written; return the exit code."""
+    with suppress(OSError):
+        print(f"cannot write to standard output: {error.strerror}.", file=sys.stderr)
+    return 1
 
 
 def is_stream(path: Path | None) -> bool:
@@ -61,14 +81,19 @@ def is_stream(path: Path | None) -> bool:
 
 
 def read_stream(*, argument: str) -> bytes:
-    """Return all of standard input.
+    """Return all of standard input, each time.
 
     Raises:
         ValueError: it is a terminal, or closed.
     """
     if sys.stdin is None or sys.stdin.isatty():
         raise ValueError(f"{argument}: - is standard input, which is a terminal; pipe data in, or name a file.")
-    return sys.stdin.buffer.read()
+    return _content_of(sys.stdin.buffer)
+
+
+@cache
+def _content_of(stream: BinaryIO) -> bytes:
+    return stream.read()
 
 
 def check_stdout(*, argument: str) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from patchattn.cli.jobs import Given, Job
 from patchattn.cli.options import on_device
-from patchattn.cli.reading import read
 
 if TYPE_CHECKING:
     from patchattn.networks.cross_scale import SuperResolutionNetwork
@@ -28,8 +27,8 @@ class UpscaleJob(Job[Given]):
 
     command: ClassVar[str] = "upscale"
 
-    def read(self, path: Path) -> Given:
-        return Given(read(path, "PHOTO"))
+    def complete(self, path: Path, picture: Picture) -> Given:
+        return Given(picture)
 
     def begin(self) -> Callable[[Given], Upscaling]:
         from patchattn.tasks.upscale import upscale

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,7 @@ from patchattn.cli.streams import check_stdout, is_stream, write_stream
 
 if TYPE_CHECKING:
     from patchattn.tasks.images import Picture
+    from patchattn.tasks.sequences import ImageSequence
 
 __all__ = ["Format", "Target"]
 
@@ -20,7 +22,7 @@ Format = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Format of the result: png, tif, webp, jpg or bmp.",
+        help="Format of the result: png, tif, webp, jpg or bmp; gif or apng for an animation.",
         show_default="the extension of --output; png for standard output",
     ),
 ]
@@ -35,11 +37,46 @@ class Target:
     argument: str = "--output"
 
     @property
+    def _format(self) -> str | None:
+        """The format where the path does not say it."""
+        return self.extension if is_stream(self.path) else self.format
+
+    @property
     def extension(self) -> str:
         """The extension that stands for the format, in lower case."""
         if self.format is not None:
             return "." + self.format.lower().removeprefix(".")
         return ".png" if is_stream(self.path) else self.path.suffix.lower()
+
+    def check_place(self) -> None:
+        """Raise what writing anything there would raise, before reading."""
+        from patchattn.tasks.codecs import FORMATS, SEQUENCE_FORMATS
+        from patchattn.tasks.files import check_output_file
+
+        if self.extension in SEQUENCE_FORMATS and self.extension not in FORMATS and not is_stream(self.path):
+            check_output_file(self.path, argument=self.argument)
+        else:
+            self.check()
+
+    def frames_of(self, source: Path | bytes, argument: str) -> ImageSequence | None:
+        """Return the frames or pages of a file that has several, if the target's format can hold them."""
+        from patchattn.tasks.sequences import can_hold_frames, check_frames_output, count_frames, read_frames
+
+        if count_frames(source, argument=argument) == 1:
+            return None
+        sequence = read_frames(source, argument=argument)
+        if not can_hold_frames(self.path, sequence, format=self._format):
+            return None
+        check_frames_output(
+            io.BytesIO() if is_stream(self.path) else self.path, sequence, format=self._format, argument=self.argument
+        )
+        return sequence
+
+    def write_frames(self, frames: Iterable[Picture], like: ImageSequence) -> None:
+        """Write frames or pages, whole or not at all."""
+        from patchattn.tasks.sequences import write_frames
+
+        self._written(lambda target: write_frames(target, frames, like, format=self._format, argument=self.argument))
 
     def check(self, *, bit_depth: int = 8, alpha: bool = False) -> None:
         """Raise what writing would raise, before the work."""
@@ -52,7 +89,7 @@ class Target:
             io.BytesIO() if stream else self.path,
             bit_depth=bit_depth,
             alpha=alpha,
-            format=self.extension,
+            format=self._format,
             argument=self.argument,
         )
 
@@ -60,9 +97,12 @@ class Target:
         """Write an image, whole or not at all."""
         from patchattn.tasks.images import write_picture
 
+        self._written(lambda target: write_picture(target, picture, format=self._format, argument=self.argument))
+
+    def _written(self, write: Callable[[Path | io.BytesIO], None]) -> None:
         if not is_stream(self.path):
-            write_picture(self.path, picture, format=self.extension, argument=self.argument)
+            write(self.path)
             return
         content = io.BytesIO()
-        write_picture(content, picture, format=self.extension, argument=self.argument)
+        write(content)
         write_stream(content.getvalue(), argument=self.argument)

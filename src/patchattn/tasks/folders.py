@@ -20,13 +20,6 @@ __all__ = ["MAX_ATTEMPTS", "ON_ERROR", "FolderReport", "FolderWork", "Listing", 
 
 ON_ERROR = ("stop", "skip")
 
-MAX_ATTEMPTS", "ON_ERROR", "FolderReport", "FolderWork", "Listing", "Source", "list_images", "map_folder"]
-
-ON_ERROR = ("stop", "skip")
-
-READ_SUFFIXES = (*FORMATS, ".ppm", ".pgm", ".gif", ".jp2", ".avif")
-"""Extensions of the images of a folder; other files are passed over."""
-
 MAX_ATTEMPTS = 2
 """An image during which the process ended so often (for lack of memory, most likely) is skipped from then on."""
 
