@@ -1,11 +1,11 @@
 """Faults injected into every command that writes: old results stay whole, no new one is cut, nothing is left behind.
 
-Each command runs once without a fault, which gives the bytes that are right. Then it runs again and again with one fault
-each: a full disk, an exception, SIGTERM, SIGINT or SIGKILL at each write, flush, rename and record (evenly chosen ones
-where there are many), and at each tenth of its work. After each: files that were there hold their old bytes or the
-right ones; so do new ones; there is no temporary file (but after SIGKILL, which nobody can answer); a fault is not
-reported as success, and in a sentence without a traceback. Then the command is run once more (with --resume where it
-has that), and must end in the right bytes.
+Each command runs once without a fault, which gives the bytes that are right. Then it runs again and again with one
+fault each: a full disk, an exception, SIGTERM, SIGINT or SIGKILL at each write, flush, rename and record (ten evenly
+chosen ones where there are more), and at each tenth of its work. After each: files that were there hold their old bytes
+or the right ones; so do new ones; there is no temporary file (but after SIGKILL, which nobody can answer); a fault is
+not reported as success, and is told in a sentence without a traceback. Then the command is run once more (with --resume
+where it has that), and must end in the right bytes.
 
     python benchmarks/faults.py [--only upscale ...] [--results FOLDER]
 """
@@ -23,7 +23,7 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ class Command:
     """There is an older result."""
 
 
+# fmt: off
 def commands() -> list[Command]:
     """Every command that writes, in every format."""
     small = ("--patch-size", "5")
@@ -83,12 +84,13 @@ def commands() -> list[Command]:
         Command(
             "train colorization",
             ("train", "colorization", "--data", "sequences", "-o", "run", "--steps", "6", "--checkpoint-every", "2",
-             "--size", "16", "--sample-every", "3", "--patch-size", "3"),  # fmt: skip
+             "--size", "16", "--sample-every", "3", "--patch-size", "3"),
             "run",
             True,
             old=False,
         ),
-    ]  # fmt: skip
+    ]
+# fmt: on
 
 
 def prepare(folder: Path) -> None:
@@ -183,7 +185,7 @@ def is_own(name: str) -> bool:
 
 
 def results_of(files: dict[str, bytes]) -> dict[str, bytes]:
-    # TensorBoard's log holds the time, and is appended to.
+    # TensorBoard's log holds the time.
     return {
         name: data
         for name, data in files.items()
@@ -245,9 +247,8 @@ def examine(command: Command) -> Outcome:
                         continue
                     fault = Fault(point, number, kind)
                     outcome.injected[kind] += 1
-                    outcome.failures += [
-                        f"{fault}: {found}" for found in faults_of(command, fault, fresh(), run, expected, old)
-                    ]
+                    found = faults_of(command, fault, fresh(), run, expected, old)
+                    outcome.failures += [f"{fault}: {one}" for one in found]
         return outcome
 
 
@@ -259,7 +260,7 @@ def faults_of(
     expected: dict[str, bytes],
     old: dict[str, bytes],
 ) -> Iterator[str]:
-    """What went wrong with one fault."""
+    """Yield all that went wrong with one fault."""
 
     def faulty() -> None:
         inject(fault)
@@ -303,30 +304,23 @@ def main() -> None:
             continue
         outcome = examine(command)
         count = sum(outcome.injected.values())
-        print(
-            f"{outcome.command}: {count} injected, {len(outcome.failures)} failures {dict(outcome.points)}", flush=True
-        )
+        bad = len({failure.partition(": ")[0] for failure in outcome.failures})
+        print(f"{outcome.command}: survived {count - bad} of {count}; {dict(outcome.points)}", flush=True)
         for failure in outcome.failures:
             print("  ", failure, flush=True)
-        bad = len({failure.partition(": ")[0] for failure in outcome.failures})
-        rows.append(
-            [
-                outcome.command,
-                *(str(outcome.points[point]) for point in POINTS),
-                *(str(outcome.injected[kind]) for kind in FAULTS),
-                f"{count - bad} of {count}",
-            ]
-        )
-        results.append(
-            {
-                "command": outcome.command,
-                "points": outcome.points,
-                "injected": outcome.injected,
-                "failures": outcome.failures,
-            }
-        )
+        counts = [outcome.points[point] for point in POINTS] + [outcome.injected[kind] for kind in FAULTS]
+        rows.append([outcome.command, *map(str, counts), f"{count - bad} of {count}"])
+        results.append(asdict(outcome))
     if asked.results:
-        write_page(asked.results, "faults", rows, results)
+        parts = [
+            "# Faults injected",
+            str(__doc__).split("    python")[0].strip(),
+            "Measured with `python benchmarks/faults.py --results docs/results`. " + machine_line(),
+            "Points of each kind that a run passes, faults of each kind that were injected, and how many of all were "
+            "survived:",
+            table(["command", *(f"{point}s" for point in POINTS), *FAULTS, "survived"], rows),
+        ]
+        write_page(asked.results, "faults", parts, results)
 
 
 if __name__ == "__main__":
