@@ -89,6 +89,10 @@ class Job(ABC, Generic[Read]):
     def check_settings(self) -> None:
         """Refuse settings before a folder is made."""
 
+    def writes_alpha(self, given: Read) -> bool:
+        """Whether the result is transparent anywhere, as the picture is."""
+        return given.picture.alpha is not None
+
     def check_size(self, picture: Picture) -> None:
         """Refuse what cannot be written before the work."""
 
@@ -107,7 +111,7 @@ class Job(ABC, Generic[Read]):
         self.stage("reading")
         given = self.read(self.photo)
         # Before the work, not after it.
-        depth, alpha = given.picture.bit_depth, given.picture.alpha is not None
+        depth, alpha = given.picture.bit_depth, self.writes_alpha(given)
         images.check_picture_output(self.output, bit_depth=depth, alpha=alpha, argument="--output")
         self.check_size(given.picture)
         work = self.begin()
