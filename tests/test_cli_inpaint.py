@@ -65,7 +65,86 @@ def test_transparent_pixels_are_filled_without_a_mask() -> None:
     assert (told["output"], told["height"], told["width"], told["bit_depth"]) == ("filled.png", 60, 90, 8)
     expected = {"quality": "fast", "patch_size": 11, "levels": 1, "iterations": 2, "seed": 3}
     assert told["settings"] == expected
-    assert (pixels("filled.png")[..., 3] == 255).all()
+    assert pixels("filled.png").shape == (60, 90, 3)
+    assert run("open.png", "-o", "filled.jpg").exit_code == 0
+    opaque = run("filled.png", "-o", "again.png")
+    assert "--mask: none is given, and filled.png has no transparent pixels to fill" in opaque.stderr
+
+
+def test_a_translucent_photograph_keeps_its_alpha() -> None:
+    given = pixels("open.png").copy()
+    given[..., 3] = 200
+    Image.fromarray(given).save("given.png")
+    assert run("given.png", "--mask", "mask.png", "-o", "filled.png").exit_code == 0
+    np.testing.assert_array_equal(pixels("filled.png")[..., 3], 200)
+    assert "cannot hold" in run("given.png", "--mask", "mask.png", "-o", "filled.jpg").stderr
+
+
+def test_ways_of_painting_a_mask_give_one_result() -> None:
+    """Each is understood, or the message names the option with which it is."""
+    white = pixels("mask.png")
+    photograph = pixels("photo.png")
+    masks = {
+        "alpha.png": (np.dstack([np.full_like(white, 255)] * 3 + [white]), ()),
+        "red.png": (np.where(white[..., None] > 0, np.uint8([255, 0, 0]), photograph), ()),
+        "red.bmp": (np.where(white[..., None] > 0, np.uint8([255, 0, 0]), photograph // 2), ("--mask-color", "red")),
+        "ones.png": (white // 255, ()),
+        "black.png": (255 - white, ("--invert-mask",)),
+        "named.png": (255 - white, ("--mask-color", "black")),
+    }
+    assert run("photo.png", "--mask", "mask.png", "-o", "expected.png").exit_code == 0
+    for name, (mask, options) in masks.items():
+        Image.fromarray(mask).save(name)
+        if options:
+            refused = run("photo.png", "--mask", name, "-o", "filled.png")
+            assert refused.exit_code == 2
+            assert "--mask: " in refused.stderr
+            assert options[0] in refused.stderr
+            assert not Path("filled.png").exists()
+        result = run("photo.png", "--mask", name, "-o", "filled.png", *options)
+        assert result.exit_code == 0, result.output
+        np.testing.assert_array_equal(pixels("filled.png"), pixels("expected.png"))
+        Path("filled.png").unlink()
+
+
+def test_the_hole_grows(folder: Path) -> None:
+    wide = np.zeros((60, 90), bool)
+    wide[HOLE[0].start - 2 : HOLE[0].stop + 2, HOLE[1].start - 2 : HOLE[1].stop + 2] = True
+    Image.open("photo.png").save("photo.jpg", quality=90)
+    given = pixels("photo.jpg")
+    cases: dict[str, tuple[str, ...]] = {"photo.png": ("--grow", "2"), "photo.jpg": ()}
+    for name, options in cases.items():
+        given = pixels(name)
+        result = run(name, "--mask", "mask.png", "-o", "filled.png", *options)
+        assert result.exit_code == 0, result.output
+        changed = (pixels("filled.png") != given).any(2)
+        assert not changed[~wide].any()
+        assert changed[HOLE[0].start - 2].any()
+    assert run("photo.jpg", "--mask", "mask.png", "-o", "filled.png", "--grow", "0").exit_code == 0
+    assert not (pixels("filled.png") != given).any(2)[pixels("mask.png") == 0].any()
+
+
+def test_the_mask_of_a_folder_is_found_by_name(folder: Path) -> None:
+    masks = folder / "masks"
+    (masks / ".a.png").write_bytes(b"hidden")
+    (masks / "._a.tif").write_bytes(b"hidden")
+    (masks / "a.json").write_text("{}")
+    (masks / "a").mkdir()
+    result = run("photos", "--mask", "masks", "-o", "filled", "--json")
+    assert result.exit_code == 0, result.output
+    Image.open(masks / "a.tif").save(masks / "a.bmp")
+    result = run("photos", "--mask", "masks", "-o", "filled")
+    assert result.exit_code == 2
+    assert "--mask: masks has 2 files named a.*, expected one (a.bmp, a.tif): remove or rename" in result.stderr
+    Image.open(masks / "a.tif").save(masks / "a.png")  # named as the photograph in full
+    assert run("photos", "--mask", "masks", "-o", "filled").exit_code == 0
+
+
+def test_names_are_one_however_accents_are_stored(folder: Path) -> None:
+    (folder / "photos" / "a.png").rename(folder / "photos" / "\u00e9t\u00e9.png")
+    (folder / "masks" / "a.tif").rename(folder / "masks" / "e\u0301te\u0301.tif")
+    result = run("photos", "--mask", "masks", "-o", "filled")
+    assert result.exit_code == 0, result.output
 
 
 def test_folder_with_a_mask_for_each(folder: Path) -> None:
@@ -118,6 +197,21 @@ def test_network_over_a_folder(folder: Path) -> None:
     ("arguments", "message"),
     [
         (("photo.png", "-o", "out.png"), "--mask: none is given, and photo.png has no transparent pixels to fill"),
+        (("photo.png", "--mask", "black.png", "-o", "out.png"), "--mask: black.png covers nothing (it holds: black"),
+        (("photo.png", "--mask", "white.png", "-o", "out.png"), "--mask: white.png covers the whole picture (it holds"),
+        (
+            ("photo.png", "--mask", "mask.png", "--keep-out", "black.png", "-o", "out.png"),
+            "--keep-out: black.png covers nothing (it holds: black 100 %); expected a light shape on black",
+        ),
+        (
+            ("open.png", "--invert-mask", "-o", "out.png"),
+            "--invert-mask: it says how the mask is read; expected --mask",
+        ),
+        (("open.png", "--mask-color", "red", "-o", "out.png"), "--mask-color: it says how the mask is read"),
+        (
+            ("photo.png", "--mask", "mask.png", "--mask-color", "redd", "-o", "out.png"),
+            "--mask-color: got 'redd'; expected a color's name",
+        ),
         (("photo.png", "--mask", "none.png", "-o", "out.png"), "--mask: there is no file none.png"),
         (("photo.png", "--mask", "masks", "-o", "out.png"), "masks has 0 files named photo.*, expected one"),
         (("photo.png", "--mask", "mask.png", "-o", "out.txt"), "--output: out.txt ends in .txt"),
@@ -165,6 +259,8 @@ def test_network_over_a_folder(folder: Path) -> None:
 )
 def test_wrong_arguments_are_named(arguments: tuple[str, ...], message: str) -> None:
     Image.new("L", (5, 4)).save("small.png")
+    Image.new("L", (90, 60)).save("black.png")
+    Image.new("L", (90, 60), 255).save("white.png")
     result = run(*arguments)
     assert result.exit_code == 2, result.output
     assert message in result.stderr

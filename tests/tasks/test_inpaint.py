@@ -63,13 +63,40 @@ def test_known_pixels_stay_as_they_were() -> None:
     assert (result.bit_depth, result.icc_profile) == (16, b"profile")
 
 
-def test_transparent_pixels_are_the_hole_and_opaque_afterwards() -> None:
+@pytest.mark.parametrize("alpha", [0.0, 0.2, 0.5, 0.9, 0.999])
+def test_transparent_pixels_are_the_hole_and_opaque_afterwards(alpha: float) -> None:
     colour, hole = tiles(60, 60), rectangle(60, 60, slice(20, 32), slice(20, 40))
-    picture = Picture(torch.where(hole, 0, colour), (~hole).float()[None, None])
+    picture = Picture(torch.where(hole, 0, colour), torch.where(hole, alpha, 1.0)[None, None])
     result = inpaint(picture, levels=1).picture
-    assert result.alpha is not None
-    assert result.alpha.eq(1).all()
+    assert result.alpha is None
     torch.testing.assert_close(result.colour, colour, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("faintest", [0.5, 0.1, 0.004, 1e-4])
+@pytest.mark.parametrize("patch_size", [5, 11])
+@pytest.mark.parametrize("in_alpha", [False, True], ids=["mask", "eraser"])
+def test_nothing_is_left_of_what_is_partly_covered(faintest: float, patch_size: int, in_alpha: bool) -> None:
+    """A red disc with a soft edge on gray: all that holds any red is filled, and nothing red is copied."""
+    across, down = torch.arange(90.0) - 44, torch.arange(80.0)[:, None] - 40
+    red = ((14 - (across.square() + down.square()).sqrt()) / 6 + 0.5).clamp(0, 1)
+    red = torch.where((red > 0) & (red < faintest), faintest, red)
+    gray = 0.4 + 0.2 * torch.rand(1, 1, 80, 90, generator=torch.Generator().manual_seed(0)).expand(1, 3, 80, 90)
+    picture = torch.lerp(gray, torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1).expand_as(gray), red)
+    if in_alpha:
+        result = inpaint(Picture(picture, (1 - red)[None, None]), patch_size=patch_size, quality="fast").picture
+    else:
+        result = inpaint(picture, red, patch_size=patch_size, quality="fast").picture
+    cast = result.colour[:, 0] - result.colour[:, 1]
+    assert cast.abs().max() < 1e-6
+
+
+def test_the_hole_is_widened() -> None:
+    hole = rectangle(60, 70, slice(20, 30), slice(20, 40))
+    wide = rectangle(60, 70, slice(17, 33), slice(17, 43))
+    picture = torch.rand(1, 3, 60, 70, generator=torch.Generator().manual_seed(0))
+    grown, expected = inpaint(picture, hole, grow=3, quality="fast"), inpaint(picture, wide, quality="fast")
+    assert torch.equal(grown.picture.colour, expected.picture.colour)
+    assert torch.equal(grown.picture.colour[..., ~wide], picture[..., ~wide])
 
 
 def test_light_comes_from_the_surroundings() -> None:
@@ -167,7 +194,10 @@ def test_scales_are_told(quality: str) -> None:
     ("arguments", "message"),
     [
         ({}, r"hole: got None, and the picture has no alpha; expected a mask"),
-        ({"hole": torch.ones(20, 30)}, r"hole: got shape \(20, 30\) of torch.float32; expected booleans"),
+        ({"hole": torch.ones(20, 30).int()}, r"hole: got shape \(20, 30\) of torch.int32; expected booleans"),
+        ({"hole": 255 * torch.eye(20, 30)}, r"hole: got values beside \[0, 1\]; expected how much of each pixel"),
+        ({"hole": torch.full((20, 30), torch.nan)}, r"hole: got values beside \[0, 1\]"),
+        ({"grow": -1, "hole": torch.eye(20, 30) > 0}, r"grow: expected a whole number of at least 0"),
         ({"hole": torch.ones(30, 20) > 0}, r"expected booleans of the picture's size, \(20, 30\)"),
         (
             {"hole": torch.ones(20, 30) > 0},
@@ -187,6 +217,13 @@ def test_scales_are_told(quality: str) -> None:
 def test_wrong_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         inpaint(torch.rand(1, 3, 20, 30), **arguments)
+
+
+def test_an_opaque_picture_has_no_hole_in_its_alpha() -> None:
+    with pytest.raises(
+        ValueError, match=r"hole: got None, and no pixel of the picture is transparent; expected a mask"
+    ):
+        inpaint(Picture(torch.rand(1, 3, 20, 30), torch.ones(1, 1, 20, 30)))
 
 
 @settings(max_examples=15, deadline=None)

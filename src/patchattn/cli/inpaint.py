@@ -34,13 +34,33 @@ def inpaint(
     mask: Annotated[
         Path | None,
         typer.Option(
-            help="A picture of the same size: white is the hole. For a folder: one for all, or a folder of masks of "
-            "the same names.",
+            help="A picture of the same size that shows the hole: a light shape on black, or paint of one color on "
+            "transparency, black, white or the photograph. For a folder: one for all, or a folder of masks of the "
+            "same names.",
             show_default="what is transparent in PHOTO",
         ),
     ] = None,
+    invert_mask: Annotated[bool, typer.Option("--invert-mask", help="The hole is what the mask leaves free.")] = False,
+    mask_color: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLOR",
+            help="The hole is what has this color in the mask, a name or #rrggbb: within 40 of 255 levels of it in "
+            "red, green and blue.",
+            show_default="the shape's color",
+        ),
+    ] = None,
+    grow: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="PIXELS",
+            help="Widen the hole on all sides, where what is to go has left traces around it.",
+            show_default="2 for a JPEG photograph, 0 for others",
+        ),
+    ] = None,
     keep_out: Annotated[
-        Path | None, typer.Option(help="A picture of the same size: nothing is copied from where it is white.")
+        Path | None, typer.Option(help="A mask of the same kind: nothing is copied from what it covers.")
     ] = None,
     quality: Annotated[str, typer.Option(help="How long to improve: fast, good or best.")] = "good",
     patch_size: PatchSize = 11,
@@ -78,8 +98,10 @@ def inpaint(
 
     With --model a network completes it.
 
-    Every pixel outside the hole stays as it is (but for what a lossy format makes of it). A folder's pictures are
-    written as NAME.png, each as soon as it is done.
+    What the mask covers at all is hole, its soft edges too. Without a mask, every pixel that is not wholly opaque is,
+    and the result is opaque. Every pixel outside the hole stays as it is (but for what a lossy format makes of it).
+
+    A folder's pictures are written as NAME.png, each as soon as it is done.
     """
     with one_sentence_errors() as warned, stages(quiet=as_json) as stage:
         use_threads(threads)
@@ -90,9 +112,15 @@ def inpaint(
             "iterations": iterations,
             "seed": seed,
         }
+        if grow is not None:
+            settings["grow"] = grow
+        if mask is None and (invert_mask or mask_color is not None):
+            option = "--invert-mask" if invert_mask else "--mask-color"
+            raise ValueError(f"{option}: it says how the mask is read; expected --mask too.")
         network = Model(None if model is None else str(model), attention)
         if keep_out is not None and model is not None:
             raise ValueError("--keep-out: a network (--model) copies no patches that could be kept out.")
-        job = InpaintJob(photo, output, device, settings, stage, network, mask, keep_out, format=format)
+        masks = (mask, keep_out, mask_color, invert_mask)
+        job = InpaintJob(photo, output, device, settings, stage, network, *masks, format=format)
         told = job.run(FolderOptions(resume, on_error, recursive))
     tell(told, output, network.name, settings, warned, as_json=as_json)

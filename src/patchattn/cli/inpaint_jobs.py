@@ -6,16 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
+from unicodedata import normalize
 
 from patchattn.cli.jobs import Given, Job
 from patchattn.cli.options import on_device
-from patchattn.cli.reading import read
+from patchattn.cli.reading import any_size, source_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from patchattn.tasks.images import Picture
     from patchattn.tasks.inpaint import Inpainting, InpaintingModel
+    from patchattn.tasks.masks import MaskOptions
 
 __all__ = ["InpaintJob"]
 
@@ -25,7 +27,10 @@ class GivenHole(Given):
     """A picture, and masks of its size."""
 
     hole: Tensor | None
+    """How much of each pixel is covered."""
     keep_out: Tensor | None
+    grow: int
+    """Pixels by which the hole is widened, unless the user said."""
 
 
 @dataclass(frozen=True)
@@ -34,21 +39,52 @@ class InpaintJob(Job[GivenHole]):
 
     mask: Path | None
     keep_out: Path | None
+    mask_color: str | None
+    invert_mask: bool
 
     command: ClassVar[str] = "inpaint"
 
     def complete(self, path: Path, picture: Picture) -> GivenHole:
-        hole, keep_out = (_read_mask(path, mask, picture, argument) for argument, mask in self.also_read().items())
-        if hole is None and picture.alpha is None:
+        from patchattn.tasks.masks import MaskOptions, default_grow
+
+        mask = MaskOptions(self.mask_color, self.invert_mask, "--mask", "--mask-color", "--invert-mask")
+        hole = self._read_mask(self.mask, path, picture, mask)
+        keep_out = self._read_mask(self.keep_out, path, picture, MaskOptions(None, False, "--keep-out", None, None))
+        if hole is None and (picture.alpha is None or bool((picture.alpha == 1).all())):
             raise ValueError(f"--mask: none is given, and {path} has no transparent pixels to fill; expected a mask.")
-        return GivenHole(picture, hole, keep_out)
+        return GivenHole(picture, hole, keep_out, default_grow(source_of(path, "PHOTO")))
+
+    def writes_alpha(self, given: GivenHole) -> bool:
+        return given.hole is not None and given.picture.alpha is not None
 
     def also_read(self) -> Mapping[str, Path | None]:
         return {"--mask": self.mask, "--keep-out": self.keep_out}
 
     def files_for(self, path: Path) -> list[Path]:
         masks = self.also_read().items()
-        return [_mask_for(path, mask, argument) for argument, mask in masks if mask is not None]
+        return [self._mask_of(path, mask, argument) for argument, mask in masks if mask is not None]
+
+    def key(self) -> str:
+        from patchattn.tasks.journal import digest_of
+
+        return digest_of(super().key(), str(self.mask_color), str(self.invert_mask))
+
+    def _read_mask(self, mask: Path | None, photo: Path, picture: Picture, options: MaskOptions) -> Tensor | None:
+        if mask is None:
+            return None
+        from patchattn.tasks.masks import read_mask
+
+        any_size()
+        source = source_of(self._mask_of(photo, mask, options.argument), options.argument)
+        return read_mask(source, picture, options, photo_name=str(photo))
+
+    def _mask_of(self, photo: Path, mask: Path, argument: str) -> Path:
+        """Return the file of a mask; of a folder of masks, the one that is named as the photograph."""
+        if not mask.is_dir():
+            return mask
+        subfolder = photo.parent.relative_to(self.photo) if self.photo.is_dir() else Path()
+        folder = mask / subfolder
+        return _named_as(photo, folder if folder.is_dir() else mask, argument)
 
     def begin(self) -> Callable[[GivenHole], Inpainting]:
         from patchattn.tasks.inpaint import inpaint
@@ -60,7 +96,7 @@ class InpaintJob(Job[GivenHole]):
             keep_out=given.keep_out,
             network=network,
             progress=self.stage,
-            **self.settings,
+            **{"grow": given.grow} | self.settings,
         )
 
     def _network(self) -> InpaintingModel | None:
@@ -71,23 +107,21 @@ class InpaintJob(Job[GivenHole]):
         return on_device(load_inpainting_network(self.model.name, attention=self.model.attention), self.device)
 
 
-def _read_mask(photo: Path, mask: Path | None, picture: Picture, argument: str) -> Tensor | None:
-    """Where the mask is white; of a folder of masks, the one that is named as the photograph."""
-    if mask is None:
-        return None
-    mask = _mask_for(photo, mask, argument)
-    found = read(mask, argument)
-    if found.size != picture.size:
-        sizes = [f"{size[1]} x {size[0]}" for size in (found.size, picture.size)]
-        raise ValueError(f"{argument}: {mask} has {sizes[0]} pixels, {photo} has {sizes[1]}; expected the same size.")
-    return found.colour.mean(1)[0] > 0.5
+def _named_as(photo: Path, folder: Path, argument: str) -> Path:
+    """The mask in a folder that belongs to a photograph."""
+    from patchattn.tasks.codecs import READ_SUFFIXES
 
-
-def _mask_for(photo: Path, mask: Path, argument: str) -> Path:
-    """The file of a mask; of a folder of masks, the one that is named as the photograph."""
-    if not mask.is_dir():
-        return mask
-    named = sorted(path for path in mask.iterdir() if path.stem == photo.stem)
+    # Some systems take names apart into letters and accents.
+    stem = normalize("NFC", photo.stem)
+    named = sorted(
+        path
+        for path in folder.iterdir()
+        if normalize("NFC", path.stem) == stem and path.is_file() and not path.name.startswith(".")
+    )
+    if len(named) > 1:
+        pictures = [path for path in named if path.suffix.lower() in READ_SUFFIXES]
+        named = [path for path in pictures if path.name == photo.name] or pictures or named
     if len(named) != 1:
-        raise ValueError(f"{argument}: {mask} has {len(named)} files named {photo.stem}.*, expected one.")
+        listed = f" ({', '.join(path.name for path in named)}): remove or rename the others" if named else ""
+        raise ValueError(f"{argument}: {folder} has {len(named)} files named {photo.stem}.*, expected one{listed}.")
     return named[0]

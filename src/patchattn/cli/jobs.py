@@ -128,6 +128,10 @@ class Job(ABC, Generic[Read]):
     def check_settings(self) -> None:
         """Refuse settings before a folder is made."""
 
+    def writes_alpha(self, given: Read) -> bool:
+        """Whether the result is transparent anywhere, as the image is."""
+        return given.picture.alpha is not None
+
     def check_size(self, picture: Picture, extension: str) -> None:
         """Refuse an image that cannot be written, before the work."""
 
@@ -151,7 +155,7 @@ class Job(ABC, Generic[Read]):
             return self._make_frames(work, path, sequence, target)
         given = self.complete(path, read(path, self.argument))
         # Before the work, not after it.
-        target.check(bit_depth=given.picture.bit_depth, alpha=given.picture.alpha is not None)
+        target.check(bit_depth=given.picture.bit_depth, alpha=self.writes_alpha(given))
         self.check_size(given.picture, target.extension)
         began = time.perf_counter()
         result = self._worked(work, given)

@@ -16,7 +16,7 @@ from patchattn.field import MatchField
 from patchattn.tasks.completion import Completion, Effort, begin, enlarge, improve
 from patchattn.tasks.images import Picture
 from patchattn.tasks.peak_memory import peak_memory
-from patchattn.tasks.scales import scales_of
+from patchattn.tasks.scales import dilated, scales_of
 from patchattn.tasks.smooth_fill import smooth_fill
 
 __all__ = ["QUALITIES", "Inpainting", "InpaintingModel", "inpaint"]
@@ -55,9 +55,10 @@ class Inpainting:
 
 def inpaint(
     picture: Picture | Tensor,
-    hole: Bool[Tensor, "height width"] | None = None,
+    hole: Bool[Tensor, "height width"] | Float[Tensor, "height width"] | None = None,
     *,
-    keep_out: Bool[Tensor, "height width"] | None = None,
+    grow: int = 0,
+    keep_out: Bool[Tensor, "height width"] | Float[Tensor, "height width"] | None = None,
     patch_size: int = 11,
     levels: int | None = None,
     quality: str = "good",
@@ -81,10 +82,14 @@ def inpaint(
     than averaged.
 
     Args:
-        picture: a `Picture`, or a tensor (1, 1 or 3, height, width) in [0, 1]. Its alpha is completed like a colour.
-        hole: True: to be filled; may touch the border. None: what is transparent (alpha below one half), and is opaque
-            afterwards.
-        keep_out: True: no patch that holds this pixel is copied.
+        picture: a `Picture`, or a tensor (1, 1 or 3, height, width) in [0, 1]. Where a hole is given, its alpha is
+            completed like a color.
+        hole: True: to be filled; may touch the border. Or how much of each pixel is covered, from 0 to 1: whatever is
+            covered at all holds some of what is to go, and is filled. None: every pixel that is not wholly opaque; the
+            result is opaque then, and has no alpha.
+        grow: pixels by which the hole is widened on all sides. 0 for pictures without loss; around an object in a JPEG
+            there is some of it in pixels that it does not cover, see `masks.default_grow`.
+        keep_out: True, or above 0: no patch that holds this pixel is copied.
         patch_size: odd side of the patches, in pixels of each scale. Larger ones keep more structure and need more
             known surroundings; 11 was best on photographs of 512x512 (docs/inpaint.md).
         levels: how many scales; None: until the hole is about as wide as a patch.
@@ -123,10 +128,12 @@ def inpaint(
     check_count("patch_size", patch_size, 1)
     if patch_size % 2 == 0:
         raise ValueError(f"patch_size: expected an odd number (a patch has a centre), got {patch_size}.")
+    check_count("grow", grow, 0)
     in_alpha = hole is None
     hole = _transparent(picture) if hole is None else _checked("hole", hole, picture)
     if keep_out is not None and network is not None:
         raise ValueError("keep_out: a network copies no patches that could be kept out; expected None.")
+    hole = dilated(hole, grow)
     keep_out = torch.zeros_like(hole) if keep_out is None else _checked("keep_out", keep_out, picture)
     report = progress if progress is not None else _silent
 
@@ -145,9 +152,7 @@ def inpaint(
                 filled = _asked(known, count, hole, network)
             # The very numbers that were known, whatever the scales made of them.
             filled = torch.where(hole, filled.clamp(0, 1), known)
-            alpha = picture.alpha
-            if alpha is not None:
-                alpha = alpha.masked_fill(hole, 1) if in_alpha else filled[:, count:]
+            alpha = None if in_alpha or picture.alpha is None else filled[:, count:]
             picture = replace(picture, colour=filled[:, :count], alpha=alpha)
     return Inpainting(picture, field, time.perf_counter() - began, peak_memory())
 
@@ -191,16 +196,20 @@ def _asked(known: Tensor, count: int, hole: Tensor, network: InpaintingModel) ->
 def _transparent(picture: Picture) -> Tensor:
     if picture.alpha is None:
         raise ValueError("hole: got None, and the picture has no alpha; expected a mask, or a picture with one.")
-    return picture.alpha < 0.5
+    if bool((picture.alpha == 1).all()):
+        raise ValueError("hole: got None, and no pixel of the picture is transparent; expected a mask.")
+    return picture.alpha < 1
 
 
 def _checked(name: str, mask: Tensor, picture: Picture) -> Tensor:
-    if mask.dtype != torch.bool or tuple(mask.shape) != picture.size:
+    if tuple(mask.shape) != picture.size or not (mask.dtype == torch.bool or mask.is_floating_point()):
         raise ValueError(
             f"{name}: got shape {tuple(mask.shape)} of {mask.dtype}; expected booleans of the picture's size, "
-            f"{picture.size}."
+            f"{picture.size}, or how much of each pixel is covered, as floats."
         )
-    return mask.to(picture.colour.device)[None, None]
+    if not bool(((mask >= 0) & (mask <= 1)).all()):
+        raise ValueError(f"{name}: got values beside [0, 1]; expected how much of each pixel is covered.")
+    return (mask > 0).to(picture.colour.device)[None, None]
 
 
 def _silent(stage: str) -> None:

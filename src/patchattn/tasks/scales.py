@@ -70,7 +70,8 @@ def scales_of(
 
 def dilated(mask: Bool[Tensor, "1 1 height width"], reach: int) -> Bool[Tensor, "1 1 height width"]:
     """True wherever the mask is True within so many pixels."""
-    return F.max_pool2d(mask.float(), 2 * reach + 1, 1, reach) > 0
+    down = F.max_pool2d(mask.float(), (2 * reach + 1, 1), 1, (reach, 0))
+    return F.max_pool2d(down, (1, 2 * reach + 1), 1, (0, reach)) > 0
 
 
 def _halvings(hole: Tensor, patch_size: int) -> int:

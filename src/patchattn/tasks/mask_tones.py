@@ -1,0 +1,164 @@
+"""The shape that a mask's colors show: light on dark, or one color of paint on a background without color."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Tones", "describe", "matches", "only_tone", "two_tones"]
+
+COLORFUL = 0.25
+"""Difference between a pixel's largest and smallest channel from which it counts as color, not as gray."""
+OFF_LINE = 0.2
+"""Distance from the line between paint and background up to which a color is a mixture of the two."""
+MAX_OTHER = 0.5
+"""Pixels that are no mixture, as a share of the painted ones: the soft chroma of JPEG along edges stays below it."""
+MAX_OTHER_FLAT = 0.02
+"""The same of one color alone: more is a third color, painted on purpose."""
+MAX_DARKER = 0.005
+"""Share of the pixels that may be darker than the background, as JPEG noise is."""
+MIN_CONTRAST = 0.1
+"""Between the two tones, beside the lightest color."""
+SAME_TONE = 0.06
+"""Colors that differ by less in every channel look like one."""
+TOLERANCE = 40 / 255
+"""Colors that differ from a given one by at most this in every channel belong to it."""
+FEW_COLORS = 32
+"""In a mask of so few colors in all, as label maps are, a given color is the nearest one alone."""
+STEPS = 16
+"""Steps of a channel in the histogram by which main colors are found."""
+NAMES = {
+    "black": (0, 0, 0),
+    "white": (255, 255, 255),
+    "red": (255, 0, 0),
+    "green": (0, 255, 0),
+    "blue": (0, 0, 255),
+    "yellow": (255, 255, 0),
+    "cyan": (0, 255, 255),
+    "magenta": (255, 0, 255),
+}
+
+
+@dataclass(frozen=True)
+class Tones:
+    """Two colors that all others are mixtures of."""
+
+    share: Tensor
+    """(pixels,): how much of the paint's color is in each."""
+    paint: Tensor
+    ground: Tensor
+    mixed: float
+    """Share of the pixels that are clearly neither."""
+
+    def share_of(self, given: Tensor) -> Tensor | None:
+        """How much of a given color is in each pixel; None where it is neither tone, or they are too alike."""
+        paint, ground = (float((tone - given).abs().amax()) for tone in (self.paint, self.ground))
+        if min(paint, ground) > TOLERANCE or max(paint, ground) <= 2 * TOLERANCE:
+            return None
+        return self.share if paint < ground else 1 - self.share
+
+
+def two_tones(color: Tensor, weight: Tensor) -> Tones | None:
+    """The two colors of a shape and its background; None where there are not just two.
+
+    Of grays the lighter one is the shape's; of a color and a gray, the color.
+
+    Args:
+        color: (pixels, 3).
+        weight: (pixels,), how well each is seen.
+    """
+    # Levels of 0 and 1 are as good as 0 and 255.
+    largest = color.max().clamp(min=1e-6)
+    color = color / largest
+    colorful = color.amax(1) - color.amin(1) > COLORFUL
+    found = _paint_on_gray(color, colorful, weight) if colorful.any() else _light_on_dark(color, weight)
+    if found is None:
+        return None
+    share, paint, ground = found
+    mixed = weight * ((share > 0.1) & (share < 0.9))
+    return Tones(share, paint * largest, ground * largest, float(mixed.sum() / weight.sum()))
+
+
+def _light_on_dark(color: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+    gray = color.mean(1)
+    darkest, lightest = gray.min(), gray.max()
+    if lightest - darkest < MIN_CONTRAST:
+        return None
+    # Not the extremes, but the commonest levels of the darker and of the lighter half: noise of JPEG overshoots.
+    steps = ((gray - darkest) / (lightest - darkest) * 255).round().long()
+    found = torch.bincount(steps, weight, minlength=256)
+    low, high = (darkest + (lightest - darkest) * at / 255 for at in (found[:128].argmax(), 128 + found[128:].argmax()))
+    if (weight * (gray < low - 0.1 * (high - low))).sum() > MAX_DARKER * weight.sum():
+        return None
+    return ((gray - low) / (high - low)).clamp(0, 1), high.expand(3), low.expand(3)
+
+
+def _paint_on_gray(color: Tensor, colorful: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+    if colorful.all():
+        return None
+    paint, ground = (_commonest(color[these], weight[these]) for these in (colorful, ~colorful))
+    step = paint - ground
+    share = (color - ground) @ step / step.square().sum()
+    off = (color - ground - share[:, None] * step).norm(dim=1) > OFF_LINE
+    other, painted = weight * off, (weight * (share > 0.5) * ~off).sum()
+    flat = torch.zeros(()) if not off.any() else torch.bincount(_bins(color[off]), weight[off]).max()
+    if other.sum() > MAX_OTHER * painted or flat > MAX_OTHER_FLAT * painted:
+        return None
+    return share.clamp(0, 1), paint, ground
+
+
+def only_tone(color: Tensor, weight: Tensor) -> bool:
+    """Whether all that is seen clearly is one color: rims that are half transparent may have any."""
+    clear = weight > 0.98 * weight.max()
+    far = (color - _commonest(color, weight)).abs().amax(1) > SAME_TONE
+    return not (clear & far).any()
+
+
+def matches(color: Tensor, given: Tensor) -> Tensor:
+    """Which pixels are of a given color."""
+    far = (color - given).abs().amax(1)
+    packed = (color * 255).round().long() @ torch.tensor([65536, 256, 1], device=color.device)
+    if packed.unique().numel() <= FEW_COLORS:
+        return (far == far.min()) & (far <= TOLERANCE)
+    return far <= TOLERANCE
+
+
+def describe(color: Tensor, alpha: Tensor) -> str:
+    """The main colors with their shares: `"black 91.2 %, #ff8000 8.8 %"`."""
+    pixels, seen = len(color), alpha > 0
+    parts = [] if seen.all() else [f"transparent {_percent(1 - float(seen.float().mean()))}"]
+    color = color[seen]
+    listed, bins = 0, _bins(color)
+    for bin_ in torch.bincount(bins, minlength=STEPS**3).topk(4).indices:
+        inside = bins == bin_
+        if (count := int(inside.sum())) > 0.0005 * pixels:
+            parts.append(f"{_name(color[inside].mean(0))} {_percent(count / pixels)}")
+            listed += count
+    if listed < 0.98 * len(color):
+        parts.append("and many other colors")
+    return ", ".join(parts)
+
+
+def _commonest(color: Tensor, weight: Tensor) -> Tensor:
+    bins = _bins(color)
+    inside = bins == torch.bincount(bins, weight).argmax()
+    return (color[inside] * weight[inside, None]).sum(0) / weight[inside].sum()
+
+
+def _bins(color: Tensor) -> Tensor:
+    return (color * (STEPS - 1)).round().long() @ torch.tensor([STEPS**2, STEPS, 1], device=color.device)
+
+
+def _name(color: Tensor) -> str:
+    levels = tuple(int(level) for level in (color * 255).round())
+    near = (name for name, known in NAMES.items() if max(abs(a - b) for a, b in zip(levels, known, strict=True)) < 3)
+    # Label maps of 0 and 1 look black: their levels are told apart by number.
+    return next(
+        (name for name in near if levels == NAMES[name] or min(levels) > 3), "#{:02x}{:02x}{:02x}".format(*levels)
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"

@@ -1,0 +1,240 @@
+"""Mask files: how much of every pixel is covered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from patchattn.extras import extra
+from patchattn.tasks.images import Picture, read_picture
+from patchattn.tasks.mask_tones import describe, matches, only_tone, two_tones
+from patchattn.tasks.scales import dilated
+from patchattn.tasks.sources import Source, name_of, open_source
+
+__all__ = ["MaskOptions", "default_grow", "mask_coverage", "read_mask"]
+
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+JPEG_RIM = 2
+"""Pixels beside an object in a JPEG that hold some of it."""
+SAME_LEVEL = 1.5 / 255
+"""A pixel that differs by more is painted over."""
+MAX_COVERED = 0.5
+"""A mask that covers more, without its color or inversion being given, is taken for an inverted one."""
+FAINT = 0.15
+"""Coverage that may be noise of a lossy format."""
+NOISY = 2.0
+"""Faint pixels for each half-covered one from which they are noise: the edge of a clean shape has fewer than one."""
+MAX_MIXED = 0.2
+"""Where more on transparency lies between two tones, it is something cut out, not a shape of one of them."""
+MIN_LEVELS = 6
+"""Noise has at least so many levels: fewer are labels."""
+
+
+@dataclass(frozen=True)
+class MaskOptions:
+    """How a mask is read, and what error messages call the arguments.
+
+    Example:
+        >>> MaskOptions(color="red").color
+        'red'
+    """
+
+    color: str | None = None
+    """The color of the shape, a CSS name or `#rrggbb`; None: found out."""
+    invert: bool = False
+    """Cover what is not the shape."""
+    argument: str = "mask"
+    """What messages call the mask."""
+    color_argument: str | None = "color"
+    """What messages call `color`; None: there is no such option, and it is not offered."""
+    invert_argument: str | None = "invert"
+    """The same of `invert`. None also says that a mask may well cover most of the picture."""
+
+
+def read_mask(
+    source: Source,
+    photo: Picture,
+    options: MaskOptions = MaskOptions(),
+    *,
+    photo_name: str = "the photograph",
+) -> Float[Tensor, "height width"]:
+    """Read a mask file: how much of each pixel of a photograph it covers.
+
+    Args:
+        source: any picture file of the photograph's size, or its bytes; see `mask_coverage` for what it may hold.
+        photo: the photograph that it belongs to.
+        options: how to read it.
+        photo_name: what messages call the photograph.
+
+    Returns:
+        Coverage from 0 to 1: in between at soft edges. What is covered at all holds something of the object.
+
+    Raises:
+        ValueError: there is no such picture, it has another size, or it is not clear what it covers.
+
+    Example:
+        >>> import tempfile
+        >>> from patchattn.tasks.images import write_picture
+        >>> shape = torch.zeros(1, 1, 8, 10)
+        >>> shape[..., 2:4, 2:7] = 1
+        >>> path = tempfile.mkdtemp() + "/mask.png"
+        >>> write_picture(path, Picture(shape))
+        >>> read_mask(path, Picture(torch.rand(1, 3, 8, 10))).sum()
+        tensor(10.)
+    """
+    mask, name = read_picture(source, argument=options.argument), name_of(source)
+    if mask.size != photo.size:
+        sizes = [f"{size[1]} x {size[0]}" for size in (mask.size, photo.size)]
+        turned = mask.size == photo.size[::-1]
+        raise ValueError(
+            f"{options.argument}: {name} has {sizes[0]} pixels, {photo_name} has {sizes[1]}; expected the same size"
+            + (" (it seems to lie on its side: turn it upright, as the photograph is shown)." if turned else ".")
+        )
+    return mask_coverage(mask, options, photo=photo, name=name)
+
+
+def default_grow(photo: Source) -> int:
+    """Pixels by which the hole in a photograph's file should be widened: 2 for JPEG, 0 for others.
+
+    JPEG spreads the color of an object over two pixels beside it, as it halves the resolution of color; see
+    docs/inpaint.md.
+    """
+    with open_source(photo, argument="photo") as file:
+        return JPEG_RIM if file.read(len(JPEG_SIGNATURE)) == JPEG_SIGNATURE else 0
+
+
+def mask_coverage(
+    mask: Picture,
+    options: MaskOptions = MaskOptions(),
+    *,
+    photo: Picture | None = None,
+    name: str = "it",
+) -> Float[Tensor, "height width"]:
+    """How much of each pixel a mask covers.
+
+    Understood are a light shape on a darker background (of any two levels: 0 and 255, 0 and 1, 16 and 235), a shape of
+    one color on black, gray or white, either of them on transparency, paint of one color on transparency (black too),
+    and the photograph itself with something painted over it. Soft edges are partly covered; noise of lossy formats is
+    not. With a given color all that is within 40 of 255 levels of it in each channel is covered (in a mask of at most
+    32 colors: the nearest color alone); of a mask of two colors, its soft edges too.
+
+    Args:
+        mask: the mask.
+        options: how to read it.
+        photo: the photograph, to recognize it under paint.
+        name: what messages call the mask's file.
+
+    Raises:
+        ValueError: it covers nothing, everything, or more than half without `options` saying that this is meant; or it
+            holds several colors that could be the shape. The message says what it holds, and what to do.
+
+    Example:
+        >>> mask_coverage(Picture(torch.tensor([[[[0.0, 0.0, 0.2], [0.0, 0.1, 0.2], [0.0, 0.0, 0.0]]]])))
+        tensor([[0.0000, 0.0000, 1.0000],
+                [0.0000, 0.5000, 1.0000],
+                [0.0000, 0.0000, 0.0000]])
+    """
+    color = mask.colour[0].float().expand(3, -1, -1).flatten(1).T
+    alpha = torch.ones_like(color[:, 0]) if mask.alpha is None else mask.alpha.flatten().float()
+
+    def error(problem: str) -> ValueError:
+        return ValueError(
+            f"{options.argument}: {name} {problem} (it holds: {describe(color, alpha)}); {_remedy(options)}."
+        )
+
+    if not (alpha > 0).any():
+        raise error("is transparent everywhere")
+    if options.color is not None:
+        covered = _of_color(color, alpha, _parsed(options))
+        if not covered.any():
+            raise error(f"has no pixel of the color {options.color}")
+    else:
+        painted = None if photo is None else _painted_over(mask, photo)
+        if painted is not None and not painted.any():
+            raise error("is the photograph itself, with nothing painted over it")
+        found = _shape(color, alpha) if painted is None else painted
+        if found is None:
+            raise error("holds several colors, of which none is clearly the shape")
+        covered = found
+    covered = _without_noise((1 - covered if options.invert else covered).view(mask.size))
+    share = float((covered > 0).float().mean())
+    if share in (0, 1):
+        raise error("covers nothing" if share == 0 else "covers the whole picture")
+    explicit = options.invert or options.color is not None or options.invert_argument is None
+    if share > MAX_COVERED and not explicit:
+        raise error(f"covers {100 * share:.3g} % of the picture and is probably inverted")
+    return covered
+
+
+def _shape(color: Tensor, alpha: Tensor) -> Tensor | None:
+    """The coverage by what is seen; None where that is not clear."""
+    seen = alpha > 0
+    shown, weight = color[seen], alpha[seen]
+    opaque = bool((alpha == 1).all())
+    one = only_tone(shown, weight)
+    tones = None if one else two_tones(shown, weight)
+    if tones is not None and (opaque or tones.mixed < MAX_MIXED):
+        share = tones.share
+    elif not opaque:
+        # Paint, or something cut out, on transparency: what is seen is the shape, whatever its color.
+        share = torch.ones_like(weight)
+    elif one:
+        share = shown.any(1).float()
+    else:
+        return None
+    return torch.zeros_like(alpha).masked_scatter(seen, share * weight)
+
+
+def _of_color(color: Tensor, alpha: Tensor, given: Tensor) -> Tensor:
+    seen = alpha > 0
+    shown, weight = color[seen], alpha[seen]
+    tones = two_tones(shown, weight)
+    share = None if tones is None else tones.share_of(given)
+    share = matches(shown, given).float() if share is None else share
+    return torch.zeros_like(alpha).masked_scatter(seen, share * weight)
+
+
+def _painted_over(mask: Picture, photo: Picture) -> Tensor | None:
+    """Where the mask differs from the photograph, if it is the photograph with something painted over it."""
+    if mask.alpha is not None and bool((mask.alpha < 1).any()):
+        return None
+    differs = (mask.colour - photo.colour).abs().amax(1).flatten() > SAME_LEVEL
+    # Black and white are no sign of it: a mask has them too.
+    gray = photo.colour.mean(1).flatten()
+    telling = (gray > 0.1) & (gray < 0.9)
+    share = float(differs[telling].float().mean()) if telling.any() else 1.0
+    return differs.float() if share < MAX_COVERED else None
+
+
+def _without_noise(covered: Tensor) -> Tensor:
+    """Leave out what lossy formats scatter around a shape, but not the soft edge beside it."""
+    faint = (covered > 0) & (covered < FAINT)
+    half = ((covered > 0.25) & (covered < 0.75)).sum()
+    if faint.sum() <= NOISY * half or covered[faint].unique().numel() < MIN_LEVELS:
+        return covered
+    beside = dilated((covered >= FAINT)[None, None], 1)[0, 0]
+    return covered.masked_fill(faint & ~beside, 0)
+
+
+def _parsed(options: MaskOptions) -> Tensor:
+    with extra("tools"):
+        from PIL import ImageColor
+    assert options.color is not None
+    try:
+        return torch.tensor(ImageColor.getrgb(options.color)[:3]) / 255
+    except ValueError as error:
+        raise ValueError(
+            f"{options.color_argument}: got {options.color!r}; expected a color's name, as red, or #rrggbb."
+        ) from error
+
+
+def _remedy(options: MaskOptions) -> str:
+    ways = [
+        f"{options.invert_argument} covers the rest instead" if options.invert_argument else "",
+        f"{options.color_argument} says which color covers" if options.color_argument else "",
+    ]
+    remedy = "expected a light shape on black, or paint of one color on transparency"
+    return remedy + (f"; {', '.join(filter(None, ways))}" if any(ways) else "")
