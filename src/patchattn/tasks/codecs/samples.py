@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from patchattn.tasks.codecs.color_chunks import NO_COLOR_CHUNKS, ColorChunks
 from patchattn.tasks.metadata import NO_METADATA, Metadata
 
 __all__ = ["Array", "Notes", "Samples"]
@@ -25,6 +26,7 @@ class Samples:
     """(height, width, channels), uint8 or uint16; 1 channel: gray, 2: gray and alpha, 3: RGB, 4: RGB and alpha."""
     icc_profile: bytes | None = None
     metadata: Metadata = NO_METADATA
+    color_chunks: ColorChunks = NO_COLOR_CHUNKS
     damaged: tuple[str, ...] = ()
     """What metadata could not be read, or not all of them."""
     orientation: int = 1
