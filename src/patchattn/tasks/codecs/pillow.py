@@ -90,7 +90,7 @@ def _notes_of(image: Any) -> tuple[str, ...]:
         return (f"has icons of {len(sizes)} sizes; the largest is read and {len(sizes) - 1} are left out",)
     count = 1 if image.format in COUNTED else getattr(image, "n_frames", 1)
     if count > 1:
-        return (f"has {count} pictures; the first is read and {count - 1} are left out",)
+        return (f"has {count} pictures; the first is read and {count - 1} {'are' if count > 2 else 'is'} left out",)
     return ()
 
 

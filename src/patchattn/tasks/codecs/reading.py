@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import BinaryIO, Literal
@@ -14,7 +14,12 @@ from patchattn.tasks.codecs.animations import Animation, composite
 from patchattn.tasks.codecs.apng import parse_apng
 from patchattn.tasks.codecs.chunks import PNG_SIGNATURE
 from patchattn.tasks.codecs.gif import GIF_SIGNATURES, parse_gif
+from patchattn.tasks.codecs.heif import decode_avif, decode_heif, is_avif, is_heif
 from patchattn.tasks.codecs.icc import fit_profile, is_sound, space_of
+from patchattn.tasks.codecs.jpeg2000 import decode_jpeg2000, is_jpeg2000
+from patchattn.tasks.codecs.jpeg_xl import decode_jpeg_xl, is_jpeg_xl
+from patchattn.tasks.codecs.netpbm import decode_netpbm, is_netpbm
+from patchattn.tasks.codecs.others import refuse_others
 from patchattn.tasks.codecs.pillow import decode_with_pillow, upright
 from patchattn.tasks.codecs.png import decode_png
 from patchattn.tasks.codecs.samples import Array, Notes, Samples
@@ -144,11 +149,30 @@ def _channels(array: Array, gray: bool) -> Array:
     return same
 
 
+def _decode_deep_sgi(file: BinaryIO) -> Samples:
+    samples = decode_with_pillow(file)
+    return replace(samples, notes=(*samples.notes, "has 16 bits a channel, which are reduced to 8"))
+
+
+DECODERS: tuple[tuple[Callable[[bytes], bool], Callable[[BinaryIO], Samples]], ...] = (
+    (lambda head: head.startswith(PNG_SIGNATURE), decode_png),
+    (is_netpbm, decode_netpbm),
+    (is_jpeg2000, decode_jpeg2000),
+    (is_avif, decode_avif),
+    (is_heif, decode_heif),
+    (is_jpeg_xl, decode_jpeg_xl),
+    (lambda head: head[:2] == b"\x01\xda" and head[3:4] == b"\2", _decode_deep_sgi),
+)
+"""What a file's first bytes are read by; Pillow reads all others."""
+
+
 def _decode_still(file: BinaryIO) -> Samples:
     file.seek(0)
-    head = file.read(32)
+    head = file.read(64)
+    refuse_others(file)
     file.seek(0)
-    return decode_png(file) if head.startswith(PNG_SIGNATURE) else decode_with_pillow(file)
+    decoder = next((decoder for knows, decoder in DECODERS if knows(head)), decode_with_pillow)
+    return decoder(file)
 
 
 def _with_sound_profile(samples: Samples) -> Samples:

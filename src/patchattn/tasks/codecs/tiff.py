@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from patchattn.extras import extra
 from patchattn.tasks.codecs.color_models import from_cmyk, from_lab
+from patchattn.tasks.codecs.others import RAW
 from patchattn.tasks.codecs.pillow import Pixels, pixels_of, upright
-from patchattn.tasks.codecs.samples import Array, Notes, Samples
+from patchattn.tasks.codecs.samples import Array, Notes, Samples, scaled
 from patchattn.tasks.metadata import find_metadata, open_exif
 
 __all__ = ["TIFF_SIGNATURES", "decode_tiff", "encode_tiff", "find_pages", "write_pages"]
@@ -20,6 +21,8 @@ TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 SUBFILE_TYPE, REDUCED, MASK = 254, 1, 4
 """The tag that says what a directory is of, and its bits."""
+
+DNG_VERSION = 50706
 
 COLORS = {"MINISBLACK": 1, "MINISWHITE": 1, "PALETTE": 1, "RGB": 3, "SEPARATED": 4, "CIELAB": 3, "ICCLAB": 3}
 """How many samples a color of each kind has."""
@@ -40,6 +43,7 @@ def find_pages(file: BinaryIO) -> Pages:
         import tifffile
     file.seek(0)
     with tifffile.TiffFile(file) as tiff:
+        _refuse_raw(tiff.pages[0])
         kinds = [int(page.tags.valueof(SUBFILE_TYPE, 0)) for page in cast("Any", tiff.pages)]
     numbers = [number for number, kind in enumerate(kinds) if not kind & (REDUCED | MASK)]
     notes = []
@@ -53,6 +57,12 @@ def find_pages(file: BinaryIO) -> Pages:
     if masks:
         notes.append(f"has {masks} transparency mask{'' if masks == 1 else 's'}, left out")
     return Pages(numbers, tuple(notes))
+
+
+def _refuse_raw(page: Any) -> None:
+    sensors = {"CFA", "LINEAR_RAW"}
+    if DNG_VERSION in page.tags or sensors & {part.photometric.name for part in (page, *(page.pages or ()))}:
+        raise ValueError(RAW)
 
 
 def decode_tiff(file: BinaryIO, page: int = 0) -> Samples:
@@ -124,7 +134,7 @@ def _pixels(page: Any, array: NDArray[Any]) -> Pixels:
         base, notes = from_lab(_lab(base, signed=photometric == "CIELAB"), base.view(f"u{base.itemsize}"))
         profile = None
     else:
-        base = _scaled(base, page.bitspersample)
+        base = scaled(base, 2**page.bitspersample - 1)
         if photometric == "MINISWHITE":
             base = np.iinfo(base.dtype).max - base
         elif photometric == "SEPARATED":
@@ -136,16 +146,8 @@ def _pixels(page: Any, array: NDArray[Any]) -> Pixels:
             channels = f"{count} further channels that are" if count > 1 else "1 further channel that is"
             notes = (*notes, f"has {channels} no alpha, left out")
         return Pixels(base, profile, notes)
-    whole = np.concatenate([base, _scaled(array[:, :, colors : colors + 1], page.bitspersample)], axis=2)
+    whole = np.concatenate([base, scaled(array[:, :, colors : colors + 1], 2**page.bitspersample - 1)], axis=2)
     return Pixels(_unassociated(whole) if extra_samples[0] == "ASSOCALPHA" else whole, profile, notes)
-
-
-def _scaled(array: NDArray[Any], bits: int) -> Array:
-    """Return samples of some bits in 8 or 16."""
-    largest = 255 if bits <= 8 else 65535
-    if 2**bits - 1 != largest:
-        array = np.rint(array * (largest / (2**bits - 1)))
-    return cast("Array", array.astype(np.uint8 if bits <= 8 else np.uint16))
 
 
 def _lab(array: NDArray[Any], signed: bool) -> NDArray[np.float64]:

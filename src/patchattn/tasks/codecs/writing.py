@@ -181,8 +181,12 @@ SEQUENCE_FORMATS = {
 }
 """What formats of several pictures hold, by extension."""
 
-READ_SUFFIXES = (*FORMATS, ".jpe", ".jfif", ".tga", ".mpo", ".jp2", ".j2k", ".avif", ".ppm", ".pgm", ".pbm", ".pnm")
-"""What the names of files end in that can be read."""
+READ_SUFFIXES = (
+    *FORMATS,
+    *(".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".avif", ".heic", ".heif", ".hif", ".jxl"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".pam", ".tga", ".ico"),
+)
+"""What the names of files end in that can be read, some with an extra."""
 
 
 class Show(NamedTuple):
