@@ -7,9 +7,13 @@ import skimage.data
 import torch
 from torch import Tensor, nn
 
+from patchattn.tasks.codecs.icc import Curve, gray_profile
+from patchattn.tasks.color_profiles import srgb_profile
 from patchattn.tasks.colorize import Colorization, colorize
 from patchattn.tasks.colours import to_gray, to_lab
 from patchattn.tasks.images import Picture
+
+GRAY_GAMMA_18 = gray_profile(Curve(1.8), "gamma 1.8")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -89,14 +93,18 @@ def test_the_target_s_own_colours_do_not_count(pair: tuple[Tensor, Tensor]) -> N
     assert torch.equal(one.picture.colour, other.picture.colour)
 
 
-def test_depth_and_alpha_are_the_target_s_and_the_profile_the_reference_s(pair: tuple[Tensor, Tensor]) -> None:
+def test_depth_and_alpha_are_the_target_s_and_colors_are_srgb(pair: tuple[Tensor, Tensor]) -> None:
     gray = to_gray(pair[0])[:, :, :24, :32]
-    target = Picture(gray, alpha=gray, bit_depth=16, icc_profile=b"target's")
-    result = colorize(target, Picture(pair[1], alpha=torch.ones(1, 1, 100, 140), icc_profile=b"reference's")).picture
+    target = Picture(gray, alpha=gray, bit_depth=16, icc_profile=GRAY_GAMMA_18)
+    result = colorize(target, Picture(pair[1], alpha=torch.ones(1, 1, 100, 140))).picture
     assert result.colour.shape == (1, 3, 24, 32)
     assert result.bit_depth == 16
     assert result.alpha is gray
-    assert result.icc_profile == b"reference's"
+    assert result.icc_profile == srgb_profile()
+    # It is as bright as the profile says.
+    bright = gray.double() ** 1.8
+    shown = torch.where(bright <= 0.0031308, 12.92 * bright, 1.055 * bright ** (1 / 2.4) - 0.055)
+    torch.testing.assert_close(to_gray(result.colour).double(), shown, rtol=0, atol=1e-4)
 
 
 def test_start_from_a_field(pair: tuple[Tensor, Tensor], coloured: Colorization) -> None:

@@ -9,9 +9,13 @@ import skimage.data
 import torch
 from torch import Tensor
 
+from patchattn.tasks.codecs.icc import SRGB_PRIMARIES, Curve, rgb_profile
+from patchattn.tasks.color_profiles import to_profile
 from patchattn.tasks.images import Picture
 from patchattn.tasks.peak_memory import peak_memory
 from patchattn.tasks.reconstruct import reconstruct
+
+PROFILES = [rgb_profile(SRGB_PRIMARIES, Curve(gamma), f"gamma {gamma}") for gamma in (2.2, 1.8)]
 
 
 def colours(array: object) -> Tensor:
@@ -91,14 +95,17 @@ def test_gray_reference_gives_gray_values(pair: tuple[Tensor, Tensor]) -> None:
 
 def test_depth_and_alpha_are_the_targets_and_profile_the_references(pair: tuple[Tensor, Tensor]) -> None:
     alpha = torch.linspace(0, 1, 48 * 64).view(1, 1, 48, 64)
-    target = Picture(pair[0], alpha, 16, b"of the target")
-    reference = Picture(pair[1], pair[1][:, :1], 8, b"of the reference")
+    target = Picture(pair[0], alpha, 16, PROFILES[0])
+    reference = Picture(pair[1], pair[1][:, :1], 8, PROFILES[1])
     result = reconstruct(target, reference, method="exact")
     assert result.picture.bit_depth == 16
     assert result.picture.alpha is alpha
-    assert result.picture.icc_profile == b"of the reference"
-    # Neither alpha nor depth changes the colours.
-    assert torch.equal(result.picture.colour, reconstruct(*pair, method="exact").picture.colour)
+    assert result.picture.icc_profile == PROFILES[1]
+    # Neither alpha nor depth changes the colours; the target's are those that it shows.
+    same = reconstruct(
+        to_profile(Picture(pair[0], icc_profile=PROFILES[0]), PROFILES[1]).colour, pair[1], method="exact"
+    )
+    assert torch.equal(result.picture.colour, same.picture.colour)
 
 
 def test_temperature_and_similarity_matter(pair: tuple[Tensor, Tensor]) -> None:

@@ -261,7 +261,9 @@ def test_webp_by_others(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("source", "target"), [("a.gif", "b.webp"), ("a.webp", "b.apng"), ("a.png", "b.gif")])
 def test_metadata_and_format_change(tmp_path: Path, source: str, target: str) -> None:
     arrays = moving()
-    told = [replace(one, metadata=Metadata(resolution=(300, 300))) for one in pictures(arrays)]
+    told = pictures(arrays)
+    if ".gif" not in source + target:
+        told = [replace(one, metadata=Metadata(resolution=(300, 300))) for one in told]
     write_frames(tmp_path / source, told, ImageSequence("animation", "png", DURATIONS, 2))
     sequence = read_frames(tmp_path / source)
     write_frames(tmp_path / target, sequence, sequence)

@@ -17,6 +17,7 @@ from patchattn.checks import check_count
 from patchattn.extras import extra
 from patchattn.field import MatchField
 from patchattn.matching import match
+from patchattn.tasks.color_profiles import profile_of, srgb_profile, to_srgb
 from patchattn.tasks.colours import from_lab, to_gray, to_lab, with_luminance
 from patchattn.tasks.images import Picture
 from patchattn.tasks.peak_memory import peak_memory
@@ -72,8 +73,12 @@ def colorize(
     the picture a match should lie.
 
     The target's luminance is kept exactly, to the last bit but for rounding: where a colour has no place at it, it is
-    made paler (`with_luminance`). Colours are sRGB. Size, bit depth and alpha are the target's, the ICC profile is the
-    reference's, and is not applied. A coloured target counts by its luminance alone.
+    made paler (`with_luminance`). A coloured target counts by its luminance alone. Size, bit depth and alpha are the
+    target's.
+
+    Both pictures count as what their color profiles, or the color chunks of PNG, say they show, and are converted to
+    sRGB: the target is shown as bright as before. The result is sRGB, and says so by a profile if either picture had
+    one.
 
     Args:
         gray: the picture to colour: a `Picture`, or a tensor (1, 1 or 3, height, width) in [0, 1].
@@ -100,8 +105,9 @@ def colorize(
         The coloured picture, the field, time and memory.
 
     Raises:
-        ValueError: a tensor is no picture, the reference has one channel and so no colours, or an argument is none that
-            `match` and `patch_attention` allow.
+        ValueError: a tensor is no picture, the reference has one channel and so no colours, a picture's colors are of
+            an encoding that no profile tells (PQ, HLG), or an argument is none that `match` and `patch_attention`
+            allow.
         RuntimeError: the extra `tools` is not installed.
 
     Example:
@@ -118,6 +124,8 @@ def colorize(
 
     began = time.perf_counter()
     with torch.no_grad():
+        tagged = profile_of(gray, argument="gray") or profile_of(reference, argument="reference")
+        gray, reference = to_srgb(gray), to_srgb(reference)
         luminance = gray.colour if gray.colour.shape[1] == 1 else to_gray(gray.colour)
         scale = _usual_scale(luminance, network) if scale is None else scale
         check_count("scale", scale, 1)
@@ -133,7 +141,7 @@ def colorize(
         lightness = to_lab(luminance.expand(-1, 3, -1, -1))[:, :1]
         colour = with_luminance(from_lab(torch.cat([lightness, chroma[:, :, :height, :width]], 1)), luminance)
     return Colorization(
-        picture=replace(gray, colour=colour, icc_profile=reference.icc_profile),
+        picture=replace(gray, colour=colour, icc_profile=srgb_profile() if tagged else None),
         field=field,
         seconds=time.perf_counter() - began,
         peak_memory=peak_memory(),

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from patchattn.tasks.codecs import FORMATS, Samples, decode, encode
+from patchattn.tasks.codecs import FORMATS, NO_COLOR_CHUNKS, ColorChunks, Samples, decode, encode
 from patchattn.tasks.metadata import NO_METADATA, Metadata, fit_metadata
 from patchattn.tasks.sources import Source, Target, check_target, extension_of, name_of, open_source, open_target
 from patchattn.tasks.warnings import FileWarning, MetadataWarning
@@ -42,9 +42,12 @@ class Picture:
     bit_depth: Literal[8, 16] = 8
     """Bits of one channel in a file."""
     icc_profile: bytes | None = None
-    """What the numbers mean as colours; passed on, not applied."""
+    """What the numbers mean as colours; passed on, not applied (`color_profiles.to_srgb` applies it)."""
     metadata: Metadata = NO_METADATA
     """What else the file tells of the photograph; passed on."""
+    color_chunks: ColorChunks = NO_COLOR_CHUNKS
+    """What a PNG file says besides of what the numbers mean (gAMA, cHRM, sRGB, cICP); passed on, not applied. Other
+    formats get a profile that says the same."""
 
     def __post_init__(self) -> None:
         shape = tuple(self.colour.shape)
@@ -223,6 +226,7 @@ def to_picture(samples: Samples) -> Picture:
         bit_depth=16 if array.dtype == np.uint16 else 8,
         icc_profile=samples.icc_profile,
         metadata=samples.metadata,
+        color_chunks=samples.color_chunks,
     )
 
 
@@ -236,7 +240,7 @@ def to_samples(picture: Picture) -> Samples:
     if planes.isnan().any():
         raise ValueError("picture: it holds NaN; expected numbers in [0, 1].")
     metadata = fit_metadata(picture.metadata, picture.size)
-    return Samples(_to_array(planes, picture.bit_depth), _fitting_profile(picture), metadata)
+    return Samples(_to_array(planes, picture.bit_depth), picture.icc_profile, metadata, picture.color_chunks)
 
 
 def _unreadable(name: str, argument: str, error: Exception) -> str:
@@ -265,10 +269,3 @@ def _to_array(planes: Tensor, bit_depth: int) -> NDArray[np.uint8] | NDArray[np.
     values = planes[0].detach().cpu().float().clamp(0, 1).mul(largest).round().permute(1, 2, 0)
     array = np.ascontiguousarray(values.numpy())
     return array.astype(np.uint16) if bit_depth == 16 else array.astype(np.uint8)
-
-
-def _fitting_profile(picture: Picture) -> bytes | None:
-    """Return the ICC profile if it is one of gray for a gray picture, or of RGB for an RGB picture."""
-    profile = picture.icc_profile
-    space = b"GRAY" if picture.colour.shape[1] == 1 else b"RGB "
-    return profile if profile is not None and profile[16:20] == space else None

@@ -14,6 +14,7 @@ from patchattn.extras import extra
 from patchattn.field import MatchField
 from patchattn.matching import match
 from patchattn.similarity import Similarity
+from patchattn.tasks.color_profiles import profile_of, to_profile
 from patchattn.tasks.images import Picture, same_channels
 from patchattn.tasks.peak_memory import peak_memory
 
@@ -63,8 +64,8 @@ def reconstruct(
 
     - colours are compared in [0, 1], whatever the bit depths;
     - two gray pictures are compared in gray; if either has colour, gray becomes R = G = B, and the result has colour;
-    - ICC profiles are not applied, numbers are compared as they are stored; the result takes the reference's profile,
-      for its numbers are the reference's;
+    - where the color profiles, or the color chunks of PNG, differ, the target is converted to the reference's encoding
+      first (sRGB where it says none); the result is in it, for its numbers are the reference's;
     - alpha takes no part in search or attention; the result carries the target's.
 
     Args:
@@ -95,6 +96,7 @@ def reconstruct(
     """
     target = target if isinstance(target, Picture) else Picture(target)
     reference = reference if isinstance(reference, Picture) else Picture(reference)
+    target = _encoded_as(target, reference)
     query, key = same_channels(target, reference)
     report = progress if progress is not None else _silent
 
@@ -127,13 +129,20 @@ def reconstruct(
         report("measuring")
         mse, psnr = _quality(colour, query)
     return Reconstruction(
-        picture=replace(target, colour=colour, icc_profile=reference.icc_profile),
+        picture=replace(target, colour=colour, icc_profile=reference.icc_profile, color_chunks=reference.color_chunks),
         field=field,
         mse=mse,
         psnr=psnr,
         seconds=seconds,
         peak_memory=peak_memory(),
     )
+
+
+def _encoded_as(target: Picture, reference: Picture) -> Picture:
+    """Return the target with numbers that mean what the reference's do."""
+    if (target.icc_profile, target.color_chunks) == (reference.icc_profile, reference.color_chunks):
+        return target
+    return to_profile(target, profile_of(reference, argument="reference"), argument="target")
 
 
 def _quality(output: Tensor, target: Tensor) -> tuple[float, float]:

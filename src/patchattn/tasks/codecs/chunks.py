@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-__all__ = ["PNG_SIGNATURE", "PngChunk", "png_chunk", "png_chunks", "riff_chunk", "riff_chunks"]
+__all__ = ["PNG_SIGNATURE", "PngChunk", "png_chunk", "png_chunks", "png_without", "riff_chunk", "riff_chunks"]
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -17,25 +17,50 @@ class PngChunk(NamedTuple):
     data: bytes
 
 
-def png_chunks(data: bytes) -> Iterator[PngChunk]:
+def png_chunks(data: bytes, *, cut: bool = False) -> Iterator[PngChunk]:
     """Yield the chunks of a PNG file up to IEND.
+
+    Args:
+        data: the file.
+        cut: end where the file is cut or damaged, instead of raising an error.
 
     Raises:
         ValueError: the file ends before, or a checksum of a chunk that is needed is wrong.
     """
+    for chunk, _, end in _png_spans(data):
+        if end > len(data):
+            break
+        needed = chunk.kind[:1].isupper()
+        if needed and zlib.crc32(chunk.kind + chunk.data) != struct.unpack_from(">I", data, end - 4)[0]:
+            if cut:
+                return
+            raise ValueError(f"the checksum of its chunk {chunk.kind.decode('latin-1')} is wrong")
+        if chunk.kind == b"IEND":
+            return
+        yield chunk
+    if not cut:
+        raise ValueError("the file ends before its last chunk")
+
+
+def png_without(data: bytes, kinds: Collection[bytes]) -> bytes:
+    """Return a PNG file without the chunks of some kinds; every other byte stays."""
+    kept = [data[: len(PNG_SIGNATURE)]]
+    last = len(PNG_SIGNATURE)
+    for chunk, start, end in _png_spans(data):
+        if chunk.kind not in kinds:
+            kept.append(data[start:end])
+        last = end
+    return b"".join([*kept, data[last:]])
+
+
+def _png_spans(data: bytes) -> Iterator[tuple[PngChunk, int, int]]:
+    """Yield chunks with where they begin and end; the last one may end after the file."""
     at = len(PNG_SIGNATURE)
     while at + 12 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, at)
-        body = data[at + 8 : at + 8 + size]
-        if len(body) < size or at + 12 + size > len(data):
-            break
-        if kind[:1].isupper() and zlib.crc32(kind + body) != struct.unpack_from(">I", data, at + 8 + size)[0]:
-            raise ValueError(f"the checksum of its chunk {kind.decode('latin-1')} is wrong")
-        if kind == b"IEND":
-            return
-        yield PngChunk(kind, body)
-        at += 12 + size
-    raise ValueError("the file ends before its last chunk")
+        end = at + 12 + size
+        yield PngChunk(kind, data[at + 8 : at + 8 + size]), at, end
+        at = end
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:

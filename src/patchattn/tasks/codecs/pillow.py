@@ -2,45 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from patchattn.extras import extra
-from patchattn.tasks.codecs.samples import Array, Samples
+from patchattn.tasks.codecs.color_models import from_cmyk
+from patchattn.tasks.codecs.samples import Array, Notes, Samples
 from patchattn.tasks.metadata import find_metadata
 
-__all__ = ["array_of", "decode_with_pillow", "profile_of", "upright"]
+COUNTED = ("GIF", "PNG", "TIFF", "WEBP")
+"""The formats of which others count the frames."""
+
+__all__ = ["Pixels", "decode_with_pillow", "pixels_of", "upright"]
 
 
-def decode_with_pillow(file: BinaryIO, array: Array | None = None) -> Samples:
-    """Read the first picture of a file, and what belongs to it.
+class Pixels(NamedTuple):
+    """Samples and what they mean."""
 
-    Args:
-        file: open for reading.
-        array: the picture's samples as they lie in the file, if another decoder reads them better.
-    """
+    array: Array
+    profile: bytes | None
+    notes: Notes = ()
+
+
+def decode_with_pillow(file: BinaryIO) -> Samples:
+    """Read the first picture of a file, and what belongs to it."""
     with extra("tools"):
         from PIL import Image
     file.seek(0)
     with Image.open(file) as image:
-        array = array_of(image) if array is None else array
-        # Some formats carry metadata at their end.
-        image.load()
-        found = find_metadata(_exif_of(image), image.info.get("xmp"), _resolution_of(image))
-        notes = _notes_of(image)
+        pixels = pixels_of(image)
+        found = find_metadata(image.info.get("exif") or None, image.info.get("xmp"), _resolution_of(image))
         return Samples(
-            upright(array, found.orientation),
-            profile_of(image),
+            upright(pixels.array, found.orientation),
+            pixels.profile,
             found.metadata,
-            found.damaged,
-            found.orientation,
-            notes,
+            damaged=found.damaged,
+            orientation=found.orientation,
+            notes=(*pixels.notes, *_notes_of(image)),
         )
 
 
-def array_of(image: Any) -> Array:
+def pixels_of(image: Any) -> Pixels:
     """Return the samples of an open image: gray or RGB, with alpha if it has any."""
+    profile = _profile_of(image)
+    if image.mode == "CMYK":
+        array, notes = from_cmyk(np.asarray(image), profile)
+        return Pixels(array, None, notes)
+    return Pixels(_array_of(image), profile)
+
+
+def _array_of(image: Any) -> Array:
     if image.mode == "F" or image.mode.startswith("I"):
         wide = np.asarray(image)
         if image.mode == "F" or wide.min() < 0 or wide.max() > 65535:
@@ -53,9 +65,7 @@ def array_of(image: Any) -> Array:
     return array[:, :, None] if array.ndim == 2 else array
 
 
-def profile_of(image: Any) -> bytes | None:
-    if image.mode in ("CMYK", "LAB", "YCbCr", "HSV"):
-        return None  # it describes colours that the conversion to RGB has left
+def _profile_of(image: Any) -> bytes | None:
     return image.info.get("icc_profile") or None
 
 
@@ -78,22 +88,10 @@ def _notes_of(image: Any) -> tuple[str, ...]:
     sizes = image.info.get("sizes") or ()
     if image.format == "ICO" and len(sizes) > 1:
         return (f"has icons of {len(sizes)} sizes; the largest is read and {len(sizes) - 1} are left out",)
-    count = getattr(image, "n_frames", 1)
+    count = 1 if image.format in COUNTED else getattr(image, "n_frames", 1)
     if count > 1:
-        return (f"has {count} pictures; the first is read and {count - 1} are left out",)
+        return (f"has {count} pictures; the first is read and {count - 1} {'are' if count > 2 else 'is'} left out",)
     return ()
-
-
-def _exif_of(image: Any) -> bytes | None:
-    block: bytes | None = image.info.get("exif")
-    # How PNG held EXIF before there was a chunk for it: hexadecimal, after three lines.
-    text: str | None = image.info.get("Raw profile type exif")
-    if block is None and text is not None:
-        try:
-            block = bytes.fromhex("".join(text.split("\n")[3:]))
-        except ValueError:
-            block = b"damaged"
-    return block or None
 
 
 def _resolution_of(image: Any) -> tuple[float, float] | None:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import BinaryIO, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from patchattn.extras import extra
 from patchattn.tasks.codecs.animations import Animation, composite
 from patchattn.tasks.codecs.apng import parse_apng
 from patchattn.tasks.codecs.chunks import PNG_SIGNATURE
 from patchattn.tasks.codecs.gif import GIF_SIGNATURES, parse_gif
+from patchattn.tasks.codecs.heif import decode_avif, decode_heif, is_avif, is_heif
+from patchattn.tasks.codecs.icc import fit_profile, is_sound, space_of
+from patchattn.tasks.codecs.jpeg2000 import decode_jpeg2000, is_jpeg2000
+from patchattn.tasks.codecs.jpeg_xl import decode_jpeg_xl, is_jpeg_xl
+from patchattn.tasks.codecs.netpbm import decode_netpbm, is_netpbm
+from patchattn.tasks.codecs.others import refuse_others
 from patchattn.tasks.codecs.pillow import decode_with_pillow, upright
+from patchattn.tasks.codecs.png import decode_png
 from patchattn.tasks.codecs.samples import Array, Notes, Samples
 from patchattn.tasks.codecs.tiff import TIFF_SIGNATURES, decode_tiff, find_pages
 from patchattn.tasks.codecs.webp import is_webp, parse_webp
@@ -41,11 +46,12 @@ def decode(file: BinaryIO, frame: int | None = None) -> Samples:
     if frame is not None and not 0 <= frame < count:
         raise ValueError(f"there is no frame {frame}; it has {count}, counted from 0")
     if opened is None:
-        return _decode_still(file)
+        return _with_sound_profile(_decode_still(file))
     if frame is not None:
         return next(islice(opened.frames(), frame, None))
     if opened.animation is not None and opened.animation.still_apart:
-        return replace(_decode_still(file), notes=(f"has {count} frames besides its picture, which are left out",))
+        still = _with_sound_profile(_decode_still(file))
+        return replace(still, notes=(*still.notes, f"has {count} frames besides its picture, which are left out"))
     first = next(opened.frames())
     others = f"{count - 1} are" if count > 2 else "1 is"
     more = (f"has {count} {opened.parts}; the first is read and {others} left out",) if count > 1 else ()
@@ -91,13 +97,13 @@ class Opened:
         """
         if self.animation is None:
             for number in self.pages:
-                yield decode_tiff(self.file, number)
+                yield _with_sound_profile(decode_tiff(self.file, number))
             return
         # What belongs to all frames stands before the first; nothing does in GIF.
         like = (
             Samples(np.zeros((0, 0, 1), np.uint8))
             if self.format == "gif"
-            else replace(_decode_still(self.file), notes=())
+            else _with_sound_profile(replace(_decode_still(self.file), notes=()))
         )
         for array in self._arrays():
             transparent = (array[:, :, -1] < np.iinfo(array.dtype).max).any() if alpha is None else alpha
@@ -143,17 +149,47 @@ def _channels(array: Array, gray: bool) -> Array:
     return same
 
 
+def _decode_deep_sgi(file: BinaryIO) -> Samples:
+    samples = decode_with_pillow(file)
+    return replace(samples, notes=(*samples.notes, "has 16 bits a channel, which are reduced to 8"))
+
+
+DECODERS: tuple[tuple[Callable[[bytes], bool], Callable[[BinaryIO], Samples]], ...] = (
+    (lambda head: head.startswith(PNG_SIGNATURE), decode_png),
+    (is_netpbm, decode_netpbm),
+    (is_jpeg2000, decode_jpeg2000),
+    (is_avif, decode_avif),
+    (is_heif, decode_heif),
+    (is_jpeg_xl, decode_jpeg_xl),
+    (lambda head: head[:2] == b"\x01\xda" and head[3:4] == b"\2", _decode_deep_sgi),
+)
+"""What a file's first bytes are read by; Pillow reads all others."""
+
+
 def _decode_still(file: BinaryIO) -> Samples:
     file.seek(0)
-    head = file.read(32)
+    head = file.read(64)
+    refuse_others(file)
     file.seek(0)
-    # Pillow reduces 16-bit PNG to 8 bits in every mode but gray; the 25th byte is the bit depth.
-    deep = head.startswith(PNG_SIGNATURE) and head[24] == 16
-    return decode_with_pillow(file, _decode_deep_png(file.read()) if deep else None)
+    decoder = next((decoder for knows, decoder in DECODERS if knows(head)), decode_with_pillow)
+    return decoder(file)
 
 
-def _decode_deep_png(data: bytes) -> Array:
-    with extra("tools"):
-        from imagecodecs import png_decode
-    array: NDArray[np.uint16] = png_decode(data)
-    return array[:, :, None] if array.ndim == 2 else array
+def _with_sound_profile(samples: Samples) -> Samples:
+    """Return samples whose profile, if any, is one of their colors."""
+    profile = samples.icc_profile
+    if profile is None:
+        return samples
+    gray = samples.array.shape[2] <= 2
+    if not is_sound(profile):
+        note = "has a color profile that is damaged or of an unknown kind, left out"
+        return replace(samples, icc_profile=None, notes=(*samples.notes, note))
+    given, wanted = space_of(profile), "gray" if gray else "rgb"
+    if given == wanted:
+        return samples
+    pixels, other = ("gray", "RGB") if gray else ("RGB", "gray")
+    if given == "cmyk":
+        note = f"has a color profile of CMYK, which says nothing of its {pixels} pixels, left out"
+        return replace(samples, icc_profile=None, notes=(*samples.notes, note))
+    note = f"has a color profile of {other} beside its {pixels} pixels; its equivalent for {pixels} takes its place"
+    return replace(samples, icc_profile=fit_profile(profile, 1 if gray else 3), notes=(*samples.notes, note))

@@ -6,10 +6,13 @@ from collections.abc import Iterable
 from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from patchattn.extras import extra
-from patchattn.tasks.codecs.pillow import array_of, profile_of, upright
-from patchattn.tasks.codecs.samples import Array, Notes, Samples
+from patchattn.tasks.codecs.color_models import from_cmyk, from_lab
+from patchattn.tasks.codecs.others import RAW
+from patchattn.tasks.codecs.pillow import Pixels, pixels_of, upright
+from patchattn.tasks.codecs.samples import Array, Notes, Samples, scaled
 from patchattn.tasks.metadata import find_metadata, open_exif
 
 __all__ = ["TIFF_SIGNATURES", "decode_tiff", "encode_tiff", "find_pages", "write_pages"]
@@ -18,6 +21,11 @@ TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 SUBFILE_TYPE, REDUCED, MASK = 254, 1, 4
 """The tag that says what a directory is of, and its bits."""
+
+DNG_VERSION = 50706
+
+COLORS = {"MINISBLACK": 1, "MINISWHITE": 1, "PALETTE": 1, "RGB": 3, "SEPARATED": 4, "CIELAB": 3, "ICCLAB": 3}
+"""How many samples a color of each kind has."""
 
 
 class Pages(NamedTuple):
@@ -35,6 +43,7 @@ def find_pages(file: BinaryIO) -> Pages:
         import tifffile
     file.seek(0)
     with tifffile.TiffFile(file) as tiff:
+        _refuse_raw(tiff.pages[0])
         kinds = [int(page.tags.valueof(SUBFILE_TYPE, 0)) for page in cast("Any", tiff.pages)]
     numbers = [number for number, kind in enumerate(kinds) if not kind & (REDUCED | MASK)]
     notes = []
@@ -50,63 +59,107 @@ def find_pages(file: BinaryIO) -> Pages:
     return Pages(numbers, tuple(notes))
 
 
+def _refuse_raw(page: Any) -> None:
+    sensors = {"CFA", "LINEAR_RAW"}
+    if DNG_VERSION in page.tags or sensors & {part.photometric.name for part in (page, *(page.pages or ()))}:
+        raise ValueError(RAW)
+
+
 def decode_tiff(file: BinaryIO, page: int = 0) -> Samples:
     """Read the page of a number among all directories.
 
     Raises:
-        ValueError: its samples are neither 8 nor 16 bits wide, or it is damaged; or other errors of the decoders.
+        ValueError: its samples are no integers of 1 to 16 bits, or it is damaged; or other errors of the decoders.
     """
-    deep = _decode_deep(file, page)
-    if deep is None:
+    pixels = _decode_deep(file, page)
+    turned = pixels is None
+    if pixels is None:
         with extra("tools"):
             from PIL import Image
         file.seek(0)
         with Image.open(file) as image:
             image.seek(page)
-            array, profile = array_of(image), profile_of(image)
-    else:
-        array, profile = deep
+            pixels = pixels_of(image)
     found = find_metadata(file, page=page)
     # Pillow turns TIFF upright by itself.
-    array = array if deep is None else upright(array, found.orientation)
-    return Samples(array, profile, found.metadata, found.damaged, found.orientation)
+    array = pixels.array if turned else upright(pixels.array, found.orientation)
+    return Samples(
+        array,
+        pixels.profile,
+        found.metadata,
+        damaged=found.damaged,
+        orientation=found.orientation,
+        notes=pixels.notes,
+    )
 
 
-def _decode_deep(file: BinaryIO, number: int) -> tuple[Array, bytes | None] | None:
-    """Read the samples and the profile of a page of 16-bit samples, as it lies in the file.
+def _decode_deep(file: BinaryIO, number: int) -> Pixels | None:
+    """Read a page of more than 8 bits, of L*a*b*, or of BigTIFF, as it lies in the file.
 
     Returns:
-        None for up to 8 bits, of which Pillow reads more variants.
+        None for all others, of which Pillow reads more variants.
     """
     with extra("tools"):
         import tifffile
     file.seek(0)
     with tifffile.TiffFile(file) as tiff:
         page: Any = tiff.pages[number]
-        # Pillow does not know the big-endian kind of files above 4 GiB.
-        if page.bitspersample < 8 or (page.bitspersample == 8 and not tiff.is_bigtiff):
+        photometric = page.photometric.name
+        if page.bitspersample <= 8 and not tiff.is_bigtiff and "LAB" not in photometric:
             return None
-        if page.dtype not in (np.uint8, np.uint16):
+        if page.dtype not in (np.uint8, np.uint16, np.bool_) and not ("LAB" in photometric and page.dtype == np.int16):
             raise ValueError(
-                f"its samples are {page.bitspersample}-bit {page.dtype}; 8 and 16-bit whole numbers are allowed"
+                f"its samples are {page.bitspersample}-bit {page.dtype}; integers of 8 and 16 bits, and fewer, "
+                "are allowed: convert it first"
             )
         array = np.atleast_3d(page.asarray())
         if page.samplesperpixel > 1 and page.planarconfig == 2:  # one plane after the other
             array = np.moveaxis(array, 0, -1)
-        photometric = page.photometric.name
-        largest = np.iinfo(array.dtype).max
-        if photometric == "PALETTE":
-            array = np.moveaxis(page.colormap[:, array[:, :, 0]], 0, -1)
-        elif photometric == "MINISWHITE":
-            array = np.concatenate([largest - array[:, :, :1], array[:, :, 1:]], axis=2)
-        elif photometric not in ("MINISBLACK", "RGB"):
-            raise ValueError(f"its colours are {photometric}; gray, palette and RGB are allowed at 16 bits")
-        colours = 3 if photometric in ("RGB", "PALETTE") else 1
-        fourth = page.extrasamples[0].name if page.extrasamples else "UNSPECIFIED"
-        array = array[:, :, : colours + (fourth in ("UNASSALPHA", "ASSOCALPHA"))]
-        if fourth == "ASSOCALPHA":
-            array = _unassociated(array)
-        return array, page.iccprofile or None
+        return _pixels(page, array)
+
+
+def _pixels(page: Any, array: NDArray[Any]) -> Pixels:
+    """Return gray or RGB, with alpha if there is any, of the samples of a page."""
+    photometric = page.photometric.name
+    if photometric not in COLORS:
+        raise ValueError(f"its colors are {photometric}; gray, palette, RGB, CMYK and L*a*b* are allowed in such files")
+    colors = COLORS[photometric]
+    extra_samples = [kind.name for kind in page.extrasamples or ()]
+    profile = page.iccprofile or None
+    notes: Notes = ()
+    base = array[:, :, :colors]
+    if photometric == "PALETTE":
+        base = np.moveaxis(page.colormap[:, base[:, :, 0]], 0, -1)
+    elif "LAB" in photometric:
+        base, notes = from_lab(_lab(base, signed=photometric == "CIELAB"), base.view(f"u{base.itemsize}"))
+        profile = None
+    else:
+        base = scaled(base, 2**page.bitspersample - 1)
+        if photometric == "MINISWHITE":
+            base = np.iinfo(base.dtype).max - base
+        elif photometric == "SEPARATED":
+            base, notes = from_cmyk(base, profile)
+            profile = None
+    if not extra_samples or extra_samples[0] not in ("UNASSALPHA", "ASSOCALPHA"):
+        if extra_samples:
+            count = len(extra_samples)
+            channels = f"{count} further channels that are" if count > 1 else "1 further channel that is"
+            notes = (*notes, f"has {channels} no alpha, left out")
+        return Pixels(base, profile, notes)
+    whole = np.concatenate([base, scaled(array[:, :, colors : colors + 1], 2**page.bitspersample - 1)], axis=2)
+    return Pixels(_unassociated(whole) if extra_samples[0] == "ASSOCALPHA" else whole, profile, notes)
+
+
+def _lab(array: NDArray[Any], signed: bool) -> NDArray[np.float64]:
+    """Return L*, a* and b* of how TIFF holds them: a* and b* in two's complement or with half the range added."""
+    bytes_each = array.itemsize
+    unit = 256.0 ** (bytes_each - 1)
+    unsigned = array.view(f"u{bytes_each}").astype(np.float64)
+    # ICC's 16 bits have their 100 at FF00.
+    lightness = unsigned[:, :, :1] * 100 / (255 * unit if not signed else 256 * unit - 1)
+    if signed:
+        return np.concatenate([lightness, array.view(f"i{bytes_each}")[:, :, 1:3] / unit], axis=2)
+    return np.concatenate([lightness, unsigned[:, :, 1:3] / unit - 128], axis=2)
 
 
 def _unassociated(array: Array) -> Array:

@@ -70,14 +70,13 @@ def _still(size: tuple[int, int], parts: dict[bytes, bytes]) -> bytes:
 
 
 def encode_webp(file: BinaryIO, samples: Samples) -> Notes:
-    """Write one picture; the colors under transparent pixels are kept."""
+    """Write one picture of RGB; the colors under transparent pixels are kept."""
     with extra("tools"):
         from PIL import Image
-    array = samples.array
-    image = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+    image = Image.fromarray(samples.array)
     # It has no other place for the resolution.
     exif = exif_of(samples.metadata, always=True)
-    image.convert("RGBA" if image.mode == "LA" else image.mode).save(
+    image.save(
         file,
         "WEBP",
         lossless=True,

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import numpy as np
 
 from patchattn.extras import extra
 from patchattn.tasks.codecs.animations import Timed
 from patchattn.tasks.codecs.apng import write_apng
+from patchattn.tasks.codecs.color_chunks import NO_COLOR_CHUNKS, ColorChunks
 from patchattn.tasks.codecs.gif import encode_gif, write_gif
+from patchattn.tasks.codecs.icc import apply_profiles, fit_profile, srgb_profile
 from patchattn.tasks.codecs.png import encode_png
-from patchattn.tasks.codecs.samples import Notes, Samples
+from patchattn.tasks.codecs.samples import Array, Notes, Samples
 from patchattn.tasks.codecs.tiff import encode_tiff, write_pages
 from patchattn.tasks.codecs.webp import encode_webp, write_webp
-from patchattn.tasks.metadata import exif_of
+from patchattn.tasks.metadata import Metadata, exif_of
 
 __all__ = ["FORMATS", "READ_SUFFIXES", "SEQUENCE_FORMATS", "Format", "Show", "encode", "encode_frames"]
 
@@ -33,7 +38,64 @@ def encode(file: BinaryIO, samples: Samples, extension: str) -> Notes:
     Returns:
         What was left out or converted.
     """
-    return FORMATS[extension].encode(file, samples)
+    kind = FORMATS[extension]
+    fitted = _fitted(samples, kind)
+    return (*fitted.notes, *kind.encode(file, fitted))
+
+
+def _fitted(samples: Samples, kind: Format) -> Samples:
+    """Return what a format can hold of samples, with notes of what it cannot."""
+    notes: list[str] = []
+    array = samples.array
+    if not kind.gray and array.shape[2] <= 2:
+        array = np.concatenate([np.repeat(array[:, :, :1], 3, axis=2), array[:, :, 1:]], axis=2)
+    profile, color_chunks = _fitted_color(samples, array, kind, notes)
+    if profile is not None and not kind.profile:
+        array, profile = _in_srgb(array, profile, notes), None
+    told = samples.metadata
+    left = {"EXIF": told.exif and not kind.exif, "XMP": told.xmp and not kind.xmp}
+    left["resolution"] = told.resolution and not kind.resolution
+    if any(left.values()):
+        notes.append(f"its format has no room for the {' and '.join(name for name in left if left[name])}, left out")
+    metadata = Metadata(
+        told.exif if kind.exif else None,
+        told.xmp if kind.xmp else None,
+        told.resolution if kind.resolution else None,
+    )
+    return replace(
+        samples, array=array, icc_profile=profile, metadata=metadata, color_chunks=color_chunks, notes=tuple(notes)
+    )
+
+
+def _fitted_color(samples: Samples, array: Array, kind: Format, notes: list[str]) -> tuple[bytes | None, ColorChunks]:
+    """Return the profile and the chunks to write; the profile says what the chunks say where there are none."""
+    channels = 1 if array.shape[2] <= 2 else 3
+    profile, color_chunks = samples.icc_profile, samples.color_chunks
+    if color_chunks and not kind.color_chunks:
+        try:
+            profile = color_chunks.profile(channels, profile)
+        except ValueError as error:
+            kept = "are left as they are" if profile is None else "are taken by the color profile beside it"
+            notes.append(f"{error}; its format has no other place for that, and the numbers {kept}")
+        color_chunks = NO_COLOR_CHUNKS
+    if profile is not None:
+        try:
+            profile = fit_profile(profile, channels)
+        except ValueError as error:
+            notes.append(f"the color profile is left out: {error}")
+            profile = None
+    return profile, color_chunks
+
+
+def _in_srgb(array: Array, profile: bytes, notes: list[str]) -> Array:
+    """Convert the colors of samples whose format holds no profile."""
+    colors = array.shape[2] - (array.shape[2] in (2, 4))
+    largest = np.iinfo(array.dtype).max
+    numbers = apply_profiles(array[:, :, :colors] / largest, profile, srgb_profile(colors))
+    converted = np.rint(numbers * largest).astype(array.dtype)
+    if not np.array_equal(converted, array[:, :, :colors]):
+        notes.append("its format has no room for a color profile; the colors are converted to sRGB")
+    return cast("Array", np.concatenate([converted, array[:, :, colors:]], axis=2))
 
 
 def _encode_jpeg(file: BinaryIO, samples: Samples) -> Notes:
@@ -83,18 +145,29 @@ class Format(NamedTuple):
     bit_depths: tuple[int, ...]
     alpha: bool
     encode: Callable[[BinaryIO, Samples], Notes]
+    gray: bool = True
+    """Whether gray is written as such, and not as R = G = B."""
+    profile: bool = True
+    color_chunks: bool = False
+    exif: bool = True
+    xmp: bool = True
+    resolution: bool = True
 
+
+PNG = Format((8, 16), True, encode_png, color_chunks=True)
+TIFF = Format((8, 16), True, encode_tiff)
+JPEG = Format((8,), False, _encode_jpeg)
 
 FORMATS = {
-    ".png": Format((8, 16), True, encode_png),
-    ".tif": Format((8, 16), True, encode_tiff),
-    ".tiff": Format((8, 16), True, encode_tiff),
-    ".webp": Format((8,), True, encode_webp),
-    ".jpg": Format((8,), False, _encode_jpeg),
-    ".jpeg": Format((8,), False, _encode_jpeg),
-    ".bmp": Format((8,), False, _encode_bmp),
-    ".gif": Format((8,), True, encode_gif),
-    ".apng": Format((8, 16), True, encode_png),
+    ".png": PNG,
+    ".tif": TIFF,
+    ".tiff": TIFF,
+    ".webp": Format((8,), True, encode_webp, gray=False),
+    ".jpg": JPEG,
+    ".jpeg": JPEG,
+    ".bmp": Format((8,), False, _encode_bmp, profile=False, exif=False, xmp=False),
+    ".gif": Format((8,), True, encode_gif, gray=False, profile=False, exif=False, xmp=False, resolution=False),
+    ".apng": PNG,
 }
 """The formats that can be written, by the file name's extension in lower case."""
 
@@ -108,8 +181,12 @@ SEQUENCE_FORMATS = {
 }
 """What formats of several pictures hold, by extension."""
 
-READ_SUFFIXES = (*FORMATS, ".jpe", ".jfif", ".tga", ".mpo", ".jp2", ".j2k", ".avif", ".ppm", ".pgm", ".pbm", ".pnm")
-"""What the names of files end in that can be read."""
+READ_SUFFIXES = (
+    *FORMATS,
+    *(".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".avif", ".heic", ".heif", ".hif", ".jxl"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".pam", ".tga", ".ico"),
+)
+"""What the names of files end in that can be read, some with an extra."""
 
 
 class Show(NamedTuple):
@@ -132,15 +209,27 @@ def encode_frames(file: BinaryIO, frames: Iterable[tuple[Samples, float]], exten
     Returns:
         What was left out or converted.
     """
-    if SEQUENCE_FORMATS[extension] == "pages":
-        return write_pages(file, (samples for samples, _ in frames))
+    kind = FORMATS[extension]
+    lost: dict[str, None] = {}
     frames = iter(frames)
     first = next(frames, None)
     if first is None:
         raise ValueError("frames: there is none; expected at least one.")
-    timed = (Timed(samples.array, duration) for samples, duration in chain([first], frames))
+
+    def fitted() -> Iterator[tuple[Samples, float]]:
+        for samples, duration in chain([first], frames):
+            one = _fitted(samples, kind)
+            lost.update(dict.fromkeys(one.notes))
+            yield one, duration
+
+    timed = (Timed(samples.array, duration) for samples, duration in fitted())
+    like = _fitted(first[0], kind)
     if extension == ".gif":
-        return write_gif(file, timed, show.plays)
-    if extension == ".webp":
-        return write_webp(file, timed, show.plays, first[0], show.background)
-    return write_apng(file, timed, show.plays, first[0], encode_png)
+        notes = write_gif(file, timed, show.plays)
+    elif extension == ".webp":
+        notes = write_webp(file, timed, show.plays, like, show.background)
+    elif SEQUENCE_FORMATS[extension] == "animation":
+        notes = write_apng(file, timed, show.plays, like, encode_png)
+    else:
+        notes = write_pages(file, (samples for samples, _ in fitted()))
+    return (*lost, *notes)
