@@ -12,6 +12,7 @@ __all__ = [
     "check_choice",
     "check_count",
     "check_features",
+    "check_finite",
     "check_heads",
     "check_mask",
     "check_pair",
@@ -68,6 +69,12 @@ def check_pair(query: Tensor, key: Tensor, num_heads: int) -> None:
         raise ValueError(f"key: expected {query.shape[1]} channels as query has, got {key.shape[1]}.")
     check_count("num_heads", num_heads, 1)
     check_heads("query", query, num_heads)
+
+
+def check_finite(name: str, *tensors: Tensor | None) -> None:
+    """Pictures hold numbers, neither NaN nor infinity."""
+    if not all(tensor is None or bool(tensor.isfinite().all()) for tensor in tensors):
+        raise ValueError(f"{name}: it holds NaN or infinity; expected numbers in [0, 1].")
 
 
 def check_heads(name: str, tensor: Tensor, num_heads: int) -> None:

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from patchattn.networks.mirror import mirrored
+
 __all__ = ["ColorizationNetwork"]
 
 LUMA = (0.2126, 0.7152, 0.0722)
@@ -72,8 +74,16 @@ class ColorizationNetwork(nn.Module):
         """Colour `gray`, in [0, 1], with the colours of `reference`.
 
         `attention`, called as `attention(query, key, value)`, takes the place of the network's own for this call.
+        Pictures of any size: one that is too small to be reflected is extended by `mirrored`, and the result cut to size.
         """
         attend = self.attention if attention is None else attention
+        height, width = gray.shape[2:]
+        gray, reference = (mirrored(picture, 1, self._least_side()) for picture in (gray, reference))
         attended = attend(self.query(gray), self.key(reference), self.value(reference))
         coloured: Tensor = gray + self.output(attended)
-        return coloured
+        return coloured[..., :height, :width]
+
+    def _least_side(self) -> int:
+        """The shortest side at which convolutions and patches can be reflected."""
+        patch = getattr(self.attention, "patch_size", 3)
+        return max(3, *([patch] if isinstance(patch, int) else patch)) // 2 + 1

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from patchattn.attention import patch_attention
-from patchattn.checks import check_count
+from patchattn.checks import check_count, check_finite
 from patchattn.extras import extra
 from patchattn.field import MatchField
 from patchattn.matching import match
+from patchattn.tasks.alpha import check_visible, visible, visible_color
 from patchattn.tasks.color_profiles import profile_of, srgb_profile, to_srgb
 from patchattn.tasks.colours import from_lab, to_gray, to_lab, with_luminance
 from patchattn.tasks.images import Picture
@@ -78,13 +79,14 @@ def colorize(
 
     Both pictures count as what their color profiles, or the color chunks of PNG, say they show, and are converted to
     sRGB: the target is shown as bright as before. The result is sRGB, and says so by a profile if either picture had
-    one.
+    one. In both pictures blocks are reduced as they are seen, weighed by alpha, and what is stored under transparent
+    pixels has no part.
 
     Args:
         gray: the picture to colour: a `Picture`, or a tensor (1, 1 or 3, height, width) in [0, 1].
         reference: the picture to take colours from, of any size; three channels. One that shows no colour (R = G = B)
-            gives none.
-        k: matches of each pixel.
+            gives none, nor do pixels that are transparent.
+        k: matches of each pixel; where the reduced reference has fewer pixels, all of them.
         patch_size: odd side of the patches, in pixels of the reduced pictures.
         aggregate: let the matches of the neighbours in the patch vote too (PSAL's equation (10)): far fewer stray
             colours.
@@ -105,9 +107,9 @@ def colorize(
         The coloured picture, the field, time and memory.
 
     Raises:
-        ValueError: a tensor is no picture, the reference has one channel and so no colours, a picture's colors are of
-            an encoding that no profile tells (PQ, HLG), or an argument is none that `match` and `patch_attention`
-            allow.
+        ValueError: a tensor is no picture or holds NaN, the reference has one channel and so no colours or is wholly
+            transparent, a picture's colors are of an encoding that no profile tells (PQ, HLG), or an argument is none
+            that `match` and `patch_attention` allow.
         RuntimeError: the extra `tools` is not installed.
 
     Example:
@@ -120,6 +122,9 @@ def colorize(
     reference = reference if isinstance(reference, Picture) else Picture(reference)
     if reference.colour.shape[1] == 1:
         raise ValueError("reference: it has one channel, gray; expected three, to take colours from.")
+    check_finite("gray", gray.colour, gray.alpha)
+    check_finite("reference", reference.colour, reference.alpha)
+    check_visible("reference", reference)
     report = progress if progress is not None else _silent
 
     began = time.perf_counter()
@@ -129,13 +134,15 @@ def colorize(
         luminance = gray.colour if gray.colour.shape[1] == 1 else to_gray(gray.colour)
         scale = _usual_scale(luminance, network) if scale is None else scale
         check_count("scale", scale, 1)
+        target = Picture(visible_color(Picture(luminance, gray.alpha)), gray.alpha)
+        source = replace(reference, colour=visible_color(reference))
         if network is None:
             search = {"method": method, "iterations": iterations, "seed": seed, "init": init}
             attention = {"aggregate": aggregate, "temperature": temperature}
-            chroma, field = _attended(luminance, reference.colour, k, patch_size, scale, search, attention, report)
+            chroma, field = _attended(target, source, k, patch_size, scale, search, attention, report)
         else:
             report("asking the network")
-            chroma, field = _asked(luminance, reference.colour, network, scale), None
+            chroma, field = _asked(target, source, network, scale), None
         report("colouring")
         height, width = luminance.shape[2:]
         lightness = to_lab(luminance.expand(-1, 3, -1, -1))[:, :1]
@@ -149,8 +156,8 @@ def colorize(
 
 
 def _attended(
-    luminance: Tensor,
-    reference: Tensor,
+    target: Picture,
+    source: Picture,
     k: int,
     patch_size: int,
     scale: int,
@@ -159,11 +166,13 @@ def _attended(
     report: Callable[[str], None],
 ) -> tuple[Tensor, MatchField]:
     """Return the a* and b* that attention gives, in whole blocks, and the field."""
-    lab = to_lab(reference)
-    query, key = (_features(_reduced(picture, scale)) for picture in (luminance, to_gray(reference)))
+    lab = to_lab(source.colour)
+    gray = replace(source, colour=to_gray(source.colour))
+    query, key = (_features(_reduced(picture, scale)) for picture in (target, gray))
     patches: dict[str, Any] = {"patch_size": patch_size, "padding_mode": "replicate"}
     report("matching")
-    field = match(query, key, k=k, **patches, **search)
+    check_count("k", k, 1)
+    field = match(query, key, k=min(k, key[0, 0].numel()), key_mask=_seen_blocks(source, scale), **patches, **search)
     report("attending")
     return patch_attention(query, key, _whole_blocks(lab[:, 1:], scale), field=field, **patches, **attention), field
 
@@ -175,9 +184,9 @@ def _usual_scale(luminance: Tensor, network: nn.Module | None) -> int:
     return 1 if learned is None else ceil(max(luminance.shape[2:]) / learned)
 
 
-def _asked(luminance: Tensor, reference: Tensor, network: nn.Module, scale: int) -> Tensor:
+def _asked(target: Picture, source: Picture, network: nn.Module, scale: int) -> Tensor:
     """Return the a* and b* of what a network makes of the reduced pictures, in whole blocks."""
-    coloured = network(_reduced(luminance, scale), _reduced(reference, scale))
+    coloured = network(_reduced(target, scale), _reduced(source, scale))
     chroma = to_lab(coloured.clamp(0, 1))[:, 1:]
     return F.interpolate(chroma, scale_factor=scale, mode="bilinear", align_corners=False)
 
@@ -200,8 +209,23 @@ def _blurred(picture: Tensor, sigma: float) -> Tensor:
     return gaussian_blur2d(picture, (side, side), (sigma, sigma), border_type="replicate")
 
 
-def _reduced(picture: Tensor, scale: int) -> Tensor:
-    return F.avg_pool2d(_whole_blocks(picture, scale), scale)
+def _reduced(picture: Picture, scale: int) -> Tensor:
+    """The means of blocks, weighed by alpha; plain ones where nothing is seen."""
+    colour = _whole_blocks(picture.colour, scale)
+    mean = F.avg_pool2d(colour, scale)
+    if picture.alpha is None:
+        return mean
+    alpha = _whole_blocks(picture.alpha, scale)
+    share = F.avg_pool2d(alpha, scale)
+    return torch.where(share > 0, F.avg_pool2d(alpha * colour, scale) / torch.where(share > 0, share, 1), mean)
+
+
+def _seen_blocks(picture: Picture, scale: int) -> Tensor | None:
+    """The blocks in which something is seen, (1, height, width), for matches; None: all of them."""
+    if picture.alpha is None:
+        return None
+    seen = visible(picture.alpha).to(picture.alpha.dtype)
+    return F.max_pool2d(_whole_blocks(seen, scale), scale)[:, 0] > 0
 
 
 def _whole_blocks(picture: Tensor, scale: int) -> Tensor:

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from patchattn.attention import patch_attention
+from patchattn.checks import check_finite
 from patchattn.extras import extra
 from patchattn.field import MatchField
 from patchattn.matching import match
 from patchattn.similarity import Similarity
+from patchattn.tasks.alpha import check_visible, visible, visible_color
 from patchattn.tasks.color_profiles import profile_of, to_profile
 from patchattn.tasks.images import Picture, same_channels
 from patchattn.tasks.peak_memory import peak_memory
@@ -30,7 +32,8 @@ class Reconstruction:
     field: MatchField
     """The k matches of every pixel."""
     mse: float
-    """Mean squared error against the target, over pixels and channels, colours in [0, 1], before rounding to bits."""
+    """Mean squared error against the target, over channels and the pixels that are seen, colours in [0, 1], before
+    rounding to bits."""
     psnr: float
     """-10 log10(mse), in dB; infinite for a perfect copy."""
     seconds: float
@@ -66,7 +69,11 @@ def reconstruct(
     - two gray pictures are compared in gray; if either has colour, gray becomes R = G = B, and the result has colour;
     - where the color profiles, or the color chunks of PNG, differ, the target is converted to the reference's encoding
       first (sRGB where it says none); the result is in it, for its numbers are the reference's;
-    - alpha takes no part in search or attention; the result carries the target's.
+    - the result carries the target's alpha; colours stored under transparent pixels (fainter than 1/16 of the picture's
+      largest alpha) have no part: in both pictures they continue those beside them, the reference's are not matched,
+      and the error leaves the target's out.
+
+    Patches read pictures reflected at their borders; repeated at their borders where one is too small for that.
 
     Args:
         target: the picture to rebuild: a `Picture`, or its colours as a tensor (1, 1 or 3, height, width) in [0, 1].
@@ -85,7 +92,8 @@ def reconstruct(
         The picture and its field, error, time and memory.
 
     Raises:
-        ValueError: a tensor is no picture, or an argument is none that `match` and `patch_attention` allow.
+        ValueError: a tensor is no picture or holds NaN, the reference is wholly transparent or has fewer than k pixels,
+            or an argument is none that `match` and `patch_attention` allow.
         RuntimeError: the extra `tools` is not installed.
 
     Example:
@@ -96,8 +104,14 @@ def reconstruct(
     """
     target = target if isinstance(target, Picture) else Picture(target)
     reference = reference if isinstance(reference, Picture) else Picture(reference)
+    for name, picture in (("target", target), ("reference", reference)):
+        check_finite(name, picture.colour, picture.alpha)
+    check_visible("reference", reference)
     target = _encoded_as(target, reference)
-    query, key = same_channels(target, reference)
+    query, key = same_channels(*(replace(one, colour=visible_color(one)) for one in (target, reference)))
+    if isinstance(k, int) and k > key[0, 0].numel():
+        raise ValueError(f"k: got {k}, but the reference has only {key[0, 0].numel()} pixels.")
+    border = _padding_mode(patch_size, query, key)
     report = progress if progress is not None else _silent
 
     began = time.perf_counter()
@@ -112,6 +126,8 @@ def reconstruct(
             method=method,
             iterations=iterations,
             seed=seed,
+            key_mask=None if reference.alpha is None else visible(reference.alpha)[:, 0],
+            padding_mode=border,
         )
         report("attending")
         colour = patch_attention(
@@ -124,10 +140,11 @@ def reconstruct(
             temperature=temperature,
             aggregate=aggregate,
             field=field,
+            padding_mode=border,
         )
         seconds = time.perf_counter() - began
         report("measuring")
-        mse, psnr = _quality(colour, query)
+        mse, psnr = _quality(*(_seen(image, target.alpha) for image in (colour, query)))
     return Reconstruction(
         picture=replace(target, colour=colour, icc_profile=reference.icc_profile, color_chunks=reference.color_chunks),
         field=field,
@@ -143,6 +160,18 @@ def _encoded_as(target: Picture, reference: Picture) -> Picture:
     if (target.icc_profile, target.color_chunks) == (reference.icc_profile, reference.color_chunks):
         return target
     return to_profile(target, profile_of(reference, argument="reference"), argument="target")
+
+
+def _padding_mode(patch_size: int, *images: Tensor) -> str:
+    shortest = min(min(image.shape[2:]) for image in images)
+    return "reflect" if patch_size // 2 < shortest else "replicate"
+
+
+def _seen(image: Tensor, alpha: Tensor | None) -> Tensor:
+    """The pixels that are seen, (1, channels, pixels); all of them where none is."""
+    if alpha is None or not alpha.any():
+        return image
+    return image.flatten(2)[:, :, visible(alpha).flatten()]
 
 
 def _quality(output: Tensor, target: Tensor) -> tuple[float, float]:

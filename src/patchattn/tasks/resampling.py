@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["back_project", "resize"]
+__all__ = ["Bounds", "back_project", "local_bounds", "resize"]
+
+NEAR, FAR = 3, 11
+"""Sides of the two neighborhoods, in low pixels, whose ranges bound an enlarged picture."""
+OVERSHOOT = 0.5
+"""Share of the contrast of a thin structure by which its enlargement may exceed the range of the near neighborhood."""
 
 
 def resize(
@@ -29,11 +37,52 @@ def resize(
     return F.interpolate(image, size=size, mode="bicubic", antialias=True, align_corners=False)
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """The least and the largest value that each pixel of an image may have."""
+
+    lower: Float[Tensor, "batch channels height width"]
+    upper: Float[Tensor, "batch channels height width"]
+
+    def clamp(
+        self, image: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Clamp an image to the bounds; where they cross, the upper one holds."""
+        return torch.minimum(torch.maximum(image, self.lower), self.upper)
+
+
+def local_bounds(low: Float[Tensor, "batch channels height width"], size: tuple[int, int]) -> Bounds:
+    r"""Bounds within which an enlargement of `low` shows no ringing.
+
+    $$u = \min\big(\delta_3 l + \tfrac{1}{2}\, \delta_3 (l - \gamma l),\; \delta_{11} l\big)$$
+
+    delta_n is the dilation by n x n low pixels (the local maximum), gamma the opening by 2 x 2: the top-hat l - gamma l
+    is the contrast of what is bright and less than two pixels wide, and 0 on plateaus. So beside a step nothing exceeds
+    the range of the nearest pixels, while a thin line, which the low picture's pixels have blurred, may become
+    brighter, but not brighter than what is 5 pixels away. The lower bound is the same of the negative. Each channel has
+    bounds of its own; a constant picture's are that constant.
+
+    Args:
+        low: the small picture; float32 or float64.
+        size: (height, width) of the enlargement.
+
+    Example:
+        >>> import torch
+        >>> step = torch.tensor([0.2, 0.2, 0.2, 0.7, 0.7, 0.7]).view(1, 1, 1, 6)
+        >>> bounds = local_bounds(step, (1, 12))
+        >>> bounds.lower[0, 0, 0, 4].item(), bounds.upper[0, 0, 0, 4].item()
+        (0.2..., 0.6...)
+    """
+    lower, upper = (F.interpolate(bound, size, mode="nearest-exact") for bound in (-_largest(-low), _largest(low)))
+    return Bounds(lower, upper)
+
+
 def back_project(
     high: Float[Tensor, "batch channels high_height high_width"],
     low: Float[Tensor, "batch channels height width"],
     *,
     times: int = 3,
+    bounds: Bounds | None = None,
 ) -> Float[Tensor, "batch channels high_height high_width"]:
     r"""Change an image so that it becomes `low` when it is made smaller (Irani and Peleg 1991).
 
@@ -44,6 +93,8 @@ def back_project(
         low: what is known of it.
         times: how often. What is missing becomes several times smaller each time, but for noise from pixel to pixel: of
             photographs less than a step of 8 bits is left after 3.
+        bounds: what the result is kept within, each time. Beside hard edges, which only ringing could make exact, what
+            is missing then stays.
 
     Example:
         >>> import torch
@@ -55,4 +106,22 @@ def back_project(
     small, large = (low.shape[2], low.shape[3]), (high.shape[2], high.shape[3])
     for _ in range(times):
         high = high + resize(low - resize(high, small), large)
+        if bounds is not None:
+            high = bounds.clamp(high)
     return high
+
+
+def _largest(low: Tensor) -> Tensor:
+    thin = low - _opened(low)
+    return torch.minimum(_dilated(low, NEAR) + OVERSHOOT * _dilated(thin, NEAR), _dilated(low, FAR))
+
+
+def _dilated(image: Tensor, side: int) -> Tensor:
+    rows = F.max_pool2d(image, (side, 1), stride=1, padding=(side // 2, 0))
+    return F.max_pool2d(rows, (1, side), stride=1, padding=(0, side // 2))
+
+
+def _opened(image: Tensor) -> Tensor:
+    """The morphological opening by 2 x 2 pixels, the border repeated outside."""
+    least = -F.max_pool2d(-F.pad(image, (1, 1, 1, 1), mode="replicate"), 2, stride=1)
+    return F.max_pool2d(least, 2, stride=1)

@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchattn.checks import check_count, check_positive
+from patchattn.checks import check_count, check_finite, check_positive
+from patchattn.tasks.alpha import enlarge_with_alpha, visible_color
 from patchattn.tasks.images import Picture
 from patchattn.tasks.peak_memory import peak_memory
 from patchattn.tasks.recurrence import Recurrence
-from patchattn.tasks.resampling import back_project, resize
-from patchattn.tasks.smooth_fill import smooth_fill
+from patchattn.tasks.resampling import resize
 
 __all__ = ["SCALES", "Upscaling", "UpscalingModel", "check_settings", "upscale"]
 
@@ -103,6 +103,7 @@ def upscale(
         (64, 96)
     """
     picture = picture if isinstance(picture, Picture) else Picture(picture)
+    check_finite("picture", picture.colour, picture.alpha)
     check_settings(scale, patch_size, k, temperature, seed)
     if network is not None and network.scale != scale:
         raise ValueError(f"scale: got {scale}, and the network enlarges {network.scale} times; expected the same.")
@@ -110,16 +111,17 @@ def upscale(
 
     began = time.perf_counter()
     with torch.no_grad():
-        colour = _visible(picture)
+        guide = visible_color(picture)
         if network is None:
-            high = _enlarged(colour, scale, Recurrence(patch_size, k, temperature, seed), report)
+            high = _enlarged(guide, scale, Recurrence(patch_size, k, temperature, seed), report)
         else:
             report("asking the network")
-            high = _asked(colour, network)
+            high = _asked(guide, network)
+        colour, alpha = enlarge_with_alpha(high, picture)
         enlarged = replace(
             picture,
-            colour=high.clamp_(0, 1).to(picture.colour.dtype),
-            alpha=None if picture.alpha is None else _enlarged_alpha(picture.alpha, scale),
+            colour=colour.to(picture.colour.dtype),
+            alpha=None if alpha is None or picture.alpha is None else alpha.to(picture.alpha.dtype),
         )
     return Upscaling(enlarged, time.perf_counter() - began, peak_memory())
 
@@ -141,7 +143,7 @@ def _enlarged(colour: Tensor, scale: int, recurrence: Recurrence, report: Callab
     size = _times(scale, colour)
     detail = recurrence.enlarge(brightness, scale, report) - resize(brightness, size)
     # The same for red, green and blue: a change of brightness alone.
-    return back_project(resize(colour, size) + detail, colour)
+    return resize(colour, size) + detail
 
 
 def _asked(colour: Tensor, network: UpscalingModel) -> Tensor:
@@ -152,28 +154,11 @@ def _asked(colour: Tensor, network: UpscalingModel) -> Tensor:
     return high if colour.shape[1] == 3 else high.mean(1, keepdim=True)
 
 
-def _visible(picture: Picture) -> Tensor:
-    """The colours, in single precision at least; those that nobody sees are continued from those beside them."""
-    colour = _widened(picture.colour)
-    if picture.alpha is None:
-        return colour
-    hidden = picture.alpha == 0
-    return smooth_fill(colour, hidden) if hidden.any() and not hidden.all() else colour
-
-
-def _enlarged_alpha(alpha: Tensor, scale: int) -> Tensor:
-    return resize(_widened(alpha), _times(scale, alpha)).clamp_(0, 1).to(alpha.dtype)
-
-
 def _brightness(colour: Tensor) -> Tensor:
     if colour.shape[1] == 1:
         return colour
     weights = torch.tensor(LUMA, dtype=colour.dtype, device=colour.device).view(1, 3, 1, 1)
     return (colour * weights).sum(1, keepdim=True)
-
-
-def _widened(image: Tensor) -> Tensor:
-    return image.to(torch.promote_types(image.dtype, torch.float32))
 
 
 def _times(scale: int, image: Tensor) -> tuple[int, int]:

@@ -1,0 +1,156 @@
+"""Colors under transparency: which are seen, and resampling that weighs them by alpha.
+
+A pixel of color c and alpha a is seen as a c on black, and as 1 - a (1 - c) on white; on any other background as a mix
+of the two. Where alpha is low, the stored color is hardly seen, and may be anything.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from patchattn.tasks.images import Picture
+from patchattn.tasks.resampling import Bounds, back_project, local_bounds, resize
+from patchattn.tasks.smooth_fill import smooth_fill
+
+__all__ = ["check_visible", "enlarge_with_alpha", "resize_with_alpha", "visible", "visible_color"]
+
+FAINT = 1 / 16
+"""Share of a picture's largest alpha below which colors have no part in what is matched, predicted or copied."""
+BACKGROUNDS = (0.0, 0.5, 1.0)
+"""Grays before which an enlargement must show no ringing."""
+TINY = 1e-6
+"""Alpha below that of a single step of 16 bits, at which a color is divided by hardly anything."""
+
+
+def visible(alpha: Float[Tensor, "1 1 height width"]) -> Bool[Tensor, "1 1 height width"]:
+    """Mask of the pixels whose colors count: not fainter than 1/16 of the picture's largest alpha.
+
+    Example:
+        >>> visible(torch.tensor([0.0, 0.02, 0.5, 1.0]).view(1, 1, 1, 4)).flatten().tolist()
+        [False, False, True, True]
+    """
+    return (alpha >= FAINT * alpha.max()) & (alpha > 0)
+
+
+def visible_color(picture: Picture) -> Float[Tensor, "1 channels height width"]:
+    """Colors of a picture, those that are hardly seen replaced by a smooth continuation of those beside them.
+
+    Args:
+        picture: any; where it is opaque its colors are returned as they are, and likewise where all of it is
+            transparent.
+
+    Returns:
+        The colors, in single precision at least.
+
+    Example:
+        >>> alpha = torch.tensor([1.0, 1.0, 0.01]).view(1, 1, 1, 3)
+        >>> visible_color(Picture(torch.tensor([0.5, 0.5, 0.0]).view(1, 1, 1, 3), alpha)).flatten().tolist()
+        [0.5, 0.5, 0.5]
+    """
+    color = _widened(picture.colour)
+    if picture.alpha is None or _ignored(picture.alpha):
+        return color
+    return smooth_fill(color, ~visible(picture.alpha))
+
+
+def check_visible(name: str, picture: Picture) -> None:
+    """Raise a `ValueError` where a picture to take colors from is wholly transparent."""
+    if picture.alpha is not None and not picture.alpha.any():
+        raise ValueError(f"{name}: it is wholly transparent; expected visible colors to take.")
+
+
+def resize_with_alpha(
+    color: Float[Tensor, "1 channels height width"],
+    alpha: Float[Tensor, "1 1 height width"] | None,
+    size: tuple[int, int],
+) -> tuple[Float[Tensor, "1 channels new_height new_width"], Float[Tensor, "1 1 new_height new_width"] | None]:
+    """Resample a picture as it is seen: colors are weighed by alpha (`resampling.resize` of the premultiplied colors).
+
+    Args:
+        color: gray or RGB, not multiplied with alpha; float32 or float64.
+        alpha: opacity in [0, 1], or None: opaque.
+        size: (height, width) of the result.
+
+    Returns:
+        The colors, not multiplied with alpha, and alpha, both in [0, 1]. Where nothing is seen, colors continue those
+        beside them.
+
+    Example:
+        >>> color = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)  # white, and black that is nearly transparent
+        >>> color, alpha = resize_with_alpha(color, torch.tensor([1.0, 0.01]).view(1, 1, 1, 2), (1, 1))
+        >>> round(color.item(), 3), round(alpha.item(), 3)
+        (0.99, 0.505)
+    """
+    if alpha is None:
+        return resize(color, size).clamp(0, 1), None
+    if _ignored(alpha):
+        return resize(color, size).clamp(0, 1), alpha.max().expand(1, 1, *size).clone()
+    new_alpha = resize(alpha, size).clamp(0, 1)
+    on_black = torch.minimum(resize(alpha * color, size).clamp(min=0), new_alpha)
+    return _divided(on_black, new_alpha, resize(visible_color(Picture(color, alpha)), size)), new_alpha
+
+
+def enlarge_with_alpha(
+    high: Float[Tensor, "1 channels high_height high_width"],
+    picture: Picture,
+) -> tuple[Float[Tensor, "1 channels high_height high_width"], Float[Tensor, "1 1 high_height high_width"] | None]:
+    r"""Colors and alpha of an enlarged picture that becomes `picture` again, as seen, when it is made smaller.
+
+    Alpha a is enlarged to A by interpolation, and the same is done to it as to colors without alpha: back-projection
+    within `local_bounds`. What is seen on black is then
+
+    $$p = \uparrow(a c) + A\,(h - \uparrow v), \qquad p \leftarrow p + \uparrow\big(a c - v\,(a - \downarrow A) -
+      \downarrow p\big)$$
+
+    v being `visible_color` and h - up(v) the detail; p / A is the color. What p lacks because A is not exactly alpha
+    when it is made smaller is left out of account. Throughout, p stays where the picture as seen on black, on white and
+    on the gray between keeps within its local bounds: no background shows a rim.
+
+    Args:
+        high: an enlargement of `visible_color(picture)`, with whatever detail; float32 or float64.
+        picture: the small picture.
+
+    Returns:
+        The colors, not multiplied with alpha, and alpha, both in [0, 1].
+    """
+    size = (high.shape[2], high.shape[3])
+    color = _widened(picture.colour)
+    if picture.alpha is None or _ignored(picture.alpha):
+        bounds = local_bounds(color, size)
+        alpha = None if picture.alpha is None else picture.alpha.max().expand(1, 1, *size).clone()
+        return back_project(high, color, bounds=bounds).clamp(0, 1), alpha
+    low_alpha, guide = _widened(picture.alpha), visible_color(picture)
+    alpha = back_project(resize(low_alpha, size), low_alpha, bounds=local_bounds(low_alpha, size)).clamp(0, 1)
+    low, interpolated = low_alpha * color, resize(guide, size)
+    seen = resize(low, size) + alpha * (high - interpolated)
+    target = low - guide * (low_alpha - resize(alpha, picture.size))
+    seen = back_project(seen, target, bounds=_bounds_as_seen(low, low_alpha, alpha))
+    return _divided(seen, alpha, interpolated), alpha
+
+
+def _ignored(alpha: Tensor) -> bool:
+    """Whether alpha hides nothing, or everything: then colors are all there is to go by."""
+    return bool((alpha == 1).all()) or not bool(alpha.any())
+
+
+def _bounds_as_seen(low: Tensor, low_alpha: Tensor, alpha: Tensor) -> Bounds:
+    """Bounds of premultiplied colors that keep them, on every background, within the local bounds of `low` there."""
+    size = (alpha.shape[2], alpha.shape[3])
+    bounds = local_bounds(low, size)
+    for gray in BACKGROUNDS[1:]:
+        # Less the background itself, which is the same everywhere.
+        seen = local_bounds(low - gray * low_alpha, size)
+        lower, upper = seen.lower + gray * alpha, seen.upper + gray * alpha
+        bounds = Bounds(torch.maximum(bounds.lower, lower), torch.minimum(bounds.upper, upper))
+    return bounds
+
+
+def _divided(on_black: Tensor, alpha: Tensor, elsewhere: Tensor) -> Tensor:
+    """Colors that are not multiplied with alpha; `elsewhere` where there is no alpha to divide by."""
+    return ((on_black + TINY * elsewhere) / (alpha + TINY)).clamp(0, 1)
+
+
+def _widened(image: Tensor) -> Tensor:
+    return image.to(torch.promote_types(image.dtype, torch.float32))
