@@ -47,7 +47,6 @@ async def told_of(lane: Lane, owner: str, job: dict[str, Any]) -> list[dict[str,
 
 def test_without_gradio_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "True")
     numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
     before = [signal.getsignal(number) for number in numbers]
     result = CliRunner().invoke(app, ["demo"])

@@ -48,8 +48,8 @@ def demo(
     It needs no network and sends nothing anywhere. Ctrl-C ends it. Needs the extra `demo`.
 
     Other machines reach it with --host 0.0.0.0 and a password alone; without --password one is made, and is part of the
-    address that is printed. The variable PATCHATTN_DEMO_PASSWORD holds a password too, which other users of this machine
-    cannot see.
+    address that is printed. The variable PATCHATTN_DEMO_PASSWORD can hold the password too, where other users of this
+    machine cannot see it.
     """
     with one_sentence_errors():
         from patchattn.demo.access import is_loopback

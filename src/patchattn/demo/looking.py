@@ -93,7 +93,7 @@ def add_look(house: House, owner: Any) -> None:
         trigger_mode="always_last",
         **hidden,
     )
-    stop.click(stopping, owner, None, queue=False, **hidden)
+    stop.click(stopping, owner, None, **hidden)
 
 
 def _settings() -> dict[str, Any]:

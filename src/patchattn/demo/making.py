@@ -90,7 +90,7 @@ def add_tool(house: House, tool: Tool, owner: Any) -> None:
     )
     for opened in sources:
         opened.change(forget, [owner, made], [status, comparison, made], **settled)
-    stop.click(stopping, owner, None, queue=False, **settled)
+    stop.click(stopping, owner, None, **settled)
 
 
 def _job(

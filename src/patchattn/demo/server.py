@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from patchattn.demo.access import is_loopback
@@ -94,23 +95,35 @@ def served(
     """Serve the page as long as the context lasts; yield its address. See `serve`."""
     if password is not None and len(password) < MIN_PASSWORD:
         raise ValueError(f"--password: expected at least {MIN_PASSWORD} characters, got {len(password)}.")
-    with extra("demo"):
-        # Read when Gradio is imported.
-        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        import gradio as gr
     token = None if password is not None or is_loopback(host) else secrets.token_urlsafe(16)
-    with workspace() as folder, listen(host, port) as listening:
+    with workspace() as folder, listen(host, port) as listening, _environment(folder / "gradio"):
+        with extra("demo"):
+            import gradio as gr
         port = int(listening.getsockname()[1])
         access, passes = access_of(host, port, allowed), Passes(port, password or token)
-        results = folder / "files"
-        results.mkdir()
-        # Gradio's own uploads are closed, but it makes the folder.
-        os.environ["GRADIO_TEMP_DIR"] = str(folder / "gradio")
-        house = House.build(results, limits)
+        files = folder / "files"
+        files.mkdir()
+        house = House.build(files, limits)
         page = build_page(house)
         app = Guard(_application(gr, page), access, passes, house.storage, limits)
         with _running(app, page, house, listening):
             yield reachable(host, port) + (f"?token={token}" if token else "")
+
+
+@contextmanager
+def _environment(folder: Path) -> Iterator[None]:
+    """What Gradio reads when it is imported: that it sends nothing, and where it may write."""
+    wanted = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(folder)}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _application(gr: Any, page: Any) -> Any:
