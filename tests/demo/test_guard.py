@@ -303,6 +303,14 @@ def test_a_flood_of_events_is_refused_and_is_nobody_elses(page: Page) -> None:
     assert page.ask("POST", JOIN, OPENED.replace(b"s1", b"s2")).status == 200
 
 
+def test_an_address_does_not_become_any_number_of_visitors(page: Page) -> None:
+    page.cookie = ""
+    statuses = [page.ask("GET", "/").status for _ in range(guard.VISITORS[0] + 5)]
+    assert statuses == [200] * (guard.VISITORS[0] - 1) + [429] * 6
+    other = scope_of("GET", "/", client=("10.0.0.1", 1))
+    assert request(page.guard, other).status == 200
+
+
 def test_a_visitor_has_so_many_requests_open_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "MAX_CONNECTIONS", 3)
     page = Page(tmp_path)

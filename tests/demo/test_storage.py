@@ -91,6 +91,31 @@ def test_each_visitor_has_so_many_files(storage: Storage) -> None:
     put(storage, ANN, 10)
 
 
+def test_all_visitors_have_so_many_files(tmp_path: Path) -> None:
+    storage = Storage(tmp_path, Limits(total_files=3))
+    for visitor in "abc":
+        storage.add(Owner(visitor))
+    for visitor in "abcde":
+        with pytest.raises(Refused, match="no room for more pictures") as refusal:
+            storage.add(Owner(visitor))
+        assert refusal.value.status == 507
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_one_result_may_be_too_much_but_not_the_next(storage: Storage) -> None:
+    results = [storage.add(ANN) for _ in range(3)]
+    for entry in results:
+        (entry.folder / "a.png").write_bytes(bytes(1500))
+    storage.weigh(results[0])
+    storage.weigh(results[1])
+    assert storage.used("ann") == 3000
+    with pytest.raises(Refused, match="for a visitor"):
+        storage.weigh(results[2])
+    storage.release([results[2].id], "ann")
+    with pytest.raises(Refused, match="for a visitor"):
+        storage.add(ANN)
+
+
 def test_a_disk_that_is_full_is_a_sentence(storage: Storage, tmp_path: Path) -> None:
     with pytest.raises(Refused, match="disk of this machine is full") as refusal, storage.upload("ann", "a.png"):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -66,6 +66,8 @@ MAX_CONNECTIONS = 48
 MAX_SESSIONS = 10_000
 EVENTS = 120, 10.0
 """How many events a visitor may send within how many seconds."""
+VISITORS = 120, 60.0
+"""How many visitors an address may become within how many seconds, each of whom has turns and room."""
 
 
 class Guard:
@@ -82,6 +84,7 @@ class Guard:
     def __init__(self, app: Application, access: Access, passes: Passes, storage: Storage, limits: Limits) -> None:
         self._app, self._access, self._passes, self._storage, self._limits = app, access, passes, storage, limits
         self._open: Counter[str] = Counter()
+        self._visitors = Throttle(*VISITORS, "Too many visitors come from your address; please wait a minute.")
         self._events = Throttle(*EVENTS, "That was too much at once; please wait some seconds.")
         self._sessions: OrderedDict[str, str] = OrderedDict()
         """Which visitor began each session; nobody else may listen to it."""
@@ -131,6 +134,7 @@ class Guard:
             await answer(send, 401, login_page(), NO_STORE, kind="text/html")
             return
         if visitor is None and name == "page":
+            self._visitors.count(_address(scope))
             send = _with_cookie(send, self._passes.cookie(scope))
         if visitor is None:  # a browser that keeps no cookies, or the first request
             visitor = f"at {_address(scope)}"

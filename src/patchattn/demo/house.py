@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,7 @@ class House:
     async def work(self, lane: Lane, owner: Owner | None, job: Job, reads: Collection[str]) -> AsyncGenerator[Job]:
         """Do a job which reads these entries of the storage and writes a new one; yield what is reported of it.
 
-        The last report is `{"result": ...}`, with the new entry's `id` in the result. Without one
-        nothing is kept.
+        The last report is `{"result": ...}`, with the new entry's `id` in the result. Without one nothing is kept.
 
         Raises:
             Failed: a limit is reached, an entry is gone, the page is none of this server's, or as `Lane.run` does.
@@ -53,17 +52,16 @@ class House:
         """
         owner = _known(owner)
         lane.check_queue(owner.visitor)  # before a folder is made
-        try:
+        with _as_failures():
             entry = self.storage.add(owner)
-        except Refused as why:
-            raise Failed(str(why)) from None
         job = job | {"folder": str(entry.folder), "megapixels": self.limits.megapixels}
         done = False
         try:
             async with contextlib.aclosing(self.ask(lane, owner, job, [*reads, entry.id])) as reports:
                 async for report in reports:
                     if "result" in report:
-                        self.storage.weigh(entry)
+                        with _as_failures():
+                            self.storage.weigh(entry)
                         report["result"]["id"] = entry.id
                         done = True
                     yield report
@@ -96,6 +94,15 @@ class House:
         """End all processes."""
         await self.desk.end()
         await self.bench.end()
+
+
+@contextlib.contextmanager
+def _as_failures() -> Iterator[None]:
+    """What the storage refuses is why work fails."""
+    try:
+        yield
+    except Refused as why:
+        raise Failed(str(why)) from None
 
 
 def _known(owner: Owner | None) -> Owner:

@@ -24,6 +24,8 @@ class Limits:
     """Of all files of all visitors."""
     visitor_files: int = 200
     """How many uploads and results of a visitor are kept at a time."""
+    total_files: int = 4000
+    """How many of all visitors."""
     waiting: int = 24
     """How many pieces of work may wait in a queue."""
     visitor_waiting: int = 6

@@ -27,6 +27,7 @@ KEPT = 2 * 3600.0
 """Seconds after which any file that is not in use is removed."""
 
 
+FULL = "There is no room for more pictures on this page; please try again in some minutes."
 REMEDY = "close other tabs of this page, or reload it, and try again in a minute."
 
 
@@ -114,6 +115,8 @@ class Storage:
         own = [entry for entry in self._entries.values() if entry.owner.visitor == visitor]
         if len(own) >= self._limits.visitor_files:
             raise Refused(413, f"You have {len(own)} files here, and no more are kept; {REMEDY}")
+        if len(self._entries) >= self._limits.total_files:
+            raise Refused(507, FULL)
         self._check_bytes(visitor, size)
 
     def _check_bytes(self, visitor: str, more: int) -> None:
@@ -123,7 +126,7 @@ class Storage:
                 413, f"This page keeps up to {each:g} MB for a visitor, and with this file it is more; {REMEDY}"
             )
         if self.used() + more > total * 1e6:
-            raise Refused(507, "There is no room for more pictures on this page; please try again in some minutes.")
+            raise Refused(507, FULL)
 
     def used(self, visitor: str | None = None) -> int:
         """Bytes of all files, or of a visitor's."""
@@ -196,7 +199,13 @@ class Storage:
                     self._remove(entry)
 
     def weigh(self, entry: Entry) -> None:
-        """Count what was written into its folder."""
+        """Count what was written into its folder.
+
+        Raises:
+            Refused: there was too much before. How large a result is shows when it is there, so one may be too much,
+                but not what was asked for at the same time and comes after it.
+        """
+        self._check_bytes(entry.owner.visitor, 0)
         entry.size = sum(path.stat().st_size for path in entry.folder.iterdir())
 
     def release(self, names: Iterable[str], visitor: str) -> None:
