@@ -6,8 +6,15 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import gradio as gr
-from fastapi import FastAPI
+
+def main() -> None:
+    import gradio as gr
+    from fastapi import FastAPI
+
+    with gr.Blocks() as blocks:
+        gr.Textbox()
+    app = gr.mount_gradio_app(FastAPI(), blocks, path="/")
+    print("\n".join(sorted(set(routes_of(app.routes)))))
 
 
 def routes_of(routes: Any) -> Iterator[str]:
@@ -19,6 +26,4 @@ def routes_of(routes: Any) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    with gr.Blocks() as blocks:
-        gr.Textbox()
-    print("\n".join(sorted(set(routes_of(gr.mount_gradio_app(FastAPI(), blocks, path="/").routes)))))
+    main()

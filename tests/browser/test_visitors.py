@@ -366,7 +366,7 @@ def test_other_machines_need_the_password(start: Start, browser: Any) -> None:
     guest.get_by_role("tab", name="Look").wait_for()
     guest.context.close()
     assert server.end(signal.SIGHUP) == 0
-    assert list(server.folder.iterdir()) == []
+    assert server.left() == []
 
 
 def test_a_killed_server_is_cleared_after_by_the_next(start: Start) -> None:
@@ -376,7 +376,7 @@ def test_a_killed_server_is_cleared_after_by_the_next(start: Start) -> None:
     visitor = urllib.request.Request(first.address, b"password=a+long+password")
     with urllib.request.build_opener(urllib.request.HTTPCookieProcessor()).open(visitor) as response:
         assert response.status == 200
-    (left,) = first.folder.iterdir()
+    (left,) = first.left()
     first.end(signal.SIGKILL)
     assert left.exists()
     second = start("--allow-host", "photos.example")
@@ -389,4 +389,4 @@ def test_a_killed_server_is_cleared_after_by_the_next(start: Start) -> None:
     assert third.stderr == f"--port: port {port} is in use at 127.0.0.1; choose another.\n"
     with socket.create_connection(("127.0.0.1", int(port))):  # of somebody who stays
         assert second.end(signal.SIGINT) == 130
-    assert list(second.folder.iterdir()) == []
+    assert second.left() == []
