@@ -195,3 +195,35 @@ def test_failed_work_and_visitors_who_leave_give_their_turns_away() -> None:
         assert scene.lane._tickets == []
 
     play(part)
+
+
+def test_processes_are_ready_before_they_are_needed_and_again_when_one_was_killed() -> None:
+    started: list[int] = []
+
+    class Counted(FakeWorker):
+        running = False
+
+        async def start(self) -> Any:
+            if not self.running:
+                self.running = True
+                started.append(id(self))
+
+        def close(self) -> None:
+            self.running = False
+            super().close()
+
+    async def part() -> None:
+        scene = Scene()
+        scene.lane = Lane(9, 9, 2, lambda: Counted(scene.begun, scene.gates), ready=True)
+        await scene.lane.prepare()
+        await scene.lane.prepare()
+        assert len(set(started)) == len(started) == 2
+        await scene.ask("a1", "b1")
+        scene.lane.stop("a1")
+        with pytest.raises(Stopped):
+            await scene.tasks["a1"]
+        assert len(started) == 3
+        await scene.finish("b1")
+        assert len(started) == 3
+
+    play(part)

@@ -38,7 +38,7 @@ class House:
     def build(cls, folder: Path, limits: Limits) -> House:
         """One whose visitors' files are in this folder."""
         queue = limits.waiting, limits.visitor_waiting
-        desk = Lane(*queue, workers=2, start=lambda: WorkerProcess(DESK_SECONDS))
+        desk = Lane(*queue, workers=2, start=lambda: WorkerProcess(DESK_SECONDS), ready=True)
         return cls(Storage(folder, limits), limits, desk, Lane(*queue))
 
     async def work(self, lane: Lane, owner: Owner | None, job: Job, reads: Collection[str]) -> AsyncGenerator[Job]:

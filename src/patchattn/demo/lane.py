@@ -46,12 +46,19 @@ class Lane:
         visitor_waiting: how many of them may be of one visitor.
         workers: how many pieces are done at a time.
         start: makes a worker.
+        ready: keep processes running, also in place of one that was killed, so that nobody waits until one has started.
     """
 
     def __init__(
-        self, waiting: int, visitor_waiting: int, workers: int = 1, start: Callable[[], WorkerProcess] = WorkerProcess
+        self,
+        waiting: int,
+        visitor_waiting: int,
+        workers: int = 1,
+        start: Callable[[], WorkerProcess] = WorkerProcess,
+        *,
+        ready: bool = False,
     ) -> None:
-        self._limit, self._visitor_limit = waiting, visitor_waiting
+        self._limit, self._visitor_limit, self._ready = waiting, visitor_waiting, ready
         self._workers = [start() for _ in range(workers)]
         self._idle = list(self._workers)
         self._tickets: list[_Ticket] = []
@@ -95,6 +102,14 @@ class Lane:
             if ticket.worker is not None:
                 self._idle.append(ticket.worker)
             self._give_turns()
+            await self.prepare()
+
+    async def prepare(self) -> None:
+        """Start the processes that are to be ready."""
+        if self._ready:
+            for worker in self._workers:
+                with contextlib.suppress(Failed):  # the page is ending
+                    await worker.start()
 
     def check_queue(self, visitor: str) -> None:
         """Raise `Failed` if no more work can wait, of this visitor or of all."""

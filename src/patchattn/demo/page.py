@@ -25,6 +25,7 @@ def build_page(house: House) -> Any:
     import gradio as gr
 
     async def enter(request: Any) -> Owner:
+        await house.desk.prepare()
         return owner_of(request)
 
     # Gradio gives the request to a parameter of this type; where types are written as text it cannot tell.

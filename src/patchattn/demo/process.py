@@ -33,6 +33,8 @@ class WorkerProcess:
     def __init__(self, seconds: float | None = None) -> None:
         self._seconds = seconds
         self.process: Process | None = None
+        self._starting = asyncio.Lock()
+        self._ended = False
 
     async def run(self, job: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         """Do a job (see `jobs`); yield what is reported of it, `{"result": ...}` last.
@@ -40,7 +42,7 @@ class WorkerProcess:
         Raises:
             Failed: the job failed, took too long, or the process died or was killed by `close`.
         """
-        process = self.process = await self._started()
+        process = await self.start()
         assert process.stdin is not None
         assert process.stdout is not None
         finished = False
@@ -73,14 +75,24 @@ class WorkerProcess:
 
     async def end(self) -> None:
         """Kill the process, if there is one, and wait until it is gone."""
-        process = self.process
+        self._ended = True
+        async with self._starting:
+            process = self.process
         self.close()
         if process is not None:
             await process.wait()
 
-    async def _started(self) -> Process:
-        if self.process is not None and self.process.returncode is None:
+    async def start(self) -> Process:
+        """Start the process, if none runs; it takes some seconds until it has loaded what it needs.
+
+        Raises:
+            Failed: `end` was called.
+        """
+        async with self._starting:
+            if self._ended:
+                raise Failed("The page is ending.")
+            if self.process is None or self.process.returncode is not None:
+                self.process = await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", "patchattn.demo.worker", stdin=PIPE, stdout=PIPE, limit=MAX_LINE
+                )
             return self.process
-        return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "patchattn.demo.worker", stdin=PIPE, stdout=PIPE, limit=MAX_LINE
-        )
