@@ -58,11 +58,12 @@ def scope_of(method: str, path: str, headers: Iterable[tuple[str, str]] | None =
     }
 
 
-def request(app: Any, scope: Scope, *body: bytes, leaves: bool = False) -> Answer:
+def request(app: Any, scope: Scope, *body: bytes, leaves: bool = False, stands: bool = False) -> Answer:
     """Send a request, its body in these parts; return what comes back.
 
     Args:
         leaves: the connection ends after these parts, before the body does.
+        stands: nothing comes after these parts, though the body has not ended.
     """
     answer, left = Answer(), list(body) or [b""]
 
@@ -72,7 +73,7 @@ def request(app: Any, scope: Scope, *body: bytes, leaves: bool = False) -> Answe
                 return {"type": "http.disconnect"}
             await asyncio.Event().wait()
         answer.parts_read += 1
-        return {"type": "http.request", "body": left.pop(0), "more_body": bool(left) or leaves}
+        return {"type": "http.request", "body": left.pop(0), "more_body": bool(left) or leaves or stands}
 
     async def send(message: Scope) -> None:
         if message["type"] == "http.response.start":
@@ -104,11 +105,13 @@ class Page:
         await send({"type": "http.response.start", "status": 200, "headers": open_to_all})
         await send({"type": "http.response.body", "body": b"the page"})
 
-    def ask(self, method: str, path: str, *body: bytes, leaves: bool = False, **headers: str) -> Answer:
+    def ask(
+        self, method: str, path: str, *body: bytes, leaves: bool = False, stands: bool = False, **headers: str
+    ) -> Answer:
         """Ask as the page's own scripts do, with the cookie it was given; underscores in headers become hyphens."""
         given = {"host": HOST, "cookie": self.cookie} | {key.replace("_", "-"): text for key, text in headers.items()}
         pairs = [(key, text) for key, text in given.items() if text]
-        return request(self.guard, scope_of(method, path, pairs), *body, leaves=leaves)
+        return request(self.guard, scope_of(method, path, pairs), *body, leaves=leaves, stands=stands)
 
     def enter(self) -> str:
         """Become a new visitor; return who."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 
-from patchattn.demo import transfers
+from patchattn.demo import http
 from patchattn.demo.limits import Limits
 from patchattn.demo.transfers import safe_name
 from tests.demo.asgi import Answer, Page
@@ -24,8 +23,11 @@ def page(tmp_path: Path) -> Page:
     return page
 
 
-def upload(page: Page, *parts: bytes, name: str = "a.png", leaves: bool = False, **headers: str) -> Answer:
-    return page.ask("POST", f"/patchattn/upload?{urlencode({'name': name})}", *parts, leaves=leaves, **headers)
+def upload(
+    page: Page, *parts: bytes, name: str = "a.png", leaves: bool = False, stands: bool = False, **headers: str
+) -> Answer:
+    query = urlencode({"name": name})
+    return page.ask("POST", f"/patchattn/upload?{query}", *parts, leaves=leaves, stands=stands, **headers)
 
 
 def test_an_upload_is_kept_for_its_visitor_alone(page: Page) -> None:
@@ -138,18 +140,9 @@ def test_an_upload_that_breaks_off_leaves_nothing(page: Page, tmp_path: Path, pa
 
 
 def test_an_upload_that_stands_still_is_given_up(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfers, "IDLE", 0.01)
-    real = asyncio.wait_for
-
-    async def wait_for(awaited: object, seconds: float) -> object:
-        return await real(awaited, seconds) if seconds > 1 else await _never(awaited)
-
-    async def _never(awaited: object) -> object:
-        awaited.close()  # type: ignore[attr-defined]
-        raise asyncio.TimeoutError
-
-    monkeypatch.setattr(transfers.asyncio, "wait_for", wait_for)
-    assert upload(page, b"a").status == 408
+    monkeypatch.setattr(http, "IDLE", 0.01)
+    answer = upload(page, b"a", stands=True)
+    assert (answer.status, answer.body) == (408, b"a.png: the rest did not come.")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from patchattn.demo.access import Access
-from patchattn.demo.http import Application, Receive, Refused, Scope, Send, answer, header
+from patchattn.demo.http import Application, Receive, Refused, Scope, Send, answer, header, next_part
 from patchattn.demo.limits import Limits
 from patchattn.demo.login import AGAIN, login_page
 from patchattn.demo.passes import Passes, Throttle
@@ -116,7 +116,8 @@ class Guard:
         self._access.check(scope)
         name, found = route_of(scope["method"], scope["path"])
         if name == "login":
-            await self._log_in(scope, receive, send)
+            with self._connection(f"at {_address(scope)}"):
+                await self._log_in(scope, receive, send)
             return
         visitor = self._passes.visitor(scope)
         token = _query(scope).get("token") if name == "page" and self._passes.closed else None
@@ -160,6 +161,7 @@ class Guard:
             self._check_session(_query(scope).get("session_hash", ""), visitor)
             await self._app(scope, self._until_closing(receive), send)
         elif name == "heartbeat":
+            self._events.count(visitor)
             self._check_session(found[0], visitor)
             with self._storage.page(Owner(visitor, found[0])):
                 await self._app(scope, self._until_closing(receive), send)
@@ -281,9 +283,7 @@ async def _body(receive: Receive, scope: Scope, most: int) -> bytes:
     while more:
         if len(body) > most or not announced.isdecimal() or int(announced) > most:
             raise Refused(413, "The request is too long.")
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Refused(400, "The connection ended before the request did.")
+        message = await next_part(receive, "the request")
         body += message.get("body", b"")
         more = message.get("more_body", False)
     if len(body) > most:

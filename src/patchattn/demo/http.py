@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-__all__ = ["Application", "Receive", "Refused", "Scope", "Send", "answer", "header", "headers"]
+__all__ = ["Application", "Receive", "Refused", "Scope", "Send", "answer", "header", "headers", "next_part"]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Scope]]
@@ -13,6 +14,9 @@ Send = Callable[[Scope], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 Header = tuple[bytes, bytes]
+
+IDLE = 60.0
+"""Seconds for which the next part of a request is waited for."""
 
 
 class Refused(Exception):  # noqa: N818  it is an answer, in a sentence for the visitor
@@ -40,6 +44,21 @@ def header(scope: Scope, name: str) -> str | None:
     if len(values) > 1:
         raise Refused(400, f"The request has more than one {name} header.")
     return values[0] if values else None
+
+
+async def next_part(receive: Receive, name: str) -> Scope:
+    """The next part of a request's body.
+
+    Raises:
+        Refused: it does not come; the sentence says of what, by `name`.
+    """
+    try:
+        message = await asyncio.wait_for(receive(), IDLE)
+    except asyncio.TimeoutError:
+        raise Refused(408, f"{name}: the rest did not come.") from None
+    if message["type"] == "http.disconnect":
+        raise Refused(400, f"{name}: the connection ended before all had come.")
+    return message
 
 
 async def answer(send: Send, status: int, body: bytes | str = b"", *extra: Header, kind: str = "text/plain") -> None:

@@ -98,7 +98,8 @@ class Storage:
     def sweep(self) -> None:
         """Remove what nobody needs any more."""
         now = self._clock()
-        self._left = {owner: since for owner, since in self._left.items() if now - since < KEPT}
+        owners = {entry.owner for entry in self._entries.values()}
+        self._left = {owner: since for owner, since in self._left.items() if owner in owners or now - since < LEFT}
         for entry in list(self._entries.values()):
             idle = now - entry.touched
             left = self._left.get(entry.owner)

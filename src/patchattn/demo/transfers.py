@@ -8,7 +8,7 @@ import unicodedata
 from pathlib import Path
 from urllib.parse import parse_qs, quote
 
-from patchattn.demo.http import Receive, Refused, Scope, Send, answer, header
+from patchattn.demo.http import Receive, Refused, Scope, Send, answer, header, next_part
 from patchattn.demo.limits import Limits
 from patchattn.demo.storage import Storage
 
@@ -16,6 +16,7 @@ __all__ = ["receive_upload", "safe_name", "send_file"]
 
 READABLE = {
     ".png": "image/png",
+    ".apng": "image/apng",
     ".jpg": "image/jpeg",
     ".jpeg": "image/jpeg",
     ".jfif": "image/jpeg",
@@ -25,7 +26,12 @@ READABLE = {
     ".bmp": "image/bmp",
     ".gif": "image/gif",
     ".avif": "image/avif",
+    ".heic": "image/heic",
+    ".heif": "image/heif",
+    ".jxl": "image/jxl",
     ".jp2": "image/jp2",
+    ".j2k": "image/jp2",
+    ".jpx": "image/jpx",
     ".ppm": "image/x-portable-pixmap",
     ".pgm": "image/x-portable-graymap",
     ".pbm": "image/x-portable-bitmap",
@@ -34,8 +40,6 @@ READABLE = {
 
 LONGEST_NAME = 120
 """Bytes of a file's name; what a tool adds to it must fit too."""
-IDLE = 60.0
-"""Seconds for which the next part of an upload is waited for."""
 CHUNK = 2**18
 
 
@@ -63,12 +67,7 @@ async def receive_upload(
     with storage.upload(visitor, name) as (entry, write):
         more = True
         while more:
-            try:
-                message = await asyncio.wait_for(receive(), IDLE)
-            except asyncio.TimeoutError:
-                raise Refused(408, f"{name}: the rest of the file did not come.") from None
-            if message["type"] == "http.disconnect":
-                raise Refused(400, f"{name}: the connection ended before the file did.")
+            message = await next_part(receive, name)
             write(message.get("body", b""))
             more = message.get("more_body", False)
         if not entry.size:
