@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
+import subprocess
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from typer.testing import CliRunner
 
 from patchattn import match, patch_attention
 from patchattn.cli.app import app
-from patchattn.demo.guard import allowed
-from patchattn.demo.house import House, write_painted
+from patchattn.demo.house import House
 from patchattn.demo.lane import Failed, Lane, Stopped
 from patchattn.demo.limits import Limits, check_size
 from patchattn.demo.look import look, marks
+from patchattn.demo.process import WorkerProcess
+from patchattn.demo.storage import Owner
 from patchattn.tasks.images import Picture, write_picture
 
 SETTINGS = {"k": 3, "patch_size": 3, "similarity": "l2", "method": "exact", "temperature": 0.5}
@@ -30,7 +32,7 @@ def in_a_lane(work: Callable[[Lane], Awaitable[None]]) -> None:
     """Do something with a lane in which one may wait."""
 
     async def ended() -> None:
-        lane = Lane(waiting=1)
+        lane = Lane(waiting=1, visitor_waiting=1)
         try:
             await work(lane)
         finally:
@@ -40,40 +42,37 @@ def in_a_lane(work: Callable[[Lane], Awaitable[None]]) -> None:
 
 
 async def told_of(lane: Lane, owner: str, job: dict[str, Any]) -> list[dict[str, Any]]:
-    return [told async for told in lane.run(owner, job)]
+    return [told async for told in lane.run(owner, owner, job)]
 
 
 def test_without_gradio_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "True")
-    before = signal.getsignal(signal.SIGTERM)
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+    before = [signal.getsignal(number) for number in numbers]
     result = CliRunner().invoke(app, ["demo"])
     assert result.exit_code == 2
     assert 'gradio is not installed; install it with: pip install "patchattn[demo]"' in result.stderr
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 def test_help() -> None:
     result = CliRunner().invoke(app, ["demo", "--help"])
     assert result.exit_code == 0
-    for option in ("--host", "--port", "--max-megapixels", "--max-megabytes"):
-        assert option in result.stdout
+    for option in ("host", "port", "password", "allow-host", "max-megapixels", "max-megabytes"):
+        assert f"--{option} " in result.stdout
+    for limit in ("visitor", "total"):
+        assert f"--{limit}-megabytes" in result.stdout
+    assert "PATCHATTN_DEMO_PASSWORD" in result.stdout
 
 
-@pytest.mark.parametrize(
-    ("path", "served"),
-    [
-        ("/", True),
-        ("/gradio_api/queue/join", True),
-        ("/gradio_api/file=/tmp/results/a.png", True),
-        ("/gradio_api/file=/tmp/results/a%2Esvg", False),
-        ("/gradio_api/file=https://example.invalid/a.png", False),
-        ("/file/etc/passwd", False),
-        ("/gradio_api/proxy=https://example.invalid/", False),
-    ],
-)
-def test_only_pictures_are_served(path: str, served: bool) -> None:
-    assert allowed(path) is served
+@pytest.mark.parametrize("password", ["", "a", "secret", "1234567"])
+def test_a_password_is_not_short(password: str) -> None:
+    for options, variable in ((["--password", password], {}), ([], {"PATCHATTN_DEMO_PASSWORD": password})):
+        if not options and not password:
+            continue  # a variable that is empty is none
+        result = CliRunner().invoke(app, ["demo", *options], env=variable)
+        assert result.exit_code == 2
+        assert f"--password: expected at least 8 characters, got {len(password)}." in result.stderr
 
 
 def test_sizes_are_checked_before_decoding(tmp_path: Path) -> None:
@@ -82,24 +81,6 @@ def test_sizes_are_checked_before_decoding(tmp_path: Path) -> None:
         check_size(tmp_path / name, 0.0012, "The file")
         with pytest.raises(ValueError, match=r"The file: 40 x 30 .* this page takes up to 0\.0011\."):
             check_size(tmp_path / name, 0.0011, "The file")
-
-
-def test_what_is_painted_is_a_png(tmp_path: Path) -> None:
-    path = write_painted("data:image/png;base64,AAAA", tmp_path)
-    assert Path(path).read_bytes() == bytes(3)
-    for bad in ("/etc/passwd", "data:image/png;base64,?"):
-        with pytest.raises(ValueError, match="paint again"):
-            write_painted(bad, tmp_path)
-
-
-def test_folders_are_new_and_old_ones_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    house = House(tmp_path, Limits(), Lane(1), Lane(1))
-    first, second = house.job("a"), house.job("a")
-    assert first["folder"] != second["folder"]
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + 3 * 3600)
-    third = house.job("a")
-    assert [str(path) for path in tmp_path.iterdir()] == [third["folder"]]
 
 
 def test_marks_are_what_the_layer_attends_to(tmp_path: Path) -> None:
@@ -158,7 +139,7 @@ def test_stopped_work_ends_at_once_and_the_next_begins(tmp_path: Path) -> None:
         await asyncio.sleep(0.5)
         with pytest.raises(Failed, match="1 pieces of work are waiting already"):
             await told_of(lane, "three", short)
-        process = lane._process
+        process = lane._workers[0].process
         assert process is not None
         lane.stop("one")
         with pytest.raises(Stopped):
@@ -169,3 +150,65 @@ def test_stopped_work_ends_at_once_and_the_next_begins(tmp_path: Path) -> None:
         assert "result" in told[-1]
 
     in_a_lane(ask)
+
+
+def test_work_ends_with_its_server_however_that_ends(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png", Picture(torch.rand(1, 3, 640, 640)))
+    picture = str(tmp_path / "a.png")
+    settings = SETTINGS | {"patch_size": 15}
+    job = {"job": "look", "folder": str(tmp_path), "megapixels": 1, "photo": picture, "reference": picture}
+    with subprocess.Popen(
+        [sys.executable, "-m", "patchattn.demo.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as worker:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        worker.stdin.write(json.dumps(job | {"settings": settings}) + "\n")
+        worker.stdin.flush()
+        told = ""
+        while "matching" not in told:  # which takes many minutes
+            told = worker.stdout.readline()
+        worker.stdin.close()
+        assert worker.wait(timeout=30) == 0
+
+
+def test_a_file_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
+    async def ask() -> None:
+        lane = Lane(1, 1, start=lambda: WorkerProcess(seconds=0.001))
+        with pytest.raises(Failed, match=r"^This took longer than 0\.001 s; try a smaller picture\.$"):
+            await told_of(lane, "one", {"job": "open"})
+        assert lane._workers[0].process is None
+
+    asyncio.run(ask())
+
+
+def test_what_fails_or_is_refused_leaves_no_folder(tmp_path: Path) -> None:
+    async def ask() -> None:
+        house = House.build(tmp_path, Limits(visitor_files=2))
+        ann, bob = Owner("ann", "1"), Owner("bob", "1")
+
+        async def results(owner: Owner | None, reads: list[str], **job: Any) -> list[dict[str, Any]]:
+            reports = house.work(house.desk, owner, {"job": "sample", "sample": "small-cat"} | job, reads)
+            return [report["result"] async for report in reports if "result" in report]
+
+        try:
+            with pytest.raises(Failed, match="There is no sample dog"):
+                await results(ann, [], sample="dog")
+            with pytest.raises(Failed, match="open here any more; please reload it"):
+                await results(None, [])
+            assert list(tmp_path.iterdir()) == []
+            (first,) = await results(ann, [])
+            with pytest.raises(Failed, match="no longer kept here"):
+                await results(bob, [first["id"]])
+            (second,) = await results(ann, [first["id"]])
+            with pytest.raises(Failed, match="You have 2 files here"):
+                await results(ann, [])
+            assert {path.name for path in tmp_path.iterdir()} == {first["id"], second["id"]}
+            assert house.storage.used("ann") == sum(path.stat().st_size for path in tmp_path.rglob("*.png"))
+            house.release(bob, [first["id"]])
+            house.release(None, [first["id"]])
+            house.release(ann, [first["id"], second["id"]])
+            assert list(tmp_path.iterdir()) == []
+        finally:
+            await house.end()
+
+    asyncio.run(ask())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,18 +22,87 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in own]
 
 
+class Server:
+    """`patchattn demo` in a process of its own, which is to say nothing of errors in the program."""
+
+    def __init__(self, *options: str, folder: Path, **environment: str) -> None:
+        self.folder = folder / "temporary"
+        """Where it makes its folder."""
+        self.folder.mkdir(exist_ok=True)
+        self._log = folder / "log.txt"
+        self._file = self._log.open("a+", encoding="utf-8")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "patchattn.cli", "demo", *options],
+            stdout=subprocess.PIPE,
+            stderr=self._file,
+            text=True,
+            env=os.environ | {"TMPDIR": str(self.folder)} | environment,
+        )
+        assert self.process.stdout is not None
+        self.address = self.process.stdout.readline().partition(" ")[0]
+
+    @property
+    def said(self) -> str:
+        """What is on stderr by now."""
+        return self._log.read_text(encoding="utf-8")
+
+    def left(self) -> list[Path]:
+        """The folders of its own that are there; PyTorch keeps some too."""
+        return list(self.folder.glob("patchattn-*"))
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """End it by a signal; return its exit code."""
+        self.process.send_signal(number)
+        code = self.process.wait(timeout=30)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self._file.close()
+        return code
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Start servers, whose folders for temporary files are the test's."""
+    servers: list[Server] = []
+
+    def start_one(*options: str, **environment: str) -> Server:
+        server = Server(*options, folder=tmp_path, **environment)
+        servers.append(server)
+        return server
+
+    yield start_one
+    for server in servers:
+        if server.process.poll() is None:
+            server.end()
+        assert "Traceback" not in server.said
+
+
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A page that takes up to 1 megapixel and 2 megabytes."""
-    command = [sys.executable, "-m", "patchattn.cli", "demo", "--max-megapixels", "1", "--max-megabytes", "2"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        address = server.stdout.readline().partition(" ")[0]
-        yield address
-        server.terminate()
-        _, said = server.communicate(timeout=30)
-    assert address.startswith("http://127.0.0.1:"), said
-    assert server.returncode == 0
+    folder = tmp_path_factory.mktemp("server")
+    server = Server("--max-megapixels", "1", "--max-megabytes", "2", folder=folder)
+    yield server
+    code = server.end()
+    assert server.address.startswith("http://127.0.0.1:"), server.said
+    assert code == 0
+    assert server.left() == []
+    assert "Traceback" not in server.said
+
+
+@pytest.fixture(scope="module")
+def address(server: Server) -> str:
+    return server.address
+
+
+@pytest.fixture(autouse=True)
+def nothing_went_wrong(request: pytest.FixtureRequest) -> Iterator[None]:
+    """An error in the program, which the server tells on stderr, fails the test in which it happened."""
+    yield
+    if "server" in request.fixturenames:
+        said = request.getfixturevalue("server").said
+        assert "Traceback" not in said, said
+        assert "Error" not in said, said
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +112,16 @@ def browser() -> Iterator[Any]:
     path = os.environ["PATCHATTN_BROWSER"]
     with sync_playwright() as playwright:
         # In a container, where root runs it, Chromium's own sandbox has no rights to start.
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"] if os.geteuid() == 0 else [])
+        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+        # Names of websites that are this machine, as whoever owns a name can make it any machine.
+        names = "--host-resolver-rules=MAP *.example 127.0.0.1"
+        browser = playwright.chromium.launch(executable_path=path, args=[*sandbox, names])
         yield browser
         browser.close()
 
 
 @pytest.fixture
-def visit(address: str, browser: Any) -> Iterator[Callable[[], Any]]:
+def visit(server: Server, address: str, browser: Any) -> Iterator[Callable[[], Any]]:
     """Open the page as a new visitor. What leaves the machine, and what the page's scripts complain of, fails."""
     visitors: list[Any] = []
     complaints: list[str] = []
@@ -60,7 +133,7 @@ def visit(address: str, browser: Any) -> Iterator[Callable[[], Any]]:
         visitor = browser.new_context(viewport={"width": 1280, "height": 900}, **settings)
         visitors.append(visitor)
         page = visitor.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(120_000)  # the machine may be busy
         page.on(
             "request",
             lambda request: complaints.append(request.url) if not_here(request.url) else None,

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,7 +128,7 @@ def test_the_other_tools(
     page = visit()
     panel = tab(page, name)
     for nth in range(pictures):
-        give(panel, files / "photo.png", nth=0)  # a file that is chosen takes its field away
+        give(panel, files / "photo.png", nth=nth)
         panel.get_by_alt_text("photo.png").nth(nth).wait_for()
     panel.get_by_role("button", name=button, exact=True).click()
     path = download(page, panel, tmp_path)
@@ -219,40 +216,3 @@ def test_phones_have_nothing_to_scroll_sideways(visit: Visit) -> None:
     for name in TABS:
         tab(page, name)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
-
-
-def answer(url: str, content: bytes | None = None, kind: str = "application/json") -> int:
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, content, {"content-type": kind})) as response:
-            return int(response.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-
-
-def test_only_its_own_pictures_are_served(address: str, files: Path) -> None:
-    assert answer(f"{address}gradio_api/file=/etc/passwd") == 404
-    assert answer(f"{address}gradio_api/file={files / 'photo.png'}") in (403, 404)
-    assert answer(f"{address}gradio_api/file=http://example.invalid/a.png") == 404
-    page = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.html"\r\n\r\n<p>hello</p>\r\n--x--\r\n'
-    request = urllib.request.Request(
-        f"{address}gradio_api/upload", page, {"content-type": "multipart/form-data; boundary=x"}
-    )
-    with urllib.request.urlopen(request) as response:
-        (path,) = json.load(response)
-    assert answer(f"{address}gradio_api/file={path}") == 404
-
-
-def test_an_upload_cannot_name_a_path(address: str, files: Path) -> None:
-    with urllib.request.urlopen(f"{address}config") as response:  # what the page consists of
-        config = json.load(response)
-    files_shown = {part["id"] for part in config["components"] if part["type"] == "file"}
-    opens = next(event["id"] for event in config["dependencies"] if set(event["inputs"]) & files_shown)
-    named = {"path": str(files / "photo.png"), "meta": {"_type": "gradio.FileData"}}
-    asked = {"data": [named], "fn_index": opens, "session_hash": "somebody"}
-    answer(f"{address}gradio_api/queue/join", json.dumps(asked).encode())
-    with urllib.request.urlopen(f"{address}gradio_api/queue/data?session_hash=somebody", timeout=30) as response:
-        told = b""
-        while b"process_completed" not in told:
-            told += response.readline()
-    assert b'"success":false' in told.replace(b" ", b"")
-    assert b"shown.png" not in told

@@ -1,71 +1,309 @@
-"""What leaves this server, and what a browser may do with it."""
+"""Everything that comes to the server passes here first, and everything that leaves it passes here last."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
-from pathlib import PurePosixPath
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs
 
-from patchattn.tasks.codecs import FORMATS
+from patchattn.demo.access import Access
+from patchattn.demo.http import Application, Receive, Refused, Scope, Send, answer, header, next_part
+from patchattn.demo.limits import Limits
+from patchattn.demo.login import AGAIN, login_page
+from patchattn.demo.passes import Passes, Throttle
+from patchattn.demo.storage import Owner, Storage
+from patchattn.demo.transfers import receive_upload, send_file
 
-__all__ = ["Guard"]
+__all__ = ["Guard", "route_of"]
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Message, Receive, Send], Awaitable[None]]
+GET, POST = ("GET", "HEAD"), ("POST",)
+ROUTES: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    ("page", GET, r"/"),
+    ("login", POST, r"/"),
+    ("upload", POST, r"/patchattn/upload"),
+    ("file", GET, r"/patchattn/file/([\w-]{1,64})/([^/]{1,200})"),
+    ("asset", GET, r"/(?:assets|static)/(?!.*\.\.)[\w./@+-]{1,200}"),
+    ("asset", GET, r"/(?:theme\.css|favicon\.ico)"),
+    ("start", GET, r"/gradio_api/startup-events"),
+    ("join", POST, r"/gradio_api/queue/join"),
+    ("events", GET, r"/gradio_api/queue/data"),
+    ("heartbeat", GET, r"/gradio_api/heartbeat/([\w-]{1,64})"),
+)
+"""All that can be asked for: a name, the methods, and the path. Gradio has more, which this page does not need."""
 
-FILE = re.compile(r"^/(?:gradio_api/)?file[=/](.*)$")
-CLOSED = re.compile(r"^/(?:gradio_api/)?(?:proxy=|stream/|component_server)")
-"""What Gradio offers and this page does not need: other servers' pages, streams, functions of components."""
+PUBLIC = ("login", "asset")
+"""What may be asked for without the password: the form itself, and what is the same for everybody."""
 
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
-    "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
+    "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
-HEADERS = [
-    # The browser itself sees to it that no request leaves this machine.
-    (b"content-security-policy", POLICY.encode()),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-]
+HEADERS = {
+    # The browser itself sees to it that no request leaves this machine, and that no other page shows or reads this one.
+    b"content-security-policy": POLICY.encode(),
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    b"referrer-policy": b"same-origin",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"cross-origin-opener-policy": b"same-origin",
+}
+FORWARDED = re.compile(rb"(?:x-)?forwarded.*|x-gradio-.*|x-real-ip|x-direct-url")
+"""Headers by which Gradio would let a request say where the server is; what is true of them is in the scope already."""
+
+NO_STORE = (b"cache-control", b"no-store")
+
+MAX_BODY = 2**18
+"""Bytes of an event: settings, and names of files that were uploaded before."""
+MAX_LOGIN = 2**12
+MAX_CONNECTIONS = 48
+"""Requests of a visitor that are open at a time; a browser opens six."""
+MAX_SESSIONS = 10_000
+EVENTS = 120, 10.0
+"""How many events a visitor may send within how many seconds."""
+VISITORS = 120, 60.0
+"""How many visitors an address may become within how many seconds, each of whom has turns and room."""
 
 
 class Guard:
-    """Serve picture files and nothing else of what is on the disk, and tell browsers to ask no other server."""
+    """Let in who belongs here, to the routes that are needed, as much as is allowed.
 
-    def __init__(self, app: Application) -> None:
-        self._app = app
+    Args:
+        app: the page, as Gradio makes it.
+        access: the names of this server.
+        passes: who visitors are.
+        storage: their files.
+        limits: how much they may send.
+    """
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+    def __init__(self, app: Application, access: Access, passes: Passes, storage: Storage, limits: Limits) -> None:
+        self._app, self._access, self._passes, self._storage, self._limits = app, access, passes, storage, limits
+        self._open: Counter[str] = Counter()
+        self._visitors = Throttle(*VISITORS, "Too many visitors come from your address; please wait a minute.")
+        self._events = Throttle(*EVENTS, "That was too much at once; please wait some seconds.")
+        self._sessions: OrderedDict[str, str] = OrderedDict()
+        """Which visitor began each session; nobody else may listen to it."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing = asyncio.Event()
+
+    def close(self) -> None:
+        """End the streams of events, which would go on for ever; called from any thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._closing.set)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            self._loop = asyncio.get_running_loop()
             await self._app(scope, receive, send)
             return
-        if not allowed(scope["path"]):
-            await send({"type": "http.response.start", "status": 404, "headers": [(b"content-type", b"text/plain")]})
-            await send({"type": "http.response.body", "body": b"There is nothing here."})
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
             return
+        send = _with_headers(send)
+        try:
+            await self._answer(scope, receive, send)
+        except Refused as refusal:
+            # Nothing more is read of a body that may be without end.
+            unread = [(b"connection", b"close")] if scope["method"] not in GET else []
+            await answer(send, refusal.status, str(refusal), *refusal.headers, *unread)
 
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *HEADERS]
-            await send(message)
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._access.check(scope)
+        name, found = route_of(scope["method"], scope["path"])
+        if name == "login":
+            with self._connection(f"at {_address(scope)}"):
+                await self._log_in(scope, receive, send)
+            return
+        visitor = self._passes.visitor(scope)
+        token = _query(scope).get("token") if name == "page" and self._passes.closed else None
+        if token is not None:
+            if visitor is None:
+                self._passes.check_password(token, _address(scope))
+            await self._enter(visitor, scope, send)
+            return
+        if visitor is None and name == "page" and header(scope, "sec-fetch-site") in ("cross-site", "same-site"):
+            await answer(send, 200, AGAIN, NO_STORE, kind="text/html")
+            return
+        if visitor is None and self._passes.closed and name not in PUBLIC:
+            if name != "page":
+                raise Refused(401, "Please open the page anew, and give the password.")
+            await answer(send, 401, login_page(), NO_STORE, kind="text/html")
+            return
+        if visitor is None and name == "page":
+            self._visitors.count(_address(scope))
+            send = _with_cookie(send, self._passes.cookie(scope))
+        if visitor is None:  # a browser that keeps no cookies, or the first request
+            visitor = f"at {_address(scope)}"
+        scope["patchattn.visitor"] = visitor
+        scope["headers"] = [pair for pair in scope["headers"] if not FORWARDED.fullmatch(pair[0].lower())]
+        with self._connection(visitor):
+            await self._dispatch(name, found, visitor, scope, receive, send)
 
-        await self._app(scope, receive, with_headers)
+    async def _dispatch(
+        self, name: str, found: tuple[str, ...], visitor: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        if name == "upload":
+            self._events.count(visitor)
+            await receive_upload(self._storage, self._limits, visitor, scope, receive, send)
+        elif name == "file":
+            await send_file(self._storage, visitor, scope, send, *found)
+        elif name == "join":
+            self._events.count(visitor)
+            body = await _body(receive, scope, MAX_BODY)
+            self._check_session(_session_of(body), visitor)
+            await self._app(scope, _replay(body, receive), send)
+        elif name == "events":
+            self._check_session(_query(scope).get("session_hash", ""), visitor)
+            await self._app(scope, self._until_closing(receive), send)
+        elif name == "heartbeat":
+            self._events.count(visitor)
+            self._check_session(found[0], visitor)
+            with self._storage.page(Owner(visitor, found[0])):
+                await self._app(scope, self._until_closing(receive), send)
+        else:
+            await self._app(scope, receive, send)
+
+    # ---- the password ----
+
+    async def _enter(self, visitor: str | None, scope: Scope, send: Send) -> None:
+        """Lead to the page without the token, which then stays in no history."""
+        cookie = [] if visitor is not None else [self._passes.cookie(scope)]
+        await answer(send, 303, "", *cookie, (b"location", b"./"), NO_STORE)
+
+    async def _log_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._passes.closed:
+            raise Refused(405, "There is nothing to send here.", (b"allow", b"GET, HEAD"))
+        form = parse_qs((await _body(receive, scope, MAX_LOGIN)).decode("latin-1"))
+        try:
+            self._passes.check_password(form.get("password", [""])[0], _address(scope))
+        except Refused as refusal:
+            await answer(send, refusal.status, login_page(str(refusal)), NO_STORE, kind="text/html")
+            return
+        await self._enter(None, scope, send)
+
+    def _until_closing(self, receive: Receive) -> Receive:
+        """A visitor who leaves when the server ends."""
+
+        async def receive_or_leave() -> Scope:
+            message = asyncio.ensure_future(receive())
+            end = asyncio.ensure_future(self._closing.wait())
+            try:
+                await asyncio.wait([message, end], return_when=asyncio.FIRST_COMPLETED)
+                return message.result() if message.done() else {"type": "http.disconnect"}
+            finally:
+                message.cancel()
+                end.cancel()
+
+        return receive_or_leave
+
+    # ---- limits ----
+
+    @contextmanager
+    def _connection(self, visitor: str) -> Iterator[None]:
+        if self._open[visitor] >= MAX_CONNECTIONS:
+            raise Refused(429, "You have too many requests open here; please wait some seconds.")
+        self._open[visitor] += 1
+        try:
+            yield
+        finally:
+            self._open[visitor] -= 1
+            if not self._open[visitor]:
+                del self._open[visitor]
+
+    def _check_session(self, session: str, visitor: str) -> None:
+        if re.fullmatch(r"[\w-]{1,64}", session, re.ASCII) is None:
+            raise Refused(400, "The request names no session.")
+        if self._sessions.setdefault(session, visitor) != visitor:
+            raise Refused(403, "This session is another visitor's.")
+        self._sessions.move_to_end(session)
+        if len(self._sessions) > MAX_SESSIONS:
+            self._sessions.popitem(last=False)
 
 
-def allowed(path: str) -> bool:
-    """Whether this path may be asked for.
+def route_of(method: str, path: str) -> tuple[str, tuple[str, ...]]:
+    """The name of the route that is asked for, and the parts of the path in parentheses; `Refused` if there is none.
 
     Example:
-        >>> allowed("/gradio_api/file=/tmp/picture.png"), allowed("/gradio_api/file=/tmp/page.html")
-        (True, False)
+        >>> route_of("GET", "/patchattn/file/Xy12/cat.png")
+        ('file', ('Xy12', 'cat.png'))
     """
-    path = unquote(path)
-    file = FILE.match(path)
-    if file is None:
-        return CLOSED.match(path) is None
-    return "://" not in file[1] and PurePosixPath(file[1]).suffix.lower() in FORMATS
+    matching = [(name, methods, re.fullmatch(pattern, path, re.ASCII)) for name, methods, pattern in ROUTES]
+    there = [(name, methods, found) for name, methods, found in matching if found is not None]
+    if not there:
+        raise Refused(404, "There is nothing here.")
+    for name, methods, found in there:
+        if method in methods:
+            return name, found.groups()
+    allowed = ", ".join(method for _, methods, _ in there for method in methods)
+    raise Refused(405, f"{method} is not possible here.", (b"allow", allowed.encode()))
+
+
+def _with_headers(send: Send) -> Send:
+    """Add what browsers must know, in place of what the application says of it; and let no other origin read this."""
+
+    async def with_headers(message: Scope) -> None:
+        if message["type"] == "http.response.start":
+            own = [(key.lower(), value) for key, value in message.get("headers", [])]
+            kept = [pair for pair in own if not pair[0].startswith(b"access-control-")]
+            # A file has a stricter policy of its own.
+            policy = {pair[0]: pair[1] for pair in kept if pair[0] == b"content-security-policy"}
+            kept = [pair for pair in kept if pair[0] not in HEADERS]
+            message = {**message, "headers": [*kept, *(HEADERS | policy).items()]}
+        await send(message)
+
+    return with_headers
+
+
+def _with_cookie(send: Send, cookie: tuple[bytes, bytes]) -> Send:
+    async def with_cookie(message: Scope) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], cookie, NO_STORE]}
+        await send(message)
+
+    return with_cookie
+
+
+def _address(scope: Scope) -> str:
+    return str((scope.get("client") or ("nowhere",))[0])
+
+
+def _query(scope: Scope) -> dict[str, str]:
+    return {name: values[-1] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
+
+
+async def _body(receive: Receive, scope: Scope, most: int) -> bytes:
+    """The whole body of a request; `Refused` as soon as it is longer than that."""
+    announced = header(scope, "content-length") or "0"
+    body, more = bytearray(), True
+    while more:
+        if len(body) > most or not announced.isdecimal() or int(announced) > most:
+            raise Refused(413, "The request is too long.")
+        message = await next_part(receive, "the request")
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    if len(body) > most:
+        raise Refused(413, "The request is too long.")
+    return bytes(body)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Hand out a body that was read already, then what else comes."""
+    left = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Scope:
+        return left.pop() if left else await receive()
+
+    return replay
+
+
+def _session_of(body: bytes) -> str:
+    found: Any = None
+    with suppress(ValueError, RecursionError):
+        found = json.loads(body)
+    session = found.get("session_hash") if isinstance(found, dict) else None
+    return session if isinstance(session, str) else ""

@@ -1,62 +1,120 @@
-"""What all visitors share: two lanes of work, a folder, and limits."""
+"""What all visitors share: two lanes of work, their files, and limits."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import secrets
-import shutil
-import time
+import contextlib
+from collections.abc import AsyncGenerator, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from patchattn.demo.lane import Lane
+from patchattn.demo.http import Refused
+from patchattn.demo.lane import Failed, Lane
 from patchattn.demo.limits import Limits
+from patchattn.demo.process import WorkerProcess
+from patchattn.demo.storage import Gone, Owner, Storage
 
-__all__ = ["House", "write_painted"]
+__all__ = ["House", "owner_of"]
 
-KEPT = 2 * 3600
-"""Seconds for which results can be downloaded."""
-LARGEST_MASK = 2**24
-"""Characters of a painted mask; black and white compress well."""
-PNG = "data:image/png;base64,"
+DESK_SECONDS = 60.0
+"""What the desk does takes a moment, or something is wrong with the file."""
+
+Job = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class House:
-    """Small things are done in one lane, what takes long in the other, so that none waits for a moment's work."""
+    """Small things are done at the desk, what takes long at the bench, so that none waits for a moment's work.
 
-    folder: Path
+    At the desk are two processes, of which no visitor has both: whoever opens a thousand pictures waits for them alone.
+    """
+
+    storage: Storage
     limits: Limits
     desk: Lane
     bench: Lane
 
-    def job(self, job: str, **asked: Any) -> dict[str, Any]:
-        """A job with a new folder, whose name nobody can guess."""
-        self._forget()
-        folder = self.folder / secrets.token_urlsafe(16)
-        folder.mkdir()
-        return {"job": job, "folder": str(folder), "megapixels": self.limits.megapixels, **asked}
+    @classmethod
+    def build(cls, folder: Path, limits: Limits) -> House:
+        """One whose visitors' files are in this folder."""
+        queue = limits.waiting, limits.visitor_waiting
+        desk = Lane(*queue, workers=2, start=lambda: WorkerProcess(DESK_SECONDS), ready=True)
+        return cls(Storage(folder, limits), limits, desk, Lane(*queue))
 
-    def close(self) -> None:
-        """End both lanes' processes."""
-        self.desk.close()
-        self.bench.close()
+    async def work(self, lane: Lane, owner: Owner | None, job: Job, reads: Collection[str]) -> AsyncGenerator[Job]:
+        """Do a job which reads these entries of the storage and writes a new one; yield what is reported of it.
 
-    def _forget(self) -> None:
-        for folder in self.folder.iterdir():
-            if folder.stat().st_mtime < time.time() - KEPT:
-                shutil.rmtree(folder, ignore_errors=True)
+        The last report is `{"result": ...}`, with the new entry's `id` in the result. Without one nothing is kept.
+
+        Raises:
+            Failed: a limit is reached, an entry is gone, the page is none of this server's, or as `Lane.run` does.
+            Stopped: as `Lane.run` does.
+        """
+        owner = _known(owner)
+        lane.check_queue(owner.visitor)  # before a folder is made
+        with _as_failures():
+            entry = self.storage.add(owner)
+        job = job | {"folder": str(entry.folder), "megapixels": self.limits.megapixels}
+        done = False
+        try:
+            async with contextlib.aclosing(self.ask(lane, owner, job, [*reads, entry.id])) as reports:
+                async for report in reports:
+                    if "result" in report:
+                        with _as_failures():
+                            self.storage.weigh(entry)
+                        report["result"]["id"] = entry.id
+                        done = True
+                    yield report
+        finally:
+            if not done:
+                self.release(owner, [entry.id])
+
+    async def ask(self, lane: Lane, owner: Owner | None, job: Job, reads: Collection[str]) -> AsyncGenerator[Job]:
+        """The same for a job that writes nothing."""
+        owner = _known(owner)
+        try:
+            with self.storage.using(reads, owner.visitor):
+                async with contextlib.aclosing(lane.run(owner.visitor, _key(owner, job["job"]), job)) as reports:
+                    async for report in reports:
+                        yield report
+        except Gone as why:
+            raise Failed(str(why)) from None
+
+    def stop(self, lane: Lane, owner: Owner | None, job: str) -> None:
+        """Stop the jobs of this name that a page has asked for."""
+        if owner is not None:
+            lane.stop(_key(owner, job))
+
+    def release(self, owner: Owner | None, entries: Collection[str]) -> None:
+        """Forget entries that a page does not show any more."""
+        if owner is not None:
+            self.storage.release(entries, owner.visitor)
+
+    async def end(self) -> None:
+        """End all processes."""
+        await self.desk.end()
+        await self.bench.end()
 
 
-def write_painted(painted: str, folder: Path) -> str:
-    """Write what was painted, which comes as the text of a PNG, and return its path."""
-    if not painted.startswith(PNG) or len(painted) > LARGEST_MASK:
-        raise ValueError("What was painted did not arrive; please reload the page and paint again.")
-    path = folder / "painted.png"
+@contextlib.contextmanager
+def _as_failures() -> Iterator[None]:
+    """What the storage refuses is why work fails."""
     try:
-        path.write_bytes(base64.b64decode(painted[len(PNG) :], validate=True))
-    except binascii.Error as error:
-        raise ValueError("What was painted arrived damaged; please paint again.") from error
-    return str(path)
+        yield
+    except Refused as why:
+        raise Failed(str(why)) from None
+
+
+def _known(owner: Owner | None) -> Owner:
+    if owner is None:
+        raise Failed("This page is not open here any more; please reload it.")
+    return owner
+
+
+def _key(owner: Owner, job: str) -> str:
+    return f"{owner.visitor} {owner.session} {job}"
+
+
+def owner_of(request: Any) -> Owner:
+    """The page that an event of Gradio's comes from; the visitor is as `Guard` found it."""
+    return Owner(request.request.scope["patchattn.visitor"], str(request.session_hash))

@@ -122,10 +122,21 @@ def _hole(job: Job, picture: Picture) -> Tensor | None:
         raise ValueError(
             f"The mask has {sizes[0]} pixels, and the photograph {sizes[1]}; both must have the same size."
         )
-    hole = F.interpolate(mask.colour.mean(1, keepdim=True), size=picture.size, mode="nearest")[0, 0] > 0.5
+    gray = mask.colour.mean(1, keepdim=True)
+    # Where the brush covers a part of a pixel something of the object is left of it.
+    hole = _covered(gray, picture.size) if job["painted"] else gray[0, 0] > 0.5
     if not hole.any():
         raise ValueError("The mask is black everywhere: paint over what is to go, then fill.")
     return hole
+
+
+def _covered(gray: Tensor, size: tuple[int, int]) -> Tensor:
+    """The pixels of a picture of this size that what is painted covers wholly or in part.
+
+    It was painted on what is shown, which may be smaller: each pixel takes the largest value of all that it overlaps,
+    so that no stroke is too thin.
+    """
+    return F.adaptive_max_pool2d(gray, size)[0, 0] > 0
 
 
 def _written(job: Job, what: str, picture: Picture, before: Picture, tell: Tell, told: str) -> Job:

@@ -18,8 +18,18 @@ class Limits:
     """Of a picture that comes in, and of one that goes out."""
     megabytes: float = 100.0
     """Of a file that comes in."""
-    waiting: int = 8
-    """How many pieces of work may wait."""
+    visitor_megabytes: float = 500.0
+    """Of all files of a visitor that are kept at a time, uploads and results."""
+    total_megabytes: float = 5000.0
+    """Of all files of all visitors."""
+    visitor_files: int = 200
+    """How many uploads and results of a visitor are kept at a time."""
+    total_files: int = 4000
+    """How many of all visitors."""
+    waiting: int = 24
+    """How many pieces of work may wait in a queue."""
+    visitor_waiting: int = 6
+    """How many of them may be of one visitor: one for each tab of the page, and one more."""
 
 
 def check_size(path: Path, megapixels: float, argument: str) -> None:

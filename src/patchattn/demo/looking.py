@@ -6,8 +6,9 @@ from typing import Any
 
 from patchattn.demo import words
 from patchattn.demo.house import House
-from patchattn.demo.opening import Opened, choose_picture
+from patchattn.demo.opening import Opened, choose_picture, entries
 from patchattn.demo.running import Step, steps
+from patchattn.demo.storage import Owner
 from patchattn.demo.tools import Source
 
 __all__ = ["add_look"]
@@ -33,7 +34,7 @@ def add_look(house: House, owner: Any) -> None:
         sources = []
         for source in SOURCES:
             with gr.Column(min_width=280):
-                sources.append(choose_picture(house, source))
+                sources.append(choose_picture(house, source, owner, f"look-{source.name}"))
         with gr.Column(min_width=280):
             settings = _settings()
             with gr.Row():
@@ -50,47 +51,49 @@ def add_look(house: House, owner: Any) -> None:
             return step.status, *buttons, gr.skip(), gr.skip()
         return HINT, *buttons, _visible(step.result), step.result
 
-    async def work(owner: str, photo: Opened, reference: Opened, *values: Any) -> Any:
+    async def work(
+        owner: Owner | None, before: dict[str, Any] | None, photo: Opened, reference: Opened, *values: Any
+    ) -> Any:
         if photo is None:
             yield shown(Step(words.failed(f"{SOURCES[0].label}: choose a file or a sample first.")))
             return
         other = photo if reference is None else reference
         chosen = dict(zip(settings, values, strict=True))
-        job = house.job("look", photo=photo["path"], reference=other["path"], settings=chosen)
-        async for step in steps(house.bench, f"{owner} look", job):
+        job = {"job": "look", "photo": photo["path"], "reference": other["path"], "settings": chosen}
+        async for step in steps(house.work(house.bench, owner, job, [*entries(photo), *entries(other)])):
+            if step.result is not None and before is not None:
+                house.release(owner, [before["id"]])
             yield shown(step)
 
-    async def mark(clicked: str, found: dict[str, Any] | None) -> Any:
+    async def mark(clicked: str, owner: Owner | None, found: dict[str, Any] | None) -> Any:
         place = [int(number) for number in clicked.split(",") if number.isdecimal()]
         if found is None or len(place) != 2:
             return
-        job = house.job("marks", field=found["field"], row=place[0], column=place[1])
-        async for step in steps(house.desk, "", job):
+        job = {"job": "marks", "field": found["field"], "row": place[0], "column": place[1]}
+        async for step in steps(house.ask(house.desk, owner, job, [found["id"]])):
             if step.result is not None:
                 yield _visible(found | step.result), HINT
             elif not step.working:
                 yield gr.skip(), step.status
 
-    async def stopping(owner: str) -> None:
-        house.bench.stop(f"{owner} look")
+    async def stopping(owner: Owner | None) -> None:
+        house.stop(house.bench, owner, "look")
 
     run.click(
         work,
-        [owner, *sources, *settings.values()],
+        [owner, field, *sources, *settings.values()],
         [status, run, stop, viewer, field],
-        concurrency_limit=None,
         **hidden,
     )
     viewer.click(
         mark,
-        [clicked, field],
+        [clicked, owner, field],
         [viewer, status],
         js=CLICKED,
         trigger_mode="always_last",
-        concurrency_limit=None,
         **hidden,
     )
-    stop.click(stopping, owner, None, queue=False, **hidden)
+    stop.click(stopping, owner, None, **hidden)
 
 
 def _settings() -> dict[str, Any]:

@@ -6,15 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from patchattn.demo import words
-from patchattn.demo.house import House, write_painted
-from patchattn.demo.opening import Opened, choose_picture
+from patchattn.demo.house import House
+from patchattn.demo.opening import Opened, choose_picture, entries, uploaded_file
 from patchattn.demo.running import Step, steps
+from patchattn.demo.storage import Owner
 from patchattn.demo.tools import Source, Tool
 
 __all__ = ["add_tool"]
 
 FORMATS = ["png", "tif", "webp", "jpg"]
-PAINTED = "(_, ...others) => [window.patchattn.painted(), ...others]"
+PAINTED = "async (_, ...others) => [await window.patchattn.painted(), ...others]"
+REFUSED = "refused: "
+"""What comes before the sentence where the browser could not upload what was painted."""
+NO_RESULT: dict[str, str] = {}
 
 
 def add_tool(house: House, tool: Tool, owner: Any) -> None:
@@ -23,15 +27,17 @@ def add_tool(house: House, tool: Tool, owner: Any) -> None:
 
     gr.HTML(f'<p class="pa-intro">{tool.intro}</p>')
     painted = gr.Textbox(visible=False)
+    names = {source.name: f"{tool.job}-{source.name}" for source in tool.sources}
     with gr.Row(elem_classes="pa-columns"):
         with gr.Column(min_width=320):
             painter = gr.HTML(js_on_load="window.patchattn.painter(element, props, watch)", render=False)
             if tool.paints:
-                sources = [choose_picture(house, tool.sources[0], painter, _paintable)]
+                (photo,) = tool.sources
+                sources = [choose_picture(house, photo, owner, names[photo.name], painter, _paintable)]
                 painter.render()
-                sources.append(_choose_mask(house))
+                sources.append(_choose_mask(house, owner))
             else:
-                sources = [choose_picture(house, source) for source in tool.sources]
+                sources = [choose_picture(house, source, owner, names[source.name]) for source in tool.sources]
         with gr.Column(min_width=320):
             settings = tool.settings()
             file_format = gr.Radio(FORMATS, value="png", label="File", info="All but jpg keep every pixel exactly.")
@@ -39,77 +45,84 @@ def add_tool(house: House, tool: Tool, owner: Any) -> None:
                 run = gr.Button(tool.verb, variant="primary", elem_classes="pa-run")
                 stop = gr.Button("Stop", variant="stop", visible=False, elem_classes="pa-stop")
             status = gr.HTML()
-            slider = gr.ImageSlider(
-                label="Before and after", type="filepath", interactive=False, visible=False, buttons=["fullscreen"]
+            comparison = gr.HTML(
+                value=NO_RESULT, html_template="", js_on_load="window.patchattn.comparison(element, props, watch)"
             )
-            download = gr.DownloadButton("Download", visible=False, elem_classes="pa-download")
+    made = gr.State(None)
 
     def shown(step: Step) -> tuple[Any, ...]:
         buttons = gr.update(interactive=not step.working), gr.update(visible=step.working)
         if step.result is None:
             return step.status, *buttons, gr.skip(), gr.skip()
-        result = step.result
-        pair = gr.update(value=(result["before"], result["after"]), visible=True)
-        name = Path(result["path"]).name
-        return step.status, *buttons, pair, gr.update(value=result["path"], label=f"Download {name}", visible=True)
+        return step.status, *buttons, _visible(step.result), step.result["id"]
 
-    async def work(painted: str, owner: str, file_format: str, *given: Any) -> Any:
+    async def work(painted: str, owner: Owner | None, before: str | None, file_format: str, *given: Any) -> Any:
         opened, values = given[: len(sources)], given[len(sources) :]
         try:
-            job = _job(house, tool, painted, opened, file_format, dict(zip(settings, values, strict=True)))
+            job = _job(house, tool, owner, painted, opened, dict(zip(settings, values, strict=True)))
+            reads = [name for picture in opened for name in entries(picture)] + ([painted] if painted else [])
+            async for step in steps(house.work(house.bench, owner, job | {"format": file_format}, reads)):
+                if step.result is not None and before is not None:
+                    house.release(owner, [before])
+                yield shown(step)
         except ValueError as why:
             yield shown(Step(words.failed(str(why))))
-            return
-        async for step in steps(house.bench, f"{owner} {tool.job}", job):
-            yield shown(step)
+        finally:
+            house.release(owner, [painted])
 
-    async def stopping(owner: str) -> None:
-        house.bench.stop(f"{owner} {tool.job}")
+    async def stopping(owner: Owner | None) -> None:
+        house.stop(house.bench, owner, tool.job)
 
+    async def forget(owner: Owner | None, made: str | None) -> tuple[Any, ...]:
+        """What was made of another picture is no longer shown beside this one."""
+        if made is None:
+            return gr.skip(), gr.skip(), gr.skip()
+        house.release(owner, [made])
+        return "", NO_RESULT, None
+
+    settled = {"show_progress": "hidden", "api_visibility": "private"}
     run.click(
         work,
-        [painted, owner, file_format, *sources, *settings.values()],
-        [status, run, stop, slider, download],
+        [painted, owner, made, file_format, *sources, *settings.values()],
+        [status, run, stop, comparison, made],
         js=PAINTED if tool.paints else None,
-        show_progress="hidden",
-        concurrency_limit=None,  # the lane has its own queue
-        api_visibility="private",
+        **settled,
     )
-
-    def forget(told: str) -> tuple[Any, ...]:
-        """What was made of another picture is no longer shown beside this one."""
-        hidden = gr.update(visible=False)
-        # What is told meanwhile, of work or of an error, is of this picture.
-        return "" if told.startswith(words.DONE) else gr.skip(), hidden, hidden
-
     for opened in sources:
-        opened.change(forget, status, [status, slider, download], show_progress="hidden", api_visibility="private")
-    stop.click(stopping, owner, None, queue=False, show_progress="hidden", api_visibility="private")
+        opened.change(forget, [owner, made], [status, comparison, made], **settled)
+    stop.click(stopping, owner, None, **settled)
 
 
 def _job(
-    house: House, tool: Tool, painted: str, opened: tuple[Opened, ...], file_format: str, settings: dict[str, Any]
+    house: House, tool: Tool, owner: Owner | None, painted: str, opened: tuple[Opened, ...], settings: dict[str, Any]
 ) -> dict[str, Any]:
     """The job that was asked for; a `ValueError` says what is missing."""
     pictures = dict(zip([source.name for source in tool.sources], opened, strict=False))
     for source in tool.sources:
         if pictures[source.name] is None:
             raise ValueError(f"{source.label}: choose a file or a sample first.")
-    job = house.job(tool.job, format=file_format, **settings)
+    job = {"job": tool.job, "name": (opened[0] or {}).get("name", ""), **settings}
     job |= {name: picture["path"] for name, picture in pictures.items() if picture is not None}
-    job["name"] = (opened[0] or {}).get("name", "")
     if tool.paints:
-        loaded = opened[1]
-        mask = write_painted(painted, Path(job["folder"])) if painted else (loaded or {}).get("path", "")
-        job |= {"mask": mask, "painted": bool(painted)}
+        if painted.startswith(REFUSED):
+            raise ValueError(painted.removeprefix(REFUSED))
+        loaded = (opened[1] or {}).get("path", "")
+        job |= {"mask": str(uploaded_file(house, owner, painted)) if painted else loaded, "painted": bool(painted)}
     return job
 
 
-def _choose_mask(house: House) -> Any:
+def _visible(result: dict[str, Any]) -> dict[str, str]:
+    """What the browser needs of a result."""
+    pictures = {name: words.url(result[name]) for name in ("before", "after", "path")}
+    return pictures | {"name": Path(result["path"]).name}
+
+
+def _choose_mask(house: House, owner: Any) -> Any:
     import gradio as gr
 
     with gr.Accordion("Or load a mask", open=False):
-        return choose_picture(house, Source("mask", "White is what goes; as large as the photograph", {}))
+        source = Source("mask", "White is what goes; as large as the photograph", {})
+        return choose_picture(house, source, owner, "inpaint-mask")
 
 
 def _paintable(opened: Opened) -> dict[str, str]:

@@ -2,74 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from patchattn.demo import words
 from patchattn.demo.house import House
 from patchattn.demo.running import steps
+from patchattn.demo.storage import Owner
 from patchattn.demo.tools import Source
 
-__all__ = ["Opened", "choose_picture"]
+__all__ = ["Opened", "choose_picture", "entries", "uploaded_file"]
 
 Opened = dict[str, Any] | None
-"""What `jobs.open_job` returned."""
+"""What `jobs.open_job` returned: with the `id` of what is shown, and the `upload` it was made from."""
 
 
 def choose_picture(
-    house: House, source: Source, shown: Any = None, show: Callable[[Opened], Any] = words.picture
+    house: House,
+    source: Source,
+    owner: Any,
+    name: str,
+    shown: Any = None,
+    show: Callable[[Opened], Any] = words.picture,
 ) -> Any:
     """Add the chooser of a picture to the page, and return the state that holds what was opened.
 
     Args:
         house: where it is opened.
         source: its label and samples.
+        owner: the state that holds whose page it is.
+        name: of the chooser, that no other one has.
         shown: the component that shows it; None: one below the chooser.
         show: what that component's value is then.
     """
     import gradio as gr
 
-    opened = gr.State(None)
-    file = gr.File(label=source.label, file_types=["image"], height=112, elem_classes="pa-file")
+    opened, uploaded = gr.State(None), gr.Textbox(visible=False)
+    start = f"window.patchattn.chooser(element, '{name}', props, watch, trigger)"
+    file = gr.HTML(value=_chosen(source, None), html_template="", js_on_load=start, elem_classes="pa-file")
     samples = {}
     if source.samples:
         with gr.Row(elem_classes="pa-samples"):
-            for title, name in source.samples.items():
-                samples[name] = gr.Button(title, size="sm", min_width=60)
+            for title, sample in source.samples.items():
+                samples[sample] = gr.Button(title, size="sm", min_width=60)
     status = gr.HTML(elem_classes="pa-opening")
     if shown is None:
         shown = gr.HTML()
-    outputs, settings = [opened, shown, status], {"show_progress": "hidden", "api_visibility": "private"}
+    outputs, settings = [opened, file, shown, status], {"show_progress": "hidden", "api_visibility": "private"}
 
-    async def opening(job: dict[str, Any]) -> Any:
-        async for step in steps(house.desk, "", job):
+    def showing(picture: Opened, told: str) -> tuple[Any, ...]:
+        return picture, _chosen(source, picture), show(picture), told
+
+    async def opening(owner: Owner | None, before: Opened, job: dict[str, Any], upload: list[str]) -> Any:
+        async for step in steps(house.work(house.desk, owner, job, upload)):
             if step.result is not None:
-                yield step.result, show(step.result), ""
+                forget(owner, before)
+                yield showing(step.result | {"upload": upload}, "")
             elif step.working:
-                yield gr.skip(), gr.skip(), step.status
+                yield gr.skip(), gr.skip(), gr.skip(), step.status
             else:
-                yield None, show(None), step.status
+                forget(owner, before)
+                house.release(owner, upload)
+                yield showing(None, step.status)
 
-    async def open_file(path: str | None) -> Any:
-        if path is None:
-            yield None, show(None), ""
+    def forget(owner: Owner | None, before: Opened) -> None:
+        house.release(owner, entries(before))
+
+    async def open_file(uploaded: str, owner: Owner | None, before: Opened) -> AsyncGenerator[Any]:
+        try:
+            path = uploaded_file(house, owner, uploaded)
+        except ValueError as why:
+            yield showing(None, words.failed(str(why)))
             return
-        async for shown_now in opening(house.job("open", path=path, name=Path(path).name)):
+        job = {"job": "open", "path": str(path), "name": path.name}
+        async for shown_now in opening(owner, before, job, [uploaded]):
             yield shown_now
 
-    file.upload(open_file, file, outputs, **settings)
-    file.clear(partial(_nothing, show), None, outputs, **settings)
-    for name, button in samples.items():
+    async def clear(owner: Owner | None, before: Opened) -> Any:
+        forget(owner, before)
+        return showing(None, "")
 
-        async def open_this(name: str = name) -> Any:
-            async for shown_now in opening(house.job("sample", sample=name)):
-                yield shown_now
+    async def open_sample(sample: str, owner: Owner | None, before: Opened) -> AsyncGenerator[Any]:
+        async for shown_now in opening(owner, before, {"job": "sample", "sample": sample}, []):
+            yield shown_now
 
-        button.click(open_this, None, outputs, **settings)
+    file.upload(
+        open_file,
+        [uploaded, owner, opened],
+        outputs,
+        js=f"(_, ...others) => [window.patchattn.uploaded('{name}'), ...others]",
+        **settings,
+    )
+    file.clear(clear, [owner, opened], outputs, **settings)
+    for sample, button in samples.items():
+        button.click(partial(open_sample, sample), [owner, opened], outputs, **settings)
     return opened
 
 
-def _nothing(show: Callable[[Opened], Any]) -> tuple[None, Any, str]:
-    return None, show(None), ""
+def uploaded_file(house: House, owner: Owner | None, upload: str) -> Any:
+    """The path of an upload, which belongs to this page from now on; a `ValueError` says what is wrong."""
+    if owner is None:
+        raise ValueError("This page is not open here any more; please reload it.")
+    return house.storage.claim(owner, upload)
+
+
+def entries(opened: Opened) -> list[str]:
+    """What is kept for a picture: its upload, and what is shown of it."""
+    return [] if opened is None else [opened["id"], *opened["upload"]]
+
+
+def _chosen(source: Source, picture: Opened) -> dict[str, Any]:
+    return {"label": source.label, "name": None if picture is None else picture["name"]}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import Any
 
-from patchattn.demo.house import House
+from patchattn.demo.house import House, owner_of
 from patchattn.demo.looking import add_look
 from patchattn.demo.making import add_tool
+from patchattn.demo.storage import Owner
 from patchattn.demo.tools import TOOLS
 
 __all__ = ["build_page"]
@@ -24,9 +24,15 @@ def build_page(house: House) -> Any:
     """Make the page; its events work in the house's lanes."""
     import gradio as gr
 
-    with gr.Blocks(title="patchattn", analytics_enabled=False, delete_cache=(600, 7200)) as page:
-        owner = gr.State("")
-        page.load(lambda: secrets.token_hex(8), None, owner, api_visibility="private", show_progress="hidden")
+    async def enter(request: Any) -> Owner:
+        await house.desk.prepare()
+        return owner_of(request)
+
+    # Gradio gives the request to a parameter of this type; where types are written as text it cannot tell.
+    enter.__annotations__["request"] = gr.Request
+    with gr.Blocks(title="patchattn", analytics_enabled=False) as page:
+        owner = gr.State(None)
+        page.load(enter, None, owner, api_visibility="private", show_progress="hidden")
         gr.HTML(TITLE)
         with gr.Tabs():
             for tool in TOOLS:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from patchattn.demo import words
-from patchattn.demo.lane import Failed, Lane, Stopped
+from patchattn.demo.lane import Failed, Stopped
 
 __all__ = ["Step", "steps"]
 
@@ -23,19 +23,19 @@ class Step:
     result: dict[str, Any] | None = None
 
 
-async def steps(lane: Lane, owner: str, job: dict[str, Any]) -> AsyncGenerator[Step]:
-    """Do a job; yield what is to be shown of it. Whatever happens, the last step is not `working`."""
+async def steps(work: AsyncGenerator[dict[str, Any]]) -> AsyncGenerator[Step]:
+    """Do work of the house; yield what is to be shown of it. Whatever happens, the last step is not `working`."""
     stage = "starting"
     yield Step(words.progress({}, stage), working=True)
     try:
-        async with contextlib.aclosing(lane.run(owner, job)) as told_by_work:
-            async for told in told_by_work:
-                if "result" in told:
-                    result = told["result"]
-                    yield Step(words.done(" ".join([result.get("told", ""), *told["notes"]])), result=result)
+        async with contextlib.aclosing(work) as reports:
+            async for report in reports:
+                if "result" in report:
+                    result = report["result"]
+                    yield Step(words.done(" ".join([result.get("told", ""), *report["notes"]])), result=result)
                     return
-                stage = told.get("stage", stage)
-                yield Step(words.progress(told, stage), working=True)
+                stage = report.get("stage", stage)
+                yield Step(words.progress(report, stage), working=True)
     except Failed as why:
         yield Step(words.failed(str(why)))
     except Stopped:

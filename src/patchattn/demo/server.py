@@ -2,104 +2,191 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import secrets
 import signal
+import socket
 import sys
-import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from patchattn.demo.access import is_loopback
+from patchattn.demo.addresses import access_of, listen, reachable
 from patchattn.demo.guard import Guard
 from patchattn.demo.house import House
-from patchattn.demo.lane import Lane
 from patchattn.demo.limits import Limits
 from patchattn.demo.page import build_page
+from patchattn.demo.passes import Passes
+from patchattn.demo.workspace import workspace
 from patchattn.extras import extra
 
 __all__ = ["serve", "served"]
 
+MIN_PASSWORD = 8
+EVENTS_AT_ONCE = 1000
+"""Events that Gradio handles at a time; what they wait for is the house's lanes, which have limits of their own."""
+OPEN_CONNECTIONS = 1000
+ENDING = 2
+"""Seconds for which requests may go on when the server ends."""
 
-def serve(host: str, port: int | None, limits: Limits, tell: Any = print) -> None:
-    """Serve the page until the user interrupts it.
+
+def serve(
+    host: str,
+    port: int | None,
+    limits: Limits,
+    *,
+    password: str | None = None,
+    allowed: Sequence[str] = (),
+    report: Callable[[str], None] = print,
+) -> None:
+    """Serve the page until the user interrupts it, the terminal is closed, or the system ends it.
 
     Args:
         host: the address to listen at; 127.0.0.1 is this machine alone.
         port: None: the first free one from 7860.
         limits: what a visitor may have.
-        tell: called with the page's address.
+        password: what visitors must know; None: nothing if this machine alone can reach the page, else a password is
+            made, and is part of the address that is reported.
+        allowed: more names by which the server is known.
+        report: called with the page's address.
 
     Raises:
-        ValueError: nothing can listen there.
+        ValueError: nothing can listen there, or the password is too short.
         RuntimeError: the extra `demo` is not installed.
     """
-    with _exit_on_sigterm(), served(host, port, limits) as address:
-        tell(address)
+    with _exit_on_signals(), served(host, port, limits, password=password, allowed=allowed) as address:
+        report(address)
         threading.Event().wait()
 
 
 @contextmanager
-def _exit_on_sigterm() -> Iterator[None]:
-    """Ended by the system, the page leaves as little behind as when it is interrupted."""
-    usual = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+def _exit_on_signals() -> Iterator[None]:
+    """Ended by the system, or with its terminal, the page leaves as little behind as when it is interrupted."""
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    # Whoever starts it by `nohup` wants it to go on.
+    changed = [number for number in numbers if before[number] != signal.SIG_IGN]
+
+    def end(number: int, _: Any) -> None:
+        for other in changed:  # a second one must not interrupt the cleaning up
+            signal.signal(other, signal.SIG_IGN)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(0)
+
+    for number in changed:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, usual)
+        for number in changed:
+            signal.signal(number, before[number])
 
 
 @contextmanager
-def served(host: str, port: int | None, limits: Limits) -> Iterator[str]:
-    """Serve the page as long as the context lasts; yield its address."""
-    # Read when Gradio is imported.
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    with extra("demo"):
-        import gradio as gr
-    with tempfile.TemporaryDirectory(prefix="patchattn-", ignore_cleanup_errors=True) as name:
-        folder = Path(name).resolve()
-        os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")
-        results = folder / "results"
-        results.mkdir()
-        house = House(results, limits, Lane(limits.waiting), Lane(limits.waiting))
+def served(
+    host: str, port: int | None, limits: Limits, *, password: str | None = None, allowed: Sequence[str] = ()
+) -> Iterator[str]:
+    """Serve the page as long as the context lasts; yield its address. See `serve`."""
+    if password is not None and len(password) < MIN_PASSWORD:
+        raise ValueError(f"--password: expected at least {MIN_PASSWORD} characters, got {len(password)}.")
+    token = None if password is not None or is_loopback(host) else secrets.token_urlsafe(16)
+    with workspace() as folder, listen(host, port) as listening, _environment(folder / "gradio"):
+        with extra("demo"):
+            import gradio as gr
+        port = int(listening.getsockname()[1])
+        access, passes = access_of(host, port, allowed), Passes(port, password or token)
+        files = folder / "files"
+        files.mkdir()
+        house = House.build(files, limits)
         page = build_page(house)
-        try:
-            yield _launch(gr, page, host, port, limits, results)
-        finally:
-            page.close(verbose=False)
-            house.close()
+        app = Guard(_application(gr, page), access, passes, house.storage, limits)
+        with _running(app, page, house, listening):
+            yield reachable(host, port) + (f"?token={token}" if token else "")
 
 
-def _launch(gr: Any, page: Any, host: str, port: int | None, limits: Limits, results: Path) -> str:
-    from starlette.middleware import Middleware
+@contextmanager
+def _environment(folder: Path) -> Iterator[None]:
+    """What Gradio reads when it is imported: that it sends nothing, and where it may write."""
+    wanted = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(folder)}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _application(gr: Any, page: Any) -> Any:
+    """Gradio's application, which `Guard` stands before."""
+    from fastapi import FastAPI
 
     assets = resources.files("patchattn.demo") / "assets"
     script, style = ((assets / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
+    page.max_threads = EVENTS_AT_ONCE
+    page.state_session_capacity = EVENTS_AT_ONCE
+    page.queue(default_concurrency_limit=None, api_open=False)
+    return gr.mount_gradio_app(
+        FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
+        page,
+        path="/",
+        ssr_mode=False,
+        mcp_server=False,
+        run_history=False,
+        enable_monitoring=False,
+        footer_links=[],
+        # What it says of an error in the program is for the terminal.
+        show_error=False,
+        theme=_theme(gr),
+        css=style,
+        head=f"<script>{script}</script>",
+    )
+
+
+@contextmanager
+def _running(app: Guard, page: Any, house: House, listening: socket.socket) -> Iterator[None]:
+    """Answer requests, in a thread, as long as this lasts."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        limit_concurrency=OPEN_CONNECTIONS,
+        timeout_graceful_shutdown=ENDING,
+        lifespan="on",
+        ws="none",
+    )
+    server = uvicorn.Server(config)
+
+    async def run() -> None:
+        await server.serve(sockets=[listening])
+        await house.end()
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
+    thread.start()
+    page.is_running = True
+    while not server.started:
+        if not thread.is_alive():
+            raise RuntimeError("The server did not start.")
+        thread.join(0.01)
     try:
-        _, address, _ = page.launch(
-            server_name=host,
-            server_port=port,
-            share=False,
-            inbrowser=False,
-            quiet=True,
-            prevent_thread_lock=True,
-            ssr_mode=False,
-            mcp_server=False,
-            run_history=False,
-            footer_links=[],
-            allowed_paths=[str(results)],
-            max_file_size=int(limits.megabytes * 1e6),
-            state_session_capacity=200,
-            app_kwargs={"middleware": [Middleware(Guard)]},
-            theme=_theme(gr),
-            css=style,
-            head=f"<script>{script}</script>",
-        )
-    except OSError as error:
-        raise ValueError(f"--port: nothing can listen at {host}:{port or 7860} ({error}); choose another.") from error
-    return str(address)
+        yield
+    finally:
+        page.is_running = False
+        app.close()
+        server.should_exit = True
+        thread.join(ENDING + 3)
 
 
 def _theme(gr: Any) -> Any:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from html import escape
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-__all__ = ["DONE", "done", "failed", "picture", "progress", "url"]
-
-DONE = '<p class="pa-status pa-done"'
-"""What `done` begins with."""
+__all__ = ["done", "failed", "picture", "progress", "url"]
 
 
 def url(path: str) -> str:
-    """Where the browser finds a file of the page's folder."""
-    return f"gradio_api/file={path}"
+    """Where the browser finds a file of the storage.
+
+    Example:
+        >>> url("/tmp/folder/Xy12/a b.png")
+        'patchattn/file/Xy12/a%20b.png'
+    """
+    file = Path(path)
+    return f"patchattn/file/{file.parent.name}/{quote(file.name, safe='')}"
 
 
 def picture(opened: dict[str, Any] | None) -> str:
@@ -38,7 +43,7 @@ def progress(told: dict[str, Any], stage: str) -> str:
 
 
 def done(words: str) -> str:
-    return f'{DONE} role="status">{escape(words)}</p>'
+    return f'<p class="pa-status pa-done" role="status">{escape(words)}</p>'
 
 
 def failed(words: str) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -46,26 +48,48 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     telling = Telling()
     # The heavy packages, while nobody has asked for anything yet.
+    from patchattn.demo import jobs  # noqa: F401
+
+    for job in iter(_asked().get, None):
+        _do(job, telling)
+
+
+def _do(job: dict[str, Any], telling: Telling) -> None:
+    """Do a job, and tell what came of it, whatever that is."""
     from patchattn.demo.jobs import JOBS
     from patchattn.progress import watch_progress
     from patchattn.tasks.warnings import FileWarning
 
-    for line in sys.stdin:
-        job = json.loads(line)
-        try:
-            with watch_progress(telling.steps), warnings.catch_warnings(record=True) as heard:
-                warnings.simplefilter("always", FileWarning)
-                result = JOBS[job["job"]](job, telling.stage)
-        except MemoryError:
-            telling.line(error="There is not enough memory for this; try a smaller picture.")
-        except (ValueError, RuntimeError, OSError) as error:
-            telling.line(error=_sentence(error, job))
-        except Exception as error:
-            traceback.print_exc()
-            telling.line(error=f"This should not have happened ({type(error).__name__}); the terminal tells more.")
-        else:
-            notes = [_sentence(note.message, job) for note in heard if issubclass(note.category, FileWarning)]
-            telling.line(result=result, notes=notes)
+    try:
+        with watch_progress(telling.steps), warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always", FileWarning)
+            result = JOBS[job["job"]](job, telling.stage)
+    except MemoryError:
+        telling.line(error="There is not enough memory for this; try a smaller picture.")
+    except (ValueError, RuntimeError, OSError) as error:
+        telling.line(error=_sentence(error, job))
+    except Exception as error:
+        traceback.print_exc()
+        telling.line(error=f"This should not have happened ({type(error).__name__}); the terminal tells more.")
+    else:
+        notes = [_sentence(note.message, job) for note in heard if issubclass(note.category, FileWarning)]
+        telling.line(result=result, notes=notes)
+
+
+def _asked() -> queue.SimpleQueue[dict[str, Any]]:
+    """What is asked for, in the order of the lines; the process ends with stdin, also in the middle of its work.
+
+    Stdin ends with the server, however that ends: nobody waits for the work then.
+    """
+    asked: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            asked.put(json.loads(line))
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    return asked
 
 
 def _sentence(error: Exception | Warning | str, job: dict[str, Any]) -> str:

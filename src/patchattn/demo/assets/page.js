@@ -1,4 +1,5 @@
-// The two parts of the page that have to be drawn by hand: the brush, and the marks of what a pixel attends to.
+// The parts of the page that are made by hand: the choice of a file, the brush, before and after, and the marks of what a
+// pixel attends to.
 window.patchattn = (() => {
   const SVG = "http://www.w3.org/2000/svg";
 
@@ -16,6 +17,95 @@ window.patchattn = (() => {
     const element = document.createElementNS(SVG, tag);
     for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
     return element;
+  }
+
+  // ---- files ----
+
+  const chosen = {};
+
+  async function ask(query, content) {
+    let answer;
+    try {
+      answer = await fetch(`patchattn/upload?${new URLSearchParams(query)}`, { method: "POST", body: content });
+    } catch {
+      throw new Error("The file did not arrive; please try again.");
+    }
+    if (!answer.ok) throw new Error(await answer.text());
+    return answer;
+  }
+
+  // Send a file; what is refused is known before it is sent.
+  async function upload(content, name) {
+    const query = { name, size: content.size };
+    await ask({ ...query, check: 1 });
+    return (await ask(query, content)).json();
+  }
+
+  function chooser(element, id, props, watch, trigger) {
+    const build = () => {
+      const { label, name } = props.value || {};
+      const input = make("input", { type: "file", accept: "image/*", "aria-label": label });
+      const hint = make("span", { class: "pa-hint" }, name ? "Choose another" : "Drop a picture here, or choose a file");
+      const field = make("label", { class: "pa-drop" }, make("span", { class: "pa-label" }, label), hint, input);
+      const say = (words) => {
+        element.querySelector(".pa-refused")?.remove();
+        if (words) element.append(make("p", { class: "pa-status pa-failed pa-refused", role: "alert" }, words));
+      };
+      const send = async (file) => {
+        if (!file) return;
+        say("");
+        hint.textContent = `Uploading ${file.name} …`;
+        try {
+          chosen[id] = (await upload(file, file.name)).id;
+          trigger("upload");
+        } catch (error) {
+          say(error.message);
+        }
+        hint.textContent = "Drop a picture here, or choose a file";
+        input.value = "";
+      };
+      input.addEventListener("change", () => send(input.files[0]));
+      for (const over of ["dragover", "dragenter"])
+        field.addEventListener(over, (event) => { event.preventDefault(); field.classList.add("pa-over"); });
+      field.addEventListener("dragleave", () => field.classList.remove("pa-over"));
+      field.addEventListener("drop", (event) => {
+        event.preventDefault();
+        field.classList.remove("pa-over");
+        send(event.dataTransfer.files[0]);
+      });
+      element.replaceChildren(field);
+      if (name) element.append(make("button", { type: "button", class: "pa-remove", onclick: () => trigger("clear") }, "Remove"));
+    };
+    watch("value", build);
+    build();
+  }
+
+  // ---- before and after ----
+
+  function comparison(element, props, watch) {
+    const build = () => {
+      const { before, after, path, name } = props.value || {};
+      if (!path) return element.replaceChildren();
+      const first = make("img", { src: before, alt: "Before", draggable: "false", class: "pa-before" });
+      const line = make("div", { class: "pa-line" });
+      const range = make("input", { type: "range", min: 0, max: 100, step: 0.5, value: 50, "aria-label": "Before and after" });
+      const place = () => {
+        first.style.clipPath = `inset(0 ${100 - range.value}% 0 0)`;
+        line.style.left = `${range.value}%`;
+      };
+      range.addEventListener("input", place);
+      place();
+      const last = make("img", { src: after, alt: "After", draggable: "false" });
+      const stage = make("div", { class: "pa-compared" }, last, first, line, range);
+      const whole = () => stage.requestFullscreen?.();
+      element.replaceChildren(
+        make("div", { class: "pa-caption" }, make("span", {}, "Before and after"),
+          make("button", { type: "button", onclick: whole }, "Full screen")),
+        stage,
+        make("a", { class: "pa-download", href: path, download: name }, `Download ${name}`));
+    };
+    watch("value", build);
+    build();
   }
 
   // ---- the brush ----
@@ -38,8 +128,8 @@ window.patchattn = (() => {
     }
   }
 
-  // What is painted, white on black, as the text of a PNG; nothing where nothing is.
-  function painted() {
+  // What is painted, white on black, uploaded as a PNG: its id; nothing where nothing is.
+  async function painted() {
     if (!canvas || !strokes.length) return "";
     const mask = make("canvas", { width: canvas.width, height: canvas.height });
     const context = mask.getContext("2d");
@@ -50,7 +140,12 @@ window.patchattn = (() => {
     context.globalCompositeOperation = "destination-over";
     context.fillStyle = "black";
     context.fillRect(0, 0, mask.width, mask.height);
-    return mask.toDataURL("image/png");
+    const content = await new Promise((done) => mask.toBlob(done, "image/png"));
+    try {
+      return (await upload(content, "painted.png")).id;
+    } catch (error) {
+      return `refused: ${error.message}`;
+    }
   }
 
   function painter(element, props, watch) {
@@ -205,5 +300,5 @@ window.patchattn = (() => {
     build();
   }
 
-  return { painter, painted, viewer, clicked: () => pixel };
+  return { chooser, uploaded: (id) => chosen[id], comparison, painter, painted, viewer, clicked: () => pixel };
 })();
