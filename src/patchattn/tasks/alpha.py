@@ -127,7 +127,9 @@ def enlarge_with_alpha(
     seen = resize(low, size) + alpha * (high - interpolated)
     target = low - guide * (low_alpha - resize(alpha, picture.size))
     seen = back_project(seen, target, bounds=_bounds_as_seen(low, low_alpha, alpha))
-    return _divided(seen, alpha, interpolated), alpha
+    # Where alpha is low, little that is seen is much of a color: no color comes that is not stored nearby.
+    stored = local_bounds(smooth_fill(color, low_alpha == 0), size)
+    return stored.clamp(_divided(seen, alpha, interpolated)), alpha
 
 
 def _ignored(alpha: Tensor) -> bool:
