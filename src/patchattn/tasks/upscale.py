@@ -76,8 +76,8 @@ def upscale(
     made smaller (back-projection).
 
     At last the same is done to the colours, and to what a network gives, within the range of the low pixels nearby
-    (`local_bounds`): hard edges do not ring, and what is flat keeps its colour exactly. But for the hardest edges, which
-    only ringing could make exact, the result made smaller again is the picture.
+    (`local_bounds`): hard edges do not ring, and what is flat keeps its colour exactly. But for the hardest edges,
+    which only ringing could make exact, the result made smaller again is the picture.
 
     All this is of the brightness; colours are enlarged by bicubic interpolation and get its detail. Every patch is
     looked for in the whole picture, for a band of rows at a time; the bands leave no seams. Time and memory go with the
