@@ -379,6 +379,19 @@ def test_resampling_is_keys_kernel() -> None:
     torch.testing.assert_close(resize(row, (1, 12))[0, 0, 0], torch.tensor(small, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("size", "new_size"),
+    [((18, 1), (9, 1)), ((9, 1), (18, 1)), ((40, 30), (20, 1)), ((7, 2), (5, 1)), ((4, 4), (1, 1))],
+)
+def test_strips_are_resampled_alike_in_both_directions(
+    size: tuple[int, int], new_size: tuple[int, int], channels: int
+) -> None:
+    image = torch.rand(1, channels, *size, generator=torch.Generator().manual_seed(0))
+    across = resize(image.transpose(2, 3).contiguous(), (new_size[1], new_size[0])).transpose(2, 3)
+    torch.testing.assert_close(resize(image, new_size), across)
+
+
 def test_back_projection_keeps_what_is_right() -> None:
     high = photograph(slice(0, 40), slice(0, 60))
     low = resize(high, (20, 30))
