@@ -108,3 +108,10 @@ def test_aligned_equal_grays_have_equal_features() -> None:
     assert not torch.allclose(network.query(gray), network.key(gray.expand(-1, 3, -1, -1)), atol=0.01)
     network.align()
     torch.testing.assert_close(network.query(gray), network.key(gray.expand(-1, 3, -1, -1)))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 20), (20, 1), (2, 3), (3, 30)])
+def test_any_size(size: tuple[int, int]) -> None:
+    network = ColorizationNetwork(PatchAttention(patch_size=7))
+    assert network(torch.rand(1, 1, *size), torch.rand(1, 3, 9, 14)).shape == (1, 3, *size)
+    assert network(torch.rand(1, 1, 9, 14), torch.rand(1, 3, *size)).shape == (1, 3, 9, 14)

@@ -7,6 +7,7 @@ import skimage.data
 import torch
 from torch import Tensor, nn
 
+from patchattn.networks.weights import load_network
 from patchattn.tasks.codecs.icc import Curve, gray_profile
 from patchattn.tasks.color_profiles import srgb_profile
 from patchattn.tasks.colorize import Colorization, colorize
@@ -163,11 +164,94 @@ def test_a_reference_without_colour_gives_gray(pair: tuple[Tensor, Tensor]) -> N
     assert (result.amax(1) - result.amin(1)).max() < 0.01
 
 
+# ---------------------------------------------------------------------------------------------------------------- alpha
+
+
+def half_transparent(picture: Tensor, alpha: float, garbage: Tensor) -> Picture:
+    """A picture whose right third is nearly transparent, with something else stored there."""
+    opacity = torch.ones(1, 1, *picture.shape[2:])
+    opacity[..., 2 * picture.shape[3] // 3 :] = alpha
+    return Picture(torch.where(opacity < 1, garbage, picture), opacity)
+
+
+@pytest.mark.parametrize("by_network", [False, True])
+@pytest.mark.parametrize("alpha", [0.0, 1 / 65535, 1 / 255, 5 / 255, 10 / 255])
+def test_transparent_pixels_of_the_reference_give_no_colours(
+    pair: tuple[Tensor, Tensor], alpha: float, by_network: bool
+) -> None:
+    gray, network = to_gray(pair[0][..., :48, :64]), load_network() if by_network else None
+    one, other = (
+        colorize(gray, half_transparent(pair[1][..., :48, :66], alpha, garbage), network=network, patch_size=5)
+        for garbage in (torch.tensor([1.0, 0.0, 1.0]).view(1, 3, 1, 1), torch.zeros(1, 1, 1, 1))
+    )
+    assert torch.equal(one.picture.colour, other.picture.colour)
+    if one.field is not None:
+        assert (one.field.index % 33 < 22).all()
+
+
+@pytest.mark.parametrize("by_network", [False, True])
+@pytest.mark.parametrize("alpha", [0.0, 1 / 255, 10 / 255])
+def test_transparent_pixels_of_the_target_do_not_change_those_beside_them(
+    pair: tuple[Tensor, Tensor], alpha: float, by_network: bool
+) -> None:
+    gray, network = to_gray(pair[0][..., :48, :63]), load_network() if by_network else None
+    one, other = (
+        colorize(half_transparent(gray, alpha, torch.tensor(garbage)), pair[1], network=network, patch_size=5).picture
+        for garbage in (0.0, 1.0)
+    )
+    assert torch.equal(one.colour[..., :42], other.colour[..., :42])
+
+
+@pytest.mark.parametrize("by_network", [False, True])
+def test_opaque_is_as_without_alpha(pair: tuple[Tensor, Tensor], by_network: bool) -> None:
+    pictures = to_gray(pair[0][..., :40, :60]), pair[1][..., :41, :61]
+    opaque = [Picture(picture, torch.ones(1, 1, *picture.shape[2:])) for picture in pictures]
+    network = load_network() if by_network else None
+    result, expected = (colorize(*two, network=network, patch_size=5).picture for two in (opaque, pictures))
+    assert torch.equal(result.colour, expected.colour)
+
+
+# --------------------------------------------------------------------------------------------------- small and constant
+
+
+@pytest.mark.parametrize("by_network", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (2, 3), (5, 400)])
+def test_strips(pair: tuple[Tensor, Tensor], size: tuple[int, int], by_network: bool) -> None:
+    network = load_network() if by_network else None
+    strip = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    for gray, reference in ((to_gray(strip), pair[1][..., :40, :50]), (to_gray(pair[0])[..., :20, :30], strip)):
+        result = colorize(gray, reference, network=network).picture.colour
+        assert result.shape[2:] == gray.shape[2:]
+        torch.testing.assert_close(to_gray(result), gray, atol=3e-6, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 30), (30, 1), (2, 3), (12, 200)])
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_white_stays_white_and_black_black(pair: tuple[Tensor, Tensor], size: tuple[int, int], level: float) -> None:
+    flat = torch.full((1, 1, *size), level)
+    for network in (None, load_network()):
+        result = colorize(flat, pair[1][..., :40, :50], network=network).picture.colour
+        torch.testing.assert_close(result, flat.expand(1, 3, *size), atol=1e-5, rtol=0)
+
+
+def test_an_even_strip_gets_an_even_colour_of_a_network(pair: tuple[Tensor, Tensor]) -> None:
+    """What is added around a strip is more of it."""
+    for size in ((1, 40), (3, 50)):
+        result = colorize(torch.full((1, 1, *size), 0.5), pair[1][..., :40, :50], network=load_network()).picture.colour
+        assert (result - result[..., :1, :1]).abs().max() < 0.02
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"reference": torch.rand(1, 1, 32, 32)}, "reference: it has one channel, gray; expected three"),
         ({"gray": torch.rand(3, 32, 32)}, "colour: got shape"),
+        (
+            {"reference": Picture(torch.rand(1, 3, 9, 9), torch.zeros(1, 1, 9, 9))},
+            "reference: it is wholly transparent",
+        ),
+        ({"reference": torch.full((1, 3, 9, 9), torch.nan)}, "reference: it holds NaN or infinity"),
+        ({"gray": torch.full((1, 1, 9, 9), torch.nan)}, "gray: it holds NaN or infinity"),
         ({"scale": 0}, "scale: expected a whole number of at least 1"),
         ({"patch_size": 4}, "patch_size: expected odd numbers"),
         ({"k": 0}, "k: "),

@@ -108,6 +108,67 @@ def test_depth_and_alpha_are_the_targets_and_profile_the_references(pair: tuple[
     assert torch.equal(result.picture.colour, same.picture.colour)
 
 
+@pytest.mark.parametrize("alpha", [0.0, 1 / 65535, 1 / 255, 5 / 255, 10 / 255])
+def test_what_is_hardly_seen_has_no_part(pair: tuple[Tensor, Tensor], alpha: float) -> None:
+    """Neither in the target, whose garbage is not looked for, nor in the reference, whose garbage is not copied."""
+    results = []
+    pair = pair[0][..., :34, :56], pair[1][..., :34, :60]
+    for garbage in (0.0, 1.0):
+        faint = [torch.ones(1, 1, *picture.shape[2:]) for picture in pair]
+        for opacity in faint:
+            opacity[..., 20:30, 30:50] = alpha
+        stored = [torch.where(a == alpha, garbage, picture) for a, picture in zip(faint, pair, strict=True)]
+        target, reference = (Picture(c, a) for c, a in zip(stored, faint, strict=True))
+        results.append(reconstruct(target, reference, method="exact", aggregate=True))
+    assert torch.equal(results[0].picture.colour, results[1].picture.colour)
+    assert results[0].mse == results[1].mse < 0.01
+    rows, columns = results[0].field.index // 60, results[0].field.index % 60
+    assert not ((rows >= 20) & (rows < 30) & (columns >= 30) & (columns < 50)).any()
+
+
+def test_opaque_is_as_without_alpha(pair: tuple[Tensor, Tensor]) -> None:
+    opaque = [Picture(picture, torch.ones(1, 1, *picture.shape[2:])) for picture in pair]
+    result, expected = reconstruct(*opaque, method="exact"), reconstruct(*pair, method="exact")
+    assert torch.equal(result.picture.colour, expected.picture.colour)
+    assert result.mse == expected.mse
+
+
+def test_a_target_that_is_not_seen_is_rebuilt_as_it_is_stored(pair: tuple[Tensor, Tensor]) -> None:
+    result = reconstruct(Picture(pair[0], torch.zeros(1, 1, 48, 64)), pair[1], method="exact")
+    assert torch.equal(result.picture.colour, reconstruct(*pair, method="exact").picture.colour)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (2, 3), (3, 200)])
+def test_small_pictures_and_strips(size: tuple[int, int]) -> None:
+    strip, other = torch.rand(1, 3, *size), torch.rand(1, 3, 12, 15)
+    assert reconstruct(strip, other).picture.size == size
+    assert reconstruct(other, strip, k=1).picture.size == (12, 15)
+    assert reconstruct(strip, strip, k=1).mse == 0
+
+
+def test_a_constant_picture_stays_constant() -> None:
+    result = reconstruct(torch.full((1, 3, 12, 15), 0.3), torch.full((1, 3, 20, 9), 0.7)).picture.colour
+    torch.testing.assert_close(result, torch.full((1, 3, 12, 15), 0.7))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"reference": Picture(torch.rand(1, 3, 8, 8), torch.zeros(1, 1, 8, 8))},
+            "reference: it is wholly transparent",
+        ),
+        ({"reference": torch.full((1, 3, 8, 8), torch.nan)}, "reference: it holds NaN or infinity"),
+        ({"target": torch.full((1, 3, 8, 8), torch.inf)}, "target: it holds NaN or infinity"),
+        ({"reference": torch.rand(1, 3, 1, 2)}, "k: got 3, but the reference has only 2 pixels"),
+    ],
+)
+def test_pictures_that_cannot_be_worked_on(changes: dict[str, object], message: str) -> None:
+    arguments: dict[str, object] = {"target": torch.rand(1, 3, 8, 8), "reference": torch.rand(1, 3, 8, 8)}
+    with pytest.raises(ValueError, match=message):
+        reconstruct(**(arguments | changes))  # type: ignore[arg-type]
+
+
 def test_temperature_and_similarity_matter(pair: tuple[Tensor, Tensor]) -> None:
     results = [
         reconstruct(*pair, method="exact", **options).picture.colour

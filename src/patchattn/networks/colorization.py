@@ -74,7 +74,7 @@ class ColorizationNetwork(nn.Module):
         """Colour `gray`, in [0, 1], with the colours of `reference`.
 
         `attention`, called as `attention(query, key, value)`, takes the place of the network's own for this call.
-        Pictures of any size: one too small to be reflected is extended by `mirrored`, and the result is cut to size.
+        What is too small to be reflected is extended by `mirrored` first, and the result is cut to size.
         """
         attend = self.attention if attention is None else attention
         height, width = gray.shape[2:]

@@ -122,12 +122,16 @@ def enlarge_with_alpha(
         alpha = None if picture.alpha is None else picture.alpha.max().expand(1, 1, *size).clone()
         return back_project(high, color, bounds=bounds).clamp(0, 1), alpha
     low_alpha, guide = _widened(picture.alpha), visible_color(picture)
-    alpha = back_project(resize(low_alpha, size), low_alpha, bounds=local_bounds(low_alpha, size)).clamp(0, 1)
+    # An alpha beyond those of the nearest pixels could only be seen as something that none of them shows.
+    alpha_bounds = local_bounds(low_alpha, size, overshoot=0)
+    alpha = back_project(resize(low_alpha, size), low_alpha, bounds=alpha_bounds).clamp(0, 1)
     low, interpolated = low_alpha * color, resize(guide, size)
     seen = resize(low, size) + alpha * (high - interpolated)
     target = low - guide * (low_alpha - resize(alpha, picture.size))
     seen = back_project(seen, target, bounds=_bounds_as_seen(low, low_alpha, alpha))
-    return _divided(seen, alpha, interpolated), alpha
+    # Where alpha is low, little that is seen is much of a color: no color comes that is not stored nearby.
+    stored = local_bounds(smooth_fill(color, low_alpha == 0), size)
+    return stored.clamp(_divided(seen, alpha, interpolated)), alpha
 
 
 def _ignored(alpha: Tensor) -> bool:

@@ -34,7 +34,10 @@ def resize(
         tensor([[[[0.2500, 0.2500, 0.2500],
                   [0.2500, 0.2500, 0.2500]]]])
     """
-    return F.interpolate(image, size=size, mode="bicubic", antialias=True, align_corners=False)
+    if size[1] == 1:
+        # Columns of one pixel come out wrong on the CPU (PyTorch 2.x), rows of one pixel right.
+        return _resampled(image.transpose(2, 3).contiguous(), (1, size[0])).transpose(2, 3).contiguous()
+    return _resampled(image, size)
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,9 @@ class Bounds:
         return torch.minimum(torch.maximum(image, self.lower), self.upper)
 
 
-def local_bounds(low: Float[Tensor, "batch channels height width"], size: tuple[int, int]) -> Bounds:
+def local_bounds(
+    low: Float[Tensor, "batch channels height width"], size: tuple[int, int], *, overshoot: float = OVERSHOOT
+) -> Bounds:
     r"""Bounds within which an enlargement of `low` shows no ringing.
 
     $$u = \min\big(\delta_3 l + \tfrac{1}{2}\, \delta_3 (l - \gamma l),\; \delta_{11} l\big)$$
@@ -65,6 +70,7 @@ def local_bounds(low: Float[Tensor, "batch channels height width"], size: tuple[
     Args:
         low: the small picture; float32 or float64.
         size: (height, width) of the enlargement.
+        overshoot: the factor of the top-hat above; 0: nothing exceeds the range of the nearest pixels.
 
     Example:
         >>> import torch
@@ -73,7 +79,8 @@ def local_bounds(low: Float[Tensor, "batch channels height width"], size: tuple[
         >>> bounds.lower[0, 0, 0, 4].item(), bounds.upper[0, 0, 0, 4].item()
         (0.2..., 0.6...)
     """
-    lower, upper = (F.interpolate(bound, size, mode="nearest-exact") for bound in (-_largest(-low), _largest(low)))
+    bounds = -_largest(-low, overshoot), _largest(low, overshoot)
+    lower, upper = (F.interpolate(bound, size, mode="nearest-exact") for bound in bounds)
     return Bounds(lower, upper)
 
 
@@ -111,9 +118,13 @@ def back_project(
     return high
 
 
-def _largest(low: Tensor) -> Tensor:
+def _resampled(image: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(image, size=size, mode="bicubic", antialias=True, align_corners=False)
+
+
+def _largest(low: Tensor, overshoot: float) -> Tensor:
     thin = low - _opened(low)
-    return torch.minimum(_dilated(low, NEAR) + OVERSHOOT * _dilated(thin, NEAR), _dilated(low, FAR))
+    return torch.minimum(_dilated(low, NEAR) + overshoot * _dilated(thin, NEAR), _dilated(low, FAR))
 
 
 def _dilated(image: Tensor, side: int) -> Tensor:

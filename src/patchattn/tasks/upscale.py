@@ -75,13 +75,19 @@ def upscale(
     look like h as they are, and goes half the way to them. After each, h is changed so that it becomes l when it is
     made smaller (back-projection).
 
+    At last the same is done to the colours, and to what a network gives, within the range of the low pixels nearby
+    (`local_bounds`): hard edges do not ring, and what is flat keeps its colour exactly. But for the hardest edges,
+    which only ringing could make exact, the result made smaller again is the picture.
+
     All this is of the brightness; colours are enlarged by bicubic interpolation and get its detail. Every patch is
     looked for in the whole picture, for a band of rows at a time; the bands leave no seams. Time and memory go with the
     number of pixels (docs/upscale.md).
 
     Args:
         picture: a `Picture`, or a tensor (1, 1 or 3, height, width) in [0, 1], of any size. Alpha is enlarged by
-            bicubic interpolation; wholly transparent pixels have no part in the colours beside them.
+            bicubic interpolation and back-projection. Colours are weighed by it: they are those of the picture as it is
+            seen, before any background, and what is stored under transparent pixels has no part
+            (`enlarge_with_alpha`).
         scale: 2, 3 or 4.
         patch_size: odd side of the patches, in pixels. 5 was best on buildings, 3 is as good on other things.
         k: matches of each patch; those of its neighbours vote as well.
@@ -94,7 +100,7 @@ def upscale(
         The enlarged picture, time and memory.
 
     Raises:
-        ValueError: an argument is out of range, or the network is for another scale.
+        ValueError: an argument is out of range, the picture holds NaN, or the network is for another scale.
 
     Example:
         >>> stripes = (torch.arange(48) // 6 % 2).float().expand(1, 1, 32, 48)

@@ -1,0 +1,198 @@
+"""Colors under transparency: what is hardly seen has no part in what is seen."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import skimage.data
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from patchattn.networks.cross_scale import SuperResolutionNetwork
+from patchattn.networks.weights import load_superresolution_network
+from patchattn.tasks.alpha import check_visible, resize_with_alpha, visible_color
+from patchattn.tasks.images import Picture
+from patchattn.tasks.resampling import resize
+from patchattn.tasks.upscale import SCALES, upscale
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SIZE = (24, 28)
+BACKGROUNDS = (0.0, 0.5, 1.0)
+
+
+def photograph() -> Tensor:
+    return torch.from_numpy(skimage.data.coffee()[110 : 110 + SIZE[0], 210 : 210 + SIZE[1]]).movedim(2, 0)[None] / 255
+
+
+def noise(seed: int = 0) -> Tensor:
+    return torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def distance() -> Tensor:
+    """From the middle, in pixels."""
+    rows, columns = torch.meshgrid(torch.arange(SIZE[0]), torch.arange(SIZE[1]), indexing="ij")
+    return ((rows - 11.5) ** 2 + (columns - 13.5) ** 2).sqrt()[None, None]
+
+
+def strokes() -> Tensor:
+    rows, columns = torch.meshgrid(torch.arange(SIZE[0]), torch.arange(SIZE[1]), indexing="ij")
+    return ((columns % 5 == 2) | (rows == columns))[None, None]
+
+
+def pictures() -> dict[str, Picture]:
+    disc, soft = distance() < 8, ((11 - distance()) / 6).clamp(0, 1)
+    white, black = torch.ones(1, 3, *SIZE), torch.zeros(1, 3, *SIZE)
+    icon, shadow = torch.where(disc, white, black), torch.maximum(disc.float(), 0.5 * soft.roll((3, 3), (2, 3)))
+    return {
+        "white disc, black at 1 of 255": Picture(icon, torch.where(disc, 1.0, 1 / 255)),
+        "white disc, black at 8 of 255": Picture(icon, torch.where(disc, 1.0, 8 / 255)),
+        "black disc, white at 0": Picture(1 - icon, disc.float()),
+        "photograph, noise at 1 of 255": Picture(
+            torch.where(disc, photograph(), noise()), torch.where(disc, 1, 1 / 255)
+        ),
+        "photograph, noise at 30 of 255": Picture(torch.where(disc, photograph(), noise()), torch.where(disc, 1, 0.12)),
+        "soft edge": Picture(torch.where(soft > 0, photograph(), noise()), soft),
+        "soft shadow": Picture(icon, shadow),
+        "16 bits": Picture(icon, torch.where(disc, 1.0, 1 / 65535), bit_depth=16),
+        "gray": Picture(photograph()[:, :1], soft),
+        "alpha is noise": Picture(photograph(), noise()[:, :1].clamp(0.2, 1)),
+        "thin strokes": Picture(torch.where(strokes(), white, black), torch.where(strokes(), 1.0, 2 / 255)),
+        "nothing is opaque": Picture(icon, torch.where(disc, 0.1, 0.001)),
+    }
+
+
+def seen(picture: Picture, background: float) -> Tensor:
+    assert picture.alpha is not None
+    return picture.colour * picture.alpha + background * (1 - picture.alpha)
+
+
+@cache
+def network(scale: int) -> SuperResolutionNetwork:
+    return load_superresolution_network(scale=scale, cross_scale="psal")
+
+
+def enlarged(picture: Picture, scale: int, by_network: bool) -> Picture:
+    return upscale(picture, scale, network=network(scale) if by_network else None).picture
+
+
+@pytest.mark.parametrize("by_network", [False, True])
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_white_icon_has_no_dark_rim(scale: int, by_network: bool) -> None:
+    for name in ("white disc, black at 1 of 255", "16 bits", "thin strokes"):
+        picture = pictures()[name]
+        result = enlarged(picture, scale, by_network)
+        assert seen(result, 1.0).min() > seen(picture, 1.0).min() - 0.5 / 255, name
+
+
+@pytest.mark.parametrize("name", list(pictures()))
+@pytest.mark.parametrize(("scale", "by_network"), [(2, False), (3, False), (4, False), (4, True)])
+def test_no_background_shows_a_rim(name: str, scale: int, by_network: bool) -> None:
+    """Nothing is seen that exceeds what is seen nearby in the low picture."""
+    picture = pictures()[name]
+    result = enlarged(picture, scale, by_network)
+    assert result.colour.min() >= 0
+    assert result.colour.max() <= 1
+    for background in BACKGROUNDS:
+        low, high = seen(picture, background), seen(result, background)
+        most, least = (F.interpolate(sign * F.max_pool2d(sign * low, 11, 1, 5), scale_factor=scale) for sign in (1, -1))
+        assert (high - most).max() < 0.5 / 255
+        assert (least - high).max() < 0.5 / 255
+
+
+@pytest.mark.parametrize("name", ["soft edge", "gray", "photograph, noise at 1 of 255", "soft shadow"])
+@pytest.mark.parametrize("scale", SCALES)
+def test_made_smaller_again_it_is_the_picture_as_it_is_seen(name: str, scale: int) -> None:
+    picture = pictures()[name]
+    result = enlarged(picture, scale, by_network=False)
+    for background in BACKGROUNDS:
+        low, high = seen(picture, background), seen(result, background)
+        plain = seen(Picture(resize(picture.colour, result.size), resize(picture.alpha, result.size)), background)  # type: ignore[arg-type]
+        missed, missed_by_interpolation = ((resize(image, SIZE) - low).square().mean() for image in (high, plain))
+        assert missed < missed_by_interpolation
+        if picture.alpha is not None and name in ("soft edge", "gray"):
+            assert missed.sqrt() < 1 / 255
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1 / 65535, 1 / 255, 4 / 255, 10 / 255])
+def test_what_is_stored_under_low_alpha_does_not_matter(alpha: float) -> None:
+    disc = distance() < 8
+    opacity = torch.where(disc, 1.0, alpha)
+    one, other = (enlarged(Picture(torch.where(disc, photograph(), noise(n)), opacity), 2, False) for n in (0, 1))
+    for background in BACKGROUNDS:
+        difference = (seen(one, background) - seen(other, background)).abs().max()
+        # What is seen of it anyway, and no more.
+        assert difference < 1.5 * alpha + 0.5 / 255
+
+
+@pytest.mark.parametrize("by_network", [False, True])
+@pytest.mark.parametrize("scale", SCALES)
+def test_opaque_is_as_without_alpha(scale: int, by_network: bool) -> None:
+    picture = Picture(photograph())
+    opaque = enlarged(Picture(photograph(), torch.ones(1, 1, *SIZE)), scale, by_network)
+    assert torch.equal(opaque.colour, enlarged(picture, scale, by_network).colour)
+    assert opaque.alpha is not None
+    assert torch.equal(opaque.alpha, torch.ones_like(opaque.alpha))
+
+
+def test_hardly_transparent_is_nearly_as_without_alpha() -> None:
+    alpha = torch.ones(1, 1, *SIZE)
+    alpha[..., 3, 4] = 254 / 255
+    difference = (
+        enlarged(Picture(photograph(), alpha), 2, False).colour - enlarged(Picture(photograph()), 2, False).colour
+    )
+    assert difference.abs().max() < 1 / 255
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.25, 0.5])
+def test_even_alpha_stays_even(alpha: float) -> None:
+    result = enlarged(Picture(photograph(), torch.full((1, 1, *SIZE), alpha)), 3, False)
+    torch.testing.assert_close(result.alpha, torch.full((1, 1, 72, 84), alpha))
+    expected = enlarged(Picture(photograph()), 3, False).colour
+    torch.testing.assert_close(result.colour, expected, rtol=0, atol=2 / 255)
+
+
+# ------------------------------------------------------------------------------------------------------------- resizing
+
+
+@pytest.mark.parametrize("size", [(12, 14), (7, 9), (1, 1), (24, 28), (40, 50)])
+@pytest.mark.parametrize("name", list(pictures()))
+def test_resized_as_it_is_seen(name: str, size: tuple[int, int]) -> None:
+    picture = pictures()[name]
+    color, alpha = resize_with_alpha(picture.colour, picture.alpha, size)
+    assert alpha is not None
+    assert color.min() >= 0
+    assert color.max() <= 1
+    black = resize(seen(picture, 0.0), size).clamp(min=0)
+    torch.testing.assert_close(color * alpha, torch.minimum(black, alpha), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [None, 1.0, 0.0])
+def test_resized_without_alpha_to_weigh_by(alpha: float | None) -> None:
+    opacity = None if alpha is None else torch.full((1, 1, *SIZE), alpha)
+    color, new_alpha = resize_with_alpha(photograph(), opacity, (12, 14))
+    assert torch.equal(color, resize(photograph(), (12, 14)).clamp(0, 1))
+    if alpha is None:
+        assert new_alpha is None
+    else:
+        assert new_alpha is not None
+        assert torch.equal(new_alpha, torch.full((1, 1, 12, 14), alpha))
+
+
+def test_visible_colors_are_as_they_are_and_others_continue_them() -> None:
+    disc = distance() < 8
+    picture = Picture(torch.where(disc, 0.7, noise()), torch.where(disc, 1.0, 0.02))
+    torch.testing.assert_close(visible_color(picture), torch.full((1, 3, *SIZE), 0.7), rtol=0, atol=1e-5)
+    assert torch.equal(visible_color(Picture(noise())), noise())
+    assert torch.equal(visible_color(Picture(noise(), torch.zeros(1, 1, *SIZE))), noise())
+    faint = Picture(noise(), torch.full((1, 1, *SIZE), 0.01))
+    assert torch.equal(visible_color(faint), noise())
+
+
+def test_a_source_of_colors_must_be_seen() -> None:
+    with pytest.raises(ValueError, match="reference: it is wholly transparent; expected visible colors to take"):
+        check_visible("reference", Picture(noise(), torch.zeros(1, 1, *SIZE)))
+    check_visible("reference", Picture(noise(), torch.full((1, 1, *SIZE), 1 / 255)))
+    check_visible("reference", Picture(noise()))
