@@ -120,7 +120,7 @@ def matches(color: Tensor, given: Tensor) -> Tensor:
     """Which pixels are of a given color."""
     far = (color - given).abs().amax(1)
     packed = (color * 255).round().long() @ torch.tensor([65536, 256, 1], device=color.device)
-    if packed.unique().numel() <= FEW_COLORS:
+    if torch.unique(packed).numel() <= FEW_COLORS:
         return (far == far.min()) & (far <= TOLERANCE)
     return far <= TOLERANCE
 

@@ -213,7 +213,7 @@ def _without_noise(covered: Tensor) -> Tensor:
     """Leave out what lossy formats scatter around a shape, but not the soft edge beside it."""
     faint = (covered > 0) & (covered < FAINT)
     half = ((covered > 0.25) & (covered < 0.75)).sum()
-    if faint.sum() <= NOISY * half or covered[faint].unique().numel() < MIN_LEVELS:
+    if faint.sum() <= NOISY * half or torch.unique(covered[faint]).numel() < MIN_LEVELS:
         return covered
     beside = dilated((covered >= FAINT)[None, None], 1)[0, 0]
     return covered.masked_fill(faint & ~beside, 0)
