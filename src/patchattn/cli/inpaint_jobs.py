@@ -29,8 +29,6 @@ class GivenHole(Given):
     hole: Tensor | None
     """How much of each pixel is covered."""
     keep_out: Tensor | None
-    grow: int
-    """Pixels by which the hole is widened, unless the user said."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class InpaintJob(Job[GivenHole]):
     done: ClassVar[str] = "filled"
 
     def read(self, path: Path) -> GivenHole:
-        from patchattn.tasks.masks import MaskOptions, default_grow
+        from patchattn.tasks.masks import MaskOptions, add_jpeg_rim
 
         picture = read(path, "PHOTO")
         mask = MaskOptions(self.mask_color, self.invert_mask, "--mask", "--mask-color", "--invert-mask")
@@ -53,7 +51,9 @@ class InpaintJob(Job[GivenHole]):
         keep_out = _read_mask(self.keep_out, path, picture, MaskOptions(None, False, "--keep-out", None, None))
         if hole is None and (picture.alpha is None or bool((picture.alpha == 1).all())):
             raise ValueError(f"--mask: none is given, and {path} has no transparent pixels to fill; expected a mask.")
-        return GivenHole(picture, hole, keep_out, default_grow(path))
+        if hole is not None and "grow" not in self.settings:
+            hole = add_jpeg_rim(hole, path)
+        return GivenHole(picture, hole, keep_out)
 
     def writes_alpha(self, given: GivenHole) -> bool:
         return given.hole is not None and given.picture.alpha is not None
@@ -71,7 +71,7 @@ class InpaintJob(Job[GivenHole]):
             keep_out=given.keep_out,
             network=network,
             progress=self.stage,
-            **{"grow": given.grow} | self.settings,
+            **self.settings,
         )
 
     def _network(self) -> InpaintingModel | None:

@@ -91,8 +91,8 @@ def inpaint(
         hole: True: to be filled; may touch the border. Or how much of each pixel is covered, from 0 to 1: whatever is
             covered at all holds some of what is to go, and is filled. None: every pixel that is not wholly opaque; the
             result is opaque then, and has no alpha.
-        grow: pixels by which the hole is widened on all sides. 0 for pictures without loss; around an object in a JPEG
-            there is some of it in pixels that it does not cover, see `masks.default_grow`.
+        grow: pixels by which the hole is widened on all sides. 0 for pictures without loss; JPEG spreads the
+            color of an object over two pixels that it does not cover, see `masks.add_jpeg_rim`.
         keep_out: True, or above 0: no patch that holds this pixel is copied.
         patch_size: odd side of the patches, in pixels of each scale. Larger ones keep more structure and need more
             known surroundings; 11 was best on photographs of 512x512 (docs/inpaint.md).
@@ -182,10 +182,10 @@ def _complete(
     field = None
     rest = hole
     # With given levels all of the hole is completed at these.
-    for side, size, times in _thin_classes(patch_size, effort) if levels is None else ():
+    for side, size, around, times in _thin_classes(patch_size, effort) if levels is None else ():
         thin = thin_part(rest, side, reach=2 * patch_size)
         if thin.any():
-            channels, found = fill_thin_parts(channels, rest, thin, keep_out | hole, size, times, seed, report)
+            channels, found = fill_thin_parts(channels, rest, thin, keep_out | hole, size, around, times, seed, report)
             field = _joined(field, found)
             rest = rest & ~thin
     if field is not None and not rest.any():
@@ -204,11 +204,15 @@ def _complete(
     return completion.picture, _joined(field, completion.field())
 
 
-def _thin_classes(patch_size: int, effort: Effort) -> list[tuple[int, int, int]]:
-    """What is completed at full size alone: squares from which it is too wide, the patches' size, and how often."""
+def _thin_classes(patch_size: int, effort: Effort) -> list[tuple[int, int, int, int]]:
+    """What is completed at full size alone: the side of the squares from which it is too wide, the patches' size, the
+    pixels around from which it is completed, and how often is searched."""
     side = 2 ** floor(log2(patch_size))
-    # From twice the side, `scales_of` halves the picture.
-    return [(side, min(patch_size, MAX_THIN_PATCH_SIZE), effort.thin), (2 * side, patch_size, effort.narrow)]
+    return [
+        (side, min(patch_size, MAX_THIN_PATCH_SIZE), 64, effort.thin),
+        # From twice the side, `scales_of` halves the picture.
+        (2 * side, patch_size, 128, effort.narrow),
+    ]
 
 
 def _joined(under: MatchField | None, over: MatchField) -> MatchField:

@@ -24,11 +24,9 @@ from patchattn.tasks.smooth_fill import smooth_fill
 
 __all__ = ["fill_thin_parts", "thin_part", "tiles_of"]
 
-AROUND = 64
-"""Pixels around what is completed in a tile from which it is completed; doubled until there is something to copy."""
 CELL = 16
 """Sides of tiles are multiples of so many pixels."""
-MAX_AREA = 1024**2
+MAX_AREA = 1280**2
 """Pixels of the largest tiles, so that memory has a bound."""
 OVERHEAD = 5000
 """The pixels that could be completed in the time that a tile takes besides."""
@@ -55,6 +53,7 @@ def fill_thin_parts(
     thin: Bool[Tensor, "1 1 height width"],
     keep_out: Bool[Tensor, "1 1 height width"],
     patch_size: int,
+    around: int,
     times: int,
     seed: int,
     report: Callable[[str], None],
@@ -67,6 +66,7 @@ def fill_thin_parts(
         thin: its part that is completed.
         keep_out: True: no patch with this pixel is copied.
         patch_size: side of the patches.
+        around: pixels around each tile from which it is completed; doubled until there is something to copy.
         times: searches and votes.
         seed: of the search.
         report: called with the name of each tile.
@@ -77,12 +77,12 @@ def fill_thin_parts(
     size = (picture.shape[2], picture.shape[3])
     index = torch.full((1, 1, 1, *size), -1, dtype=torch.int32, device=picture.device)
     similarity = torch.full(index.shape, -inf, device=picture.device, dtype=picture.dtype)
-    tiles = tiles_of(dilated(thin, patch_size // 2))
+    tiles = tiles_of(dilated(thin, patch_size // 2), around)
     # All tiles see the picture as it was, so that their order changes nothing.
     found = picture.clone()
     for number, tile in enumerate(tiles, 1):
         report(f"tile {number} of {len(tiles)}")
-        completion, top, left = _completed(picture, hole, thin, keep_out, tile, patch_size, times, seed)
+        completion, top, left = _completed(picture, hole, thin, keep_out, tile, patch_size, around, times, seed)
         rows, columns = tile
         here = (..., rows, columns)
         there = (..., slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
@@ -95,7 +95,7 @@ def fill_thin_parts(
     return found, MatchField(index, similarity, size)
 
 
-def tiles_of(touched: Tensor) -> list[tuple[slice, slice]]:
+def tiles_of(touched: Bool[Tensor, "1 1 height width"], around: int) -> list[tuple[slice, slice]]:
     """Rectangles apart from each other that hold all that is touched, so that as little as can be is looked at."""
     cells = F.max_pool2d(touched.float(), CELL, ceil_mode=True)[0, 0] > 0
     return [
@@ -103,11 +103,11 @@ def tiles_of(touched: Tensor) -> list[tuple[slice, slice]]:
             slice(CELL * top, min(CELL * bottom, touched.shape[2])),
             slice(CELL * left, min(CELL * right, touched.shape[3])),
         )
-        for top, bottom, left, right in _divided(cells.cpu().numpy(), 0, 0)[1]
+        for top, bottom, left, right in _divided(cells.cpu().numpy(), 0, 0, around)[1]
     ]
 
 
-def _divided(cells: NDArray[np.bool_], top: int, left: int) -> tuple[int, list[tuple[int, int, int, int]]]:
+def _divided(cells: NDArray[np.bool_], top: int, left: int, around: int) -> tuple[int, list[tuple[int, int, int, int]]]:
     """The cost of rectangles of cells, and these: one, or those of both halves if they cost less."""
     if not cells.any():
         return 0, []
@@ -115,16 +115,16 @@ def _divided(cells: NDArray[np.bool_], top: int, left: int) -> tuple[int, list[t
     cells = cells[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     top, left = top + int(rows[0]), left + int(columns[0])
     height, width = cells.shape
-    cost = (CELL * height + 2 * AROUND) * (CELL * width + 2 * AROUND) + OVERHEAD
+    cost = (CELL * height + 2 * around) * (CELL * width + 2 * around) + OVERHEAD
     whole = [(top, top + height, left, left + width)]
     if height * width == 1:
         return cost, whole
     if height >= width:
         at = height // 2
-        halves = _divided(cells[:at], top, left), _divided(cells[at:], top + at, left)
+        halves = _divided(cells[:at], top, left, around), _divided(cells[at:], top + at, left, around)
     else:
         at = width // 2
-        halves = _divided(cells[:, :at], top, left), _divided(cells[:, at:], top, left + at)
+        halves = _divided(cells[:, :at], top, left, around), _divided(cells[:, at:], top, left + at, around)
     cost_of_halves = halves[0][0] + halves[1][0]
     if cost_of_halves < cost or CELL**2 * height * width > MAX_AREA:
         return cost_of_halves, halves[0][1] + halves[1][1]
@@ -138,11 +138,11 @@ def _completed(
     keep_out: Tensor,
     tile: tuple[slice, slice],
     patch_size: int,
+    around: int,
     times: int,
     seed: int,
 ) -> tuple[Completion, int, int]:
     """Complete a tile within its surroundings, and say in which row and column these begin."""
-    around = AROUND
     while True:
         rows, columns = (
             slice(max(0, s.start - around), min(n, s.stop + around))
