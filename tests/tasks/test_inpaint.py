@@ -16,6 +16,7 @@ from patchattn.tasks.images import Picture
 from patchattn.tasks.inpaint import QUALITIES, Inpainting, inpaint
 from patchattn.tasks.scales import dilated, scales_of
 from patchattn.tasks.smooth_fill import smooth_fill
+from patchattn.tasks.thin_holes import thin_part, tiles_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -255,6 +256,16 @@ def test_a_smooth_fill_continues_a_ramp() -> None:
     torch.testing.assert_close(filled, ramp, rtol=0, atol=1e-3)
 
 
+def test_a_smooth_fill_is_the_same_where_it_is_needed() -> None:
+    picture, hole = photograph(slice(0, 90), slice(0, 100)), line(90, 100, 40)[None, None]
+    needed = line(90, 100, 10)[None, None]
+    filled, partly = smooth_fill(picture, hole), smooth_fill(picture, hole, needed=needed)
+    # The rest is not relaxed, which is felt one pixel farther in with every relaxation.
+    assert (partly - filled)[..., line(90, 100, 1)].abs().max() < 0.02
+    assert torch.equal(partly[..., ~hole[0, 0]], picture[..., ~hole[0, 0]])
+    assert torch.equal(smooth_fill(picture, hole, needed=hole), filled)
+
+
 def test_holes_far_apart_are_filled_each_by_itself() -> None:
     picture = tiles(200, 220)
     hole = rectangle(200, 220, slice(10, 24), slice(12, 30)) | rectangle(200, 220, slice(170, 190), slice(190, 207))
@@ -262,6 +273,116 @@ def test_holes_far_apart_are_filled_each_by_itself() -> None:
     torch.testing.assert_close(result.picture.colour, picture, rtol=0, atol=0.02)
     assert result.field is not None
     assert torch.equal(result.field.index[0, 0, 0] >= 0, dilated(hole[None, None], 5)[0, 0])
+
+
+def specks(height: int, width: int, count: int, largest: int, seed: int = 0) -> Tensor:
+    """Dust: squares of random size."""
+    generator = torch.Generator().manual_seed(seed)
+    hole = torch.zeros(height, width, dtype=torch.bool)
+    for _ in range(count):
+        row, column, side = (
+            int(torch.randint(low, n, (1,), generator=generator))
+            for low, n in ((0, height), (0, width), (1, largest + 1))
+        )
+        hole[row : row + side, column : column + side] = True
+    return hole
+
+
+def line(height: int, width: int, thickness: int) -> Tensor:
+    """A scratch from corner to corner."""
+    across = torch.arange(width) * height / width
+    return (torch.arange(height)[:, None] - across).abs() <= thickness / 2
+
+
+THIN = {
+    "dust": specks(200, 240, 60, 6),
+    "scratch": line(200, 240, 2),
+    "wire": rectangle(200, 240, slice(0, 200), slice(100, 105)),
+    "dense-dust": specks(200, 240, 300, 3),
+    "dust-on-the-border": rectangle(200, 240, slice(0, 3), slice(0, 240)) | specks(200, 240, 20, 5, seed=1),
+    "spots-as-wide-as-a-patch": specks(200, 240, 8, 14),
+}
+
+
+@pytest.mark.parametrize("hole", THIN.values(), ids=list(THIN))
+def test_thin_holes_are_completed_well_and_in_tiles(hole: Tensor) -> None:
+    picture = photograph(slice(60, 260), slice(120, 360))
+    reports: list[str] = []
+    result = inpaint(picture, hole, progress=reports.append)
+    found = result.picture.colour
+    assert all(report.startswith("tile ") for report in reports)
+    assert torch.equal(found[..., ~hole], picture[..., ~hole])
+    smooth = smooth_fill(picture, hole[None, None])
+    errors = [(image - picture)[..., hole].square().mean() for image in (found, smooth)]
+    assert errors[0] < 1.15 * errors[1]
+    assert result.field is not None
+    matched = result.field.index[0, 0, 0] >= 0
+    assert matched[dilated(hole[None, None], 3)[0, 0]].all()
+    assert not matched[~dilated(hole[None, None], 5)[0, 0]].any()
+    assert not (copied_from(result, 7) & hole).any()
+
+
+def test_dust_far_away_changes_nothing() -> None:
+    picture = photograph(slice(60, 260), slice(100, 500))
+    near, far = specks(200, 400, 30, 5), specks(200, 400, 30, 5, seed=1)
+    near[:, 120:] = far[:, :280] = False
+    alone, both = (inpaint(picture, hole).picture.colour for hole in (near, near | far))
+    assert torch.equal(alone[..., :160], both[..., :160])
+
+
+def test_dust_beside_a_wide_hole_leaves_it_to_the_scales() -> None:
+    picture = photograph(slice(60, 200), slice(120, 300))
+    wide, dust = rectangle(140, 180, slice(40, 80), slice(50, 90)), specks(140, 180, 30, 4)
+    reports: list[str] = []
+    result = inpaint(picture, wide | dust, quality="fast", progress=reports.append)
+    assert {report.split()[0] for report in reports} == {"tile", "scale"}
+    assert result.field is not None
+    assert (result.field.index[0, 0, 0] >= 0)[wide | dust].all()
+    assert not (copied_from(result, 7) & (wide | dust)).any()
+    alone = inpaint(picture, wide, quality="fast").picture.colour
+    errors = [(image - picture)[..., wide].square().mean() for image in (result.picture.colour, alone)]
+    assert errors[0] < 1.3 * errors[1]
+
+
+def test_a_thin_hole_is_not_copied_from_where_it_is_forbidden() -> None:
+    picture, hole = photograph(slice(60, 200), slice(120, 300)), specks(140, 180, 10, 4)
+    keep_out = torch.ones(140, 180, dtype=torch.bool)
+    keep_out[100:130, 140:175] = False  # far from most of the dust
+    result = inpaint(picture, hole, keep_out=keep_out)
+    assert not (copied_from(result, 7) & (hole | keep_out)).any()
+
+
+@pytest.mark.parametrize("hole", THIN.values(), ids=list(THIN))
+def test_parts_are_thin_where_no_square_fits(hole: Tensor) -> None:
+    wide = rectangle(200, 240, slice(150, 190), slice(30, 70))
+    both = (hole & ~dilated(wide[None, None], 40)[0, 0] | wide)[None, None]
+    thin = thin_part(both, 16, reach=5)
+    assert torch.equal(thin[0, 0], both[0, 0] & ~wide)
+    assert torch.equal(thin_part(both, 64, reach=5), both)
+    assert not thin_part(both, 1, reach=0).any()
+
+
+@settings(max_examples=50, deadline=None)
+@given(height=st.integers(1, 400), width=st.integers(1, 400), count=st.integers(0, 40), seed=st.integers(0, 2**31))
+def test_tiles_hold_everything_and_do_not_overlap(height: int, width: int, count: int, seed: int) -> None:
+    touched = specks(height, width, count, 9, seed)
+    covered = torch.zeros(height, width, dtype=torch.int)
+    for rows, columns in tiles_of(touched[None, None], 64):
+        assert touched[rows, columns].any()
+        covered[rows, columns] += 1
+    assert covered.max() <= 1
+    assert covered[touched].eq(1).all()
+
+
+def test_tiles_follow_what_is_touched() -> None:
+    """Their surroundings together are far fewer pixels than the picture has, and no tile is larger than its bound."""
+    for touched in (line(2000, 3000, 3), specks(2000, 3000, 6, 9), rectangle(2000, 3000, slice(0, 2000), slice(7, 9))):
+        tiles_ = tiles_of(touched[None, None], 64)
+        pixels = sum((r.stop - r.start + 128) * (c.stop - c.start + 128) for r, c in tiles_)
+        assert pixels < 0.25 * touched.numel()
+    everything = tiles_of(torch.ones(1, 1, 2000, 3000, dtype=torch.bool), 64)
+    assert max((r.stop - r.start) * (c.stop - c.start) for r, c in everything) <= 1280**2
+    assert len(everything) <= 8
 
 
 @settings(max_examples=50, deadline=None)

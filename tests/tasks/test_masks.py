@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from patchattn.tasks.images import read_picture
-from patchattn.tasks.masks import MaskOptions, default_grow, read_mask
+from patchattn.tasks.masks import MaskOptions, add_jpeg_rim, read_mask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -237,7 +237,24 @@ def test_most_of_the_picture_may_be_kept_out(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, 1 - SOFT / 255, atol=0.01)
 
 
-def test_jpeg_leaves_traces_beside_an_object(tmp_path: Path) -> None:
-    for name, expected in (("a.jpg", 2), ("a.png", 0), ("a.webp", 0), ("a.tif", 0), ("a.bmp", 0)):
-        Image.fromarray(PHOTO).save(tmp_path / name)
-        assert default_grow(tmp_path / name) == expected
+@pytest.mark.parametrize(("suffix", "rim"), [(".jpg", 2), (".png", 0), (".webp", 0), (".tif", 0), (".bmp", 0)])
+def test_jpeg_leaves_traces_beside_an_object(tmp_path: Path, suffix: str, rim: int) -> None:
+    Image.fromarray(PHOTO).save(tmp_path / f"photo{suffix}")
+    hole = torch.zeros(SIZE)
+    hole[40:60, 50:90] = 0.5
+    hole[10:14, 10:17] = hole[100:103] = 1  # dust and a scratch
+    expected = hole > 0
+    expected[40 - rim : 60 + rim, 50 - rim : 90 + rim] = True
+    assert torch.equal(add_jpeg_rim(hole, tmp_path / f"photo{suffix}") > 0, expected)
+
+
+@pytest.mark.parametrize("quality", [75, 85, 95])
+@pytest.mark.parametrize("paint", [RED, (0, 200, 60), (40, 80, 220)], ids=["red", "green", "blue"])
+def test_beyond_the_rim_a_jpeg_has_no_color_of_the_object(tmp_path: Path, paint: Any, quality: int) -> None:
+    Image.fromarray(mixed(paint, GRAY, HARD)).save(tmp_path / "photo.jpg", quality=quality)
+    photo = read_picture(tmp_path / "photo.jpg").colour[0]
+    rim = add_jpeg_rim(torch.from_numpy(HARD / 255), tmp_path / "photo.jpg") > 0
+    cast = (photo - photo.mean(0)).abs().amax(0)
+    assert cast[~torch.from_numpy(HARD > 0)].max() > 0.1
+    assert cast[~rim].mean() < 0.002
+    assert cast[~rim].max() < 0.1

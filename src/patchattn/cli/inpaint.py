@@ -56,7 +56,7 @@ def inpaint(
             min=0,
             metavar="PIXELS",
             help="Widen the hole on all sides, where what is to go has left traces around it.",
-            show_default="2 for a JPEG photograph, 0 for others",
+            show_default="2 around objects in a JPEG photograph, else 0",
         ),
     ] = None,
     keep_out: Annotated[

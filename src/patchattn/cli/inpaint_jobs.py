@@ -29,8 +29,6 @@ class GivenHole(Given):
     hole: Tensor | None
     """How much of each pixel is covered."""
     keep_out: Tensor | None
-    grow: int
-    """Pixels by which the hole is widened, unless the user said."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +43,16 @@ class InpaintJob(Job[GivenHole]):
     command: ClassVar[str] = "inpaint"
 
     def complete(self, path: Path, picture: Picture) -> GivenHole:
-        from patchattn.tasks.masks import MaskOptions, default_grow
+        from patchattn.tasks.masks import MaskOptions, add_jpeg_rim
 
         mask = MaskOptions(self.mask_color, self.invert_mask, "--mask", "--mask-color", "--invert-mask")
         hole = self._read_mask(self.mask, path, picture, mask)
         keep_out = self._read_mask(self.keep_out, path, picture, MaskOptions(None, False, "--keep-out", None, None))
         if hole is None and (picture.alpha is None or bool((picture.alpha == 1).all())):
             raise ValueError(f"--mask: none is given, and {path} has no transparent pixels to fill; expected a mask.")
-        return GivenHole(picture, hole, keep_out, default_grow(source_of(path, "PHOTO")))
+        if hole is not None and "grow" not in self.settings:
+            hole = add_jpeg_rim(hole, source_of(path, "PHOTO"))
+        return GivenHole(picture, hole, keep_out)
 
     def writes_alpha(self, given: GivenHole) -> bool:
         return given.hole is not None and given.picture.alpha is not None
@@ -96,7 +96,7 @@ class InpaintJob(Job[GivenHole]):
             keep_out=given.keep_out,
             network=network,
             progress=self.stage,
-            **{"grow": given.grow} | self.settings,
+            **self.settings,
         )
 
     def _network(self) -> InpaintingModel | None:

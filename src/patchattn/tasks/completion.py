@@ -46,6 +46,10 @@ class Effort:
     """At the scales between."""
     last: int
     """At full size."""
+    thin: int
+    """In parts of the hole narrower than a patch, at full size alone."""
+    narrow: int
+    """In parts about as wide as a patch, the same."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +200,7 @@ def _fitted(votes: Tensor, known: Tensor, hole: Tensor, heard: Tensor) -> Tensor
     """
     border = dilated(hole, 1) & ~hole & heard
     missed = torch.where(border, known - votes, 0)
-    return votes + FITTED * smooth_fill(missed, ~border)
+    return votes + FITTED * smooth_fill(missed, ~border, needed=hole)
 
 
 def _carried(coarse: MatchField, scale: Scale, part: Part) -> MatchField:

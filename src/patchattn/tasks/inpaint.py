@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import floor, log2
 from typing import Protocol
 
 import torch
@@ -13,19 +14,22 @@ from torch import Tensor
 
 from patchattn.checks import check_choice, check_count
 from patchattn.field import MatchField
-from patchattn.tasks.completion import Completion, Effort, begin, enlarge, improve
+from patchattn.tasks.completion import Effort, begin, enlarge, improve
 from patchattn.tasks.images import Picture
 from patchattn.tasks.peak_memory import peak_memory
 from patchattn.tasks.scales import dilated, scales_of
 from patchattn.tasks.smooth_fill import smooth_fill
+from patchattn.tasks.thin_holes import fill_thin_parts, thin_part
 
 __all__ = ["QUALITIES", "Inpainting", "InpaintingModel", "inpaint"]
 
 QUALITIES = {
-    "fast": Effort(first=30, others=1, last=1),
-    "good": Effort(first=80, others=2, last=1),
-    "best": Effort(first=160, others=4, last=2),
+    "fast": Effort(first=30, others=1, last=1, thin=1, narrow=5),
+    "good": Effort(first=80, others=2, last=1, thin=2, narrow=10),
+    "best": Effort(first=160, others=4, last=2, thin=4, narrow=20),
 }
+MAX_THIN_PATCH_SIZE = 7
+"""Larger patches find nothing better for thin parts, and more of them touch these (docs/inpaint.md)."""
 
 
 class InpaintingModel(Protocol):
@@ -87,19 +91,21 @@ def inpaint(
         hole: True: to be filled; may touch the border. Or how much of each pixel is covered, from 0 to 1: whatever is
             covered at all holds some of what is to go, and is filled. None: every pixel that is not wholly opaque; the
             result is opaque then, and has no alpha.
-        grow: pixels by which the hole is widened on all sides. 0 for pictures without loss; around an object in a JPEG
-            there is some of it in pixels that it does not cover, see `masks.default_grow`.
+        grow: pixels by which the hole is widened on all sides. 0 for pictures without loss; JPEG spreads the
+            color of an object over two pixels that it does not cover, see `masks.add_jpeg_rim`.
         keep_out: True, or above 0: no patch that holds this pixel is copied.
         patch_size: odd side of the patches, in pixels of each scale. Larger ones keep more structure and need more
             known surroundings; 11 was best on photographs of 512x512 (docs/inpaint.md).
-        levels: how many scales; None: until the hole is about as wide as a patch.
+        levels: how many scales; None: until the hole is about as wide as a patch. Thin parts (dust, scratches, wires;
+            narrower than some 15 pixels) are completed first and at full size alone, as docs/inpaint.md describes.
         quality: `"fast"`, `"good"` or `"best"`: how often is searched and voted at each scale. More finds more of the
             structure, at the smallest scale, and in the end sharper texture.
         iterations: searches and votes at every scale, in place of the quality's.
         seed: of the search's random choices.
         network: fills RGB instead of patches, see `networks.weights.load_inpainting_network`; what is said above of
             patches does not count then. Gray is filled as RGB, alpha smoothly.
-        progress: called with the name of each stage as it begins: "scale 1 of 5" and so on, or "asking the network".
+        progress: called with the name of each stage as it begins: "tile 1 of 9" and so on for the thin parts of
+            the hole, "scale 1 of 5" for the others, or "asking the network".
 
     Returns:
         The completed picture, the field, time and memory.
@@ -121,7 +127,7 @@ def inpaint(
     effort = QUALITIES[quality]
     if iterations is not None:
         check_count("iterations", iterations, 1)
-        effort = Effort(first=iterations, others=iterations, last=iterations)
+        effort = Effort(first=iterations, others=iterations, last=iterations, thin=iterations, narrow=iterations)
     check_count("seed", seed, 0)
     if levels is not None:
         check_count("levels", levels, 1)
@@ -145,8 +151,7 @@ def inpaint(
             known = torch.cat(parts, 1)
             count = picture.colour.shape[1]
             if network is None:
-                completion = _complete(known, hole, keep_out, patch_size, levels, effort, seed, report)
-                filled, field = completion.picture, completion.field()
+                filled, field = _complete(known, hole, keep_out, patch_size, levels, effort, seed, report)
             else:
                 report("asking the network")
                 filled = _asked(known, count, hole, network)
@@ -166,14 +171,28 @@ def _complete(
     effort: Effort,
     seed: int,
     report: Callable[[str], None],
-) -> Completion:
-    scales = scales_of(channels, hole, keep_out, patch_size, levels)
-    if not scales[0].sources.any():
+) -> tuple[Tensor, MatchField]:
+    sources = ~dilated(hole | keep_out, patch_size // 2)
+    if not sources.any():
         raise ValueError(
             f"hole: no patch of {patch_size} x {patch_size} pixels lies outside of it"
             + (" and of keep_out" if keep_out.any() else "")
             + ", so that there is nothing to copy; expected a smaller hole, or a smaller patch_size."
         )
+    field = None
+    rest = hole
+    # With given levels all of the hole is completed at these.
+    for side, size, around, times in _thin_classes(patch_size, effort) if levels is None else ():
+        thin = thin_part(rest, side, reach=2 * patch_size)
+        if thin.any():
+            channels, found = fill_thin_parts(channels, rest, thin, keep_out | hole, size, around, times, seed, report)
+            field = _joined(field, found)
+            rest = rest & ~thin
+    if field is not None and not rest.any():
+        return channels, field
+    scales = scales_of(channels, rest, keep_out, patch_size, levels)
+    # At full size nothing is copied from what has been filled.
+    scales[0] = replace(scales[0], sources=sources)
     report(f"scale 1 of {len(scales)}")
     completion = begin(scales[-1], patch_size)
     completion = improve(completion, effort.first, seed, sharpen=len(scales) == 1)
@@ -182,7 +201,29 @@ def _complete(
         completion = enlarge(completion, scale)
         times = effort.last if number == len(scales) else effort.others
         completion = improve(completion, times, seed, sharpen=number == len(scales))
-    return completion
+    return completion.picture, _joined(field, completion.field())
+
+
+def _thin_classes(patch_size: int, effort: Effort) -> list[tuple[int, int, int, int]]:
+    """What is completed at full size alone: the side of the squares from which it is too wide, the patches' size, the
+    pixels around from which it is completed, and how often is searched."""
+    side = 2 ** floor(log2(patch_size))
+    return [
+        (side, min(patch_size, MAX_THIN_PATCH_SIZE), 64, effort.thin),
+        # From twice the side, `scales_of` halves the picture.
+        (2 * side, patch_size, 128, effort.narrow),
+    ]
+
+
+def _joined(under: MatchField | None, over: MatchField) -> MatchField:
+    """One field of two: that of `over` where it has a match."""
+    if under is None:
+        return over
+    index, similarity = (
+        torch.where(over.index >= 0, above, below)
+        for above, below in ((over.index, under.index), (over.similarity, under.similarity))
+    )
+    return MatchField(index, similarity, over.key_shape)
 
 
 def _asked(known: Tensor, count: int, hole: Tensor, network: InpaintingModel) -> Tensor:

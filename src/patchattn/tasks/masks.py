@@ -13,12 +13,15 @@ from patchattn.tasks.images import Picture, read_picture
 from patchattn.tasks.mask_tones import describe, matches, only_tone, two_tones
 from patchattn.tasks.scales import dilated
 from patchattn.tasks.sources import Source, name_of, open_source
+from patchattn.tasks.thin_holes import thin_part
 
-__all__ = ["MaskOptions", "default_grow", "mask_coverage", "read_mask"]
+__all__ = ["MaskOptions", "add_jpeg_rim", "mask_coverage", "read_mask"]
 
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 JPEG_RIM = 2
-"""Pixels beside an object in a JPEG that hold some of it."""
+"""Pixels beside an object in a JPEG that hold some of its color."""
+DUST = 8
+"""A square of this side fits into an object, but not into dust and scratches."""
 SAME_LEVEL = 1.5 / 255
 """A pixel that differs by more is painted over."""
 MAX_COVERED = 0.5
@@ -96,14 +99,22 @@ def read_mask(
     return mask_coverage(mask, options, photo=photo, name=name)
 
 
-def default_grow(photo: Source) -> int:
-    """Pixels by which the hole in a photograph's file should be widened: 2 for JPEG, 0 for others.
+def add_jpeg_rim(hole: Float[Tensor, "height width"], photo: Source) -> Float[Tensor, "height width"]:
+    """Widen the hole in a JPEG photograph by the two pixels over which JPEG spreads the color of an object.
 
-    JPEG spreads the color of an object over two pixels beside it, as it halves the resolution of color; see
-    docs/inpaint.md.
+    Not around dust and scratches, narrower than 8 pixels: most have no color that would spread, and two pixels more are
+    most of what is known near them; see docs/inpaint.md. Holes in files of other formats come back as they are.
+
+    Args:
+        hole: how much of each pixel is covered, see `read_mask`.
+        photo: the photograph's file.
     """
     with open_source(photo, argument="photo") as file:
-        return JPEG_RIM if file.read(len(JPEG_SIGNATURE)) == JPEG_SIGNATURE else 0
+        if file.read(len(JPEG_SIGNATURE)) != JPEG_SIGNATURE:
+            return hole
+    covered = (hole > 0)[None, None]
+    objects = covered & ~thin_part(covered, DUST, reach=DUST)
+    return torch.where(dilated(objects, JPEG_RIM)[0, 0] & ~covered[0, 0], 1, hole)
 
 
 def mask_coverage(

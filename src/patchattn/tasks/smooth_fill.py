@@ -11,7 +11,11 @@ __all__ = ["smooth_fill"]
 
 
 def smooth_fill(
-    image: Float[Tensor, "1 channels height width"], hole: Bool[Tensor, "1 1 height width"], *, relaxations: int = 10
+    image: Float[Tensor, "1 channels height width"],
+    hole: Bool[Tensor, "1 1 height width"],
+    *,
+    needed: Bool[Tensor, "1 1 height width"] | None = None,
+    relaxations: int = 10,
 ) -> Float[Tensor, "1 channels height width"]:
     """Span the hole with a membrane: every pixel of it nearly the mean of its four neighbours.
 
@@ -22,6 +26,7 @@ def smooth_fill(
     Args:
         image: any channels; what is in the hole does not count.
         hole: True: to be filled.
+        needed: True: this pixel of the hole is used; others are filled roughly. None: all are.
         relaxations: how often hole pixels are averaged with their neighbours, at every size.
 
     Example:
@@ -30,24 +35,33 @@ def smooth_fill(
         >>> smooth_fill(torch.full((1, 1, 5, 5), 0.25), hole).unique()
         tensor([0.2500])
     """
-    return _pushed_and_pulled(torch.where(hole, 0, image), (~hole).to(image.dtype), relaxations)
+    return _pushed_and_pulled(torch.where(hole, 0, image), (~hole).to(image.dtype), needed, relaxations)
 
 
-def _pushed_and_pulled(image: Tensor, known: Tensor, relaxations: int) -> Tensor:
+def _pushed_and_pulled(image: Tensor, known: Tensor, needed: Tensor | None, relaxations: int) -> Tensor:
     """`image` is 0 where it is not known."""
     if known.all() or max(image.shape[2:]) == 1:
         return image
     share = F.avg_pool2d(known, 2, ceil_mode=True)
     mean = F.avg_pool2d(image, 2, ceil_mode=True) / share.clamp(min=0.25)
-    coarse = _pushed_and_pulled(mean, (share > 0).to(image.dtype), relaxations)
+    coarse = _pushed_and_pulled(mean, (share > 0).to(image.dtype), None, relaxations)
     pulled = F.interpolate(coarse, size=image.shape[2:], mode="bilinear", align_corners=False)
-    return _relaxed(torch.where(known > 0, image, pulled), known == 0, relaxations)
+    hole = known == 0
+    filled = torch.where(hole, pulled, image)
+    return _relaxed(filled, hole if needed is None else hole & needed, relaxations)
 
 
 def _relaxed(image: Tensor, hole: Tensor, times: int) -> Tensor:
-    cross = torch.tensor([[0, 1, 0], [1, 0, 1], [0, 1, 0]], dtype=image.dtype, device=image.device) / 4
-    kernel = cross.expand(image.shape[1], 1, 3, 3)
+    """Pixel by pixel of the hole, which may be small against the image."""
+    height, width = image.shape[2:]
+    row, column = hole[0, 0].nonzero().T
+    here = row * width + column
+    neighbors = [
+        (row + down).clamp(0, height - 1) * width + (column + right).clamp(0, width - 1)
+        for down, right in ((-1, 0), (0, -1), (0, 1), (1, 0))
+    ]
+    flat = image.flatten(2).clone()
     for _ in range(times):
-        mean = F.conv2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), kernel, groups=image.shape[1])
-        image = torch.where(hole, mean, image)
-    return image
+        above, left, right, below = (flat[..., at] for at in neighbors)
+        flat[..., here] = (above + left + right + below) / 4
+    return flat.view(image.shape)

@@ -1,0 +1,163 @@
+"""Thin parts of holes (dust, scratches, wires), completed at full size, one tile after the other.
+
+Close to every pixel of a thin part lies one that is known, so that a smooth fill is nearly right, and a few searches
+and votes do what takes many, at several scales, in wide holes. Nothing far away is needed either: each tile is
+completed from its own surroundings, in memory that does not grow with the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from patchattn.field import MatchField
+from patchattn.tasks.completion import Completion, begin, improve
+from patchattn.tasks.scales import Scale, dilated, scales_of
+from patchattn.tasks.smooth_fill import smooth_fill
+
+__all__ = ["fill_thin_parts", "thin_part", "tiles_of"]
+
+CELL = 16
+"""Sides of tiles are multiples of so many pixels."""
+MAX_AREA = 1280**2
+"""Pixels of the largest tiles, so that memory has a bound."""
+OVERHEAD = 5000
+"""The pixels that could be completed in the time that a tile takes besides."""
+
+
+def thin_part(hole: Bool[Tensor, "1 1 height width"], side: int, reach: int) -> Bool[Tensor, "1 1 height width"]:
+    """The pixels of a hole that lie farther than `reach` from all squares of that side that fit into it."""
+    if min(hole.shape[2:]) < side:
+        return hole
+    inside = -_largest(-hole.float(), side)
+    if not inside.any():
+        return hole
+    squares = _largest(F.pad(inside, (side - 1,) * 4), side) > 0
+    return hole & ~dilated(squares, reach)
+
+
+def _largest(image: Tensor, side: int) -> Tensor:
+    return F.max_pool2d(F.max_pool2d(image, (side, 1), 1), (1, side), 1)
+
+
+def fill_thin_parts(
+    picture: Float[Tensor, "1 channels height width"],
+    hole: Bool[Tensor, "1 1 height width"],
+    thin: Bool[Tensor, "1 1 height width"],
+    keep_out: Bool[Tensor, "1 1 height width"],
+    patch_size: int,
+    around: int,
+    times: int,
+    seed: int,
+    report: Callable[[str], None],
+) -> tuple[Float[Tensor, "1 channels height width"], MatchField]:
+    """Complete the thin part of a hole.
+
+    Args:
+        picture: any channels; not copied from in the hole.
+        hole: True: unknown; there is a patch outside of it and of `keep_out`.
+        thin: its part that is completed.
+        keep_out: True: no patch with this pixel is copied.
+        patch_size: side of the patches.
+        around: pixels around each tile from which it is completed; doubled until there is something to copy.
+        times: searches and votes.
+        seed: of the search.
+        report: called with the name of each tile.
+
+    Returns:
+        The picture with its thin part filled, and the match of every patch that touches it.
+    """
+    size = (picture.shape[2], picture.shape[3])
+    index = torch.full((1, 1, 1, *size), -1, dtype=torch.int32, device=picture.device)
+    similarity = torch.full(index.shape, -inf, device=picture.device, dtype=picture.dtype)
+    tiles = tiles_of(dilated(thin, patch_size // 2), around)
+    # All tiles see the picture as it was, so that their order changes nothing.
+    found = picture.clone()
+    for number, tile in enumerate(tiles, 1):
+        report(f"tile {number} of {len(tiles)}")
+        completion, top, left = _completed(picture, hole, thin, keep_out, tile, patch_size, around, times, seed)
+        rows, columns = tile
+        here = (..., rows, columns)
+        there = (..., slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
+        found[here] = torch.where(thin[here], completion.picture[there], picture[here])
+        field = completion.field()
+        row, column = field.coordinates()[0, 0, 0]
+        moved = ((row + top) * size[1] + column + left).int()
+        index[here] = torch.where(field.index >= 0, moved, -1)[there]
+        similarity[here] = field.similarity[there]
+    return found, MatchField(index, similarity, size)
+
+
+def tiles_of(touched: Bool[Tensor, "1 1 height width"], around: int) -> list[tuple[slice, slice]]:
+    """Rectangles apart from each other that hold all that is touched, so that as little as can be is looked at."""
+    cells = F.max_pool2d(touched.float(), CELL, ceil_mode=True)[0, 0] > 0
+    return [
+        (
+            slice(CELL * top, min(CELL * bottom, touched.shape[2])),
+            slice(CELL * left, min(CELL * right, touched.shape[3])),
+        )
+        for top, bottom, left, right in _divided(cells.cpu().numpy(), 0, 0, around)[1]
+    ]
+
+
+def _divided(cells: NDArray[np.bool_], top: int, left: int, around: int) -> tuple[int, list[tuple[int, int, int, int]]]:
+    """The cost of rectangles of cells, and these: one, or those of both halves if they cost less."""
+    if not cells.any():
+        return 0, []
+    rows, columns = (np.flatnonzero(cells.any(axis)) for axis in (1, 0))
+    cells = cells[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    top, left = top + int(rows[0]), left + int(columns[0])
+    height, width = cells.shape
+    cost = (CELL * height + 2 * around) * (CELL * width + 2 * around) + OVERHEAD
+    whole = [(top, top + height, left, left + width)]
+    if height * width == 1:
+        return cost, whole
+    if height >= width:
+        at = height // 2
+        halves = _divided(cells[:at], top, left, around), _divided(cells[at:], top + at, left, around)
+    else:
+        at = width // 2
+        halves = _divided(cells[:, :at], top, left, around), _divided(cells[:, at:], top, left + at, around)
+    cost_of_halves = halves[0][0] + halves[1][0]
+    if cost_of_halves < cost or CELL**2 * height * width > MAX_AREA:
+        return cost_of_halves, halves[0][1] + halves[1][1]
+    return cost, whole
+
+
+def _completed(
+    picture: Tensor,
+    hole: Tensor,
+    thin: Tensor,
+    keep_out: Tensor,
+    tile: tuple[slice, slice],
+    patch_size: int,
+    around: int,
+    times: int,
+    seed: int,
+) -> tuple[Completion, int, int]:
+    """Complete a tile within its surroundings, and say in which row and column these begin."""
+    while True:
+        rows, columns = (
+            slice(max(0, s.start - around), min(n, s.stop + around))
+            for s, n in zip(tile, picture.shape[2:], strict=True)
+        )
+        here = (..., rows, columns)
+        scale = _scale(picture[here], hole[here], thin[here], keep_out[here], patch_size)
+        if scale.sources.any():
+            return improve(begin(scale, patch_size), times, seed, sharpen=True), rows.start, columns.start
+        around *= 2
+
+
+def _scale(picture: Tensor, hole: Tensor, thin: Tensor, keep_out: Tensor, patch_size: int) -> Scale:
+    """The part of the hole that is not thin is spanned smoothly for now, and nothing is copied from it."""
+    wide = hole & ~thin
+    if wide.any():
+        picture = torch.where(wide, smooth_fill(picture, hole), picture)
+    return scales_of(picture, thin, keep_out | hole, patch_size, levels=1)[0]
