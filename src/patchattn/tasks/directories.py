@@ -152,6 +152,8 @@ class Reader:
             rows = len(self._rows(offset)) * struct.calcsize(self.layout.entry)
             pointer = offset + struct.calcsize(self.layout.count) + rows
             offset = self.layout.number(self._bytes(pointer, struct.calcsize(self.layout.offset)))
+        # Zero ends them; anything else leads back, into a circle.
+        self.sound = self.sound and not offset
 
     def _rows(self, offset: int) -> list[tuple[int, int, int, bytes]]:
         start = self._bytes(offset, struct.calcsize(self.layout.count))

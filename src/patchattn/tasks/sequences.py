@@ -67,7 +67,7 @@ class ImageSequence:
         with open_source(self.source, argument=self.argument) as file:
             with decoding(name, self.argument):
                 opened = open_frames(file)
-            samples = iter([decode(file)]) if opened is None else opened.frames(self.alpha)
+            samples = (decode(one) for one in [file]) if opened is None else opened.frames(self.alpha)
             for number in range(len(self)):
                 with decoding(name, self.argument):
                     one = next(samples)

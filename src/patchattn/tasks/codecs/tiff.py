@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -10,14 +11,19 @@ from numpy.typing import NDArray
 
 from patchattn.extras import extra
 from patchattn.tasks.codecs.color_models import from_cmyk, from_lab
+from patchattn.tasks.codecs.limits import check_extent, length_of
 from patchattn.tasks.codecs.others import RAW
 from patchattn.tasks.codecs.pillow import Pixels, pixels_of, upright
 from patchattn.tasks.codecs.samples import Array, Notes, Samples, scaled
+from patchattn.tasks.directories import Reader
 from patchattn.tasks.metadata import find_metadata, open_exif
 
 __all__ = ["TIFF_SIGNATURES", "decode_tiff", "encode_tiff", "find_pages", "write_pages"]
 
 TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+
+# What it has to say of damaged files is said by us.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 SUBFILE_TYPE, REDUCED, MASK = 254, 1, 4
 """The tag that says what a directory is of, and its bits."""
@@ -47,6 +53,11 @@ def find_pages(file: BinaryIO) -> Pages:
         kinds = [int(page.tags.valueof(SUBFILE_TYPE, 0)) for page in cast("Any", tiff.pages)]
     numbers = [number for number, kind in enumerate(kinds) if not kind & (REDUCED | MASK)]
     notes = []
+    reader = Reader(file)
+    for _ in reader.pages():
+        pass
+    if not reader.sound:
+        notes.append(f"is damaged after page {len(numbers)}; what may follow is left out")
     if not numbers:
         numbers = [0]
         notes.append("holds nothing but a reduced copy of its picture, which is read")
@@ -76,9 +87,11 @@ def decode_tiff(file: BinaryIO, page: int = 0) -> Samples:
     if pixels is None:
         with extra("tools"):
             from PIL import Image
+        length = length_of(file)
         file.seek(0)
         with Image.open(file) as image:
             image.seek(page)
+            check_extent(image.size[::-1], length)
             pixels = pixels_of(image)
     found = find_metadata(file, page=page)
     # Pillow turns TIFF upright by itself.
@@ -101,6 +114,7 @@ def _decode_deep(file: BinaryIO, number: int) -> Pixels | None:
     """
     with extra("tools"):
         import tifffile
+    length = length_of(file)
     file.seek(0)
     with tifffile.TiffFile(file) as tiff:
         page: Any = tiff.pages[number]
@@ -112,6 +126,7 @@ def _decode_deep(file: BinaryIO, number: int) -> Pixels | None:
                 f"its samples are {page.bitspersample}-bit {page.dtype}; integers of 8 and 16 bits, and fewer, "
                 "are allowed: convert it first"
             )
+        check_extent((page.imagelength, page.imagewidth * page.samplesperpixel), length)
         array = np.atleast_3d(page.asarray())
         if page.samplesperpixel > 1 and page.planarconfig == 2:  # one plane after the other
             array = np.moveaxis(array, 0, -1)
