@@ -116,8 +116,10 @@ def test_cut_files_are_refused(name: str, kept: float) -> None:
     data = CORPUS[name]()
     cut = data[: int(len(data) * kept)]
     if name == "frames.tif" and kept >= 0.5:  # whole pages are left
-        with pytest.warns(FileWarning, match=r"standard input is damaged after page \d; what may follow is left out"):
+        with pytest.warns(FileWarning, match=r"damaged after page \d; what may follow|the first is read and 2 are left"):
             read_picture(cut)
+        with pytest.raises(ValueError, match="path: cannot read standard input as a picture"):
+            list(read_frames(cut))
         return
     with pytest.raises(ValueError, match=r"path: cannot read standard input as a picture \(.+\); expected"):
         read_picture(cut)
@@ -204,19 +206,12 @@ def test_texts_that_grow_do_not_fill_the_memory(kind: bytes, keyword: bytes) -> 
 
 
 def test_blank_pages_are_no_bombs(tmp_path: Path) -> None:
-    """White paper, scanned for a fax at 600 dpi, and white in every other format."""
-    white = Image.new("1", (4960, 7016), 1)
-    white.save(tmp_path / "a.tif", compression="group4")
+    """White paper, scanned for a fax at 600 dpi, and a white square."""
+    Image.new("1", (4960, 7016), 1).save(tmp_path / "a.tif", compression="group4")
     assert read_picture(tmp_path / "a.tif").size == (7016, 4960)
-    for name, options in [
-        ("a.png", {}),
-        ("a.webp", {"lossless": True}),
-        ("a.jpg", {}),
-        ("a.gif", {}),
-        ("b.jpg", {"progressive": True}),
-    ]:
-        Image.new("L", (4500, 4000), 255).save(tmp_path / name, **options.get(name, {}))
-        assert read_picture(tmp_path / name).size == (4000, 4500)
+    for name, options in (("a.png", {}), ("a.jpg", {"progressive": True})):
+        Image.new("L", (4100, 4000), 255).save(tmp_path / name, **options)
+        assert read_picture(tmp_path / name).size == (4000, 4100)
 
 
 def test_circles_of_pages_end(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ class Reader:
         return Directory() if dropped else found
 
     def pages(self) -> Iterator[tuple[int, int]]:
-        """Yield the directories of the first level: where the offset of one lies, and the offset."""
+        """Yield the directories of the first level, once each: where the offset of one lies, and the offset."""
         pointer, offset = 8 if self.layout.big else 4, self.first
         seen: set[int] = set()
         while offset and offset not in seen:
@@ -152,8 +152,6 @@ class Reader:
             rows = len(self._rows(offset)) * struct.calcsize(self.layout.entry)
             pointer = offset + struct.calcsize(self.layout.count) + rows
             offset = self.layout.number(self._bytes(pointer, struct.calcsize(self.layout.offset)))
-        # Zero ends them; anything else leads back, into a circle.
-        self.sound = self.sound and not offset
 
     def _rows(self, offset: int) -> list[tuple[int, int, int, bytes]]:
         start = self._bytes(offset, struct.calcsize(self.layout.count))

@@ -126,6 +126,8 @@ def read_frames(source: Source, *, argument: str = "path") -> ImageSequence:
         opened = open_frames(file)
         if opened is None:
             return ImageSequence("pages", "other", (0.0,), source=kept, argument=argument)
+        if not opened.whole:
+            raise ValueError(f"it is cut or damaged after page {opened.count}")
         sequence = _described(opened, kept, argument)
     notes = opened.notes
     if opened.animation is not None and opened.animation.still_apart:

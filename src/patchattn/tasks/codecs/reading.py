@@ -69,6 +69,8 @@ class Opened:
     """The numbers of the pages of TIFF among all directories."""
     notes: Notes = ()
     format: str = "tiff"
+    whole: bool = True
+    """Whether all pages could be found."""
 
     @property
     def count(self) -> int:
@@ -125,7 +127,7 @@ def open_frames(file: BinaryIO) -> Opened | None:
     file.seek(0)
     if head[:4] in TIFF_SIGNATURES:
         pages = find_pages(file)
-        return Opened(file, "pages", None, pages.numbers, pages.notes)
+        return Opened(file, "pages", None, pages.numbers, pages.notes, whole=pages.whole)
     for name, known, parse in (
         ("gif", head[:6] in GIF_SIGNATURES, parse_gif),
         ("png", head.startswith(PNG_SIGNATURE), parse_apng),
