@@ -143,7 +143,7 @@ class Reader:
         return Directory() if dropped else found
 
     def pages(self) -> Iterator[tuple[int, int]]:
-        """Yield the directories of the first level: where the offset of one lies, and the offset."""
+        """Yield the directories of the first level, once each: where the offset of one lies, and the offset."""
         pointer, offset = 8 if self.layout.big else 4, self.first
         seen: set[int] = set()
         while offset and offset not in seen:

@@ -99,9 +99,9 @@ def read_picture(source: Source, *, argument: str = "path", frame: int | None = 
         (torch.Size([1, 1, 4, 6]), 16)
     """
     name = name_of(source)
-    with open_source(source, argument=argument) as file, decoding(name, argument):
+    with open_source(source, argument=argument) as file, decoding(name, argument) as said:
         samples = decode(file, frame)
-    for warning in warnings_about(samples, name, argument):
+    for warning in (*said, *warnings_about(samples, name, argument)):
         warnings.warn(warning, stacklevel=2)
     return to_picture(samples)
 
@@ -189,10 +189,19 @@ def same_channels(
 
 
 @contextmanager
-def decoding(name: str, argument: str) -> Iterator[None]:
-    """Turn whatever a decoder raises of a damaged file into a ValueError of one sentence."""
+def decoding(name: str, argument: str) -> Iterator[list[FileWarning]]:
+    """Turn whatever a decoder raises of a damaged file into a ValueError of one sentence.
+
+    Yields:
+        What decoders warned of, in the end.
+    """
+    said: list[FileWarning] = []
     try:
-        yield
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield said
+    except MemoryError:
+        raise
     except RuntimeError as error:
         if isinstance(error.__cause__, ModuleNotFoundError):
             raise
@@ -200,6 +209,9 @@ def decoding(name: str, argument: str) -> Iterator[None]:
     except Exception as error:
         # Every decoder has its own exceptions for damaged files, IndexError and struct.error among them.
         raise ValueError(_unreadable(name, argument, error)) from error
+    # Those of other kinds speak of the decoders and not of the file.
+    messages = dict.fromkeys(str(one.message).strip().rstrip(".") for one in caught if one.category is UserWarning)
+    said += [FileWarning(f"{argument}: {name}: {message}.") for message in messages]
 
 
 def warnings_about(samples: Samples, name: str, argument: str) -> Iterator[FileWarning]:
@@ -244,7 +256,7 @@ def to_samples(picture: Picture) -> Samples:
 
 
 def _unreadable(name: str, argument: str, error: Exception) -> str:
-    reason = str(error).strip().rstrip(".") or type(error).__name__
+    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     if type(error).__name__ == "UnidentifiedImageError":  # Pillow's own words repeat the path
         reason = "its format is unknown"
     return (

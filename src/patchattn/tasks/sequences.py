@@ -67,7 +67,7 @@ class ImageSequence:
         with open_source(self.source, argument=self.argument) as file:
             with decoding(name, self.argument):
                 opened = open_frames(file)
-            samples = iter([decode(file)]) if opened is None else opened.frames(self.alpha)
+            samples = (decode(one) for one in [file]) if opened is None else opened.frames(self.alpha)
             for number in range(len(self)):
                 with decoding(name, self.argument):
                     one = next(samples)
@@ -126,6 +126,8 @@ def read_frames(source: Source, *, argument: str = "path") -> ImageSequence:
         opened = open_frames(file)
         if opened is None:
             return ImageSequence("pages", "other", (0.0,), source=kept, argument=argument)
+        if not opened.whole:
+            raise ValueError(f"it is cut or damaged after page {opened.count}")
         sequence = _described(opened, kept, argument)
     notes = opened.notes
     if opened.animation is not None and opened.animation.still_apart:

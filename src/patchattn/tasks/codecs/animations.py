@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from patchattn.tasks.codecs.samples import Array
 
-__all__ = ["Animation", "Frame", "Timed", "changed_box", "composite", "cut"]
+__all__ = ["Animation", "Frame", "Timed", "changed_box", "composite", "cut", "is_opaque"]
 
 
 class Frame(NamedTuple):
@@ -62,13 +62,7 @@ def composite(animation: Animation, decode: Callable[[bytes], Array]) -> Iterato
         decode: returns the samples of a `still`. All of them are gray, or all are RGB, and of one dtype.
     """
     canvas: Array | None = None
-    for number, frame in enumerate(animation.frames, 1):
-        try:
-            part = _with_alpha(decode(frame.still))
-        except Exception as error:
-            raise ValueError(
-                f"frame {number} of {len(animation.frames)}: {str(error) or type(error).__name__}"
-            ) from error
+    for part, frame in _parts(animation, decode):
         if canvas is None:
             canvas = np.zeros((*animation.size, part.shape[2]), part.dtype)
         height, width = animation.size
@@ -82,6 +76,40 @@ def composite(animation: Animation, decode: Callable[[bytes], Array]) -> Iterato
             canvas[rows, columns] = 0
         elif frame.dispose == "previous":
             canvas[rows, columns] = before
+
+
+def is_opaque(animation: Animation, decode: Callable[[bytes], Array]) -> bool:
+    """Decode every frame; return whether the canvas is opaque all the time. It is not put together for that."""
+    opaque = True
+    height, width = animation.size
+    bare: tuple[int, int, int, int] | None = (0, 0, height, width)
+    """The rectangle that is transparent before a frame: its top, left, bottom and right."""
+    for part, frame in _parts(animation, decode):
+        box = (frame.top, frame.left, frame.top + part.shape[0], frame.left + part.shape[1])
+        solid = bool((part[:, :, -1] == np.iinfo(part.dtype).max).all())
+        covered = bare is None or (solid and _holds(box, bare))
+        opaque = opaque and covered and (solid or frame.blend)
+        bare = box if frame.dispose == "background" or (frame.dispose == "previous" and bare is not None) else None
+    return opaque
+
+
+def _holds(outer: tuple[int, int, int, int], inner: tuple[int, int, int, int]) -> bool:
+    return all(a <= b for a, b in zip(outer[:2], inner[:2], strict=True)) and all(
+        a >= b for a, b in zip(outer[2:], inner[2:], strict=True)
+    )
+
+
+def _parts(animation: Animation, decode: Callable[[bytes], Array]) -> Iterator[tuple[Array, Frame]]:
+    """Yield the samples of every frame, with alpha."""
+    for number, frame in enumerate(animation.frames, 1):
+        try:
+            part = _with_alpha(decode(frame.still))
+        except MemoryError:
+            raise
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            raise ValueError(f"frame {number} of {len(animation.frames)}: {reason}") from error
+        yield part, frame
 
 
 def changed_box(changed: NDArray[np.bool_]) -> tuple[slice, slice]:

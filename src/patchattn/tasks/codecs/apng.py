@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from patchattn.tasks.codecs.animations import Animation, Frame, Timed, changed_box, cut
 from patchattn.tasks.codecs.chunks import PNG_SIGNATURE, PngChunk, png_chunk, png_chunks
+from patchattn.tasks.codecs.limits import check_extent
 from patchattn.tasks.codecs.samples import Array, Notes, Samples
 
 __all__ = ["parse_apng", "write_apng"]
@@ -56,6 +57,7 @@ def parse_apng(data: bytes) -> Animation | None:
         way = DISPOSALS[dispose] if dispose < 3 else "keep"
         frames.append(Frame(still, left, top, number / (unit or 100), way, blend == 1))  # type: ignore[arg-type]
     width, height = struct.unpack_from(">II", header)
+    check_extent((height, width), len(data), "PNG")
     return Animation((height, width), frames, plays, gray=header[9] in (0, 4), still_apart=still_apart)
 
 

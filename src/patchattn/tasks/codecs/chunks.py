@@ -7,7 +7,16 @@ import zlib
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-__all__ = ["PNG_SIGNATURE", "PngChunk", "png_chunk", "png_chunks", "png_without", "riff_chunk", "riff_chunks"]
+__all__ = [
+    "PNG_SIGNATURE",
+    "PngChunk",
+    "png_chunk",
+    "png_chunks",
+    "png_missing",
+    "png_without",
+    "riff_chunk",
+    "riff_chunks",
+]
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -15,6 +24,13 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 class PngChunk(NamedTuple):
     kind: bytes
     data: bytes
+
+
+class Missing(NamedTuple):
+    """What a cut file lacks of a chunk."""
+
+    kind: str
+    bytes: int
 
 
 def png_chunks(data: bytes, *, cut: bool = False) -> Iterator[PngChunk]:
@@ -51,6 +67,14 @@ def png_without(data: bytes, kinds: Collection[bytes]) -> bytes:
             kept.append(data[start:end])
         last = end
     return b"".join([*kept, data[last:]])
+
+
+def png_missing(data: bytes) -> Missing | None:
+    """Return what is missing of the last chunk of a PNG file, if it is cut within one."""
+    for chunk, _, end in _png_spans(data):
+        if end > len(data):
+            return Missing(chunk.kind.decode("latin-1"), end - len(data))
+    return None
 
 
 def _png_spans(data: bytes) -> Iterator[tuple[PngChunk, int, int]]:

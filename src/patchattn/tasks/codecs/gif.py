@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections.abc import Iterable
 from typing import BinaryIO
@@ -12,12 +13,14 @@ from numpy.typing import NDArray
 
 from patchattn.extras import extra
 from patchattn.tasks.codecs.animations import Animation, Frame, Timed, changed_box
+from patchattn.tasks.codecs.limits import check_extent
 from patchattn.tasks.codecs.samples import Array, Notes, Samples
 
 __all__ = ["GIF_SIGNATURES", "encode_gif", "parse_gif", "write_gif"]
 
 GIF_SIGNATURES = (b"GIF87a", b"GIF89a")
 DISPOSALS = {2: "background", 3: "previous"}
+BLOCK = re.compile(rb"[\x21\x2c\x3b]")
 TRANSPARENT = 255
 """The index of what is not drawn."""
 
@@ -57,9 +60,11 @@ def parse_gif(data: bytes) -> Animation:
                 height, width = max(height, top + down), max(width, left + across)
             at, control = end, (0, 0, 0)
         else:
-            at += 1
+            found = BLOCK.search(data, at)
+            at = len(data) if found is None else found.start()
     if not frames:
         raise ValueError("it holds no picture")
+    check_extent((height, width), len(data), "canvas")
     return Animation((height, width), frames, plays, gray=gray)
 
 

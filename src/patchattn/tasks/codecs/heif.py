@@ -10,6 +10,7 @@ import numpy as np
 from patchattn.extras import extra
 from patchattn.tasks.codecs.boxes import brands, code_points, find_boxes
 from patchattn.tasks.codecs.color_chunks import NO_COLOR_CHUNKS, from_code_points
+from patchattn.tasks.codecs.limits import check_extent, length_of
 from patchattn.tasks.codecs.pillow import decode_with_pillow, upright
 from patchattn.tasks.codecs.samples import Array, Samples, scaled
 from patchattn.tasks.metadata import find_metadata
@@ -47,6 +48,7 @@ def decode_heif(file: BinaryIO) -> Samples:
         import pillow_heif
     heif = pillow_heif.open_heif(file, convert_hdr_to_8bit=False)
     image = heif[heif.primary_index]
+    check_extent(image.size[::-1], length_of(file))
     told: dict[str, Any] = image.info
     bits = told.get("bit_depth", 8)
     array: Array = np.atleast_3d(np.asarray(image))

@@ -11,6 +11,7 @@ import numpy as np
 from patchattn.extras import extra
 from patchattn.tasks.codecs.boxes import find_boxes, profile_in
 from patchattn.tasks.codecs.color_models import from_cmyk
+from patchattn.tasks.codecs.limits import check_extent
 from patchattn.tasks.codecs.pillow import decode_with_pillow
 from patchattn.tasks.codecs.samples import Samples, scaled
 
@@ -29,6 +30,8 @@ def decode_jpeg2000(file: BinaryIO) -> Samples:
     """Read JPEG 2000 of 1 to 16 bits."""
     data = file.read()
     at = data.index(CODESTREAM)
+    right, bottom, left, top = struct.unpack_from(">4I", data, at + 8)
+    check_extent((bottom - top, right - left), len(data))
     count = struct.unpack_from(">H", data, at + 40)[0]
     depths = {data[at + 42 + 3 * number] for number in range(count)}
     colors = list(find_boxes(data, (b"jp2h", b"colr"))) if at else []

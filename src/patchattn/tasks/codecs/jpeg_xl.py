@@ -25,7 +25,10 @@ def decode_jpeg_xl(file: BinaryIO) -> Samples:
     with extra("tools"):
         from imagecodecs import jpegxl_decode
     data = file.read()
-    samples = decode_with_pillow(file)
+    try:
+        samples = decode_with_pillow(file)
+    except RuntimeError as error:  # whose words speak of the decoder
+        raise ValueError("it is cut or damaged") from error
     array = np.atleast_3d(jpegxl_decode(data, index=0))
     if array.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"its samples are {array.dtype}; integers of 8 and 16 bits are allowed: convert it first")

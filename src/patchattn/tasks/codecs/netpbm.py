@@ -89,12 +89,15 @@ def _pam_header(data: bytes) -> Header:
 def _written(data: bytes, header: Header, count: int, *, bits: bool) -> tuple[NDArray[np.int64], int]:
     """Read samples that are written out in decimals, or as 0 and 1."""
     text = re.sub(rb"#[^\n\r]*", b"", data[header.start - 1 :])
-    words = list(re.sub(rb"\s", b"", text)) if bits else text.split()
-    if len(words) < count:
-        raise ValueError(f"it ends after {len(words)} of {count} samples")
     if bits:
-        return np.array(words[:count], np.int64) - ord("0"), len(data)
-    return np.array(words[:count]).astype(np.int64), len(data)
+        digits = np.frombuffer(text, np.uint8)
+        numbers = digits[(digits == ord("0")) | (digits == ord("1"))].astype(np.int64) - ord("0")
+    else:
+        digits_alone = re.match(rb"[\d\s]*", text)
+        numbers = np.fromstring(digits_alone[0] if digits_alone else b"", np.int64, sep=" ")
+    if len(numbers) < count:
+        raise ValueError(f"it ends after {len(numbers)} of {count} samples")
+    return numbers[:count], len(data)
 
 
 def _cut(data: bytes, start: int, end: int) -> bytes:

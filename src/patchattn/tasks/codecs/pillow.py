@@ -8,6 +8,7 @@ import numpy as np
 
 from patchattn.extras import extra
 from patchattn.tasks.codecs.color_models import from_cmyk
+from patchattn.tasks.codecs.limits import check_extent, length_of
 from patchattn.tasks.codecs.samples import Array, Notes, Samples
 from patchattn.tasks.metadata import find_metadata
 
@@ -29,8 +30,10 @@ def decode_with_pillow(file: BinaryIO) -> Samples:
     """Read the first picture of a file, and what belongs to it."""
     with extra("tools"):
         from PIL import Image
+    length = length_of(file)
     file.seek(0)
     with Image.open(file) as image:
+        check_extent(image.size[::-1], length, image.format)
         pixels = pixels_of(image)
         found = find_metadata(image.info.get("exif") or None, image.info.get("xmp"), _resolution_of(image))
         return Samples(

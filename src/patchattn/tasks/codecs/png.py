@@ -11,18 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchattn.extras import extra
-from patchattn.tasks.codecs.chunks import PNG_SIGNATURE, PngChunk, png_chunk, png_chunks, png_without
+from patchattn.tasks.codecs.chunks import PNG_SIGNATURE, PngChunk, png_chunk, png_chunks, png_missing, png_without
 from patchattn.tasks.codecs.color_chunks import ColorChunks
+from patchattn.tasks.codecs.limits import check_extent
 from patchattn.tasks.codecs.pillow import decode_with_pillow, upright
 from patchattn.tasks.codecs.samples import Array, Notes, Samples
 from patchattn.tasks.metadata import exif_of, find_metadata
 
 __all__ = ["decode_png", "encode_png"]
 
-MAX_INFLATED = 64 << 20
+MAX_INFLATED = 32 << 20
 """Bytes that a compressed profile or text may have."""
 
 TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+XMP = b"XML:com.adobe.xmp"
+RAW_EXIF = (b"Raw profile type exif", b"Raw profile type APP1")
 
 
 def decode_png(file: BinaryIO) -> Samples:
@@ -31,13 +34,20 @@ def decode_png(file: BinaryIO) -> Samples:
     What is beside the pixels is read here: Pillow refuses a picture for a profile or a text of more than a MiB.
     """
     data = file.read()
+    if (missing := png_missing(data)) is not None:
+        raise ValueError(f"the file is cut: of its chunk {missing.kind} {missing.bytes} bytes are missing")
     chunks = list(png_chunks(data, cut=True))
     first = {chunk.kind: chunk.data for chunk in reversed(chunks)}
-    texts = dict(filter(None, (_text(chunk) for chunk in chunks if chunk.kind in TEXTS)))
+    header = first.get(b"IHDR", b"")
+    if len(header) != 13:
+        raise ValueError("its header is cut or damaged")
+    width, height, depth = struct.unpack_from(">IIB", header)
+    check_extent((height, width), len(data), "PNG")
+    texts = dict(filter(None, (_text(chunk) for chunk in reversed(chunks) if chunk.kind in TEXTS)))
     pixels = png_without(data, (b"iCCP", b"eXIf", *TEXTS))
-    # Pillow reduces 16 bits to 8 in every mode but gray; the 25th byte is the bit depth.
-    array = _decode_deep(pixels) if len(data) > 24 and data[24] == 16 else decode_with_pillow(io.BytesIO(pixels)).array
-    found = find_metadata(_exif(first, texts), texts.get(b"XML:com.adobe.xmp"), _resolution(first.get(b"pHYs")))
+    # Pillow reduces 16 bits to 8 in every mode but gray.
+    array = _decode_deep(pixels) if depth == 16 else decode_with_pillow(io.BytesIO(pixels)).array
+    found = find_metadata(_exif(first, texts), texts.get(XMP), _resolution(first.get(b"pHYs")))
     return Samples(
         upright(array, found.orientation),
         _inflated(first[b"iCCP"].partition(b"\0")[2][1:]) if b"iCCP" in first else None,
@@ -49,8 +59,10 @@ def decode_png(file: BinaryIO) -> Samples:
 
 
 def _text(chunk: PngChunk) -> tuple[bytes, bytes] | None:
-    """Return the keyword and the text of a chunk; None: it is damaged."""
+    """Return the keyword and the text of a chunk; None: it is damaged, or none that tells of the photograph."""
     keyword, _, rest = chunk.data.partition(b"\0")
+    if keyword not in (XMP, *RAW_EXIF):
+        return None
     if chunk.kind == b"tEXt":
         return keyword, rest
     if chunk.kind == b"zTXt":
@@ -73,7 +85,7 @@ def _exif(first: dict[bytes, bytes], texts: dict[bytes, bytes]) -> bytes | None:
     if b"eXIf" in first:
         return first[b"eXIf"]
     # How it was held before there was a chunk for it: hexadecimal, after three lines.
-    text = texts.get(b"Raw profile type exif") or texts.get(b"Raw profile type APP1")
+    text = next((texts[keyword] for keyword in RAW_EXIF if keyword in texts), None)
     if text is None:
         return None
     try:

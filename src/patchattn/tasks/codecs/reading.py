@@ -10,7 +10,7 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 
-from patchattn.tasks.codecs.animations import Animation, composite
+from patchattn.tasks.codecs.animations import Animation, composite, is_opaque
 from patchattn.tasks.codecs.apng import parse_apng
 from patchattn.tasks.codecs.chunks import PNG_SIGNATURE
 from patchattn.tasks.codecs.gif import GIF_SIGNATURES, parse_gif
@@ -46,11 +46,11 @@ def decode(file: BinaryIO, frame: int | None = None) -> Samples:
     if frame is not None and not 0 <= frame < count:
         raise ValueError(f"there is no frame {frame}; it has {count}, counted from 0")
     if opened is None:
-        return _with_sound_profile(_decode_still(file))
+        return _checked(_decode_still(file))
     if frame is not None:
         return next(islice(opened.frames(), frame, None))
     if opened.animation is not None and opened.animation.still_apart:
-        still = _with_sound_profile(_decode_still(file))
+        still = _checked(_decode_still(file))
         return replace(still, notes=(*still.notes, f"has {count} frames besides its picture, which are left out"))
     first = next(opened.frames())
     others = f"{count - 1} are" if count > 2 else "1 is"
@@ -69,6 +69,8 @@ class Opened:
     """The numbers of the pages of TIFF among all directories."""
     notes: Notes = ()
     format: str = "tiff"
+    whole: bool = True
+    """Whether all pages could be found."""
 
     @property
     def count(self) -> int:
@@ -85,9 +87,8 @@ class Opened:
         Raises:
             ValueError: a frame is damaged, and others as of `decode`.
         """
-        # No generator expression: all frames are to be decoded.
-        found = [bool((array[:, :, -1] < np.iinfo(array.dtype).max).any()) for array in self._arrays()]
-        return any(found)
+        assert self.animation is not None
+        return not is_opaque(self.animation, self._decode)
 
     def frames(self, alpha: bool | None = None) -> Iterator[Samples]:
         """Yield each whole frame or page, upright, with what belongs to it.
@@ -97,23 +98,22 @@ class Opened:
         """
         if self.animation is None:
             for number in self.pages:
-                yield _with_sound_profile(decode_tiff(self.file, number))
+                yield _checked(decode_tiff(self.file, number))
             return
         # What belongs to all frames stands before the first; nothing does in GIF.
         like = (
             Samples(np.zeros((0, 0, 1), np.uint8))
             if self.format == "gif"
-            else _with_sound_profile(replace(_decode_still(self.file), notes=()))
+            else _checked(replace(_decode_still(self.file), notes=()))
         )
-        for array in self._arrays():
+        for array in composite(self.animation, self._decode):
             transparent = (array[:, :, -1] < np.iinfo(array.dtype).max).any() if alpha is None else alpha
             shown: Array = array if transparent else array[:, :, :-1]
             yield replace(like, array=upright(shown, like.orientation))
 
-    def _arrays(self) -> Iterator[Array]:
-        animation = self.animation
-        assert animation is not None
-        return composite(animation, lambda still: _channels(_decode_still(io.BytesIO(still)).array, animation.gray))
+    def _decode(self, still: bytes) -> Array:
+        assert self.animation is not None
+        return _channels(_decode_still(io.BytesIO(still)).array, self.animation.gray)
 
 
 def open_frames(file: BinaryIO) -> Opened | None:
@@ -127,7 +127,7 @@ def open_frames(file: BinaryIO) -> Opened | None:
     file.seek(0)
     if head[:4] in TIFF_SIGNATURES:
         pages = find_pages(file)
-        return Opened(file, "pages", None, pages.numbers, pages.notes)
+        return Opened(file, "pages", None, pages.numbers, pages.notes, whole=pages.whole)
     for name, known, parse in (
         ("gif", head[:6] in GIF_SIGNATURES, parse_gif),
         ("png", head.startswith(PNG_SIGNATURE), parse_apng),
@@ -175,8 +175,10 @@ def _decode_still(file: BinaryIO) -> Samples:
     return decoder(file)
 
 
-def _with_sound_profile(samples: Samples) -> Samples:
-    """Return samples whose profile, if any, is one of their colors."""
+def _checked(samples: Samples) -> Samples:
+    """Return samples whose profile, if any, is one of their colors; there are some."""
+    if 0 in samples.array.shape:
+        raise ValueError("it has no pixels")
     profile = samples.icc_profile
     if profile is None:
         return samples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -10,19 +11,24 @@ from numpy.typing import NDArray
 
 from patchattn.extras import extra
 from patchattn.tasks.codecs.color_models import from_cmyk, from_lab
+from patchattn.tasks.codecs.limits import check_extent, length_of
 from patchattn.tasks.codecs.others import RAW
 from patchattn.tasks.codecs.pillow import Pixels, pixels_of, upright
 from patchattn.tasks.codecs.samples import Array, Notes, Samples, scaled
+from patchattn.tasks.directories import Entry, Reader, Wanted
 from patchattn.tasks.metadata import find_metadata, open_exif
 
 __all__ = ["TIFF_SIGNATURES", "decode_tiff", "encode_tiff", "find_pages", "write_pages"]
 
 TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
+# What it has to say of damaged files is said by us.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
 SUBFILE_TYPE, REDUCED, MASK = 254, 1, 4
 """The tag that says what a directory is of, and its bits."""
 
-DNG_VERSION = 50706
+WIDTH, DNG_VERSION = 256, 50706
 
 COLORS = {"MINISBLACK": 1, "MINISWHITE": 1, "PALETTE": 1, "RGB": 3, "SEPARATED": 4, "CIELAB": 3, "ICCLAB": 3}
 """How many samples a color of each kind has."""
@@ -35,18 +41,22 @@ class Pages(NamedTuple):
     """Those of the pages, among all directories."""
     notes: Notes
     """What is not read."""
+    whole: bool
+    """Whether all of them could be found."""
 
 
 def find_pages(file: BinaryIO) -> Pages:
     """Tell pages from reduced copies of them and from masks, which are left out."""
-    with extra("tools"):
-        import tifffile
-    file.seek(0)
-    with tifffile.TiffFile(file) as tiff:
-        _refuse_raw(tiff.pages[0])
-        kinds = [int(page.tags.valueof(SUBFILE_TYPE, 0)) for page in cast("Any", tiff.pages)]
+    _refuse_raw(file)
+    # tifffile goes round in a circle of pages for ever.
+    reader = Reader(file)
+    found = [reader.directory(offset, Wanted({SUBFILE_TYPE, WIDTH})).entries for _, offset in reader.pages()]
+    kinds = [_number(page.get(SUBFILE_TYPE), reader) for page in found if WIDTH in page]
     numbers = [number for number, kind in enumerate(kinds) if not kind & (REDUCED | MASK)]
     notes = []
+    whole = reader.sound and len(kinds) == len(found)
+    if not whole:
+        notes.append(f"is damaged after page {len(numbers)}; what may follow is left out")
     if not numbers:
         numbers = [0]
         notes.append("holds nothing but a reduced copy of its picture, which is read")
@@ -56,13 +66,22 @@ def find_pages(file: BinaryIO) -> Pages:
         notes.append(f"has {reduced} reduced {'copy' if reduced == 1 else 'copies'} of its picture, left out")
     if masks:
         notes.append(f"has {masks} transparency mask{'' if masks == 1 else 's'}, left out")
-    return Pages(numbers, tuple(notes))
+    return Pages(numbers, tuple(notes), whole)
 
 
-def _refuse_raw(page: Any) -> None:
-    sensors = {"CFA", "LINEAR_RAW"}
-    if DNG_VERSION in page.tags or sensors & {part.photometric.name for part in (page, *(page.pages or ()))}:
-        raise ValueError(RAW)
+def _number(entry: Entry | None, reader: Reader) -> int:
+    return 0 if entry is None else reader.layout.number(entry.data)
+
+
+def _refuse_raw(file: BinaryIO) -> None:
+    with extra("tools"):
+        import tifffile
+    file.seek(0)
+    with tifffile.TiffFile(file) as tiff:
+        page: Any = tiff.pages[0]
+        parts = (page, *(page.pages or ()))
+        if DNG_VERSION in page.tags or {"CFA", "LINEAR_RAW"} & {part.photometric.name for part in parts}:
+            raise ValueError(RAW)
 
 
 def decode_tiff(file: BinaryIO, page: int = 0) -> Samples:
@@ -76,9 +95,11 @@ def decode_tiff(file: BinaryIO, page: int = 0) -> Samples:
     if pixels is None:
         with extra("tools"):
             from PIL import Image
+        length = length_of(file)
         file.seek(0)
         with Image.open(file) as image:
             image.seek(page)
+            check_extent(image.size[::-1], length)
             pixels = pixels_of(image)
     found = find_metadata(file, page=page)
     # Pillow turns TIFF upright by itself.
@@ -101,6 +122,7 @@ def _decode_deep(file: BinaryIO, number: int) -> Pixels | None:
     """
     with extra("tools"):
         import tifffile
+    length = length_of(file)
     file.seek(0)
     with tifffile.TiffFile(file) as tiff:
         page: Any = tiff.pages[number]
@@ -112,6 +134,7 @@ def _decode_deep(file: BinaryIO, number: int) -> Pixels | None:
                 f"its samples are {page.bitspersample}-bit {page.dtype}; integers of 8 and 16 bits, and fewer, "
                 "are allowed: convert it first"
             )
+        check_extent((page.imagelength, page.imagewidth * page.samplesperpixel), length)
         array = np.atleast_3d(page.asarray())
         if page.samplesperpixel > 1 and page.planarconfig == 2:  # one plane after the other
             array = np.moveaxis(array, 0, -1)

@@ -11,6 +11,7 @@ from typing import BinaryIO
 from patchattn.extras import extra
 from patchattn.tasks.codecs.animations import Animation, Frame, Timed, changed_box, cut
 from patchattn.tasks.codecs.chunks import riff_chunk, riff_chunks
+from patchattn.tasks.codecs.limits import check_extent
 from patchattn.tasks.codecs.samples import Array, Notes, Samples
 from patchattn.tasks.metadata import exif_of
 
@@ -48,6 +49,7 @@ def parse_webp(data: bytes) -> Animation | None:
             frames.append(Frame(still, 2 * left, 2 * top, duration / 1000, dispose, not body[15] & 2))  # type: ignore[arg-type]
     if not frames:
         raise ValueError("it holds no picture")
+    check_extent(size, len(data), "canvas")
     return Animation(size, frames, plays, background)
 
 
