@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from patchattn import match, patch_attention
@@ -81,6 +82,23 @@ def test_sizes_are_checked_before_decoding(tmp_path: Path) -> None:
         check_size(tmp_path / name, 0.0012, "The file")
         with pytest.raises(ValueError, match=r"The file: 40 x 30 .* this page takes up to 0\.0011\."):
             check_size(tmp_path / name, 0.0011, "The file")
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PCX", "TGA", "SGI", "IM", "ICO"])
+def test_kinds_are_checked_by_content_before_decoding(tmp_path: Path, kind: str) -> None:
+    Image.new("RGB", (30, 40)).save(tmp_path / "a.png", kind)
+    with pytest.raises(
+        ValueError, match=rf"^The file: .*a\.png is a file of the kind {kind}, and this page takes AVIF"
+    ):
+        check_size(tmp_path / "a.png", 1, "The file")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM"])
+def test_pictures_are_taken_by_any_name(tmp_path: Path, kind: str) -> None:
+    Image.new("RGB", (30, 40)).save(tmp_path / "a.png", kind)
+    check_size(tmp_path / "a.png", 1, "The file")
+    with pytest.raises(ValueError, match=r"30 x 40 are 0\.0 megapixels"):
+        check_size(tmp_path / "a.png", 0.001, "The file")
 
 
 def test_marks_are_what_the_layer_attends_to(tmp_path: Path) -> None:

@@ -32,8 +32,12 @@ class Limits:
     """How many of them may be of one visitor: one for each tab of the page, and one more."""
 
 
+KINDS = frozenset({"PNG", "JPEG", "MPO", "TIFF", "WEBP", "BMP", "GIF", "AVIF", "HEIF", "JPEG2000", "PPM"})
+"""What Pillow may open of a visitor. It knows more, and for some of it starts another program (EPS: Ghostscript)."""
+
+
 def check_size(path: Path, megapixels: float, argument: str) -> None:
-    """Refuse a file by the size that its first bytes tell, before it is decoded.
+    """Refuse a file by the kind and the size that its first bytes tell, before it is decoded.
 
     What cannot be told here is left to `read_picture`, which tells what is wrong with the file.
     """
@@ -44,13 +48,18 @@ def check_size(path: Path, megapixels: float, argument: str) -> None:
     Image.MAX_IMAGE_PIXELS = None
     try:
         with Image.open(path) as image:
-            width, height = image.size
+            kind, (width, height) = image.format, image.size
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
         try:
             with TiffFile(path) as file:  # of 16 bits a channel, which Pillow does not know
                 height, width = file.pages[0].shape[:2]
         except (TiffFileError, OSError, ValueError, IndexError):
             return
+        kind = "TIFF"
+    if kind not in KINDS:
+        raise ValueError(
+            f"{argument}: {path} is a file of the kind {kind}, and this page takes {', '.join(sorted(KINDS))}."
+        )
     check_pixels((height, width), megapixels, argument)
 
 
