@@ -1,4 +1,4 @@
-"""The command `colorize`: one picture, a folder of them, or a film."""
+"""The command `colorize`: one picture, a folder of them, or a video."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from patchattn.cli.colorize_jobs import ColorizeJob, colour_film, colour_folder, colour_picture
 from patchattn.cli.failures import one_sentence_errors
-from patchattn.cli.folders import OnError, Resume, check_one_picture
+from patchattn.cli.folders import OnError, check_one_picture
 from patchattn.cli.options import Iterations, Json, Method, Seed, Temperature, Threads, use_threads
 from patchattn.cli.paths import check_apart
 from patchattn.cli.printing import tell
@@ -21,7 +21,7 @@ __all__ = ["colorize"]
 def colorize(
     gray: Annotated[
         Path,
-        typer.Argument(metavar="GRAY", help="What to colour: a picture, a folder of pictures, or a film (.mp4, ...)."),
+        typer.Argument(metavar="GRAY", help="What to colour: a picture, a folder of pictures, or a video (.mp4, ...)."),
     ],
     reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="The picture to take colours from; any size.")],
     output: Annotated[
@@ -30,7 +30,7 @@ def colorize(
             "--output",
             "-o",
             help="Where to write: a picture (.png, .tif, .webp, .jpg, .bmp); a folder, made if it is not there; or a "
-            "film (.mp4, .mkv, .mov).",
+            "video (.mp4, .mkv, .mov).",
         ),
     ],
     show_field: Annotated[
@@ -68,11 +68,18 @@ def colorize(
         str,
         typer.Option(
             "--from",
-            help="Folder and film: colour every picture from the REFERENCE, or from the previous result "
+            help="Folder and video: colour every picture from the REFERENCE, or from the previous result "
             "(reference or previous). Errors of previous results add up.",
         ),
     ] = "reference",
-    resume: Resume = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Folder: leave pictures alone whose result is there, and go on after them. Video: go on with the "
+            "frames that an interrupted run finished; keep them if this one is interrupted.",
+        ),
+    ] = False,
     on_error: OnError = "stop",
     threads: Threads = None,
     as_json: Json = False,
@@ -80,8 +87,9 @@ def colorize(
     """Colour GRAY as what looks like it in REFERENCE is coloured; brightness stays exactly as it is.
 
     A folder's pictures are taken in the order of their names, and written as NAME.png, each as soon as it is done; an
-    interrupted run can go on with --resume. A film keeps its times, its size and its sound; it is written whole or not
-    at all, in 8 bits.
+    interrupted run can go on with --resume. A video keeps its times, sound, subtitles and title, and is turned upright;
+    high dynamic range becomes standard. What cannot be read of a damaged one is named, and the exit code is 1. It is
+    written whole or not at all; after the process was killed, --resume goes on a few seconds before that.
     """
     with one_sentence_errors(), stages(quiet=as_json) as stage:
         from patchattn.tasks.frames import SOURCES
@@ -108,11 +116,11 @@ def colorize(
         if show_field is not None and model is not None:
             raise ValueError("--show-field: a network (--model) finds no matches to show.")
         if not folder:
-            check_one_picture(gray, resume, on_error)
+            check_one_picture(gray, resume and not film, on_error)
         if folder:
             told = colour_folder(job, source, resume, on_error)
         elif film:
-            told = colour_film(job, source)
+            told = colour_film(job, source, resume)
         else:
             told = colour_picture(job, show_field)
     tell(told, output, model, settings, as_json=as_json)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +51,15 @@ class ColorizeJob:
 
         network: nn.Module = load_network(None if self.model == "default" else self.model)
         return network
+
+    def fingerprint(self, source: str) -> str:
+        """Return a text that tells this work from any with another result, whatever is coloured."""
+        reference = read(self.reference, "REFERENCE")
+        model = self.model
+        if model not in (None, "default"):
+            model = blake2b(Path(str(model)).read_bytes(), digest_size=16).hexdigest()
+        colours = blake2b(reference.colour.contiguous().numpy().tobytes(), digest_size=16).hexdigest()
+        return json.dumps([source, self.settings, model, list(reference.colour.shape), colours], sort_keys=True)
 
     def frames(self, source: str) -> FrameColorizer:
         """What colours one picture after another."""
@@ -116,8 +127,8 @@ def colour_folder(job: ColorizeJob, source: str, resume: bool, on_error: str) ->
     return tell_folder("coloured", report, job.output, time.perf_counter() - began, peak_memory(), resume)
 
 
-def colour_film(job: ColorizeJob, source: str) -> Told:
-    """Colour a film."""
+def colour_film(job: ColorizeJob, source: str, resume: bool) -> Told:
+    """Colour a video."""
     from patchattn.tasks.peak_memory import peak_memory
     from patchattn.tasks.video import check_film_output, map_film
 
@@ -132,9 +143,13 @@ def colour_film(job: ColorizeJob, source: str) -> Told:
         job.gray,
         job.output,
         lambda picture: frames(picture).picture,
+        state=frames,
+        resume=resume,
+        settings=job.fingerprint(source),
         progress=progress,
         source_argument="GRAY",
         output_argument="--output",
+        resume_argument="--resume",
     )
     seconds, memory = time.perf_counter() - began, peak_memory()
     height, width = film.size
@@ -145,13 +160,18 @@ def colour_film(job: ColorizeJob, source: str) -> Told:
             "width": width,
             "rate": float(film.rate),
             "sounds": film.sounds,
+            "missing": list(film.missing),
+            "finished_before": film.finished_before,
             "seconds": seconds,
             "peak_memory_bytes": memory,
         },
         {
             "wrote": f"{job.output} ({film.frames} frames of {width} x {height}, {float(film.rate):.3g} a second)",
+            "finished before": film.finished_before if resume else None,
+            "missing": "\n".join(film.missing) or None,
             "sound": f"{film.sounds} copied",
             "time": f"{seconds:.2f} s",
             "memory": megabytes(memory),
         },
+        incomplete=bool(film.missing),
     )

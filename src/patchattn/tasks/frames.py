@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from patchattn.checks import check_choice
 from patchattn.field import MatchField
@@ -53,6 +57,26 @@ class FrameColorizer:
         self._field, self._sizes = result.field, sizes
         self.follow(result.picture)
         return result
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what is carried from picture to picture: another one that loads it goes on alike."""
+        state: dict[str, Tensor] = {}
+        if self._field is not None and self._sizes is not None:
+            state |= {"index": self._field.index, "similarity": self._field.similarity}
+            state |= {"key_shape": torch.tensor(self._field.key_shape), "sizes": torch.tensor(self._sizes)}
+        if self._source == "previous":
+            state["reference"] = self._reference.colour
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from what another one with the same reference and settings has carried."""
+        if "index" in state:
+            key_shape = tuple(state["key_shape"].tolist())
+            self._field = MatchField(state["index"], state["similarity"], key_shape)
+            picture, reference = state["sizes"].tolist()
+            self._sizes = (tuple(picture), tuple(reference))
+        if "reference" in state:
+            self._reference = replace(self._reference, colour=state["reference"], alpha=None)
 
     def follow(self, coloured: Picture) -> None:
         """Go on from a picture that was coloured before, as if it had been the last."""

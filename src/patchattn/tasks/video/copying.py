@@ -103,7 +103,7 @@ class Muxer:
             self._mux_video(packet)
             packet = next(video, None)
         return [
-            f"{self._found[index].name}: {count} of its packets cannot be written and are left out"
+            f"{self._found[index].name}: {count} of its packets cannot be written; left out"
             for index, count in self._refused.items()
         ]
 
@@ -289,7 +289,7 @@ def _kept(metadata: Mapping[str, str]) -> dict[str, str]:
     return {
         name: text
         for name, text in metadata.items()
-        if name.lower() not in OF_THE_FILE and not name.lower().startswith(STATISTICS)
+        if name.lower() not in OF_THE_FILE and not name.lower().startswith(STATISTICS) and not text.startswith("Lav")
     }
 
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
+from patchattn.tasks.video.schedule import Schedule
 from patchattn.tasks.video.survey import StreamFound, Survey
+from patchattn.tasks.video.timeline import clock
 
-__all__ = ["clock", "missing_parts"]
+__all__ = ["missing_parts", "short_pauses"]
 
 ONE_FRAME_A_PACKET = (
     "h264",
@@ -30,18 +32,6 @@ STEADY = 0.8
 """Where this share of the steps between frames is one and the same, a longer one is a gap."""
 
 
-def clock(seconds: Fraction | float) -> str:
-    """Seconds as people read them: 12.34 s, or 1:02:03.45."""
-    hundredths = round(seconds * 100)
-    sign, hundredths = "-" if hundredths < 0 else "", abs(hundredths)
-    minutes, rest = divmod(hundredths, 6000)
-    hours, minutes = divmod(minutes, 60)
-    tail = f"{rest / 100:05.2f}"
-    if hours:
-        return f"{sign}{hours}:{minutes:02}:{tail}"
-    return f"{sign}{minutes}:{tail}" if minutes else f"{sign}{rest / 100:.2f} s"
-
-
 @dataclass(frozen=True)
 class _Gap:
     begin: Fraction
@@ -49,29 +39,19 @@ class _Gap:
     frames: int
 
 
-def missing_parts(
-    survey: Survey,
-    times: Sequence[Fraction],
-    packet_times: Sequence[Fraction | None],
-    step: Fraction,
-    epochs: Sequence[int],
-) -> tuple[str, ...]:
-    """Return one sentence for each kind of damage.
-
-    Args:
-        survey: what was found.
-        times: when each frame is shown in the output, in seconds.
-        packet_times: when each packet of the video would be.
-        step: the usual time between frames.
-        epochs: at which frames times begin anew in the source.
-    """
+def missing_parts(survey: Survey, schedule: Schedule) -> tuple[str, ...]:
+    """Return what is missing, in words for each kind of damage."""
+    times, step, epochs = schedule.seconds, schedule.step, schedule.epochs
     lost = _lost_packets(survey)
     spliced = {survey.frames[start].packet for start in epochs[1:]}
     corrupt = [number for number, frame in enumerate(survey.frames) if _is_corrupt(survey, number, spliced)]
     short = _short_ends(survey) if len(epochs) == 1 else []
     evidence = bool(lost or corrupt or short or survey.complaints)
-    lost_times = [time for packet in lost if (time := packet_times[packet]) is not None]
-    gaps = _gaps(times, lost_times, step, epochs, evidence)
+    lost_times = [time for packet in lost if (time := schedule.packet_times[packet]) is not None]
+    gaps = _gaps(survey, times, lost_times, step, epochs, evidence)
+    if not evidence:
+        # A pause may be meant; one of a single frame, as cameras make them, is only told of.
+        gaps = [gap for gap in gaps if gap.frames > 1]
     parts = []
     if lost:
         parts.append(f"{_frames(len(lost))} cannot be decoded{_where(lost_times, step)}")
@@ -82,8 +62,8 @@ def missing_parts(
             "as far as can be decoded"
         )
     if gaps:
-        ranges = [f"{clock(gap.begin)} to {clock(gap.end)}" for gap in gaps]
-        parts.append(f"about {_frames(sum(gap.frames for gap in gaps))} are not in the file: {_listed(ranges)}")
+        count = sum(gap.frames for gap in gaps)
+        parts.append(f"about {_frames(count)} {'is' if count == 1 else 'are'} not in the file: {_ranges(gaps)}")
     parts += short
     parts += [
         f"{stream.name}: {count} of its packets {'is' if count == 1 else 'are'} marked as damaged"
@@ -91,8 +71,10 @@ def missing_parts(
         if stream.type in ("audio", "subtitle")
         and (count := sum(packet.corrupt for packet in stream.packets[: _unspliced(stream, epochs)]))
     ]
+    if parts and len(epochs) == 1:
+        parts += [part for stream in survey.others for part in _pauses(stream)]
     if survey.complaints and not parts:
-        message = survey.complaints[0][1]
+        message = survey.complaints[0]
         parts.append(f"something is damaged, of which FFmpeg says: {message.rstrip('.')}")
     return tuple(parts)
 
@@ -127,8 +109,15 @@ def _unspliced(stream: StreamFound, epochs: Sequence[int]) -> int:
 
 
 def _gaps(
-    times: Sequence[Fraction], lost: Sequence[Fraction], step: Fraction, epochs: Sequence[int], evidence: bool
+    survey: Survey,
+    times: Sequence[Fraction],
+    lost: Sequence[Fraction],
+    step: Fraction,
+    epochs: Sequence[int],
+    evidence: bool,
 ) -> list[_Gap]:
+    if survey.container == "avi":
+        return []  # a frame that is shown on has a packet of its own there
     steps = [after - before for before, after in pairwise(times)]
     near = max(Fraction(1, 1000), step / 50)
     steady = sum(abs(one - step) <= near for one in steps)
@@ -139,14 +128,27 @@ def _gaps(
     gaps = []
     for number, one in enumerate(steps):
         frames = round(one / step) - 1 - sum(times[number] < time < times[number + 1] for time in lost)
-        if number + 1 not in epochs and frames >= (1 if evidence else 2):
+        if number + 1 not in epochs and frames > 0:
             gaps.append(_Gap(times[number] + step, times[number + 1], frames))
     return gaps
+
+
+def short_pauses(survey: Survey, schedule: Schedule) -> str | None:
+    """Return in words where single frames seem to be left out of an otherwise steady video."""
+    gaps = _gaps(survey, schedule.seconds, [], schedule.step, schedule.epochs, evidence=False)
+    short = [gap for gap in gaps if gap.frames == 1]
+    return f"it has no frame, and a pause is kept, from {_ranges(short)}" if short else None
+
+
+def _ranges(gaps: Sequence[_Gap]) -> str:
+    return _listed([f"{clock(gap.begin)} to {clock(gap.end)}" for gap in gaps])
 
 
 def _short_ends(survey: Survey) -> list[str]:
     """Return what ends earlier than the container tells."""
     short = []
+    if survey.container == "mpegts" and all(survey.size % size for size in (188, 192, 204)):
+        short.append("the file is cut off in the middle of a packet")
     ends: list[Fraction] = []
     for stream in (survey.main, *survey.others):
         if stream.type not in ("video", "audio") or not stream.packets:
@@ -168,6 +170,19 @@ def _short_ends(survey: Survey) -> list[str]:
     if not short and survey.claimed_end is not None and ends and survey.claimed_end - max(ends) > tolerance:
         short.append(f"the file ends at {clock(max(ends))} of {clock(survey.claimed_end)}")
     return short
+
+
+def _pauses(stream: StreamFound) -> list[str]:
+    """Return where a damaged file's sound is interrupted."""
+    if stream.type != "audio":
+        return []
+    known = [(packet.time, packet.time + packet.length) for packet in stream.packets if packet.time is not None]
+    pauses = [
+        f"{clock(end * stream.unit)} to {clock(begin * stream.unit)}"
+        for (_, end), (begin, _) in pairwise(known)
+        if (begin - end) * stream.unit > Fraction(1, 10)
+    ]
+    return [f"{stream.name} is interrupted: {_listed(pauses)}"] if pauses else []
 
 
 def _frames(count: int) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from patchattn.tasks.files import PathLike, atomic_writer, check_input_file, check_output_file
 from patchattn.tasks.images import Picture
 from patchattn.tasks.video.copying import CONTAINERS, plan_copies
-from patchattn.tasks.video.damage import clock, missing_parts
+from patchattn.tasks.video.damage import missing_parts, short_pauses
 from patchattn.tasks.video.dynamic_range import DISPLAYED, describe
 from patchattn.tasks.video.encoding import Encoding, check_encoder
 from patchattn.tasks.video.job import Job
@@ -20,6 +20,7 @@ from patchattn.tasks.video.pixels import UNSPECIFIED
 from patchattn.tasks.video.reading import opened
 from patchattn.tasks.video.schedule import Schedule, schedule
 from patchattn.tasks.video.survey import Survey, look_through
+from patchattn.tasks.video.timeline import clock
 from patchattn.tasks.video.work import Stateful, folder_of, opened_work
 from patchattn.tasks.warnings import FileWarning
 
@@ -138,8 +139,8 @@ def map_film(
     encoding = _encoding_of(survey, times)
     with opened(path, source_argument) as container:
         plan = plan_copies(container, survey, times, encoding, Path(output), output_argument)
-    missing = missing_parts(survey, times.seconds, times.packet_times, times.step, times.epochs)
-    for note in [*missing, *times.notes, *_conversions(survey, times), *plan.notes]:
+    missing = missing_parts(survey, times)
+    for note in [*missing, *times.notes, *_conversions(survey, times, missing), *plan.notes]:
         _warn(f"{source_argument}: {path}: {note}.")
 
     job = Job(survey, times, encoding, plan, source_argument)
@@ -185,7 +186,7 @@ def _encoding_of(survey: Survey, times: Schedule) -> Encoding:
     return Encoding(*size, deep, rate, times.unit, aspect, primaries, curve)
 
 
-def _conversions(survey: Survey, times: Schedule) -> list[str]:
+def _conversions(survey: Survey, times: Schedule, missing: tuple[str, ...]) -> list[str]:
     """Return in words what the output's frames do not keep of the source's."""
     layouts = [layout for _, layout in survey.layouts]
     first = layouts[0]
@@ -193,6 +194,8 @@ def _conversions(survey: Survey, times: Schedule) -> list[str]:
     if changes := [(start, one.size) for start, one in survey.layouts if one.size != _encoding_of(survey, times).size]:
         start, (height, width) = changes[0]
         notes.append(f"its size changes ({width} x {height} at {clock(times.seconds[start])}); all frames get one size")
+    if not missing and (pauses := short_pauses(survey, times)):
+        notes.append(pauses)
     if color := describe(first.primaries, first.curve):
         notes.append(f"it is in {color}; it is converted to the standard range and colors of BT.709")
     if any(layout.interlaced for layout in layouts):

@@ -27,19 +27,24 @@ def opened(path: Path, argument: str) -> Iterator[InputContainer]:
     nothing else: what looks like a play list reaches no other file.
 
     Raises:
-        ValueError: FFmpeg knows no video in the file.
+        ValueError: FFmpeg does not know the format, or it is that of a single picture.
     """
     with extra("video"):
         import av
+    if not path.stat().st_size:
+        raise ValueError(f"{argument}: {path} is empty; expected a video.")
     with path.open("rb") as file:
-        try:
-            container: Any = av.open(
+        container: Any = None
+        with listening(), complaints() as messages:
+            container = av.open(
                 file, container_options={"protocol_whitelist": "none"}, metadata_errors="surrogateescape"
             )
-        except (av.FFmpegError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ValueError(f"{argument}: cannot read {path} as a video ({reason}).") from error
+        if container is None:
+            # The first is the cause, where FFmpeg told one.
+            raise ValueError(f"{argument}: cannot read {path} as a video ({messages[0].rstrip('.')}).")
         with container:
+            if container.format.name.endswith("_pipe"):
+                raise ValueError(f"{argument}: {path} holds a picture ({container.format.name[:-5]}), not a video.")
             yield container
 
 

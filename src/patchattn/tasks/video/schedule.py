@@ -7,7 +7,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 from patchattn.tasks.video.survey import StreamFound, Survey
-from patchattn.tasks.video.timeline import epoch_offsets, epoch_spans, epoch_starts, in_order, usual_step
+from patchattn.tasks.video.timeline import clock, epoch_offsets, epoch_spans, epoch_starts, in_order, usual_step
 
 __all__ = ["Schedule", "schedule"]
 
@@ -58,7 +58,7 @@ def schedule(survey: Survey) -> Schedule:
     double or out of order are placed between their neighbors.
     """
     main = survey.main
-    raw = [frame.time for frame in survey.frames]
+    raw = _given_times(survey)
     starts = epoch_starts(raw, may_skip=_longest_pause(survey, main.unit))
     step_found = usual_step(raw)
     step = step_found * main.unit if step_found else 1 / (survey.rate or Fraction(USUAL_RATE))
@@ -107,6 +107,16 @@ def schedule(survey: Survey) -> Schedule:
             step_found,
         ),
     )
+
+
+def _given_times(survey: Survey) -> list[int | None]:
+    """Return the times of frames as the file tells them."""
+    packets = [survey.main.packets[frame.packet] for frame in survey.frames if frame.packet is not None]
+    decoded = sorted(packet.decoded for packet in packets if packet.decoded is not None)
+    if survey.container == "avi" and len(decoded) == len(survey.frames):
+        # It tells of decoding alone, which has the same times in another order.
+        return list(decoded)
+    return [frame.time for frame in survey.frames]
 
 
 class _Epochs:
@@ -159,8 +169,6 @@ def _packet_times(main: StreamFound, packet_starts: list[int], offsets: list[Fra
 def _notes(
     survey: Survey, wanted: list[int | None], got: list[Fraction], begins: list[Fraction], step: int | None
 ) -> list[str]:
-    from patchattn.tasks.video.damage import clock
-
     notes = []
     if begins:
         places = ", ".join(clock(begin) for begin in begins[:8]) + (" and more" if len(begins) > 8 else "")

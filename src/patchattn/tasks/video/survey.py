@@ -33,6 +33,8 @@ class PacketFound:
 
     time: int | None
     """When it is shown; where the file does not tell, when it is decoded."""
+    decoded: int | None
+    """When it is decoded."""
     length: int
     corrupt: bool
     """The container says so."""
@@ -93,6 +95,8 @@ class Survey:
     """What was found."""
 
     path: Path
+    size: int
+    """Of the file, in bytes."""
     container: str
     """FFmpeg's names of the format, with commas between them."""
     claimed_end: Fraction | None
@@ -109,9 +113,8 @@ class Survey:
     frames: list[FrameFound] = field(default_factory=list)
     layouts: list[tuple[int, Layout]] = field(default_factory=list)
     """From which frame on frames are laid out in which way."""
-    complaints: list[tuple[int, str]] = field(default_factory=list)
-    """What FFmpeg complained of, after how many packets of the video."""
-    decoder_complaints: int = 0
+    complaints: list[str] = field(default_factory=list)
+    """What FFmpeg complained of."""
     digest: str = ""
     """Of the content of the video's packets."""
 
@@ -134,7 +137,7 @@ def look_through(path: Path, argument: str, progress: Callable[[int], None] | No
         decoder = decoder_of(main)
         hashed = blake2b(digest_size=16)
         for packet, messages in packets_of(container):
-            survey.complaints += [(len(survey.main.packets), message) for message in messages]
+            survey.complaints += messages
             if packet is None or not packet.size or packet.stream_index not in streams:
                 continue
             if packet.stream_index == main.index:
@@ -171,7 +174,7 @@ def _choose(container: InputContainer, path: Path, argument: str) -> VideoStream
     if not moving:
         found = "only a cover picture" if videos else "no video that FFmpeg can decode"
         if not container.streams.video:
-            found = "sound alone" if container.streams.audio else "no stream that FFmpeg knows"
+            found = "only audio" if container.streams.audio else "no stream that FFmpeg knows"
         raise ValueError(f"{argument}: there are no moving pictures in {path}: {found}.")
     if len(moving) == 1:
         return moving[0]
@@ -198,6 +201,7 @@ def _described(container: InputContainer, main: VideoStream, path: Path) -> Surv
     rate = main.average_rate or main.guessed_rate or main.codec_context.framerate
     return Survey(
         path,
+        path.stat().st_size,
         container.format.name,
         _claimed_end(container),
         streams.pop(main.index),
@@ -228,7 +232,10 @@ def _claimed_packets(stream: Stream, container: str) -> int:
     if "mov" in container.split(","):
         # The table of samples that are shown: what an edit list leaves out is not in it.
         return len(stream.index_entries)
-    return stream.frames if container == "avi" else 0
+    if container == "avi" and stream.type == "video":
+        # Chunks without content stand for a frame that is shown on.
+        return sum(entry.size > 0 for entry in stream.index_entries) or stream.frames
+    return 0
 
 
 def _claimed_end(container: InputContainer) -> Fraction | None:
@@ -250,7 +257,9 @@ def _seconds(text: str | None) -> Fraction | None:
 
 def _note(stream: StreamFound, packet: av.Packet[Any], main_packets: int) -> None:
     time = packet.pts if packet.pts is not None else packet.dts
-    stream.packets.append(PacketFound(time, packet.duration or 0, packet.is_corrupt, _is_shown(stream, packet)))
+    stream.packets.append(
+        PacketFound(time, packet.dts, packet.duration or 0, packet.is_corrupt, _is_shown(stream, packet))
+    )
     if stream.type not in ("video", "audio"):
         stream.main_packets.append(main_packets)
     if len(stream.heads) < 2:
@@ -271,9 +280,8 @@ def _decode(survey: Survey, decoder: av.VideoCodecContext, packet: av.Packet[Any
             survey.frames.append(
                 FrameFound(frame.pts, frame.duration or 0, frame.is_corrupt, cast("int | None", frame.opaque))
             )
-    survey.decoder_complaints += len(messages)
-    survey.complaints += [(len(survey.main.packets), message) for message in messages]
+    survey.complaints += messages
 
 
-def _first(found: list[tuple[int, str]]) -> str:
-    return f" ({found[0][1]})" if found else ""
+def _first(complaints: list[str]) -> str:
+    return f" ({complaints[0].rstrip('.')})" if complaints else ""

@@ -9,13 +9,28 @@ from itertools import pairwise
 from math import ceil
 from statistics import median_low
 
-__all__ = ["Span", "epoch_offsets", "epoch_spans", "epoch_starts", "in_order", "usual_step"]
+__all__ = ["Span", "clock", "epoch_offsets", "epoch_spans", "epoch_starts", "in_order", "usual_step"]
 
 Span = tuple[Fraction, Fraction]
 """Begin and end in seconds."""
 
 COARSEST = Fraction(1, 10_000)
 """Seconds: where frames have to be placed between others, times need units at least as fine."""
+
+
+def clock(seconds: Fraction) -> str:
+    """Return a time as people read it.
+
+    Example:
+        >>> clock(Fraction(1234, 100)), clock(Fraction(372345, 100))
+        ('12.34 s', '1:02:03.45')
+    """
+    minutes, hundredths = divmod(round(abs(seconds) * 100), 6000)
+    hours, minutes = divmod(minutes, 60)
+    sign, tail = "-" if seconds < 0 else "", f"{hundredths / 100:05.2f}"
+    if hours:
+        return f"{sign}{hours}:{minutes:02}:{tail}"
+    return f"{sign}{minutes}:{tail}" if minutes else f"{sign}{hundredths / 100:.2f} s"
 
 
 def epoch_starts(times: Sequence[int | None], *, may_skip: int | None = None) -> list[int]:
