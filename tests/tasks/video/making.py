@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -84,9 +85,13 @@ class Sound:
 
 
 def frames_of(path: Path) -> list[av.VideoFrame]:
-    """Decode the video of a file."""
+    """Decode the video of a file, as far as it can be decoded."""
+    frames: list[av.VideoFrame] = []
     with av.open(str(path)) as video:
-        return list(video.decode(video.streams.video[0]))
+        for packet in video.demux(video.streams.video[0]):
+            with suppress(av.FFmpegError):
+                frames += packet.decode()
+    return frames
 
 
 def times_of(path: Path) -> list[Fraction]:

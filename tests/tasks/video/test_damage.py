@@ -62,7 +62,7 @@ def test_nothing_is_missing_from_a_whole_video(tmp_path: Path, suffix: str) -> N
     assert shown(tmp_path / "out.mkv") == list(range(FRAMES))
 
 
-@pytest.mark.parametrize("part", [0.3, 0.5, 0.7, 0.9])
+@pytest.mark.parametrize("part", [0.3, 0.6, 0.9])
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".ts", ".avi", ".webm"])
 def test_cut_videos(tmp_path: Path, whole: Callable[[str], Path], suffix: str, part: float) -> None:
     """At whichever byte: what came before it is written, in its place."""
@@ -82,17 +82,15 @@ def test_cut_videos(tmp_path: Path, whole: Callable[[str], Path], suffix: str, p
     assert shown(tmp_path / "out.mkv") == places or suffix == ".avi"
 
 
-@pytest.mark.parametrize("fill", ["zeros", "noise"])
-@pytest.mark.parametrize("part", [0.35, 0.5, 0.65, 0.8])
+@pytest.mark.parametrize("part", [0.35, 0.5, 0.7])
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".ts", ".webm"])
-def test_overwritten_blocks(
-    tmp_path: Path, whole: Callable[[str], Path], suffix: str, part: float, fill: str
-) -> None:
+def test_overwritten_blocks(tmp_path: Path, whole: Callable[[str], Path], suffix: str, part: float) -> None:
     """Where pictures are lost or wrong, that is told; where nothing is told, every picture is right."""
     content = bytearray(whole(suffix).read_bytes())
     start = int(len(content) * part)
+    # Of zeros or of noise, in turn.
     noise = np.random.default_rng(0).bytes(600)
-    content[start : start + 600] = bytes(600) if fill == "zeros" else noise
+    content[start : start + 600] = bytes(600) if round(part * 20) % 2 else noise
     damaged = tmp_path / f"damaged{suffix}"
     damaged.write_bytes(content)
     film, messages = copied(damaged, tmp_path / "out.mkv")
@@ -101,7 +99,7 @@ def test_overwritten_blocks(
         assert messages or shown(tmp_path / "out.mkv") == list(range(FRAMES))
 
 
-@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".ts", ".flv"])
+@pytest.mark.parametrize("suffix", [".mkv", ".ts"])
 @pytest.mark.parametrize(
     ("dropped", "lost", "told"),
     [

@@ -52,14 +52,15 @@ def epoch_starts(times: Sequence[int | None], *, may_skip: int | None = None) ->
     for number, (place, time) in enumerate(known):
         after = known[number + 1][1] if number + 1 < len(known) else None
         if last is not None and after is not None:
-            backwards = earlier is not None and time < earlier and after < max(earlier, last)
+            backwards = earlier is not None and time < earlier and after < last
             skips = may_skip is not None and time - last > may_skip and abs(after - time) <= may_skip
             if backwards or skips:
                 starts.append(place)
                 earlier = last = None
-        if last is not None:
-            earlier = last if earlier is None else max(earlier, last)
-        last = time
+        if last is None or time >= last:
+            earlier, last = last, time
+        elif earlier is None or time >= earlier:
+            last = time  # the one before was ahead of its time
     return starts
 
 
@@ -118,6 +119,9 @@ def _longest_increase(times: Sequence[int | None]) -> list[int]:
             before.append(None)
             continue
         pile = bisect_left(ends, time)
+        if pile < len(ends) and ends[pile] == time:
+            before.append(None)  # of equal ones the first is kept
+            continue
         before.append(heads[pile - 1] if pile else None)
         ends[pile : pile + 1], heads[pile : pile + 1] = [time], [place]
     run: list[int] = []
