@@ -105,7 +105,7 @@ def test_attached_pictures_and_files(tmp_path: Path, kind: str) -> None:
         assert bytes(next(result.demux(pictures[0]))) == cover(kind)
     _, messages = copied(source, tmp_path / "out.mp4")
     assert len(messages) == 1
-    assert "its attachment stream 2 (ttf) is left out: .mp4 cannot hold it; .mkv can" in messages[0]
+    assert "its attachment stream 2 (font.ttf) is left out: .mp4 cannot hold it; .mkv can" in messages[0]
 
 
 def test_a_cover_alone_is_no_video(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def subtitled(path: Path, texts: int = 3) -> Path:
         video.metadata["title"] = "what is seen"
         video.metadata["language"] = "fra"
         tones = [result.add_stream("aac", rate=48000, layout="mono") for _ in range(2)]
-        for tone, language in zip(tones, ("deu", "eng"), strict=True):
+        for tone, language in zip(tones, ("fra", "eng"), strict=True):
             tone.metadata["language"] = language
         tones[1].disposition = 1 << 3 if path.suffix == ".mkv" else 0
         words = result.add_mux_stream(codec)
@@ -182,11 +182,13 @@ def test_everything_beside_the_frames_is_kept(tmp_path: Path, suffix: str, outpu
         assert [(stream.type, stream.language, stream.disposition & ~1) for stream in new.streams][
             : len(kinds)
         ] == kinds
-        assert new.streams.video[0].metadata.get("title") == "what is seen"
+        assert "what is seen" in new.streams.video[0].metadata.values()
         parts = [(one["start"] * one["time_base"], one["metadata"]["title"]) for one in new.chapters()]
         assert parts == [(0, "Part 0"), (Fraction(2, 5), "Part 1")]
     for kind in ("audio", "subtitles"):
         before, after = packets_of(source, kind), packets_of(tmp_path / f"out{output}", kind)
+        # MP4 fills pauses between subtitles with empty ones.
+        before, after = ([one for one in some if one[0] != b"\0\0"] for some in (before, after))
         assert [data for data, _ in before] == [data for data, _ in after]
         moved = after[0][1] - before[0][1]
         assert all(abs(one + moved - other) < 0.002 for (_, one), (_, other) in zip(before, after, strict=True))

@@ -129,7 +129,7 @@ class Muxer:
         video: Any = self._result.add_stream(ENCODER, rate=self._encoding.rate)
         self._encoding.configure(video.codec_context)
         video.time_base = self._encoding.unit
-        video.metadata.update(_kept(self._survey.main.metadata))
+        video.metadata.update(_of_stream(self._survey.main.metadata))
         video.disposition = self._survey.main.disposition
         return video  # type: ignore[no-any-return]
 
@@ -140,7 +140,7 @@ class Muxer:
             self._result.add_attachment(*_attachment(found, template))
             return None
         added: Any = self._result.add_stream_from_template(template, opaque=True)
-        added.metadata.update(_kept(found.metadata))
+        added.metadata.update(_of_stream(found.metadata))
         added.disposition = ATTACHED if found.cover else found.disposition
         return added  # type: ignore[no-any-return]
 
@@ -293,6 +293,11 @@ def _kept(metadata: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def _of_stream(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return what is kept of a stream's; MP4 reads as a name what it writes as a title."""
+    return {"title" if name == "name" else name: text for name, text in _kept(metadata).items()}
+
+
 def _moved(chapters: Sequence[Mapping[str, Any]], offset: Fraction) -> list[Any]:
     moved = []
     for chapter in chapters:
@@ -315,7 +320,7 @@ def _lost_texts(memory: BytesIO, survey: Survey, plan: Plan) -> list[str]:
         written = [survey.main, *(found for found in plan.streams if not found.cover and found.type != "attachment")]
         for found, stream in zip(written, read, strict=False):
             name = "the video" if found is survey.main else found.name
-            lost += _lost_names(name, found.metadata, stream.metadata)
+            lost += _lost_names(name, _of_stream(found.metadata), _of_stream(stream.metadata))
             flags = found.disposition & ~int(stream.disposition) & ~DEFAULT
             if flags:
                 lost.append(f"the mark {type(stream.disposition)(flags).name} of {name}")
