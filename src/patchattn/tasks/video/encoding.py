@@ -66,7 +66,8 @@ class Encoding:
         context.color_primaries, context.color_trc = self.primaries, self.curve
         context.thread_count = THREADS
         context.flags |= Flags.global_header
-        context.options = {"crf": "18", "g": str(FRAMES_IN_SEGMENT)}
+        # Without x264's macroblock tree, whose result is not the same from run to run.
+        context.options = {"crf": "18", "g": str(FRAMES_IN_SEGMENT), "mbtree": "0"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,12 +144,12 @@ class Work:
         for number in range(self.segments):
             arrays = _load(self._segment(number))
             if arrays is None:
-                raise ValueError(f"{self._argument}: {self._segment(number)} is damaged; start without it.")
+                raise ValueError(f"{self._argument}: {self._segment(number)} was changed during the work.")
             yield from coded_of(arrays)
 
     def _find(self) -> None:
         """Count the finished segments and frames that are there."""
-        while self._segment(self.segments).is_file():
+        while _load(self._segment(self.segments)) is not None:
             self.segments += 1
         self.frames = self._border()
         if self.frames and _load(self._state(self.frames)) is None:
@@ -158,12 +158,14 @@ class Work:
         for path in self.folder.iterdir():
             if match := re.fullmatch(r"frames-(\d{8})-(\d{8})", path.name):
                 batches[int(match[1])] = (path, int(match[2]))
-        while found := batches.get(self.frames):
-            path, end = found
-            if _load(path) is None or _load(self._state(end)) is None:
-                break
-            self._batches.append(path)
-            self.frames = end
+        reached = self.frames
+        whole: list[Path] = []
+        while (found := batches.get(reached)) and _load(found[0]) is not None:
+            whole.append(found[0])
+            reached = found[1]
+            if _load(self._state(reached)) is not None:
+                # Frames count together with what was carried on after them.
+                self._batches, self.frames = list(whole), reached
 
     def _border(self) -> int:
         """At which frame the segments end that are finished."""
