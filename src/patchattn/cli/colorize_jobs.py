@@ -52,20 +52,19 @@ class ColorizeJob:
         network: nn.Module = load_network(None if self.model == "default" else self.model)
         return network
 
-    def fingerprint(self, source: str) -> str:
+    def fingerprint(self, source: str, reference: Picture) -> str:
         """Return a text that tells this work from any with another result, whatever is coloured."""
-        reference = read(self.reference, "REFERENCE")
         model = self.model
         if model not in (None, "default"):
             model = blake2b(Path(str(model)).read_bytes(), digest_size=16).hexdigest()
         colours = blake2b(reference.colour.contiguous().numpy().tobytes(), digest_size=16).hexdigest()
         return json.dumps([source, self.settings, model, list(reference.colour.shape), colours], sort_keys=True)
 
-    def frames(self, source: str) -> FrameColorizer:
+    def frames(self, source: str, reference: Picture) -> FrameColorizer:
         """What colours one picture after another."""
         from patchattn.tasks.frames import FrameColorizer
 
-        return FrameColorizer(self.read_reference(), source=source, network=self.network(), **self.settings)
+        return FrameColorizer(reference, source=source, network=self.network(), **self.settings)
 
 
 def colour_picture(job: ColorizeJob, show_field: Path | None) -> Told:
@@ -111,7 +110,7 @@ def colour_folder(job: ColorizeJob, source: str, resume: bool, on_error: str) ->
     from patchattn.tasks.peak_memory import peak_memory
 
     pictures = prepare_folders(job.gray, job.output, on_error, argument="GRAY")
-    frames = job.frames(source)
+    frames = job.frames(source, job.read_reference())
     job.output.mkdir(exist_ok=True)
     began = time.perf_counter()
     report = colorize_folder(
@@ -133,7 +132,8 @@ def colour_film(job: ColorizeJob, source: str, resume: bool) -> Told:
     from patchattn.tasks.video import check_film_output, map_film
 
     check_film_output(job.output, argument="--output")
-    frames = job.frames(source)
+    reference = job.read_reference()
+    frames = job.frames(source, reference)
     began = time.perf_counter()
 
     def progress(done: int, total: int) -> None:
@@ -145,7 +145,7 @@ def colour_film(job: ColorizeJob, source: str, resume: bool) -> Told:
         lambda picture: frames(picture).picture,
         state=frames,
         resume=resume,
-        settings=job.fingerprint(source),
+        settings=job.fingerprint(source, reference),
         progress=progress,
         source_argument="GRAY",
         output_argument="--output",

@@ -69,12 +69,11 @@ def test_cut_videos(tmp_path: Path, whole: Callable[[str], Path], suffix: str, p
     content = whole(suffix).read_bytes()
     cut = tmp_path / f"cut{suffix}"
     cut.write_bytes(content[: int(len(content) * part)])
-    try:
-        film, _ = copied(cut, tmp_path / "out.mkv")
-    except ValueError as error:
-        assert suffix == ".avi"  # no frame of it is left
-        assert "GRAY: " in str(error)
+    if suffix == ".avi" and part < 0.5:  # no frame of it is left
+        with pytest.raises(ValueError, match="GRAY: "):
+            copied(cut, tmp_path / "out.mkv")
         return
+    film, _ = copied(cut, tmp_path / "out.mkv")
     assert film.missing
     assert film.frames == len(frames_of(cut)) == len(frames_of(tmp_path / "out.mkv"))
     step = times_of(tmp_path / "out.mkv")

@@ -113,7 +113,7 @@ def test_a_cover_alone_is_no_video(tmp_path: Path) -> None:
         tone = result.add_stream("aac", rate=48000, layout="mono")
         result.add_attachment("cover.jpg", "image/jpeg", cover())
         result.mux(Sound(tone, Fraction(1)).rest())
-    with pytest.raises(ValueError, match="there are no moving pictures in .*: only a cover picture"):
+    with pytest.raises(ValueError, match=r"there are no moving pictures in .*: only a cover picture"):
         copied(tmp_path / "a.mkv", tmp_path / "out.mkv")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def test_times_that_begin_anew_go_on(tmp_path: Path, suffix: str, output: str, c
     assert "its times begin anew (at " in messages[0]
     assert len(messages) == 1
     times = times_of(tmp_path / output)
-    steps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    steps = [after - before for before, after in pairwise(times)]
     assert all(abs(step - STEP) < 0.002 for number, step in enumerate(steps, 1) if number % 15)
     # Where one ends before its sound does, the next begins when the sound has ended.
     assert all(STEP - Fraction(1, 500) <= steps[number - 1] < 3 * STEP for number in range(15, 15 * count, 15))
@@ -133,7 +134,7 @@ def test_doubled_times(tmp_path: Path, change: Any) -> None:
     film, messages = copied(rewritten(tmp_path, change), tmp_path / "out.mkv")
     assert film.frames == FRAMES
     times = times_of(tmp_path / "out.mkv")
-    assert all(after > before for before, after in zip(times, times[1:], strict=False))
+    assert all(after > before for before, after in pairwise(times))
     assert max(abs(float(time - number * STEP)) for number, time in enumerate(times)) <= 3.1 * STEP
     assert shown(tmp_path / "out.mkv") == list(range(FRAMES))
     if messages:
@@ -203,7 +204,7 @@ def test_steps_forwards_are_a_beginning_where_said() -> None:
 def test_times_in_order_increase_and_keep_what_they_can(times: list[int | None]) -> None:
     result, unit = in_order(times, Fraction(1, 25), Fraction(1, 25))
     assert len(result) == len(times)
-    assert all(after > before for before, after in zip(result, result[1:], strict=False))
+    assert all(after > before for before, after in pairwise(result))
     kept = sum(
         time is not None and time * Fraction(1, 25) == new * unit for time, new in zip(times, result, strict=True)
     )

@@ -118,10 +118,11 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
 ) -> None:
     output = tmp_path / "out.mkv"
     for stop in stops:
-        with warnings.catch_warnings(record=True) as caught, pytest.raises(KeyboardInterrupt):
+        trail = Trail(stop, KeyboardInterrupt())
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            trail = Trail(stop, KeyboardInterrupt())
-            map_film(source, output, trail, state=trail, resume=True, resume_argument="--resume")
+            with pytest.raises(KeyboardInterrupt):
+                map_film(source, output, trail, state=trail, resume=True, resume_argument="--resume")
         assert not output.exists()
         if folder_of(output).exists():
             kept = f"frames are kept in {folder_of(output)}; go on with --resume"
@@ -139,9 +140,10 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
 
 def interrupted(source: Path, output: Path, stop_at: int = 14) -> Path:
     trail = Trail(stop_at, KeyboardInterrupt())
-    with warnings.catch_warnings(), pytest.raises(KeyboardInterrupt):
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        map_film(source, output, trail, state=trail, resume=True)
+        with pytest.raises(KeyboardInterrupt):
+            map_film(source, output, trail, state=trail, resume=True)
     return folder_of(output)
 
 
@@ -220,7 +222,7 @@ def test_a_full_disk(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(files.CheckedFile, "write", limited)
     (tmp_path / f"out{suffix}").write_bytes(b"before")
-    with pytest.raises(ValueError, match="--output: cannot write .*: No space left on device") as error:
+    with pytest.raises(ValueError, match=r"--output: cannot write .*: No space left on device") as error:
         map_film(source, tmp_path / f"out{suffix}", lambda picture: picture, output_argument="--output")
     assert "\n" not in str(error.value)
     assert (tmp_path / f"out{suffix}").read_bytes() == b"before"
@@ -229,7 +231,7 @@ def test_a_full_disk(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_folder_that_cannot_be_made(source: Path, tmp_path: Path) -> None:
     folder_of(tmp_path / "out.mkv").write_text("in the way", encoding="ascii")
-    with pytest.raises(ValueError, match="-o: cannot write in .*: File exists"):
+    with pytest.raises(ValueError, match=r"-o: cannot write in .*: File exists"):
         map_film(source, tmp_path / "out.mkv", lambda picture: picture, output_argument="-o")
 
 
