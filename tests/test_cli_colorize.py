@@ -1,9 +1,10 @@
-"""`patchattn colorize`: one picture, a folder, a film."""
+"""`patchattn colorize`: one picture, a folder, a video."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -16,6 +17,7 @@ from typer.testing import CliRunner, Result
 from patchattn.cli.app import app
 from patchattn.networks.architectures import ColorizationArchitecture
 from patchattn.networks.weights import network_bytes
+from patchattn.tasks import colorize
 from patchattn.tasks.colours import to_gray
 from patchattn.tasks.images import Picture, read_picture, write_picture
 from patchattn.tasks.journal import JOURNAL
@@ -162,24 +164,99 @@ def test_pictures_of_several_sizes() -> None:
     assert [read_picture(f"out/{number}.png").size for number in range(3)] == [(40, 50), (30, 44), (40, 50)]
 
 
-def test_film() -> None:
-    with av.open("film.mp4", "w") as film:
-        stream = film.add_stream("libx264", rate=10, options={"crf": "10"})
+def write_video(path: str, frames: int = 3) -> Path:
+    """The folder's gray pictures, again and again, as a video."""
+    with av.open(path, "w", container_options={"movflags": "+faststart"} if path.endswith("mp4") else {}) as video:
+        stream = video.add_stream("libx264", rate=10, options={"crf": "10", "g": "1"})
         stream.width, stream.height, stream.pix_fmt = 50, 40, "yuv420p"
-        for number in range(3):
-            gray = np.asarray(Image.open(f"frames/{number}.png").convert("RGB"))
-            film.mux(stream.encode(av.VideoFrame.from_ndarray(gray, format="rgb24")))
-        film.mux(stream.encode())
-    result = run("film.mp4", "reference.png", "-o", "out.mkv", "--json", *OPTIONS)
+        for number in range(frames):
+            gray = np.asarray(Image.open(f"frames/{number % 3}.png").convert("RGB"))
+            video.mux(stream.encode(av.VideoFrame.from_ndarray(gray, format="rgb24")))
+        video.mux(stream.encode())
+    return Path(path)
+
+
+def frames_of(path: str) -> list[np.ndarray]:
+    with av.open(path) as video:
+        return [frame.to_ndarray(format="rgb24").astype(int) for frame in video.decode(video.streams.video[0])]
+
+
+def test_video() -> None:
+    write_video("video.mp4")
+    result = run("video.mp4", "reference.png", "-o", "out.mkv", "--json", *OPTIONS)
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
     assert (told["frames"], told["height"], told["width"], told["rate"], told["sounds"]) == (3, 40, 50, 10, 0)
-    with av.open("out.mkv") as film:
-        frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in film.decode(film.streams.video[0])]
+    assert (told["missing"], told["finished_before"]) == ([], 0)
+    frames = frames_of("out.mkv")
     assert len(frames) == 3
     assert all(np.ptp(frame, 2).mean() > 5 for frame in frames)
-    lines = run("film.mp4", "reference.png", "-o", "out.mp4", *OPTIONS).stdout
+    lines = run("video.mp4", "reference.png", "-o", "out.mp4", *OPTIONS).stdout
     assert "out.mp4 (3 frames of 50 x 40, 10 a second)" in lines
+    assert "missing" not in lines
+
+
+@pytest.mark.parametrize("name", ["cut.mp4", "cut.mkv"])
+def test_what_is_missing_from_a_video_is_named(name: str) -> None:
+    video = write_video(name, 9)
+    video.write_bytes(video.read_bytes()[: -video.stat().st_size // 3])
+    result = run(name, "reference.png", "-o", "out.mkv", "--json", *OPTIONS)
+    assert result.exit_code == 1, result.output
+    told = json.loads(result.stdout)
+    assert 0 < told["frames"] < 9
+    assert told["frames"] == len(frames_of("out.mkv"))
+    assert told["missing"]
+    assert all(f"warning: GRAY: {name}: {part}." in result.stderr for part in told["missing"])
+    lines = run(name, "reference.png", "-o", "out.mkv", *OPTIONS)
+    assert lines.exit_code == 1
+    assert told["missing"][0] in lines.stdout
+
+
+@pytest.mark.parametrize("source", ["reference", "previous"])
+def test_an_interrupted_video_is_gone_on_with(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same matches and colors as if nothing had happened."""
+    write_video("video.mp4", 5)
+    options = ("--from", source, "--method", "patchmatch", *OPTIONS)
+    assert run("video.mp4", "reference.png", "-o", "whole.mkv", *options).exit_code == 0
+    monkeypatch.setattr("patchattn.tasks.video.job.SECONDS_AT_RISK", -1)
+    colorized, done = colorize.colorize, []
+
+    def until_the_fourth(*arguments: Any, **settings: Any) -> Any:
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(1)
+        return colorized(*arguments, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("patchattn.tasks.frames.colorize", until_the_fourth)
+        stopped = run("video.mp4", "reference.png", "-o", "out.mkv", "--resume", *options)
+    assert stopped.exit_code != 0
+    assert "--output: 3 of 5 frames are kept in " in stopped.stderr
+    assert "go on with --resume" in stopped.stderr
+    result = run("video.mp4", "reference.png", "-o", "out.mkv", "--resume", "--json", *options)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["finished_before"] == 3
+    assert Path("out.mkv").read_bytes() == Path("whole.mkv").read_bytes()
+    assert [path.name for path in Path().iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("changed", [("--k", "1"), ("--from", "previous"), ("--model", "default")])
+def test_work_with_other_settings_is_not_gone_on_with(
+    changed: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_video("video.mp4", 3)
+    monkeypatch.setattr("patchattn.tasks.video.job.SECONDS_AT_RISK", -1)
+
+    def no_file(*_: Any, **__: Any) -> Any:
+        raise ValueError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("patchattn.tasks.video.work.Work.save_segment", no_file)
+        assert run("video.mp4", "reference.png", "-o", "out.mkv", "--resume", *OPTIONS).exit_code == 2
+    result = run("video.mp4", "reference.png", "-o", "out.mkv", "--resume", "--json", *OPTIONS, *changed)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["finished_before"] == 0
+    assert "2 finished frames of an interrupted run are thrown away" in result.stderr
 
 
 def test_a_network_of_the_user_s(folder: Path) -> None:

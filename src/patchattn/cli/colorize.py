@@ -1,4 +1,4 @@
-"""The command `colorize`: one picture, a folder of them, or a film."""
+"""The command `colorize`: an image, a folder of them, or a video."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from patchattn.cli.colorize_jobs import ColorizeJob, color_video
 from patchattn.cli.failures import one_sentence_errors
-from patchattn.cli.folders import FolderOptions, OnError, Recursive, Resume
+from patchattn.cli.folders import FolderOptions, OnError, Recursive
 from patchattn.cli.jobs import Model
 from patchattn.cli.options import Iterations, Json, Method, Seed, Temperature, Threads, use_threads
 from patchattn.cli.printing import tell
@@ -22,7 +22,7 @@ __all__ = ["colorize"]
 def colorize(
     gray: Annotated[
         Path,
-        typer.Argument(metavar="GRAY", help="What to colour: a picture, a folder of pictures, or a film (.mp4, ...)."),
+        typer.Argument(metavar="GRAY", help="What to colour: a picture, a folder of pictures, or a video (.mp4, ...)."),
     ],
     reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="The picture to take colours from; any size.")],
     output: Annotated[
@@ -31,7 +31,7 @@ def colorize(
             "--output",
             "-o",
             help="Where to write: a picture (.png, .tif, .webp, .jpg, .bmp); a folder, made if it is not there; or a "
-            "film (.mp4, .mkv, .mov).",
+            "video (.mp4, .mkv, .mov).",
         ),
     ],
     show_field: Annotated[
@@ -69,11 +69,18 @@ def colorize(
         str,
         typer.Option(
             "--from",
-            help="Folder and film: colour every picture from the REFERENCE, or from the previous result "
+            help="Folder and video: colour every picture from the REFERENCE, or from the previous result "
             "(reference or previous). Errors of previous results add up.",
         ),
     ] = "reference",
-    resume: Resume = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Folder: leave images alone that are finished with the same settings, and go on after them. Video: go "
+            "on with the frames that an interrupted run finished; keep them if this one is interrupted.",
+        ),
+    ] = False,
     on_error: OnError = "stop",
     recursive: Recursive = False,
     format: Format = None,
@@ -83,8 +90,9 @@ def colorize(
     """Colour GRAY as what looks like it in REFERENCE is coloured; brightness stays exactly as it is.
 
     A folder's pictures are taken in the order of their names, and written as NAME.png, each as soon as it is done; an
-    interrupted run can go on with --resume. A film keeps its times, its size and its sound; it is written whole or not
-    at all, in 8 bits.
+    interrupted run can go on with --resume. A video keeps its times, sound, subtitles and title, and is turned upright;
+    high dynamic range becomes standard. What cannot be read of a damaged one is named, and the exit code is 1. It is
+    written whole or not at all; after the process was killed, --resume goes on a few seconds before that.
     """
     with one_sentence_errors() as warned, stages(quiet=as_json) as stage:
         from patchattn.tasks.frames import SOURCES
@@ -114,6 +122,6 @@ def colorize(
             raise ValueError("--show-field: a network (--model) finds no matches to show.")
         if video:
             job.check_apart()
-            options.refuse_for_one(gray)
-        told = color_video(job) if video else job.run(options)
+            FolderOptions(False, on_error, recursive).refuse_for_one(gray)
+        told = color_video(job, resume) if video else job.run(options)
     tell(told, output, model, settings, warned, as_json=as_json)

@@ -27,6 +27,7 @@ __all__ = ["ColorizeJob", "color_video"]
 
 STATE = ".patchattn-state-"
 """How the names of the files begin that hold the state after an image; its key follows."""
+STATE_FORMAT = "patchattn state 1"
 START = "start"
 """The key before the first image."""
 
@@ -84,6 +85,12 @@ class ColorizeJob(Job[Given]):
 
         return digest_of(super().key(), self.source)
 
+    def key_with_files(self) -> str:
+        """Return a digest of all that the result depends on but the video."""
+        from patchattn.tasks.journal import digest_of, digest_of_file
+
+        return digest_of(self.key(), digest_of_file(self.reference))
+
     def _network(self) -> nn.Module | None:
         """Load the network that was asked for, if one was."""
         if self.model.name is None:
@@ -117,7 +124,7 @@ class OrderedFolder(JobFolder[Given]):
     def __init__(self, job: ColorizeJob, work: ColorWork) -> None:
         super().__init__(job, work)
         self._folder, self._colorizer = job.output, work.colorizer
-        self._first = work.colorizer.state()
+        self._first = work.colorizer.state_dict()
         self._chain = START
         """The key of the last image that succeeded."""
         self._held: str | None = START
@@ -133,6 +140,7 @@ class OrderedFolder(JobFolder[Given]):
         return digest_of(super().key(source), self._chain)
 
     def make(self, source: Source, target: Path) -> Path:
+        from patchattn.networks.tensors import tensor_bytes
         from patchattn.tasks.files import atomic_writer
 
         self._go_on_from(self._chain)
@@ -142,7 +150,7 @@ class OrderedFolder(JobFolder[Given]):
         path = super().make(source, target)
         key = self.key(source)
         with atomic_writer(self._state_file(key), argument="--output") as file:
-            file.write(self._colorizer.state())
+            file.write(tensor_bytes(self._colorizer.state_dict(), {"format": STATE_FORMAT}))
         self._needed, self._held = others, key
         return path
 
@@ -160,10 +168,12 @@ class OrderedFolder(JobFolder[Given]):
         """Give the colorizer the state after an image: of an earlier run, or of before a failure."""
         if key == self._held:
             return
+        from patchattn.networks.tensors import read_tensors
+
         path = self._state_file(key)
-        self._colorizer.restore(self._first)
+        self._colorizer.load_state_dict(self._first)
         if path.is_file():
-            self._colorizer.restore(path.read_bytes())
+            self._colorizer.load_state_dict(read_tensors(path, STATE_FORMAT, argument="--output")[0])
         elif self._last is not None:
             self._colorizer.follow(read(self._last, "--output"))
             warnings.warn(
@@ -178,7 +188,7 @@ class OrderedFolder(JobFolder[Given]):
         return self._folder / f"{STATE}{key}"
 
 
-def color_video(job: ColorizeJob) -> Told:
+def color_video(job: ColorizeJob, resume: bool) -> Told:
     """Color a video."""
     from patchattn.tasks.peak_memory import peak_memory
     from patchattn.tasks.video import check_film_output, map_film
@@ -194,9 +204,13 @@ def color_video(job: ColorizeJob) -> Told:
         job.photo,
         job.output,
         lambda picture: colorizer(picture).picture,
+        state=colorizer,
+        resume=resume,
+        settings=job.key_with_files(),
         progress=progress,
         source_argument="GRAY",
         output_argument="--output",
+        resume_argument="--resume",
     )
     seconds, memory = time.perf_counter() - began, peak_memory()
     height, width = film.size
@@ -207,13 +221,18 @@ def color_video(job: ColorizeJob) -> Told:
             "width": width,
             "rate": float(film.rate),
             "sounds": film.sounds,
+            "missing": list(film.missing),
+            "finished_before": film.finished_before,
             "seconds": seconds,
             "peak_memory_bytes": memory,
         },
         {
             "wrote": f"{job.output} ({film.frames} frames of {width} x {height}, {float(film.rate):.3g} a second)",
+            "finished before": film.finished_before if resume else None,
+            "missing": "\n".join(film.missing) or None,
             "sound": f"{film.sounds} copied",
             "time": f"{seconds:.2f} s",
             "memory": megabytes(memory),
         },
+        incomplete=bool(film.missing),
     )

@@ -1,0 +1,344 @@
+"""What is copied beside the video: sound, subtitles, pictures, chapters and what the file tells of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from io import BytesIO
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from patchattn.tasks.video.encoding import ENCODER, Coded, Encoding, in_decoding_order
+from patchattn.tasks.video.reading import packets_of
+from patchattn.tasks.video.schedule import Schedule
+from patchattn.tasks.video.survey import ATTACHED, StreamFound, Survey
+
+if TYPE_CHECKING:
+    import av
+    from av.container import InputContainer
+    from av.stream import Stream
+
+__all__ = ["CONTAINERS", "Muxer", "Plan", "plan_copies"]
+
+CONTAINERS = {".mp4": "mp4", ".mkv": "matroska", ".mov": "mov"}
+"""What is written: FFmpeg's names, by the file name's extension."""
+OF_THE_FILE = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration", "handler_name", "vendor_id"}
+STATISTICS = ("_statistics", "bps", "number_of_", "duration-")
+"""Metadata, by name or its beginning, that tell of the source's file and not of what it shows."""
+PICTURE_TYPES = {"mjpeg": "jpeg", "jpegxl": "jxl", "jpeg2000": "jp2"}
+"""What pictures are called elsewhere than in FFmpeg."""
+DEFAULT = 1
+DISCARD_ALL = 48
+
+
+@dataclass
+class Plan:
+    """What is written beside the frames, and what is not."""
+
+    container: str
+    streams: list[StreamFound] = field(default_factory=list)
+    """Those that are copied."""
+    notes: list[str] = field(default_factory=list)
+    """What is left out, in words."""
+
+    @property
+    def sounds(self) -> int:
+        """How many streams of sound are copied."""
+        return sum(stream.type == "audio" for stream in self.streams)
+
+
+class Muxer:
+    """A file being written: the video, and streams copied from its source."""
+
+    def __init__(
+        self,
+        file: BinaryIO | BytesIO,
+        container: str,
+        source: InputContainer,
+        survey: Survey,
+        times: Schedule,
+        encoding: Encoding,
+        streams: Sequence[StreamFound],
+        *,
+        head: bool = True,
+    ) -> None:
+        import av
+
+        self._source, self._survey, self._times, self._encoding = source, survey, times, encoding
+        options = {"fflags": "+bitexact"}  # no random numbers, no date: the same bytes from the same work
+        if any(name.startswith("com.") for name in survey.metadata):
+            # Names as QuickTime's cameras write them, which are not among those that every player knows.
+            options["movflags"] = "+use_metadata_tags"
+        self._result = av.open(
+            file, "w", format=container, container_options=options, metadata_errors="surrogateescape"
+        )
+        self._video = self._add_video()
+        self._targets = {found.index: self._add(found, container) for found in streams}
+        self._found = {found.index: found for found in streams}
+        self._refused: dict[int, int] = {}
+        if head:
+            self._result.metadata.update(_kept(survey.metadata))
+            self._result.set_chapters(_moved(survey.chapters, times.start_offset()))
+
+    def __enter__(self) -> Muxer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._result.close()
+
+    def write(self, coded: Iterator[Coded]) -> list[str]:
+        """Write everything, in the order of time; return in words what could not be copied."""
+        step = round(self._times.step / self._times.unit)
+        video = in_decoding_order(coded, self._times.times, self._times.end, step, self._times.unit)
+        self.write_heads(covers_alone=True)
+        packet = next(video, None)
+        for copied in self._copies():
+            while packet is not None and _decoding_time(packet) <= _decoding_time(copied):
+                self._mux_video(packet)
+                packet = next(video, None)
+            self._mux_copy(copied)
+        while packet is not None:
+            self._mux_video(packet)
+            packet = next(video, None)
+        return [
+            f"{self._found[index].name}: {count} of its packets cannot be written; left out"
+            for index, count in self._refused.items()
+        ]
+
+    def write_beginning(self, coded: Coded) -> None:
+        """Write one frame, and the first packets of everything else."""
+        for packet in in_decoding_order(iter([coded]), [coded.time], coded.time + 1, 1, self._times.unit):
+            self._mux_video(packet)
+        self.write_heads(covers_alone=False)
+
+    def write_heads(self, *, covers_alone: bool) -> None:
+        """Write the first packets of covers, or of all streams."""
+        for index, target in self._targets.items():
+            found = self._found[index]
+            if target is None or (covers_alone and not found.cover):
+                continue
+            for number, head in enumerate(found.heads[: 1 if found.cover else 2]):
+                packet = _clone(head)
+                packet.pts = packet.dts = number * max(head.duration or 0, 1)
+                packet.stream = target
+                self._result.mux(packet)
+
+    def _add_video(self) -> Stream:
+        video: Any = self._result.add_stream(ENCODER, rate=self._encoding.rate)
+        self._encoding.configure(video.codec_context)
+        video.time_base = self._encoding.unit
+        video.metadata.update(_of_stream(self._survey.main.metadata))
+        video.disposition = self._survey.main.disposition
+        return video  # type: ignore[no-any-return]
+
+    def _add(self, found: StreamFound, container: str) -> Stream | None:
+        """Return the stream that takes packets; None where all has been said already."""
+        template = self._source.streams[found.index]
+        if container == "matroska" and (found.cover or found.type == "attachment"):
+            self._result.add_attachment(*_attachment(found, template))
+            return None
+        added: Any = self._result.add_stream_from_template(template, opaque=True)
+        added.metadata.update(_of_stream(found.metadata))
+        added.disposition = ATTACHED if found.cover else found.disposition
+        return added  # type: ignore[no-any-return]
+
+    def _copies(self) -> Iterator[av.Packet[Any]]:
+        """Yield the packets to copy, at their new times."""
+        copied = {
+            index: _Retimed(self._found[index], self._times.offsets[index])
+            for index, target in self._targets.items()
+            if target is not None and not self._found[index].cover
+        }
+        if copied:
+            for packet, _ in packets_of(self._source):
+                if packet is not None and packet.size and packet.stream_index in copied:
+                    copied[packet.stream_index].place(packet)
+                    yield packet
+
+    def _mux_video(self, packet: av.Packet[Any]) -> None:
+        packet.stream = self._video
+        self._result.mux(packet)
+
+    def _mux_copy(self, packet: av.Packet[Any]) -> None:
+        import av
+
+        index = packet.stream_index
+        target = self._targets[index]
+        assert target is not None
+        packet.stream = target
+        try:
+            self._result.mux(packet)
+        except av.FFmpegError:  # where the disk is full, the file itself remembers that
+            self._refused[index] = self._refused.get(index, 0) + 1
+
+
+class _Retimed:
+    """A stream whose packets get new times."""
+
+    def __init__(self, stream: StreamFound, offsets: list[tuple[int, Fraction]]) -> None:
+        self._unit, self._offsets = stream.unit, offsets
+        self._number = 0
+        self._last: int | None = None
+        self._following = 0
+
+    def place(self, packet: av.Packet[Any]) -> None:
+        """Move a packet to where it belongs, after the one before it."""
+        added = [added for start, added in self._offsets if start <= self._number][-1]
+        ticks = round(added / self._unit)
+        self._number += 1
+        given = packet.dts if packet.dts is not None else packet.pts
+        decoded = self._following if given is None else given + ticks
+        if self._last is not None:
+            decoded = max(decoded, self._last + 1)  # most containers refuse two packets of one time
+        packet.pts = decoded if packet.pts is None else max(decoded, packet.pts + ticks)
+        packet.dts = decoded
+        self._last, self._following = decoded, decoded + max(packet.duration or 0, 1)
+
+
+def plan_copies(
+    source: InputContainer, survey: Survey, times: Schedule, encoding: Encoding, output: Path, argument: str
+) -> Plan:
+    """Find out what the output can hold, by writing the beginning of it to memory and reading that.
+
+    Raises:
+        ValueError: it cannot hold the sound, which .mkv can.
+    """
+    first = _one_frame(encoding)
+
+    def trial(container: str, streams: Sequence[StreamFound], *, head: bool = False) -> BytesIO | None:
+        import av
+
+        memory = BytesIO()
+        try:
+            with Muxer(memory, container, source, survey, times, encoding, streams, head=head) as muxer:
+                muxer.write_beginning(first)
+        except (av.FFmpegError, ValueError):
+            return None
+        memory.seek(0)
+        return memory
+
+    def fits(container: str, found: StreamFound) -> bool:
+        import av
+
+        memory = trial(container, [found])
+        if memory is None:
+            return False
+        with av.open(memory, metadata_errors="surrogateescape") as result:
+            return len(result.streams) == 2
+
+    suffix = output.suffix.lower()
+    plan = Plan(CONTAINERS[suffix])
+    for found in survey.others:
+        others = [other for other in CONTAINERS if other != suffix]
+        if found.type == "video" and not found.cover:
+            plan.notes.append(f"its {found.name} is left out: one video is written, the default or the largest one")
+        elif not found.heads and found.type != "attachment":
+            continue  # there is nothing in it; a list of chapters, say, which are written as such
+        elif fits(plan.container, found):
+            plan.streams.append(found)
+        elif found.type == "audio" and suffix != ".mkv" and fits("matroska", found):
+            raise ValueError(f"{argument}: {output} cannot hold the video's sound ({found.codec}); .mkv can.")
+        else:
+            able = [other for other in others if fits(CONTAINERS[other], found)]
+            hint = f"; {' and '.join(able)} can" if able else ""
+            plan.notes.append(f"its {found.name} is left out: {suffix} cannot hold it{hint}")
+    memory = trial(plan.container, plan.streams, head=True)
+    if memory is None:
+        raise ValueError(f"{argument}: {output} cannot hold what {survey.path} holds together; try another container.")
+    plan.notes += _lost_texts(memory, survey, plan)
+    return plan
+
+
+def _one_frame(encoding: Encoding) -> Coded:
+    import numpy as np
+
+    from patchattn.tasks.video.encoding import SegmentEncoder
+
+    encoder = SegmentEncoder(encoding)
+    kind = np.uint16 if encoding.deep else np.uint8
+    encoder.add(np.zeros((encoding.height, encoding.width, 3), kind), 0)
+    return encoder.finish()[0]
+
+
+def _attachment(found: StreamFound, template: Stream) -> tuple[str, str, bytes]:
+    """Name, type and content of a file in Matroska."""
+    if found.type == "attachment":
+        name = found.metadata.get("filename", "attachment")
+        return name, found.metadata.get("mimetype", "application/octet-stream"), template.data  # type: ignore[attr-defined]
+    kind = PICTURE_TYPES.get(found.codec, found.codec)
+    name = found.metadata.get("filename", f"cover.{'jpg' if kind == 'jpeg' else kind}")
+    return name, found.metadata.get("mimetype", f"image/{kind}"), bytes(found.heads[0])
+
+
+def _decoding_time(packet: av.Packet[Any]) -> Fraction:
+    assert packet.dts is not None
+    return packet.dts * packet.time_base
+
+
+def _clone(packet: av.Packet[Any]) -> av.Packet[Any]:
+    import av
+
+    clone: av.Packet[Any] = av.Packet(bytes(packet))
+    clone.time_base, clone.duration, clone.is_keyframe = packet.time_base, packet.duration, packet.is_keyframe
+    return clone
+
+
+def _kept(metadata: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: text
+        for name, text in metadata.items()
+        if name.lower() not in OF_THE_FILE and not name.lower().startswith(STATISTICS) and not text.startswith("Lav")
+    }
+
+
+def _of_stream(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return what is kept of a stream's; MP4 reads as a name what it writes as a title."""
+    return {"title" if name == "name" else name: text for name, text in _kept(metadata).items()}
+
+
+def _moved(chapters: Sequence[Mapping[str, Any]], offset: Fraction) -> list[Any]:
+    moved = []
+    for chapter in chapters:
+        ticks = round(offset / chapter["time_base"])
+        begin, end = max(chapter["start"] + ticks, 0), max(chapter["end"] + ticks, 0)
+        moved.append({**chapter, "start": begin, "end": end})
+    return moved
+
+
+def _lost_texts(memory: BytesIO, survey: Survey, plan: Plan) -> list[str]:
+    """Compare what was to be written with what is read again."""
+    import av
+
+    lost: list[str] = []
+    with av.open(memory, metadata_errors="surrogateescape") as result:
+        read = [
+            stream for stream in result.streams if not stream.disposition & ATTACHED and stream.type != "attachment"
+        ]
+        lost += _lost_names("the file", survey.metadata, result.metadata)
+        written = [survey.main, *(found for found in plan.streams if not found.cover and found.type != "attachment")]
+        for found, stream in zip(written, read, strict=False):
+            name = "the video" if found is survey.main else found.name
+            lost += _lost_names(name, _of_stream(found.metadata), _of_stream(stream.metadata))
+            flags = found.disposition & ~int(stream.disposition) & ~DEFAULT
+            if flags:
+                lost.append(f"the mark {type(stream.disposition)(flags).name} of {name}")
+        if len(result.chapters()) < len(survey.chapters):
+            lost.append("the chapters")
+    return [f"{suffix_of(plan.container)} cannot hold, and this is left out: {', '.join(lost)}"] if lost else []
+
+
+def _lost_names(owner: str, wanted: Mapping[str, str], read: Mapping[str, str]) -> list[str]:
+    found = {name.lower(): text.strip() for name, text in read.items()}
+    names = [
+        name
+        for name, text in _kept(wanted).items()
+        if found.get(name.lower()) != text.strip() and (name, text) != ("language", "und") and text.strip()
+    ]
+    return [f"{' and '.join(names)} of {owner}"] if names else []
+
+
+def suffix_of(container: str) -> str:
+    """Return the extension of a container's files."""
+    return next(suffix for suffix, name in CONTAINERS.items() if name == container)

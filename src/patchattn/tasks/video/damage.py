@@ -1,0 +1,208 @@
+"""What is missing from a damaged or cut video, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+
+from patchattn.tasks.video.schedule import Schedule
+from patchattn.tasks.video.survey import StreamFound, Survey
+from patchattn.tasks.video.timeline import clock
+
+__all__ = ["missing_parts", "short_pauses"]
+
+ONE_FRAME_A_PACKET = (
+    "h264",
+    "hevc",
+    "mpeg1video",
+    "mpeg2video",
+    "mpeg4",
+    "av1",
+    "vp9",
+    "mjpeg",
+    "ffv1",
+    "prores",
+    "rawvideo",
+)
+"""Codecs each of whose packets shows one frame; others have packets that show none."""
+MOST_RANGES = 8
+STEADY = 0.8
+"""Where this share of the steps between frames is one and the same, a longer one is a gap."""
+
+
+@dataclass(frozen=True)
+class _Gap:
+    begin: Fraction
+    end: Fraction
+    frames: int
+
+
+def missing_parts(survey: Survey, schedule: Schedule) -> tuple[str, ...]:
+    """Return what is missing, in words for each kind of damage."""
+    times, step, epochs = schedule.seconds, schedule.step, schedule.epochs
+    lost = _lost_packets(survey)
+    spliced = {survey.frames[start].packet for start in epochs[1:]}
+    corrupt = [number for number, frame in enumerate(survey.frames) if _is_corrupt(survey, number, spliced)]
+    short = _short_ends(survey) if len(epochs) == 1 else []
+    evidence = bool(lost or corrupt or short or survey.complaints)
+    lost_times = [time for packet in lost if (time := schedule.packet_times[packet]) is not None]
+    gaps = _gaps(survey, times, lost_times, step, epochs, evidence)
+    if not evidence:
+        # A pause may be meant; one of a single frame, as cameras make them, is only told of.
+        gaps = [gap for gap in gaps if gap.frames > 1]
+    parts = []
+    if lost:
+        parts.append(f"{_frames(len(lost))} cannot be decoded{_where(lost_times, step)}")
+    if corrupt:
+        verb = "is" if len(corrupt) == 1 else "are"
+        parts.append(
+            f"{_frames(len(corrupt))} {verb} damaged{_where([times[number] for number in corrupt], step)} and written "
+            "as far as can be decoded"
+        )
+    if gaps:
+        count = sum(gap.frames for gap in gaps)
+        parts.append(f"about {_frames(count)} {'is' if count == 1 else 'are'} not in the file: {_ranges(gaps)}")
+    parts += short
+    parts += [
+        f"{stream.name}: {count} of its packets {'is' if count == 1 else 'are'} marked as damaged"
+        for stream in survey.others
+        if stream.type in ("audio", "subtitle")
+        and (count := sum(packet.corrupt for packet in stream.packets[: _unspliced(stream, epochs)]))
+    ]
+    if parts and len(epochs) == 1:
+        parts += [part for stream in survey.others for part in _pauses(stream)]
+    if survey.complaints and not parts:
+        message = survey.complaints[0]
+        parts.append(f"something is damaged, of which FFmpeg says: {message.rstrip('.')}")
+    return tuple(parts)
+
+
+def _lost_packets(survey: Survey) -> list[int]:
+    """Return which packets of the video gave no frame."""
+    if survey.main.codec not in ONE_FRAME_A_PACKET:
+        return []
+    shown = {frame.packet for frame in survey.frames}
+    if None in shown:
+        return []
+    lost = [number for number, packet in enumerate(survey.main.packets) if number not in shown and packet.shown]
+    if any(layout.interlaced for _, layout in survey.layouts):
+        # The two fields of a frame may come in two packets.
+        lost = [number for number in lost if not {number - 1, number + 1} & shown]
+    return lost
+
+
+def _is_corrupt(survey: Survey, number: int, spliced: set[int | None]) -> bool:
+    frame = survey.frames[number]
+    if frame.corrupt:
+        return True
+    if frame.packet is None or not survey.main.packets[frame.packet].corrupt:
+        return False
+    # Where one recording is appended to another, the container's counters jump, and the packet before it is marked.
+    return not any(start is not None and 0 < start - frame.packet <= 3 for start in spliced)
+
+
+def _unspliced(stream: StreamFound, epochs: Sequence[int]) -> int:
+    """Of how many packets the marks count: where recordings were appended to each other, none."""
+    return len(stream.packets) if len(epochs) == 1 else 0
+
+
+def _gaps(
+    survey: Survey,
+    times: Sequence[Fraction],
+    lost: Sequence[Fraction],
+    step: Fraction,
+    epochs: Sequence[int],
+    evidence: bool,
+) -> list[_Gap]:
+    if survey.container == "avi":
+        return []  # a frame that is shown on has a packet of its own there
+    steps = [after - before for before, after in pairwise(times)]
+    near = max(Fraction(1, 1000), step / 50)
+    steady = sum(abs(one - step) <= near for one in steps)
+    if not evidence and (len(steps) < 8 or steady < STEADY * len(steps)):
+        return []
+    if evidence and steady < len(steps) / 2:
+        return []
+    gaps = []
+    for number, one in enumerate(steps):
+        frames = round(one / step) - 1 - sum(times[number] < time < times[number + 1] for time in lost)
+        if number + 1 not in epochs and frames > 0:
+            gaps.append(_Gap(times[number] + step, times[number + 1], frames))
+    return gaps
+
+
+def short_pauses(survey: Survey, schedule: Schedule) -> str | None:
+    """Return in words where single frames seem to be left out of an otherwise steady video."""
+    gaps = _gaps(survey, schedule.seconds, [], schedule.step, schedule.epochs, evidence=False)
+    short = [gap for gap in gaps if gap.frames == 1]
+    return f"it has no frame, and a pause is kept, from {_ranges(short)}" if short else None
+
+
+def _ranges(gaps: Sequence[_Gap]) -> str:
+    return _listed([f"{clock(gap.begin)} to {clock(gap.end)}" for gap in gaps])
+
+
+def _short_ends(survey: Survey) -> list[str]:
+    """Return what ends earlier than the container tells."""
+    short = []
+    if survey.container == "mpegts" and all(survey.size % size for size in (188, 192, 204)):
+        short.append("the file is cut off in the middle of a packet")
+    ends: list[Fraction] = []
+    for stream in (survey.main, *survey.others):
+        if stream.type not in ("video", "audio") or not stream.packets:
+            continue
+        known = [packet.time + packet.length for packet in stream.packets if packet.time is not None]
+        end = max(known, default=0) * stream.unit
+        ends.append(end)
+        name = "the video" if stream is survey.main else stream.name
+        length = max((packet.length for packet in stream.packets), default=0) * stream.unit
+        if stream.claimed_packets > len(stream.packets):
+            came, claimed = len(stream.packets), stream.claimed_packets
+            kind = "frames" if stream.type == "video" else "packets"
+            short.append(f"{name} has {came} of the {claimed} {kind} that the container counts")
+        elif stream.claimed_end is not None and stream.claimed_end - end > max(
+            Fraction(3, 2) * length, Fraction(1, 20)
+        ):
+            short.append(f"{name} ends at {clock(end)} of {clock(stream.claimed_end)}")
+    tolerance = Fraction(1) if survey.container in ("flv", "asf") else Fraction(1, 2)
+    if not short and survey.claimed_end is not None and ends and survey.claimed_end - max(ends) > tolerance:
+        short.append(f"the file ends at {clock(max(ends))} of {clock(survey.claimed_end)}")
+    return short
+
+
+def _pauses(stream: StreamFound) -> list[str]:
+    """Return where a damaged file's sound is interrupted."""
+    if stream.type != "audio":
+        return []
+    known = [(packet.time, packet.time + packet.length) for packet in stream.packets if packet.time is not None]
+    pauses = [
+        f"{clock(end * stream.unit)} to {clock(begin * stream.unit)}"
+        for (_, end), (begin, _) in pairwise(known)
+        if (begin - end) * stream.unit > Fraction(1, 10)
+    ]
+    return [f"{stream.name} is interrupted: {_listed(pauses)}"] if pauses else []
+
+
+def _frames(count: int) -> str:
+    return f"{count} frame{'s' * (count != 1)}"
+
+
+def _where(times: Sequence[Fraction], step: Fraction) -> str:
+    """Return where these times are, neighbours joined to ranges."""
+    ranges: list[tuple[Fraction, Fraction]] = []
+    for time in sorted(times):
+        if ranges and time - ranges[-1][1] <= 2 * step:
+            ranges[-1] = (ranges[-1][0], time)
+        else:
+            ranges.append((time, time))
+    if not ranges:
+        return ""
+    texts = [clock(begin) if begin == end else f"{clock(begin)} to {clock(end)}" for begin, end in ranges]
+    return f" (at {_listed(texts)})"
+
+
+def _listed(texts: Sequence[str]) -> str:
+    more = len(texts) - MOST_RANGES
+    return ", ".join(texts[:MOST_RANGES]) + (f" and {more} more" if more > 0 else "")

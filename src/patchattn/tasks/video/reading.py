@@ -1,0 +1,105 @@
+"""Video files opened to be read, and what FFmpeg says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patchattn.extras import extra
+
+if TYPE_CHECKING:
+    import av
+    from av.container import InputContainer
+
+__all__ = ["MOST_ERRORS", "complaints", "listening", "opened", "packets_of"]
+
+MOST_ERRORS = 50
+"""So many errors in a row, without a packet between them, end the reading of a file."""
+
+
+@contextmanager
+def opened(path: Path, argument: str) -> Iterator[InputContainer]:
+    """Open a video.
+
+    FFmpeg gets the open file, so that names of any bytes are read, and names with a colon are no addresses. It opens
+    nothing else: what looks like a play list reaches no other file.
+
+    Raises:
+        ValueError: FFmpeg does not know the format, or it is that of a single picture.
+    """
+    with extra("video"):
+        import av
+    if not path.stat().st_size:
+        raise ValueError(f"{argument}: {path} is empty; expected a video.")
+    with path.open("rb") as file:
+        container: Any = None
+        with listening(), complaints() as messages:
+            container = av.open(
+                file, container_options={"protocol_whitelist": "none"}, metadata_errors="surrogateescape"
+            )
+        if container is None:
+            # The first is the cause, where FFmpeg told one.
+            raise ValueError(f"{argument}: cannot read {path} as a video ({messages[0].rstrip('.')}).")
+        with container:
+            if container.format.name.endswith("_pipe"):
+                raise ValueError(f"{argument}: {path} holds a picture ({container.format.name[:-5]}), not a video.")
+            yield container
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Let FFmpeg tell errors, which it keeps to itself otherwise; `complaints` collects them."""
+    import av.logging
+
+    before = av.logging.get_level()
+    repeated = av.logging.get_skip_repeated()
+    av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)
+    try:
+        yield
+    finally:
+        av.logging.set_level(before)
+        av.logging.set_skip_repeated(repeated)
+
+
+@contextmanager
+def complaints() -> Iterator[list[str]]:
+    """Collect the errors that FFmpeg tells, and those that it raises, of what is done inside."""
+    import av
+    import av.logging
+
+    messages: list[str] = []
+    with av.logging.Capture() as logs:
+        try:
+            yield messages
+        except av.FFmpegError as error:
+            messages.append(error.strerror or str(error))
+    messages[:0] = [message.strip() for _, _, message in logs]
+
+
+def packets_of(container: InputContainer) -> Iterator[tuple[av.Packet[Any] | None, list[str]]]:
+    """Yield the packets of all streams, each with the errors met on the way to it; None where there is only an error.
+
+    Reading goes on after errors as long as packets come.
+    """
+    errors = 0
+    packets = container.demux()
+    while errors < MOST_ERRORS:
+        packet = None
+        ended = False
+        with complaints() as messages:
+            packet = next(packets, None)
+            ended = packet is None
+        if ended:
+            if messages:
+                yield None, messages
+            return
+        if packet is None:  # an error was raised, which ends that generator
+            errors += 1
+            packets = container.demux()
+            yield None, messages
+        else:
+            errors = 0
+            yield packet, messages
