@@ -42,8 +42,7 @@ def bytes_of(given: Picture) -> np.ndarray:
     return given.colour[0].permute(1, 2, 0).numpy() * 255
 
 
-@pytest.mark.parametrize("output", ["out.mkv", "out.mp4"])
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize(("suffix", "output"), [(".mp4", "out.mkv"), (".mkv", "out.mp4"), (".mov", "out.mov")])
 @pytest.mark.parametrize(
     ("degrees", "flips"),
     [(90, (0, 0)), (180, (0, 0)), (270, (0, 0)), (-90, (0, 0)), (0, (1, 0)), (0, (0, 1)), (90, (1, 0)), (270, (0, 1))],

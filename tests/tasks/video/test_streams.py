@@ -75,9 +75,17 @@ def write(path: Path, *videos: tuple[int, dict[str, Any]], image_at: int | None 
     return path
 
 
-@pytest.mark.parametrize("output", ["out.mkv", "out.mp4"])
-@pytest.mark.parametrize(("suffix", "flag"), [(".mkv", False), (".mp4", False), (".mp4", True)])
-@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize(
+    ("suffix", "flag", "place", "output"),
+    [
+        (".mkv", False, 0, "out.mkv"),
+        (".mkv", False, 1, "out.mp4"),
+        (".mp4", False, 0, "out.mp4"),
+        (".mp4", True, 0, "out.mkv"),
+        (".mp4", True, 1, "out.mp4"),
+        (".mp4", False, 1, "out.mkv"),
+    ],
+)
 def test_a_cover_is_no_video_and_is_kept(tmp_path: Path, suffix: str, flag: bool, place: int, output: str) -> None:
     source = write(tmp_path / f"a{suffix}", (FRAMES, {}), image_at=place, flag=flag)
     film, messages = copied(source, tmp_path / output)

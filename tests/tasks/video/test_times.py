@@ -30,9 +30,16 @@ def appended(target: Path, *parts: Path) -> Path:
     return target
 
 
-@pytest.mark.parametrize("count", [2, 3])
-@pytest.mark.parametrize("output", ["out.mkv", "out.mp4"])
-@pytest.mark.parametrize("suffix", [".ts", ".mpg"])
+@pytest.mark.parametrize(
+    ("suffix", "output", "count"),
+    [
+        (".ts", "out.mkv", 2),
+        (".ts", "out.mp4", 3),
+        (".mpg", "out.mkv", 3),
+        (".mpg", "out.mp4", 2),
+        (".ts", "out.mov", 2),
+    ],
+)
 def test_times_that_begin_anew_go_on(tmp_path: Path, suffix: str, output: str, count: int) -> None:
     settings: dict[str, Any] = {"codec": "mpeg2video", "audio": "mp2", "frames": 15}
     part = make_video(tmp_path / f"part{suffix}", **settings)
@@ -211,6 +218,16 @@ def test_times_in_order_increase_and_keep_what_they_can(times: list[int | None])
     assert kept >= min(1, sum(time is not None for time in times))
     if times == sorted(set(times), key=lambda time: time or 0) and None not in times:
         assert (result, unit) == (times, Fraction(1, 25))
+
+
+def test_a_time_far_ahead_moves_nothing() -> None:
+    """One time is wrong, and later ones begin anew: they go on after those that are right."""
+    times = [0, 1, 2, 10**6, 4, 5, 6, 7, 0, 1, 2, 3]
+    assert epoch_starts(times) == [0, 8]
+    spans = epoch_spans(times, [1] * 12, [0, 8], Fraction(1, 25))
+    assert epoch_offsets(Fraction(0), [spans]) == [0, Fraction(8, 25)]
+    in_epochs = [*times[:8], *(time + 8 for time in times[8:])]
+    assert in_order(in_epochs, Fraction(1, 25_000), Fraction(1, 25)) == (list(range(12)), Fraction(1, 25_000))
 
 
 def test_epochs_follow_each_other_in_all_streams() -> None:

@@ -6,14 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from patchattn.tasks.video.encoding import ENCODER, Coded, Encoding, in_decoding_order
 from patchattn.tasks.video.reading import packets_of
 from patchattn.tasks.video.schedule import Schedule
 from patchattn.tasks.video.survey import ATTACHED, StreamFound, Survey
+from patchattn.tasks.video.timeline import clock
 
 if TYPE_CHECKING:
     import av
@@ -54,7 +56,7 @@ class Muxer:
 
     def __init__(
         self,
-        file: BinaryIO | BytesIO,
+        file: BinaryIO | BytesIO | _Nowhere,
         container: str,
         source: InputContainer,
         survey: Survey,
@@ -72,7 +74,7 @@ class Muxer:
             # Names as QuickTime's cameras write them, which are not among those that every player knows.
             options["movflags"] = "+use_metadata_tags"
         self._result = av.open(
-            file, "w", format=container, container_options=options, metadata_errors="surrogateescape"
+            cast("BinaryIO", file), "w", format=container, container_options=options, metadata_errors="surrogateescape"
         )
         self._video = self._add_video()
         self._targets = {found.index: self._add(found, container) for found in streams}
@@ -112,6 +114,14 @@ class Muxer:
         for packet in in_decoding_order(iter([coded]), [coded.time], coded.time + 1, 1, self._times.unit):
             self._mux_video(packet)
         self.write_heads(covers_alone=False)
+
+    def write_times(self, coded: Coded) -> None:
+        """Write one frame at all times, to find out whether they can be written."""
+        step = round(self._times.step / self._times.unit)
+        times = self._times.times
+        frames = (Coded(time, coded.keyframe, coded.data) for time in times)
+        for packet in in_decoding_order(frames, times, self._times.end, step, self._times.unit):
+            self._mux_video(packet)
 
     def write_heads(self, *, covers_alone: bool) -> None:
         """Write the first packets of covers, or of all streams."""
@@ -174,6 +184,25 @@ class Muxer:
             self._refused[index] = self._refused.get(index, 0) + 1
 
 
+class _Nowhere:
+    """A file that forgets what is written to it."""
+
+    def __init__(self) -> None:
+        self._place = self._end = 0
+
+    def write(self, data: bytes) -> int:
+        self._place += len(data)
+        self._end = max(self._end, self._place)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._place = offset + (0, self._place, self._end)[whence]
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+
 class _Retimed:
     """A stream whose packets get new times."""
 
@@ -203,13 +232,13 @@ def plan_copies(
     """Find out what the output can hold, by writing the beginning of it to memory and reading that.
 
     Raises:
-        ValueError: it cannot hold the sound, which .mkv can.
+        ValueError: it cannot hold the sound, or the times, which .mkv can.
     """
+    import av
+
     first = _one_frame(encoding)
 
     def trial(container: str, streams: Sequence[StreamFound], *, head: bool = False) -> BytesIO | None:
-        import av
-
         memory = BytesIO()
         try:
             with Muxer(memory, container, source, survey, times, encoding, streams, head=head) as muxer:
@@ -220,8 +249,6 @@ def plan_copies(
         return memory
 
     def fits(container: str, found: StreamFound) -> bool:
-        import av
-
         memory = trial(container, [found])
         if memory is None:
             return False
@@ -247,6 +274,14 @@ def plan_copies(
     memory = trial(plan.container, plan.streams, head=True)
     if memory is None:
         raise ValueError(f"{argument}: {output} cannot hold what {survey.path} holds together; try another container.")
+    try:
+        with Muxer(_Nowhere(), plan.container, source, survey, times, encoding, [], head=False) as muxer:
+            muxer.write_times(first)
+    except av.FFmpegError as error:
+        longest = clock(max((after - before for before, after in pairwise(times.seconds)), default=Fraction(0)))
+        raise ValueError(
+            f"{argument}: {output} cannot hold the video's times, which jump by up to {longest}; .mkv can."
+        ) from error
     plan.notes += _lost_texts(memory, survey, plan)
     return plan
 

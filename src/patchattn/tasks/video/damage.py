@@ -95,10 +95,8 @@ def _lost_packets(survey: Survey) -> list[int]:
 
 def _is_corrupt(survey: Survey, number: int, spliced: set[int | None]) -> bool:
     frame = survey.frames[number]
-    if frame.corrupt:
-        return True
     if frame.packet is None or not survey.main.packets[frame.packet].corrupt:
-        return False
+        return frame.corrupt
     # Where one recording is appended to another, the container's counters jump, and the packet before it is marked.
     return not any(start is not None and 0 < start - frame.packet <= 3 for start in spliced)
 

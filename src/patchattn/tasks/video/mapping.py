@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import BinaryIO
 
 from patchattn.tasks.files import PathLike, atomic_writer, check_input_file, check_output_file
 from patchattn.tasks.images import Picture
@@ -21,7 +22,7 @@ from patchattn.tasks.video.reading import opened
 from patchattn.tasks.video.schedule import Schedule, schedule
 from patchattn.tasks.video.survey import Survey, look_through
 from patchattn.tasks.video.timeline import clock
-from patchattn.tasks.video.work import Stateful, folder_of, opened_work
+from patchattn.tasks.video.work import Stateful, Work, folder_of, opened_work
 from patchattn.tasks.warnings import FileWarning
 
 __all__ = ["FILM_SUFFIXES", "Film", "check_film_output", "map_film"]
@@ -157,7 +158,7 @@ def map_film(
         try:
             job.do(work, change, state, progress)
             with atomic_writer(output, argument=output_argument) as file:
-                missing += tuple(job.join(work, file))
+                missing += _joined(job, work, file, f"{output_argument}: cannot write {output}")
         except BaseException:
             if resume and work.frames:
                 _warn(
@@ -207,6 +208,16 @@ def _conversions(survey: Survey, times: Schedule, missing: tuple[str, ...]) -> l
     if (bits := max(layout.bits for layout in layouts)) > 10:
         notes.append(f"its {bits} bits are written as 10")
     return notes
+
+
+def _joined(job: Job, work: Work, file: BinaryIO, failure: str) -> tuple[str, ...]:
+    """Write the result; return in words what could not be copied."""
+    import av
+
+    try:
+        return tuple(job.join(work, file))
+    except av.FFmpegError as error:  # a full disk is told by the file itself
+        raise ValueError(f"{failure}: {error.strerror}.") from error
 
 
 def _warn(message: str) -> None:

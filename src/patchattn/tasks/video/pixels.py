@@ -22,7 +22,8 @@ UNSPECIFIED = 2
 SWSCALE_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 """FFmpeg's scaler's numbers of matrices, by H.273's."""
 BT601, BT709 = 5, 1
-FULL_RANGE = 2
+SCALING = 0x4 | 0x2000 | 0x4000 | 0x40000 | 0x80000
+"""FFmpeg's scaler: bicubic, with chroma at full size, accurate, and alike on every processor."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,6 @@ def layout_of(frame: av.VideoFrame) -> Layout:
 
 def picture_of(frame: av.VideoFrame, size: tuple[int, int]) -> Picture:
     """Return a frame upright in RGB of BT.709, scaled to (height, width) where it has another size."""
-    from av.video.reformatter import Interpolation
-
     layout = layout_of(frame)
     height, width = size[::-1] if layout.turn[0] else size
     samples: NDArray[Any] = frame.reformat(
@@ -90,7 +89,7 @@ def picture_of(frame: av.VideoFrame, size: tuple[int, int]) -> Picture:
         height=height,
         format="rgb48le" if layout.deep else "rgb24",
         src_colorspace=SWSCALE_MATRICES.get(layout.matrix),
-        interpolation=Interpolation.BICUBIC | _exact(),
+        interpolation=SCALING,
     ).to_ndarray()
     exchange, mirror, flip = layout.turn
     samples = samples.transpose(1, 0, 2) if exchange else samples
@@ -111,23 +110,14 @@ def samples_of(picture: Picture, *, deep: bool) -> NDArray[Any]:
 def frame_of(samples: NDArray[Any], pixel_format: str) -> av.VideoFrame:
     """Return a frame to encode, in BT.709."""
     import av
-    from av.video.reformatter import Interpolation
 
     frame = av.VideoFrame.from_ndarray(samples, format="rgb24" if samples.dtype == np.uint8 else "rgb48le")
     return frame.reformat(
         format=pixel_format,
         dst_colorspace="ITU709",
         dst_color_range="MPEG",
-        interpolation=Interpolation.BICUBIC | _exact(),
+        interpolation=SCALING,
     )
-
-
-def _exact() -> int:
-    """Round rightly, and alike on every processor."""
-    from av.video.reformatter import Interpolation
-
-    flags = Interpolation.ACCURATE_RND | Interpolation.BITEXACT
-    return int(flags | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP)
 
 
 def _turn(frame: av.VideoFrame) -> tuple[tuple[bool, bool, bool], bool]:

@@ -90,7 +90,10 @@ def packets_of(container: InputContainer) -> Iterator[tuple[av.Packet[Any] | Non
         packet = None
         ended = False
         with complaints() as messages:
-            packet = next(packets, None)
+            try:
+                packet = next(packets, None)
+            except IndexError:  # PyAV's, at the end, where a stream began after the head
+                packet = None
             ended = packet is None
         if ended:
             if messages:

@@ -13,8 +13,8 @@ __all__ = ["Schedule", "schedule"]
 
 BROADCAST = ("mpegts", "mpeg")
 """Formats whose times jump where recordings are appended to each other."""
-LONGEST_PAUSE = 10
-"""Seconds: in these formats a longer step is such a jump."""
+LONGEST_PAUSE, LONGEST_PAUSE_ELSEWHERE = 10, 24 * 3600
+"""Seconds: in these formats a longer step is such a jump, and in others a much longer one."""
 USUAL_RATE = 25
 """Frames a second where the file tells neither times nor a rate."""
 
@@ -122,7 +122,7 @@ def _given_times(survey: Survey) -> list[int | None]:
 class _Epochs:
     """The times of sound, in parts of which each begins anew."""
 
-    def __init__(self, stream: StreamFound, may_skip: int | None) -> None:
+    def __init__(self, stream: StreamFound, may_skip: int) -> None:
         times = [packet.time for packet in stream.packets]
         self.starts = epoch_starts(times, may_skip=may_skip)
         self.spans = epoch_spans(times, [packet.length for packet in stream.packets], self.starts, stream.unit)
@@ -134,8 +134,8 @@ def _runs(stream: StreamFound) -> bool:
     return stream.type == "audio" and bool(stream.packets)
 
 
-def _longest_pause(survey: Survey, unit: Fraction) -> int | None:
-    return round(LONGEST_PAUSE / unit) if survey.container in BROADCAST else None
+def _longest_pause(survey: Survey, unit: Fraction) -> int:
+    return round((LONGEST_PAUSE if survey.container in BROADCAST else LONGEST_PAUSE_ELSEWHERE) / unit)
 
 
 def _first_packets(survey: Survey, starts: list[int]) -> list[int]:

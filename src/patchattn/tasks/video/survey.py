@@ -197,7 +197,8 @@ def _count_packets(path: Path, argument: str) -> dict[int, int]:
 
 
 def _described(container: InputContainer, main: VideoStream, path: Path) -> Survey:
-    streams = {stream.index: _stream_found(stream, container.format.name) for stream in container.streams}
+    cut = container.format.name == "avi" and _is_cut_avi(path)
+    streams = {stream.index: _stream_found(stream, container.format.name, cut) for stream in container.streams}
     rate = main.average_rate or main.guessed_rate or main.codec_context.framerate
     return Survey(
         path,
@@ -213,7 +214,7 @@ def _described(container: InputContainer, main: VideoStream, path: Path) -> Surv
     )
 
 
-def _stream_found(stream: Stream, container: str) -> StreamFound:
+def _stream_found(stream: Stream, container: str, cut: bool) -> StreamFound:
     context = stream.codec_context
     name = context.codec.canonical_name if context is not None else getattr(stream, "name", None)
     return StreamFound(
@@ -223,19 +224,25 @@ def _stream_found(stream: Stream, container: str) -> StreamFound:
         stream.time_base or Fraction(1, 1000),
         int(stream.disposition),
         dict(stream.metadata),
-        _claimed_packets(stream, container),
+        _claimed_packets(stream, container, cut),
         _seconds(stream.metadata.get("DURATION")),
     )
 
 
-def _claimed_packets(stream: Stream, container: str) -> int:
+def _claimed_packets(stream: Stream, container: str, cut: bool) -> int:
     if "mov" in container.split(","):
         # The table of samples that are shown: what an edit list leaves out is not in it.
         return len(stream.index_entries)
     if container == "avi" and stream.type == "video":
-        # Chunks without content stand for a frame that is shown on.
-        return sum(entry.size > 0 for entry in stream.index_entries) or stream.frames
+        # Its head counts chunks without content too, which stand for a frame that is shown on; its index, at the end,
+        # is not there where the file is cut.
+        return stream.frames if cut else len(stream.index_entries)
     return 0
+
+
+def _is_cut_avi(path: Path) -> bool:
+    with path.open("rb") as file:
+        return int.from_bytes(file.read(8)[4:], "little") + 8 > path.stat().st_size
 
 
 def _claimed_end(container: InputContainer) -> Fraction | None:

@@ -137,12 +137,11 @@ def epoch_spans(
 ) -> list[Span | None]:
     """Return begin and end of each epoch in seconds; None where nothing in it has a time."""
     spans: list[Span | None] = []
-    for start, end in zip(starts, [*starts[1:], len(times)], strict=True):
-        known = [
-            (t, t + length) for t, length in zip(times[start:end], lengths[start:end], strict=True) if t is not None
-        ]
-        begin, stop = min((t for t, _ in known), default=None), max((t for _, t in known), default=None)
-        spans.append(None if begin is None or stop is None else (begin * unit, stop * unit))
+    for start, end in pairwise([*starts, len(times)]):
+        # Single times that are out of order say nothing.
+        kept = [start + place for place in _longest_increase(times[start:end])]
+        known = [(time, time + lengths[place]) for place in kept if (time := times[place]) is not None]
+        spans.append((known[0][0] * unit, known[-1][1] * unit) if known else None)
     return spans
 
 
