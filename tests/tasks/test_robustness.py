@@ -116,7 +116,9 @@ def test_cut_files_are_refused(name: str, kept: float) -> None:
     data = CORPUS[name]()
     cut = data[: int(len(data) * kept)]
     if name == "frames.tif" and kept >= 0.5:  # whole pages are left
-        with pytest.warns(FileWarning, match=r"damaged after page \d; what may follow|the first is read and 2 are left"):
+        with pytest.warns(
+            FileWarning, match=r"damaged after page \d; what may follow|the first is read and 2 are left"
+        ):
             read_picture(cut)
         with pytest.raises(ValueError, match="path: cannot read standard input as a picture"):
             list(read_frames(cut))
