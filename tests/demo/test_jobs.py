@@ -54,8 +54,12 @@ def test_what_is_not_painted_stays(size: tuple[int, int]) -> None:
 
 def test_a_mask_without_white_is_a_sentence(tmp_path: Path) -> None:
     write_picture(tmp_path / "mask.png", Picture(torch.zeros(1, 1, 30, 40)))
-    for painted in (True, False):
-        with pytest.raises(ValueError, match="black everywhere"):
-            _hole(job_of(tmp_path / "mask.png", painted), Picture(torch.zeros(1, 3, 30, 40)))
-    with pytest.raises(ValueError, match="40 x 30 pixels, and the photograph 41 x 30"):
+    photo = Picture(torch.rand(1, 3, 30, 40))
+    for painted, words in (
+        (True, "Nothing is painted yet"),
+        (False, r"The mask: .* covers nothing \(it holds: black 100 %\)"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            _hole(job_of(tmp_path / "mask.png", painted), photo)
+    with pytest.raises(ValueError, match="has 40 x 30 pixels, the photograph has 41 x 30"):
         _hole(job_of(tmp_path / "mask.png", False), Picture(torch.zeros(1, 3, 30, 41)))

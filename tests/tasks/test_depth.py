@@ -180,6 +180,12 @@ def test_jpeg_xl(bits: int, channels: int) -> None:
     assert picture.icc_profile is not None
 
 
+def test_further_frames_of_jpeg_xl_are_said() -> None:
+    array = photograph(3, 8)
+    with pytest.warns(FileWarning, match=r"has more than one frame; the first is read"):
+        assert_holds(read_picture(imagecodecs.jpegxl_encode(np.stack([array, array[::-1]]), lossless=True)), array, 255)
+
+
 @pytest.mark.parametrize(("suffix", "package", "name"), [("heic", "pillow_heif", "heif"), ("jxl", "pillow_jxl", "jxl")])
 def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, suffix: str, package: str, name: str) -> None:
     memory = io.BytesIO()

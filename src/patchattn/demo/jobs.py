@@ -16,12 +16,13 @@ from torch import Tensor
 from patchattn.demo.limits import check_pixels, check_size
 from patchattn.demo.look import look, marks
 from patchattn.demo.samples import write_sample
+from patchattn.tasks.alpha import resize_with_alpha
 from patchattn.tasks.colorize import colorize
 from patchattn.tasks.images import Picture, read_picture, write_picture
 from patchattn.tasks.inpaint import inpaint
+from patchattn.tasks.masks import MaskOptions, add_jpeg_rim, read_mask
 from patchattn.tasks.metadata import NO_METADATA
 from patchattn.tasks.reconstruct import reconstruct
-from patchattn.tasks.resampling import resize
 from patchattn.tasks.upscale import upscale
 
 __all__ = ["JOBS"]
@@ -29,6 +30,7 @@ __all__ = ["JOBS"]
 Job = dict[str, Any]
 Tell = Callable[[str], None]
 
+LOADED = MaskOptions(argument="The mask", color_argument=None, invert_argument=None)
 SHOWN = 1600
 """The longer side of what is shown; what is downloaded has its full size."""
 
@@ -52,7 +54,10 @@ def sample_job(job: Job, tell: Tell) -> Job:
 def inpaint_job(job: Job, tell: Tell) -> Job:
     tell("reading")
     picture = _read(job, "photo", "The photograph")
-    result = inpaint(picture, _hole(job, picture), quality=job["quality"], progress=tell)
+    hole = _hole(job, picture)
+    if hole is not None:
+        hole = add_jpeg_rim(hole.float(), Path(job["photo"]))
+    result = inpaint(picture, hole, quality=job["quality"], progress=tell)
     return _written(job, "filled", result.picture, picture, tell, f"Filled in {result.seconds:.1f} s.")
 
 
@@ -111,22 +116,17 @@ def _read(job: Job, name: str, argument: str) -> Picture:
 
 
 def _hole(job: Job, picture: Picture) -> Tensor | None:
-    """Where the mask is white: one that was painted on what is shown, or one that was loaded, of the full size."""
+    """How much of each pixel is covered by a mask, painted on what is shown or loaded in the full size."""
     if not job["mask"]:
         if picture.alpha is not None:
             return None  # what is transparent
         raise ValueError("Nothing is painted yet: paint over what is to go, or load a mask, then fill.")
-    mask = _read(job, "mask", "The mask")
-    if not job["painted"] and mask.size != picture.size:
-        sizes = [f"{size[1]} x {size[0]}" for size in (mask.size, picture.size)]
-        raise ValueError(
-            f"The mask has {sizes[0]} pixels, and the photograph {sizes[1]}; both must have the same size."
-        )
-    gray = mask.colour.mean(1, keepdim=True)
-    # Where the brush covers a part of a pixel something of the object is left of it.
-    hole = _covered(gray, picture.size) if job["painted"] else gray[0, 0] > 0.5
+    if not job["painted"]:
+        check_size(Path(job["mask"]), job["megapixels"], "The mask")
+        return read_mask(job["mask"], picture, LOADED)
+    hole = _covered(_read(job, "mask", "The mask").colour.mean(1, keepdim=True), picture.size)
     if not hole.any():
-        raise ValueError("The mask is black everywhere: paint over what is to go, then fill.")
+        raise ValueError("Nothing is painted yet: paint over what is to go, then fill.")
     return hole
 
 
@@ -162,14 +162,9 @@ def _fitting(size: tuple[int, int], longest: int) -> tuple[int, int]:
 
 def _show(picture: Picture, path: Path, size: tuple[int, int]) -> str:
     """Write a picture for the screen: of this size, of 8 bits, and without what its file tells of the place."""
-    planes = [picture.colour if size == picture.size else resize(picture.colour, size)]
-    planes += [] if picture.alpha is None else [resize(picture.alpha, size)]
-    shown = replace(
-        picture,
-        colour=planes[0].clamp(0, 1),
-        alpha=planes[1].clamp(0, 1) if len(planes) == 2 else None,
-        bit_depth=8,
-        metadata=NO_METADATA,
-    )
+    colour, alpha = picture.colour, picture.alpha
+    if size != picture.size:
+        colour, alpha = resize_with_alpha(colour, alpha, size)
+    shown = replace(picture, colour=colour, alpha=alpha, bit_depth=8, metadata=NO_METADATA)
     write_picture(path, shown)
     return str(path)

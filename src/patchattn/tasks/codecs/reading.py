@@ -12,6 +12,7 @@ import numpy as np
 
 from patchattn.tasks.codecs.animations import Animation, composite, is_opaque
 from patchattn.tasks.codecs.apng import parse_apng
+from patchattn.tasks.codecs.bmp import decode_bmp
 from patchattn.tasks.codecs.chunks import PNG_SIGNATURE
 from patchattn.tasks.codecs.gif import GIF_SIGNATURES, parse_gif
 from patchattn.tasks.codecs.heif import decode_avif, decode_heif, is_avif, is_heif
@@ -156,6 +157,7 @@ def _decode_deep_sgi(file: BinaryIO) -> Samples:
 
 DECODERS: tuple[tuple[Callable[[bytes], bool], Callable[[BinaryIO], Samples]], ...] = (
     (lambda head: head.startswith(PNG_SIGNATURE), decode_png),
+    (lambda head: head[:2] == b"BM", decode_bmp),
     (is_netpbm, decode_netpbm),
     (is_jpeg2000, decode_jpeg2000),
     (is_avif, decode_avif),
