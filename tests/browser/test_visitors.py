@@ -26,8 +26,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from patchattn.demo.guard import route_of
 from patchattn.demo.http import Refused
+from patchattn.demo.routes import route_of
 
 PNG = b"\x89PNG\r\n\x1a\n"
 Start = Callable[..., Any]
