@@ -204,15 +204,13 @@ def test_what_fails_or_is_refused_leaves_no_folder(tmp_path: Path) -> None:
         house = House.build(tmp_path, Limits(visitor_files=2))
         ann, bob = Owner("ann", "1"), Owner("bob", "1")
 
-        async def results(owner: Owner | None, reads: list[str], **job: Any) -> list[dict[str, Any]]:
+        async def results(owner: Owner, reads: list[str], **job: Any) -> list[dict[str, Any]]:
             reports = house.work(house.desk, owner, {"job": "sample", "sample": "small-cat"} | job, reads)
             return [report["result"] async for report in reports if "result" in report]
 
         try:
             with pytest.raises(Failed, match="There is no sample dog"):
                 await results(ann, [], sample="dog")
-            with pytest.raises(Failed, match="open here any more; please reload it"):
-                await results(None, [])
             assert list(tmp_path.iterdir()) == []
             (first,) = await results(ann, [])
             with pytest.raises(Failed, match="no longer kept here"):
@@ -223,7 +221,6 @@ def test_what_fails_or_is_refused_leaves_no_folder(tmp_path: Path) -> None:
             assert {path.name for path in tmp_path.iterdir()} == {first["id"], second["id"]}
             assert house.storage.used("ann") == sum(path.stat().st_size for path in tmp_path.rglob("*.png"))
             house.release(bob, [first["id"]])
-            house.release(None, [first["id"]])
             house.release(ann, [first["id"], second["id"]])
             assert list(tmp_path.iterdir()) == []
         finally:

@@ -26,8 +26,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from patchattn.demo.guard import route_of
 from patchattn.demo.http import Refused
+from patchattn.demo.routes import route_of
 
 PNG = b"\x89PNG\r\n\x1a\n"
 Start = Callable[..., Any]
@@ -230,8 +230,8 @@ def test_files_are_the_visitors_own(server: Any) -> None:
     opens, enters = bob.event("uploaded('enlarge-photo')"), bob.event('"load"')
     assert bob.join(enters, []) == 200
     for name in (upload, "../../etc/passwd", "/etc/passwd", str(files_of(server)[0])):
-        assert bob.join(opens, [name, None, None]) == 200
-    assert ann.join(opens, [upload, None, None], session=bob.session) == 403
+        assert bob.join(opens, [name, None]) == 200
+    assert ann.join(opens, [upload, None], session=bob.session) == 403
     with bob._opener.open(f"{server.address}gradio_api/queue/data?session_hash={bob.session}", timeout=60) as events:
         told = b""
         while told.count(b"process_completed") < 5:
@@ -284,7 +284,7 @@ def test_one_visitor_who_asks_for_much_does_not_keep_others_waiting(server: Any,
     assert flood.join(flood.event('"load"'), []) == 200
     opens = flood.event("uploaded('look-photo')")
     upload = json.loads(flood.ask("patchattn/upload?name=a.png", PNG)[1])["id"]
-    statuses = [flood.join(opens, [upload, None, None]) for _ in range(200)]
+    statuses = [flood.join(opens, [upload, None]) for _ in range(200)]
     assert statuses.count(200) <= 120  # in ten seconds
     assert set(statuses) == {200, 429}
     page = visit()

@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 import pytest
 
 from patchattn.demo import guard
-from patchattn.demo.guard import route_of
 from patchattn.demo.http import Refused
+from patchattn.demo.routes import route_of
 from patchattn.demo.storage import Owner
 from tests.demo.asgi import HOST, ORIGIN, Page, request, scope_of
 

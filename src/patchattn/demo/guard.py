@@ -16,28 +16,11 @@ from patchattn.demo.http import Application, Receive, Refused, Scope, Send, answ
 from patchattn.demo.limits import Limits
 from patchattn.demo.login import AGAIN, login_page
 from patchattn.demo.passes import Passes, Throttle
+from patchattn.demo.routes import GET, PUBLIC, route_of
 from patchattn.demo.storage import Owner, Storage
 from patchattn.demo.transfers import receive_upload, send_file
 
-__all__ = ["Guard", "route_of"]
-
-GET, POST = ("GET", "HEAD"), ("POST",)
-ROUTES: tuple[tuple[str, tuple[str, ...], str], ...] = (
-    ("page", GET, r"/"),
-    ("login", POST, r"/"),
-    ("upload", POST, r"/patchattn/upload"),
-    ("file", GET, r"/patchattn/file/([\w-]{1,64})/([^/]{1,200})"),
-    ("asset", GET, r"/(?:assets|static)/(?!.*\.\.)[\w./@+-]{1,200}"),
-    ("asset", GET, r"/(?:theme\.css|favicon\.ico)"),
-    ("start", GET, r"/gradio_api/startup-events"),
-    ("join", POST, r"/gradio_api/queue/join"),
-    ("events", GET, r"/gradio_api/queue/data"),
-    ("heartbeat", GET, r"/gradio_api/heartbeat/([\w-]{1,64})"),
-)
-"""All that can be asked for: a name, the methods, and the path. Gradio has more, which this page does not need."""
-
-PUBLIC = ("login", "asset")
-"""What may be asked for without the password: the form itself, and what is the same for everybody."""
+__all__ = ["Guard"]
 
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -223,24 +206,6 @@ class Guard:
         self._sessions.move_to_end(session)
         if len(self._sessions) > MAX_SESSIONS:
             self._sessions.popitem(last=False)
-
-
-def route_of(method: str, path: str) -> tuple[str, tuple[str, ...]]:
-    """The name of the route that is asked for, and the parts of the path in parentheses; `Refused` if there is none.
-
-    Example:
-        >>> route_of("GET", "/patchattn/file/Xy12/cat.png")
-        ('file', ('Xy12', 'cat.png'))
-    """
-    matching = [(name, methods, re.fullmatch(pattern, path, re.ASCII)) for name, methods, pattern in ROUTES]
-    there = [(name, methods, found) for name, methods, found in matching if found is not None]
-    if not there:
-        raise Refused(404, "There is nothing here.")
-    for name, methods, found in there:
-        if method in methods:
-            return name, found.groups()
-    allowed = ", ".join(method for _, methods, _ in there for method in methods)
-    raise Refused(405, f"{method} is not possible here.", (b"allow", allowed.encode()))
 
 
 def _with_headers(send: Send) -> Send:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Collection, Iterator
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from patchattn.demo.http import Refused
 from patchattn.demo.lane import Failed, Lane
@@ -14,12 +14,13 @@ from patchattn.demo.limits import Limits
 from patchattn.demo.process import WorkerProcess
 from patchattn.demo.storage import Gone, Owner, Storage
 
-__all__ = ["House", "owner_of"]
+__all__ = ["House", "owner_of", "with_request"]
 
 DESK_SECONDS = 60.0
 """What the desk does takes a moment, or something is wrong with the file."""
 
 Job = dict[str, Any]
+Event = TypeVar("Event", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,15 @@ class House:
         desk = Lane(*queue, workers=2, start=lambda: WorkerProcess(DESK_SECONDS), ready=True)
         return cls(Storage(folder, limits), limits, desk, Lane(*queue))
 
-    async def work(self, lane: Lane, owner: Owner | None, job: Job, reads: Collection[str]) -> AsyncGenerator[Job]:
+    async def work(self, lane: Lane, owner: Owner, job: Job, reads: Collection[str]) -> AsyncGenerator[Job]:
         """Do a job which reads these entries of the storage and writes a new one; yield what is reported of it.
 
         The last report is `{"result": ...}`, with the new entry's `id` in the result. Without one nothing is kept.
 
         Raises:
-            Failed: a limit is reached, an entry is gone, the page is none of this server's, or as `Lane.run` does.
+            Failed: a limit is reached, an entry is gone, or as `Lane.run` does.
             Stopped: as `Lane.run` does.
         """
-        owner = _known(owner)
         lane.check_queue(owner.visitor)  # before a folder is made
         with _as_failures():
             entry = self.storage.add(owner)
@@ -69,9 +69,8 @@ class House:
             if not done:
                 self.release(owner, [entry.id])
 
-    async def ask(self, lane: Lane, owner: Owner | None, job: Job, reads: Collection[str]) -> AsyncGenerator[Job]:
+    async def ask(self, lane: Lane, owner: Owner, job: Job, reads: Collection[str]) -> AsyncGenerator[Job]:
         """The same for a job that writes nothing."""
-        owner = _known(owner)
         try:
             with self.storage.using(reads, owner.visitor):
                 async with contextlib.aclosing(lane.run(owner.visitor, _key(owner, job["job"]), job)) as reports:
@@ -80,15 +79,13 @@ class House:
         except Gone as why:
             raise Failed(str(why)) from None
 
-    def stop(self, lane: Lane, owner: Owner | None, job: str) -> None:
+    def stop(self, lane: Lane, owner: Owner, job: str) -> None:
         """Stop the jobs of this name that a page has asked for."""
-        if owner is not None:
-            lane.stop(_key(owner, job))
+        lane.stop(_key(owner, job))
 
-    def release(self, owner: Owner | None, entries: Collection[str]) -> None:
+    def release(self, owner: Owner, entries: Collection[str]) -> None:
         """Forget entries that a page does not show any more."""
-        if owner is not None:
-            self.storage.release(entries, owner.visitor)
+        self.storage.release(entries, owner.visitor)
 
     async def end(self) -> None:
         """End all processes."""
@@ -105,12 +102,6 @@ def _as_failures() -> Iterator[None]:
         raise Failed(str(why)) from None
 
 
-def _known(owner: Owner | None) -> Owner:
-    if owner is None:
-        raise Failed("This page is not open here any more; please reload it.")
-    return owner
-
-
 def _key(owner: Owner, job: str) -> str:
     return f"{owner.visitor} {owner.session} {job}"
 
@@ -118,3 +109,15 @@ def _key(owner: Owner, job: str) -> str:
 def owner_of(request: Any) -> Owner:
     """The page that an event of Gradio's comes from; the visitor is as `Guard` found it."""
     return Owner(request.request.scope["patchattn.visitor"], str(request.session_hash))
+
+
+def with_request(event: Event) -> Event:
+    """Have Gradio give the request to the parameter `request` of an event.
+
+    It does so by the parameter's type, which must be there as a type: as text it could not be found, since Gradio is
+    imported in functions alone.
+    """
+    import gradio as gr
+
+    event.__annotations__["request"] = gr.Request
+    return event

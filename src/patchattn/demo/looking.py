@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from patchattn.demo import words
-from patchattn.demo.house import House
+from patchattn.demo.house import House, owner_of, with_request
 from patchattn.demo.opening import Opened, choose_picture, entries
 from patchattn.demo.running import Step, steps
-from patchattn.demo.storage import Owner
 from patchattn.demo.tools import Source
 
 __all__ = ["add_look"]
@@ -25,7 +24,7 @@ SOURCES = (
 )
 
 
-def add_look(house: House, owner: Any) -> None:
+def add_look(house: House) -> None:
     """Fill the tab."""
     import gradio as gr
 
@@ -34,7 +33,7 @@ def add_look(house: House, owner: Any) -> None:
         sources = []
         for source in SOURCES:
             with gr.Column(min_width=280):
-                sources.append(choose_picture(house, source, owner, f"look-{source.name}"))
+                sources.append(choose_picture(house, source, f"look-{source.name}"))
         with gr.Column(min_width=280):
             settings = _settings()
             with gr.Row():
@@ -51,9 +50,9 @@ def add_look(house: House, owner: Any) -> None:
             return step.status, *buttons, gr.skip(), gr.skip()
         return HINT, *buttons, _visible(step.result), step.result
 
-    async def work(
-        owner: Owner | None, before: dict[str, Any] | None, photo: Opened, reference: Opened, *values: Any
-    ) -> Any:
+    @with_request
+    async def work(request: Any, before: dict[str, Any] | None, photo: Opened, reference: Opened, *values: Any) -> Any:
+        owner = owner_of(request)
         if photo is None:
             yield shown(Step(words.failed(f"{SOURCES[0].label}: choose a file or a sample first.")))
             return
@@ -65,35 +64,37 @@ def add_look(house: House, owner: Any) -> None:
                 house.release(owner, [before["id"]])
             yield shown(step)
 
-    async def mark(clicked: str, owner: Owner | None, found: dict[str, Any] | None) -> Any:
+    @with_request
+    async def mark(request: Any, clicked: str, found: dict[str, Any] | None) -> Any:
         place = [int(number) for number in clicked.split(",") if number.isdecimal()]
         if found is None or len(place) != 2:
             return
         job = {"job": "marks", "field": found["field"], "row": place[0], "column": place[1]}
-        async for step in steps(house.ask(house.desk, owner, job, [found["id"]])):
+        async for step in steps(house.ask(house.desk, owner_of(request), job, [found["id"]])):
             if step.result is not None:
                 yield _visible(found | step.result), HINT
             elif not step.working:
                 yield gr.skip(), step.status
 
-    async def stopping(owner: Owner | None) -> None:
-        house.stop(house.bench, owner, "look")
+    @with_request
+    async def stopping(request: Any) -> None:
+        house.stop(house.bench, owner_of(request), "look")
 
     run.click(
         work,
-        [owner, field, *sources, *settings.values()],
+        [field, *sources, *settings.values()],
         [status, run, stop, viewer, field],
         **hidden,
     )
     viewer.click(
         mark,
-        [clicked, owner, field],
+        [clicked, field],
         [viewer, status],
         js=CLICKED,
         trigger_mode="always_last",
         **hidden,
     )
-    stop.click(stopping, owner, None, **hidden)
+    stop.click(stopping, None, None, **hidden)
 
 
 def _settings() -> dict[str, Any]:

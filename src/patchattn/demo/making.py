@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from patchattn.demo import words
-from patchattn.demo.house import House
-from patchattn.demo.opening import Opened, choose_picture, entries, uploaded_file
+from patchattn.demo.house import House, owner_of, with_request
+from patchattn.demo.opening import Opened, choose_picture, entries
 from patchattn.demo.running import Step, steps
 from patchattn.demo.storage import Owner
 from patchattn.demo.tools import Source, Tool
@@ -21,7 +21,7 @@ REFUSED = "refused: "
 NO_RESULT: dict[str, str] = {}
 
 
-def add_tool(house: House, tool: Tool, owner: Any) -> None:
+def add_tool(house: House, tool: Tool) -> None:
     """Fill a tab: pictures and settings on the left, the result on the right."""
     import gradio as gr
 
@@ -33,11 +33,11 @@ def add_tool(house: House, tool: Tool, owner: Any) -> None:
             painter = gr.HTML(js_on_load="window.patchattn.painter(element, props, watch)", render=False)
             if tool.paints:
                 (photo,) = tool.sources
-                sources = [choose_picture(house, photo, owner, names[photo.name], painter, _paintable)]
+                sources = [choose_picture(house, photo, names[photo.name], painter, _paintable)]
                 painter.render()
-                sources.append(_choose_mask(house, owner))
+                sources.append(_choose_mask(house))
             else:
-                sources = [choose_picture(house, source, owner, names[source.name]) for source in tool.sources]
+                sources = [choose_picture(house, source, names[source.name]) for source in tool.sources]
         with gr.Column(min_width=320):
             settings = tool.settings()
             file_format = gr.Radio(FORMATS, value="png", label="File", info="All but jpg keep every pixel exactly.")
@@ -56,7 +56,9 @@ def add_tool(house: House, tool: Tool, owner: Any) -> None:
             return step.status, *buttons, gr.skip(), gr.skip()
         return step.status, *buttons, _visible(step.result), step.result["id"]
 
-    async def work(painted: str, owner: Owner | None, before: str | None, file_format: str, *given: Any) -> Any:
+    @with_request
+    async def work(request: Any, painted: str, before: str | None, file_format: str, *given: Any) -> Any:
+        owner = owner_of(request)
         opened, values = given[: len(sources)], given[len(sources) :]
         try:
             job = _job(house, tool, owner, painted, opened, dict(zip(settings, values, strict=True)))
@@ -70,31 +72,33 @@ def add_tool(house: House, tool: Tool, owner: Any) -> None:
         finally:
             house.release(owner, [painted])
 
-    async def stopping(owner: Owner | None) -> None:
-        house.stop(house.bench, owner, tool.job)
+    @with_request
+    async def stopping(request: Any) -> None:
+        house.stop(house.bench, owner_of(request), tool.job)
 
-    async def forget(owner: Owner | None, made: str | None) -> tuple[Any, ...]:
+    @with_request
+    async def forget(request: Any, made: str | None) -> tuple[Any, ...]:
         """What was made of another picture is no longer shown beside this one."""
         if made is None:
             return gr.skip(), gr.skip(), gr.skip()
-        house.release(owner, [made])
+        house.release(owner_of(request), [made])
         return "", NO_RESULT, None
 
     settled = {"show_progress": "hidden", "api_visibility": "private"}
     run.click(
         work,
-        [painted, owner, made, file_format, *sources, *settings.values()],
+        [painted, made, file_format, *sources, *settings.values()],
         [status, run, stop, comparison, made],
         js=PAINTED if tool.paints else None,
         **settled,
     )
     for opened in sources:
-        opened.change(forget, [owner, made], [status, comparison, made], **settled)
-    stop.click(stopping, owner, None, **settled)
+        opened.change(forget, made, [status, comparison, made], **settled)
+    stop.click(stopping, None, None, **settled)
 
 
 def _job(
-    house: House, tool: Tool, owner: Owner | None, painted: str, opened: tuple[Opened, ...], settings: dict[str, Any]
+    house: House, tool: Tool, owner: Owner, painted: str, opened: tuple[Opened, ...], settings: dict[str, Any]
 ) -> dict[str, Any]:
     """The job that was asked for; a `ValueError` says what is missing."""
     pictures = dict(zip([source.name for source in tool.sources], opened, strict=False))
@@ -107,7 +111,7 @@ def _job(
         if painted.startswith(REFUSED):
             raise ValueError(painted.removeprefix(REFUSED))
         loaded = (opened[1] or {}).get("path", "")
-        job |= {"mask": str(uploaded_file(house, owner, painted)) if painted else loaded, "painted": bool(painted)}
+        job |= {"mask": str(house.storage.claim(owner, painted)) if painted else loaded, "painted": bool(painted)}
     return job
 
 
@@ -117,12 +121,12 @@ def _visible(result: dict[str, Any]) -> dict[str, str]:
     return pictures | {"name": Path(result["path"]).name}
 
 
-def _choose_mask(house: House, owner: Any) -> Any:
+def _choose_mask(house: House) -> Any:
     import gradio as gr
 
     with gr.Accordion("Or load a mask", open=False):
         source = Source("mask", "White is what goes; as large as the photograph", {})
-        return choose_picture(house, source, owner, "inpaint-mask")
+        return choose_picture(house, source, "inpaint-mask")
 
 
 def _paintable(opened: Opened) -> dict[str, str]:

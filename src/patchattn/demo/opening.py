@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from functools import partial
 from typing import Any
 
 from patchattn.demo import words
-from patchattn.demo.house import House
+from patchattn.demo.house import House, owner_of, with_request
 from patchattn.demo.running import steps
 from patchattn.demo.storage import Owner
 from patchattn.demo.tools import Source
 
-__all__ = ["Opened", "choose_picture", "entries", "uploaded_file"]
+__all__ = ["Opened", "choose_picture", "entries"]
 
 Opened = dict[str, Any] | None
 """What `jobs.open_job` returned: with the `id` of what is shown, and the `upload` it was made from."""
@@ -21,7 +20,6 @@ Opened = dict[str, Any] | None
 def choose_picture(
     house: House,
     source: Source,
-    owner: Any,
     name: str,
     shown: Any = None,
     show: Callable[[Opened], Any] = words.picture,
@@ -31,7 +29,6 @@ def choose_picture(
     Args:
         house: where it is opened.
         source: its label and samples.
-        owner: the state that holds whose page it is.
         name: of the chooser, that no other one has.
         shown: the component that shows it; None: one below the chooser.
         show: what that component's value is then.
@@ -54,7 +51,7 @@ def choose_picture(
     def showing(picture: Opened, told: str) -> tuple[Any, ...]:
         return picture, _chosen(source, picture), show(picture), told
 
-    async def opening(owner: Owner | None, before: Opened, job: dict[str, Any], upload: list[str]) -> Any:
+    async def opening(owner: Owner, before: Opened, job: dict[str, Any], upload: list[str]) -> Any:
         async for step in steps(house.work(house.desk, owner, job, upload)):
             if step.result is not None:
                 forget(owner, before)
@@ -66,12 +63,14 @@ def choose_picture(
                 house.release(owner, upload)
                 yield showing(None, step.status)
 
-    def forget(owner: Owner | None, before: Opened) -> None:
+    def forget(owner: Owner, before: Opened) -> None:
         house.release(owner, entries(before))
 
-    async def open_file(uploaded: str, owner: Owner | None, before: Opened) -> AsyncGenerator[Any]:
+    @with_request
+    async def open_file(request: Any, uploaded: str, before: Opened) -> AsyncGenerator[Any]:
+        owner = owner_of(request)
         try:
-            path = uploaded_file(house, owner, uploaded)
+            path = house.storage.claim(owner, uploaded)
         except ValueError as why:
             yield showing(None, words.failed(str(why)))
             return
@@ -79,32 +78,30 @@ def choose_picture(
         async for shown_now in opening(owner, before, job, [uploaded]):
             yield shown_now
 
-    async def clear(owner: Owner | None, before: Opened) -> Any:
-        forget(owner, before)
+    @with_request
+    async def clear(request: Any, before: Opened) -> Any:
+        forget(owner_of(request), before)
         return showing(None, "")
 
-    async def open_sample(sample: str, owner: Owner | None, before: Opened) -> AsyncGenerator[Any]:
-        async for shown_now in opening(owner, before, {"job": "sample", "sample": sample}, []):
-            yield shown_now
+    def open_sample(sample: str) -> Callable[..., Any]:
+        @with_request
+        async def open_this(request: Any, before: Opened) -> AsyncGenerator[Any]:
+            async for shown_now in opening(owner_of(request), before, {"job": "sample", "sample": sample}, []):
+                yield shown_now
+
+        return open_this
 
     file.upload(
         open_file,
-        [uploaded, owner, opened],
+        [uploaded, opened],
         outputs,
         js=f"(_, ...others) => [window.patchattn.uploaded('{name}'), ...others]",
         **settings,
     )
-    file.clear(clear, [owner, opened], outputs, **settings)
+    file.clear(clear, opened, outputs, **settings)
     for sample, button in samples.items():
-        button.click(partial(open_sample, sample), [owner, opened], outputs, **settings)
+        button.click(open_sample(sample), opened, outputs, **settings)
     return opened
-
-
-def uploaded_file(house: House, owner: Owner | None, upload: str) -> Any:
-    """The path of an upload, which belongs to this page from now on; a `ValueError` says what is wrong."""
-    if owner is None:
-        raise ValueError("This page is not open here any more; please reload it.")
-    return house.storage.claim(owner, upload)
 
 
 def entries(opened: Opened) -> list[str]:
