@@ -130,8 +130,10 @@ def enlarge_with_alpha(
     target = low - guide * (low_alpha - resize(alpha, picture.size))
     seen = back_project(seen, target, bounds=_bounds_as_seen(low, low_alpha, alpha))
     # Where alpha is low, little that is seen is much of a color: no color comes that is not stored nearby.
-    stored = local_bounds(smooth_fill(color, low_alpha == 0), size)
-    return stored.clamp(_divided(seen, alpha, interpolated)), alpha
+    found = _divided(seen, alpha, interpolated)
+    stored = local_bounds(smooth_fill(color, low_alpha == 0), size).clamp(found)
+    near_visible = local_bounds(visible(low_alpha).to(alpha.dtype), size, overshoot=0).upper > 0
+    return torch.where(near_visible, local_bounds(guide, size).clamp(found), stored), alpha
 
 
 def _ignored(alpha: Tensor) -> bool:
