@@ -106,7 +106,8 @@ def enlarge_with_alpha(
 
     v being `visible_color` and h - up(v) the detail; p / A is the color. What p lacks because A is not exactly alpha
     when it is made smaller is left out of account. Throughout, p stays where the picture as seen on black, on white and
-    on the gray between keeps within its local bounds: no background shows a rim.
+    on the gray between keeps within its local bounds, and colors within those of v, or where nothing near is visible
+    within those of the colors that have any alpha: no background shows a rim.
 
     Args:
         high: an enlargement of `visible_color(picture)`, with whatever detail; float32 or float64.
