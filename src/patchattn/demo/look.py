@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from patchattn import MatchField, full_attention, match, patch_attention
+from patchattn.tasks.alpha import resize_with_alpha
 from patchattn.tasks.flow_picture import flow_picture
 from patchattn.tasks.images import Picture, same_channels, write_picture
 from patchattn.tasks.metadata import NO_METADATA
-from patchattn.tasks.resampling import resize
 
 __all__ = ["look", "marks"]
 
@@ -114,5 +114,5 @@ def _mass(
 def _small(picture: Picture) -> Picture:
     ratio = min(1.0, SIDE / max(picture.size))
     size = max(1, round(picture.size[0] * ratio)), max(1, round(picture.size[1] * ratio))
-    colour = picture.colour if ratio == 1 else resize(picture.colour, size).clamp(0, 1)
+    colour = picture.colour if ratio == 1 else resize_with_alpha(picture.colour, picture.alpha, size)[0]
     return replace(picture, colour=colour, alpha=None, bit_depth=8, metadata=NO_METADATA)

@@ -49,7 +49,8 @@ class FrameColorizer:
         start = self._field if sizes == self._sizes else None
         result = colorize(picture, self._reference, init=start, **self._settings)
         self._field, self._sizes = result.field, sizes
-        if self._source == "previous":
+        # A frame that shows nothing has no colors to hand on.
+        if self._source == "previous" and (result.picture.alpha is None or result.picture.alpha.any()):
             self._reference = result.picture
         return result
 
