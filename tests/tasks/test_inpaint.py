@@ -227,6 +227,11 @@ def test_an_opaque_picture_has_no_hole_in_its_alpha() -> None:
         inpaint(Picture(torch.rand(1, 3, 20, 30), torch.ones(1, 1, 20, 30)))
 
 
+def test_a_picture_that_is_transparent_everywhere_has_nothing_to_copy() -> None:
+    with pytest.raises(ValueError, match="hole: no patch of 11 x 11 pixels lies outside of the picture's transparent"):
+        inpaint(Picture(torch.rand(1, 3, 20, 30), torch.full((1, 1, 20, 30), 0.99)))
+
+
 @settings(max_examples=15, deadline=None)
 @given(
     height=st.integers(9, 40),

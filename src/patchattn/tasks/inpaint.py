@@ -151,6 +151,7 @@ def inpaint(
             known = torch.cat(parts, 1)
             count = picture.colour.shape[1]
             if network is None:
+                _check_sources(hole, keep_out, patch_size, in_alpha)
                 filled, field = _complete(known, hole, keep_out, patch_size, levels, effort, seed, report)
             else:
                 report("asking the network")
@@ -160,6 +161,17 @@ def inpaint(
             alpha = None if in_alpha or picture.alpha is None else filled[:, count:]
             picture = replace(picture, colour=filled[:, :count], alpha=alpha)
     return Inpainting(picture, field, time.perf_counter() - began, peak_memory())
+
+
+def _check_sources(hole: Tensor, keep_out: Tensor, patch_size: int, in_alpha: bool) -> None:
+    if not dilated(hole | keep_out, patch_size // 2).all():
+        return
+    outside = "of the picture's transparent pixels" if in_alpha else "of it"
+    raise ValueError(
+        f"hole: no patch of {patch_size} x {patch_size} pixels lies outside {outside}"
+        + (" and of keep_out" if keep_out.any() else "")
+        + ", so that there is nothing to copy; expected a smaller hole, or a smaller patch_size."
+    )
 
 
 def _complete(
@@ -173,12 +185,6 @@ def _complete(
     report: Callable[[str], None],
 ) -> tuple[Tensor, MatchField]:
     sources = ~dilated(hole | keep_out, patch_size // 2)
-    if not sources.any():
-        raise ValueError(
-            f"hole: no patch of {patch_size} x {patch_size} pixels lies outside of it"
-            + (" and of keep_out" if keep_out.any() else "")
-            + ", so that there is nothing to copy; expected a smaller hole, or a smaller patch_size."
-        )
     field = None
     rest = hole
     # With given levels all of the hole is completed at these.
