@@ -10,8 +10,8 @@ from typer.core import TyperCommand
 
 __all__ = ["Command", "as_typed", "has_option"]
 
-SYNONYMS = {"hole": "mask", "picture": "photo", "network": "model"}
-"""What the functions of `tasks` call an argument, and what the commands do."""
+SYNONYMS = {"hole": ("mask", "photo"), "picture": ("photo",), "network": ("model",)}
+"""Arguments of the functions of `tasks`, and those of the commands that they come from: the first that was given."""
 
 _typed: ContextVar[dict[str, str] | None] = ContextVar("patchattn_typed", default=None)
 
@@ -26,7 +26,9 @@ class Command(TyperCommand):
             else max(parameter.opts, key=len)
             for parameter in self.params
         }
-        typed |= {ours: typed[name] for ours, name in SYNONYMS.items() if name in typed}
+        for ours, names in SYNONYMS.items():
+            given = [name for name in names if ctx.params.get(name) is not None]
+            typed |= {ours: typed[name] for name in given[:1]}
         token = _typed.set(typed)
         try:
             return super().invoke(ctx)
