@@ -27,8 +27,9 @@ class Command(TyperCommand):
             for parameter in self.params
         }
         for ours, names in SYNONYMS.items():
-            given = [name for name in names if ctx.params.get(name) is not None]
-            typed |= {ours: typed[name] for name in given[:1]}
+            given = next((name for name in names if ctx.params.get(name) is not None), None)
+            if given is not None:
+                typed[ours] = typed[given]
         token = _typed.set(typed)
         try:
             return super().invoke(ctx)
