@@ -150,7 +150,7 @@ def test_info() -> None:
         (("reconstruct", "no.png", "reference.jpg", "-o", "o.png"), "TARGET: there is no file no.png"),
         (("reconstruct", "target.png", "no.png", "-o", "o.png"), "REFERENCE: there is no file no.png"),
         (("reconstruct", "target.png", "text.png", "-o", "o.png"), "REFERENCE: cannot read text.png as a picture"),
-        (("reconstruct", "target.png", "reference.jpg", "-o", "o.gif"), "--output: o.gif ends in .gif; allowed are"),
+        (("reconstruct", "target.png", "reference.jpg", "-o", "o.xyz"), "--output: o.xyz ends in .xyz; allowed are"),
         (("reconstruct", "target.png", "reference.jpg", "-o", "no/o.png"), "--output: cannot write no/o.png"),
         ((*RECONSTRUCT, "--show-field", "f.txt"), "--show-field: f.txt ends in .txt"),
         (("reconstruct", "target.png", "reference.jpg", "-o", "reference.jpg"), "--output: reference.jpg is also REF"),
