@@ -32,7 +32,7 @@ from PIL import Image
 
 from patchattn.tasks.images import Picture, read_picture
 from patchattn.tasks.sequences import read_frames
-from patchattn.tasks.video import map_video
+from patchattn.tasks.video import map_film
 from patchattn.tasks.warnings import FileWarning
 
 SECONDS = 10
@@ -59,7 +59,7 @@ def read_hole(data: bytes, folder: Path) -> None:
 def read_video(data: bytes, folder: Path) -> None:
     path = folder / "clip.mkv"
     path.write_bytes(data)
-    map_video(path, folder / "out.mkv", lambda picture: picture)
+    map_film(path, folder / "out.mkv", lambda picture: picture)
 
 
 READERS: dict[str, Callable[[bytes, Path], None]] = {
@@ -146,11 +146,11 @@ def main() -> None:
     torch.set_num_threads(1)
     Image.MAX_IMAGE_PIXELS = None  # as the commands have it
     Image.preinit()
-    images, clips = seeds(), videos()
+    sound = {"image": seeds(), "frames": seeds(), "mask": seeds(mask=True), "video": videos()}
     rows, results = [], []
     with tempfile.TemporaryDirectory() as folder:
         for reader in asked.only or READERS:
-            files = clips if reader == "video" else images
+            files = sound[reader]
             outcomes: list[dict[str, Any]] = []
             last = asked.first + round(asked.inputs * SHARES[reader])
             for start in range(asked.first, last, BATCH):

@@ -29,9 +29,12 @@ XMP = (
 )
 
 
-def seeds() -> dict[str, bytes]:
-    """Return small valid files by name; the extension says the format."""
+def seeds(*, mask: bool = False) -> dict[str, bytes]:
+    """Return small valid files by name, of a photograph or a mask; the extension says the format."""
     photo = skimage.data.coffee()[100:124, 200:232]
+    if mask:
+        photo = np.zeros_like(photo)
+        photo[8:14, 10:20] = 255
     image = Image.fromarray(photo)
     made: dict[str, bytes] = {}
 

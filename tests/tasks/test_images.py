@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import zlib
@@ -17,7 +18,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from patchattn.tasks import images
 from patchattn.tasks.files import atomic_writer
-from patchattn.tasks.images import Picture, read_picture, write_picture
+from patchattn.tasks.images import Picture, check_picture_output, read_picture, write_picture
 from patchattn.tasks.warnings import FileWarning
 
 
@@ -216,6 +217,49 @@ def test_first_page_is_read(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.stack([first, second]), photometric="minisblack")
     with pytest.warns(FileWarning, match=r"PHOTO: .*a\.tif has 2 pages; the first is read and 1 is left out\."):
         assert_same(read_picture(tmp_path / "a.tif", argument="PHOTO"), as_picture(first[:, :, None]))
+
+
+# ----------------------------------------------------------------------------------------------------------- streams
+
+
+class Pipe:
+    """Takes few bytes at a time and cannot be sought in."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        self.data = data
+
+    def read(self) -> bytes:
+        return self.data
+
+    def write(self, data: bytes) -> int:
+        self.data += bytes(data[:7])
+        return len(data[:7])
+
+
+@pytest.mark.parametrize("format", ["png", ".tif", "WEBP", "bmp", "gif"])
+def test_streams(tmp_path: Path, format: str) -> None:
+    picture = as_picture(photograph(3, "uint8") // 64 * 64)
+    pipe = Pipe()
+    write_picture(pipe, picture, format=format)
+    for source in (Pipe(pipe.data), pipe.data, io.BytesIO(pipe.data)):
+        assert_same(read_picture(source), picture)
+    # A path's extension does not count then.
+    write_picture(tmp_path / "a.jpg", picture, format=format)
+    assert (tmp_path / "a.jpg").read_bytes() == pipe.data
+
+
+def test_streams_in_messages() -> None:
+    picture = as_picture(photograph(4, "uint8"))
+    with pytest.raises(ValueError, match=r"PHOTO: cannot read standard input as a picture \(its format is unknown\)"):
+        read_picture(b"words", argument="PHOTO")
+    with pytest.raises(ValueError, match=r"--output: standard output has no extension .* give a format: png, tif, .*"):
+        write_picture(Pipe(), picture, argument="--output")
+    with pytest.raises(ValueError, match=r"format: got 'xyz'; allowed are png, tif, "):
+        check_picture_output(Pipe(), format="xyz")
+    with pytest.raises(
+        ValueError, match=r"--output: standard output as \.jpg cannot hold the picture's 8 bits a channel an"
+    ):
+        check_picture_output(Pipe(), alpha=True, argument="--output", format="jpg")
 
 
 # ------------------------------------------------------------------------------------------------------------ errors

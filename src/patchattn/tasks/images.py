@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,8 +15,8 @@ from torch import Tensor
 
 from patchattn.tasks.codecs import FORMATS, NO_COLOR_CHUNKS, ColorChunks, Samples, decode, encode
 from patchattn.tasks.metadata import NO_METADATA, Metadata, fit_metadata
+from patchattn.tasks.reports import decoding, warning_of, warnings_about
 from patchattn.tasks.sources import Source, Target, check_target, extension_of, name_of, open_source, open_target
-from patchattn.tasks.warnings import FileWarning, MetadataWarning
 
 __all__ = ["Picture", "check_picture_output", "read_picture", "same_channels", "write_picture"]
 
@@ -72,11 +71,11 @@ class Picture:
 def read_picture(source: Source, *, argument: str = "path", frame: int | None = None) -> Picture:
     """Read a picture file.
 
-    Any format that Pillow knows (PNG, JPEG, TIFF, WebP, BMP, ...): gray, RGB or palette, with or without alpha; PNG
-    and TIFF in 8 or 16 bits a channel. Fewer bits become 8. CMYK and YCbCr become RGB. The EXIF orientation is
-    applied. EXIF, XMP and the resolution are kept (`Metadata`); where they are damaged, a `MetadataWarning` says so,
-    and what cannot be read of them is left out. A `FileWarning` says what else of the file is left out or converted:
-    of several frames or pages, the first is read (`read_frames` reads all).
+    Any format that Pillow knows (PNG, JPEG, TIFF, WebP, AVIF, BMP, ...), Netpbm, and with extras HEIF and JPEG XL:
+    gray, RGB or palette, with or without alpha. Up to 8 bits a channel become 8, more become 16. CMYK, L*a*b* and YCbCr
+    become RGB. The EXIF orientation is applied. EXIF, XMP and the resolution are kept (`Metadata`); where they are
+    damaged, a `MetadataWarning` says so, and what cannot be read of them is left out. A `FileWarning` says what else of
+    the file is left out or converted: of several frames or pages, the first is read (`read_frames` reads all).
 
     Args:
         source: the file: a path; an open binary file or a pipe, which is read to its end; or the file's bytes.
@@ -188,46 +187,6 @@ def same_channels(
     return one.colour.expand(-1, channels, -1, -1), other.colour.expand(-1, channels, -1, -1)
 
 
-@contextmanager
-def decoding(name: str, argument: str) -> Iterator[list[FileWarning]]:
-    """Turn whatever a decoder raises of a damaged file into a ValueError of one sentence.
-
-    Yields:
-        What decoders warned of, in the end.
-    """
-    said: list[FileWarning] = []
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            yield said
-    except MemoryError:
-        raise
-    except RuntimeError as error:
-        if isinstance(error.__cause__, ModuleNotFoundError):
-            raise
-        raise ValueError(_unreadable(name, argument, error)) from error
-    except Exception as error:
-        # Every decoder has its own exceptions for damaged files, IndexError and struct.error among them.
-        raise ValueError(_unreadable(name, argument, error)) from error
-    # Those of other kinds speak of the decoders and not of the file.
-    messages = dict.fromkeys(str(one.message).strip().rstrip(".") for one in caught if one.category is UserWarning)
-    said += [FileWarning(f"{argument}: {name}: {message}.") for message in messages]
-
-
-def warnings_about(samples: Samples, name: str, argument: str) -> Iterator[FileWarning]:
-    """Yield what is to be said of a file that was read."""
-    if samples.damaged:
-        what = " and ".join(samples.damaged)
-        yield MetadataWarning(f"{argument}: the {what} of {name} is damaged; what cannot be read of it is left out.")
-    for note in samples.notes:
-        yield FileWarning(f"{argument}: {name} {note}.")
-
-
-def warning_of(note: str, name: str, argument: str) -> FileWarning:
-    """Return what is to be said of a file that was written."""
-    return (MetadataWarning if "EXIF" in note or "XMP" in note else FileWarning)(f"{argument}: {name}: {note}.")
-
-
 def to_picture(samples: Samples) -> Picture:
     """Return the picture that samples are."""
     array = samples.array
@@ -253,16 +212,6 @@ def to_samples(picture: Picture) -> Samples:
         raise ValueError("picture: it holds NaN; expected numbers in [0, 1].")
     metadata = fit_metadata(picture.metadata, picture.size)
     return Samples(_to_array(planes, picture.bit_depth), picture.icc_profile, metadata, picture.color_chunks)
-
-
-def _unreadable(name: str, argument: str, error: Exception) -> str:
-    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    if type(error).__name__ == "UnidentifiedImageError":  # Pillow's own words repeat the path
-        reason = "its format is unknown"
-    return (
-        f"{argument}: cannot read {name} as a picture ({reason}); "
-        "expected PNG, JPEG, TIFF, WebP, BMP or another format that Pillow reads, of 8 or 16 bits a channel."
-    )
 
 
 def _listed(names: list[str]) -> str:

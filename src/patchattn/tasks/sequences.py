@@ -11,15 +11,8 @@ from typing import Literal
 import torch
 
 from patchattn.tasks.codecs import SEQUENCE_FORMATS, Opened, Samples, Show, decode, encode_frames, open_frames
-from patchattn.tasks.images import (
-    Picture,
-    check_format,
-    decoding,
-    to_picture,
-    to_samples,
-    warning_of,
-    warnings_about,
-)
+from patchattn.tasks.images import Picture, check_format, to_picture, to_samples
+from patchattn.tasks.reports import decoding, warning_of, warnings_about
 from patchattn.tasks.sources import Source, Target, check_target, extension_of, name_of, open_source, open_target
 from patchattn.tasks.warnings import FileWarning
 
