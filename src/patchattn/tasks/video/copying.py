@@ -32,7 +32,6 @@ STATISTICS = ("_statistics", "bps", "number_of_", "duration-")
 PICTURE_TYPES = {"mjpeg": "jpeg", "jpegxl": "jxl", "jpeg2000": "jp2"}
 """What pictures are called elsewhere than in FFmpeg."""
 DEFAULT = 1
-DISCARD_ALL = 48
 
 
 @dataclass

@@ -21,7 +21,7 @@ UNSPECIFIED = 2
 """H.273's number for matrices, curves and primaries that a file does not tell."""
 SWSCALE_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 """FFmpeg's scaler's numbers of matrices, by H.273's."""
-BT601, BT709 = 5, 1
+BT709 = 1
 SCALING = 0x4 | 0x2000 | 0x4000 | 0x40000 | 0x80000
 """FFmpeg's scaler: bicubic, with chroma at full size, accurate, and alike on every processor."""
 

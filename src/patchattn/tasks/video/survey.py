@@ -141,7 +141,8 @@ def look_through(path: Path, argument: str, progress: Callable[[int], None] | No
             if packet is None or not packet.size or packet.stream_index not in streams:
                 continue
             if packet.stream_index == main.index:
-                packet.opaque = len(survey.main.packets)
+                # In a list of its own: PyAV tells these objects apart by their identity.
+                packet.opaque = [len(survey.main.packets)]
                 hashed.update(bytes(packet))
                 _note(survey.main, packet, 0)
                 _decode(survey, decoder, packet)
@@ -284,8 +285,9 @@ def _decode(survey: Survey, decoder: av.VideoCodecContext, packet: av.Packet[Any
             layout = layout_of(frame)
             if not survey.layouts or survey.layouts[-1][1] != layout:
                 survey.layouts.append((len(survey.frames), layout))
+            number = cast("list[int] | None", frame.opaque)
             survey.frames.append(
-                FrameFound(frame.pts, frame.duration or 0, frame.is_corrupt, cast("int | None", frame.opaque))
+                FrameFound(frame.pts, frame.duration or 0, frame.is_corrupt, number[0] if number else None)
             )
     survey.complaints += messages
 
