@@ -27,10 +27,10 @@ import torch
 from machine import table
 from mutations import mutated, seeds, videos
 from page import machine_line, write_page
-from patchattn.tasks.masks import read_mask
 from PIL import Image
 
 from patchattn.tasks.images import Picture, read_picture
+from patchattn.tasks.masks import read_mask
 from patchattn.tasks.sequences import read_frames
 from patchattn.tasks.video import map_film
 from patchattn.tasks.warnings import FileWarning
