@@ -35,6 +35,8 @@ from patchattn.tasks.sequences import read_frames
 from patchattn.tasks.video import map_film
 from patchattn.tasks.warnings import FileWarning
 
+PHOTO = Picture(torch.rand(1, 3, 24, 32))
+"""The photograph that masks belong to."""
 SECONDS = 10
 MEMORY = 2**30
 BATCH = 200
@@ -53,7 +55,7 @@ def read_sequence(data: bytes, folder: Path) -> None:
 def read_hole(data: bytes, folder: Path) -> None:
     path = folder / "mask"
     path.write_bytes(data)
-    read_mask(path, Picture(torch.zeros(1, 3, 24, 32)))
+    read_mask(path, PHOTO)
 
 
 def read_video(data: bytes, folder: Path) -> None:
