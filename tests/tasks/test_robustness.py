@@ -170,6 +170,7 @@ BOMBS = {
     "gif": gif(65_000, 65_000),
     "tiff": tiff(100_000, 100_000, 8, 1),
     "deep tiff": tiff(100_000, 100_000, 16, 8),
+    "narrow tiff": tiff(20, 16_777_232, 8, 8),
     "tga": struct.pack("<BBBHHBHHHHBB", 0, 0, 2, 0, 0, 0, 0, 0, 65_000, 65_000, 24, 0) + bytes(50),
     "bmp": b"BM" + struct.pack("<IHHIIiiHH", 100, 0, 0, 54, 40, 65_000, 65_000, 1, 24) + bytes(70),
     "ppm": b"P6\n65000 65000\n255\n" + bytes(50),

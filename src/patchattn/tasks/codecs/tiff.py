@@ -28,7 +28,13 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 SUBFILE_TYPE, REDUCED, MASK = 254, 1, 4
 """The tag that says what a directory is of, and its bits."""
 
-WIDTH, DNG_VERSION = 256, 50706
+WIDTH, LENGTH, BITS, COMPRESSION, SAMPLES, DNG_VERSION = 256, 257, 258, 259, 277, 50706
+
+ALWAYS_BYTES = 64_000_000
+"""Bytes of samples that are never too many."""
+SMALLER = {1: 1, 2: 25_000, 3: 25_000, 4: 25_000, 5: 1400, 7: 3072, 8: 1032, 32946: 1032, 32773: 64}
+"""How many times smaller each compression makes samples at most; those of fax (2 to 4) by far."""
+SMALLER_BY_OTHERS = 3072
 
 COLORS = {"MINISBLACK": 1, "MINISWHITE": 1, "PALETTE": 1, "RGB": 3, "SEPARATED": 4, "CIELAB": 3, "ICCLAB": 3}
 """How many samples a color of each kind has."""
@@ -69,6 +75,20 @@ def find_pages(file: BinaryIO) -> Pages:
     return Pages(numbers, tuple(notes), whole)
 
 
+def _check_extent(file: BinaryIO, number: int) -> None:
+    """Refuse a page whose compression could not make its samples of so short a file."""
+    reader = Reader(file)
+    places = (offset for at, (_, offset) in enumerate(reader.pages()) if at == number)
+    tags = reader.directory(next(places, reader.first), Wanted({WIDTH, LENGTH, BITS, COMPRESSION, SAMPLES})).entries
+    width, height = (_number(tags.get(tag), reader) for tag in (WIDTH, LENGTH))
+    samples, kind = (_number(tags.get(tag), reader) or 1 for tag in (SAMPLES, COMPRESSION))
+    bits = int.from_bytes(tags[BITS].data[:2], "little" if reader.layout.order == "<" else "big") if BITS in tags else 1
+    length = length_of(file)
+    most = max(ALWAYS_BYTES, length * SMALLER.get(kind, SMALLER_BY_OTHERS))
+    if width * height * samples * max(bits, 1) // 8 > most:
+        raise ValueError(f"it says that it has {width} x {height} pixels, which its {length} bytes cannot hold")
+
+
 def _number(entry: Entry | None, reader: Reader) -> int:
     return 0 if entry is None else reader.layout.number(entry.data)
 
@@ -90,6 +110,7 @@ def decode_tiff(file: BinaryIO, page: int = 0) -> Samples:
     Raises:
         ValueError: its samples are no integers of 1 to 16 bits, or it is damaged; or other errors of the decoders.
     """
+    _check_extent(file, page)
     pixels = _decode_deep(file, page)
     turned = pixels is None
     if pixels is None:
