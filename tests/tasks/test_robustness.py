@@ -239,3 +239,10 @@ def test_what_decoders_warn_of_is_said() -> None:
     assert all(issubclass(one.category, FileWarning) for one in caught)
     assert all(str(one.message).startswith("PHOTO: standard input") for one in caught)
     assert caught
+
+
+def test_programs_are_not_run() -> None:
+    """Encapsulated PostScript, which Pillow gives to Ghostscript."""
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n"
+    with pytest.raises(ValueError, match=r"path: cannot read standard input as a picture \(its format is unknown\)"):
+        read_picture(program)

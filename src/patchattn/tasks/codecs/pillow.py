@@ -18,6 +18,10 @@ COUNTED = ("GIF", "PNG", "TIFF", "WEBP")
 __all__ = ["Pixels", "decode_with_pillow", "pixels_of", "upright"]
 
 
+PROGRAMS = ("EPS",)
+"""Formats that are programs: Pillow has Ghostscript run them, which a stranger's file should not get."""
+
+
 class Pixels(NamedTuple):
     """Samples and what they mean."""
 
@@ -32,7 +36,8 @@ def decode_with_pillow(file: BinaryIO) -> Samples:
         from PIL import Image
     length = length_of(file)
     file.seek(0)
-    with Image.open(file) as image:
+    Image.init()
+    with Image.open(file, formats=[name for name in Image.ID if name not in PROGRAMS]) as image:
         check_extent(image.size[::-1], length, image.format)
         pixels = pixels_of(image)
         found = find_metadata(image.info.get("exif") or None, image.info.get("xmp"), _resolution_of(image))
