@@ -112,8 +112,8 @@ def test_signals_end_a_command_quietly(folder: Path, number: signal.Signals, loa
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"},
-        # Where the tests run in the background of a shell, they ignore Ctrl-C, and what they start would too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        # Where the tests run in the background or under nohup, they ignore signals, and what they start would too.
+        preexec_fn=listen,
     ) as running:
         wait_for(running, loaded)
         running.send_signal(number)
@@ -122,6 +122,12 @@ def test_signals_end_a_command_quietly(folder: Path, number: signal.Signals, loa
     assert (output, errors) == (b"", b"")
     assert sorted(folder.iterdir()) == before
     assert (folder / "out.png").read_bytes() == b"old"
+
+
+def listen() -> None:
+    """Let a process do with signals what is usual."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def wait_for(running: subprocess.Popen[bytes], loaded: str | None) -> None:

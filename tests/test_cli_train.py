@@ -63,15 +63,18 @@ def test_a_file_that_cannot_be_read_is_left_out_if_asked(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--attention", "flash"), "attention: got 'flash'; allowed are 'psal'"),
-        (("--attention", "linear", "--k", "3"), "attention: 'linear' has no setting 'k'; it has patch_size"),
+        (("--attention", "flash"), "--attention: got 'flash'; allowed are 'psal'"),
+        (("--attention", "linear", "--k", "3"), "--attention: 'linear' has no setting 'k'; it has --patch-size"),
         (("--hold-out", "2"), "--hold-out: got 2; data has 2 sequences, one must be left"),
-        (("--crop", "17"), "crop: got 17; expected 8 to the size of the frames, 16"),
-        (("--start", "zero"), "start: got 'zero'; allowed are 'random', 'aligned'"),
-        (("--attention", "linear", "--explore", "3"), "explore: LinearAttention has no similarity of patches to learn"),
-        (("--data", "none"), "data: there is no folder none"),
+        (("--crop", "17"), "--crop: got 17; expected 8 to the size of the frames, 16"),
+        (("--start", "zero"), "--start: got 'zero'; allowed are 'random', 'aligned'"),
+        (
+            ("--attention", "linear", "--explore", "3"),
+            "--explore: LinearAttention has no similarity of patches to learn",
+        ),
+        (("--data", "none"), "--data: there is no folder none"),
         (("--precision", "12-bit"), "accelerator, devices or precision: "),
-        (("--learning-rate", "-1"), "learning_rate: "),
+        (("--learning-rate", "-1"), "--learning-rate: "),
     ],
 )
 def test_wrong_arguments_are_named(options: tuple[str, ...], message: str) -> None:
@@ -103,12 +106,12 @@ def test_an_inpainting_run_tells_what_it_wrote(options: tuple[str, ...]) -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--attention", "full"), "attention: got 'full'; allowed are 'psal', 'contextual'"),
-        (("--rate", "2"), "attention: 'psal' has no setting 'rate'; it has k, patch_size"),
-        (("--hole-size", "73"), "hole_size: got 73; expected at most the size of the pictures, 72"),
+        (("--attention", "full"), "--attention: got 'full'; allowed are 'psal', 'contextual'"),
+        (("--rate", "2"), "--attention: 'psal' has no setting 'rate'; it has k, --patch-size"),
+        (("--hole-size", "73"), "--hole-size: got 73; expected at most the size of the pictures, 72"),
         (("--channels", "3"), "channels: got 3; expected an even number"),
-        (("--padding-mode", "same"), "padding_mode: got 'same'; allowed are 'reflect', 'zeros'"),
-        (("--data", "none"), "data: there is no folder none"),
+        (("--padding-mode", "same"), "--padding-mode: got 'same'; allowed are 'reflect', 'zeros'"),
+        (("--data", "none"), "--data: there is no folder none"),
         (("--precision", "12-bit"), "accelerator, devices or precision: "),
     ],
 )
@@ -148,12 +151,15 @@ def test_a_superresolution_run_tells_what_it_wrote(options: tuple[str, ...]) -> 
     ("options", "message"),
     [
         (("--scale", "5"), "scale: got 5; allowed are 2, 3, 4"),
-        (("--cross-scale", "local"), "cross_scale: got 'local'; allowed are 'full', 'psal'"),
-        (("--in-scale", "psal"), "in_scale: got 'psal'; allowed are 'full', 'local'"),
-        (("--k", "3", "--no-alternate"), "cross_scale: 'full' has no setting 'k'; it has patch_size, scale, divisor"),
-        (("--in-scale", "full", "--window", "4"), "in_scale: 'full' has no setting 'window'"),
+        (("--cross-scale", "local"), "--cross-scale: got 'local'; allowed are 'full', 'psal'"),
+        (("--in-scale", "psal"), "--in-scale: got 'psal'; allowed are 'full', 'local'"),
+        (
+            ("--k", "3", "--no-alternate"),
+            "--cross-scale: 'full' has no setting 'k'; it has patch_size, scale, divisor",
+        ),
+        (("--in-scale", "full", "--window", "4"), "--in-scale: 'full' has no setting 'window'"),
         (("--channels", "3"), "channels: got 3; expected an even number"),
-        (("--data", "none"), "data: there is no folder none"),
+        (("--data", "none"), "--data: there is no folder none"),
         (("--precision", "12-bit"), "accelerator, devices or precision: "),
     ],
 )
