@@ -31,7 +31,7 @@ import numpy as np
 import skimage.data
 import torch
 from fault_points import FAULTS, POINTS, Fault, count_points, inject
-from page import write_page
+from page import machine_line, write_page
 from PIL import Image
 
 from patchattn.cli.app import app
@@ -180,16 +180,12 @@ def is_temporary(name: str) -> bool:
     return any(part.startswith(".") and not part.startswith(OWN) for part in Path(name).parts)
 
 
-def is_own(name: str) -> bool:
-    return any(part.startswith(OWN) for part in Path(name).parts)
-
-
 def results_of(files: dict[str, bytes]) -> dict[str, bytes]:
     # TensorBoard's log holds the time.
     return {
         name: data
         for name, data in files.items()
-        if not Path(name).name.startswith((".", "events.")) and not is_own(name)
+        if not Path(name).name.startswith("events.") and not any(part.startswith(".") for part in Path(name).parts)
     }
 
 

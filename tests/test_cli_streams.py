@@ -15,6 +15,10 @@ import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
+from typer.testing import CliRunner, Result
+
+from patchattn.cli.app import app
+from tests.processes import heed_signals
 
 SOURCE = Path(__file__).parents[1] / "src"
 
@@ -44,23 +48,61 @@ def run(
 
 def test_from_standard_input_to_standard_output(folder: Path) -> None:
     photo = (folder / "photo.png").read_bytes()
-    run("upscale", "photo.png", "-o", "large.png")
     piped = run("upscale", "-", "-o", "-", stdin=photo)
-    assert piped.stdout == (folder / "large.png").read_bytes()
     assert piped.stderr.startswith(b"wrote   - (52 x 40, 8 bit)")
-    as_json = run("inpaint", "photo.png", "--mask", "-", "-o", "-", "--patch-size", "3", "--format", "tif", "--json",
-                  stdin=(folder / "mask.png").read_bytes())  # fmt: skip
-    assert Image.open(io.BytesIO(as_json.stdout)).format == "TIFF"
-    assert json.loads(as_json.stderr)["output"] == "-"
-    field = run("match", "-", "photo.png", "-o", "-", stdin=photo).stdout
-    with np.load(io.BytesIO(field)) as arrays:
+    assert in_process("upscale", "photo.png", "-o", "large.png").exit_code == 0
+    assert piped.stdout == (folder / "large.png").read_bytes()
+
+
+def in_process(*arguments: str, stdin: bytes = b"") -> Result:
+    return CliRunner().invoke(app, arguments, input=stdin)
+
+
+def test_a_mask_from_standard_input(folder: Path) -> None:
+    command = ("inpaint", "photo.png", "--mask", "-", "-o", "-", "--patch-size", "3", "--format", "tif", "--json")
+    result = in_process(*command, stdin=(folder / "mask.png").read_bytes())
+    assert result.exit_code == 0, result.stderr
+    assert Image.open(io.BytesIO(result.stdout_bytes)).format == "TIFF"
+    assert json.loads(result.stderr)["output"] == "-"
+
+
+@pytest.mark.parametrize("kind", ["png", "tif", "webp", "jpg", "bmp", ".PNG"])
+def test_formats_of_standard_output(folder: Path, kind: str) -> None:
+    command = ("upscale", "-", "-o", "-", "--format", kind)
+    result = in_process(*command, stdin=(folder / "photo.png").read_bytes())
+    assert result.exit_code == 0, result.stderr
+    assert Image.open(io.BytesIO(result.stdout_bytes)).size == (52, 40)
+
+
+def test_a_field_to_standard_output(folder: Path) -> None:
+    result = in_process("match", "-", "photo.png", "-o", "-", stdin=(folder / "photo.png").read_bytes())
+    assert result.exit_code == 0, result.stderr
+    with np.load(io.BytesIO(result.stdout_bytes)) as arrays:
         assert arrays["index"].shape == (1, 20, 26)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("upscale", "-", "-o", "o.png"), "PHOTO: cannot read standard input as a picture"),
+        (("upscale", "-", "-o", "-", "--format", "xyz"), "--format: "),
+        (("inpaint", "-", "--mask", "-", "-o", "o.png"), "--mask: - is PHOTO already; expected a file for one of the"),
+        (("match", "-", "-", "-o", "o.npz"), "B: - is A already; expected a file for one of the two"),
+        (("colorize", "-", "photo.png", "-o", "-", "--show-field", "-"), "--show-field: - is --output already"),
+        (("upscale", ".", "-o", "-"), "--output: PHOTO is a folder, whose results cannot go to standard output"),
+    ],
+)
+def test_pipes_that_cannot_be(folder: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = in_process(*arguments, stdin=b"no image")
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert not (folder / "o.png").exists()
 
 
 NAMES = [b"caf\xe9.png", b"\xff\xfe.png", b"a\x80b.png", "日本語.png".encode(), b"new\nline \x1b[31m.png"]
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii", "cp1252"])
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_names_and_streams_of_other_encodings(folder: Path, encoding: str) -> None:
     photos = folder / "photos"
     photos.mkdir()
@@ -71,10 +113,7 @@ def test_names_and_streams_of_other_encodings(folder: Path, encoding: str) -> No
     result = run(*command, encoding=encoding, code=1)
     assert b"large\xe9 (5 images)" in result.stdout
     assert b"broken\xe9.png" in result.stdout
-    content = json.loads(run(*command, "--resume", "--json", encoding=encoding, code=1).stdout)
-    assert sorted(content["finished_before"]) == sorted(map(os.fsdecode, NAMES))
-    missing = run("upscale", b"none\xe9.png", "-o", "o.png", encoding=encoding, code=2)
-    assert b"there is no file none\xe9.png" in missing.stderr
+    assert b"large\xe9 (0 images)" in run(*command, "--resume", encoding=encoding, code=1).stdout
 
 
 def test_standard_output_that_fails_or_has_left(folder: Path) -> None:
@@ -90,16 +129,21 @@ def test_standard_output_that_fails_or_has_left(folder: Path) -> None:
     lost = shell(f"{command} - > /dev/full")
     assert lost.returncode == 2
     assert lost.stderr == b"--output: cannot write to standard output: No space left on device.\n"
-    left = shell(f"{command} large.png | true; exit ${{PIPESTATUS[0]}}")
-    assert left.returncode in (0, 1)
-    assert left.stderr == b""
     closed = shell(f"{command} large.png >&- 2>&-")
     assert closed.returncode == 0
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="sees in /proc how far a process has come")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("loaded", ["libtorch_cpu", "PIL/_imaging", None])
+@pytest.mark.parametrize(
+    ("number", "loaded"),
+    [
+        (signal.SIGINT, "libtorch_cpu"),
+        (signal.SIGINT, "PIL/_imaging"),
+        (signal.SIGINT, None),
+        (signal.SIGTERM, None),
+        (signal.SIGHUP, "PIL/_imaging"),
+    ],
+)
 def test_signals_end_a_command_quietly(folder: Path, number: signal.Signals, loaded: str | None) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
     Image.fromarray(noise).save(folder / "noise.png")
@@ -112,8 +156,7 @@ def test_signals_end_a_command_quietly(folder: Path, number: signal.Signals, loa
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"},
-        # Where the tests run in the background or under nohup, they ignore signals, and what they start would too.
-        preexec_fn=listen,
+        preexec_fn=heed_signals,
     ) as running:
         wait_for(running, loaded)
         running.send_signal(number)
@@ -122,12 +165,6 @@ def test_signals_end_a_command_quietly(folder: Path, number: signal.Signals, loa
     assert (output, errors) == (b"", b"")
     assert sorted(folder.iterdir()) == before
     assert (folder / "out.png").read_bytes() == b"old"
-
-
-def listen() -> None:
-    """Let a process do with signals what is usual."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 def wait_for(running: subprocess.Popen[bytes], loaded: str | None) -> None:

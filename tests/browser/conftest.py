@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.processes import heed_signals
+
 HERE = Path(__file__).parent
 
 
@@ -37,6 +39,7 @@ class Server:
             stderr=self._file,
             text=True,
             env=os.environ | {"TMPDIR": str(self.folder)} | environment,
+            preexec_fn=heed_signals,
         )
         assert self.process.stdout is not None
         self.address = self.process.stdout.readline().partition(" ")[0]

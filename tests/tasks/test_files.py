@@ -141,6 +141,42 @@ def test_a_writer_that_swallows_errors_fails_all_the_same(tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
 
 
+def test_an_interruption_that_ffmpeg_swallows_is_none_that_counts_as_success(tmp_path: Path) -> None:
+    """FFmpeg cannot pass on what a signal raises while it calls Python to write."""
+    av = pytest.importorskip("av")
+    path = tmp_path / "a.mkv"
+    path.write_bytes(b"old")
+    calls = iter(range(1000))
+
+    def write(number: int) -> int:
+        with atomic_writer(path) as file:
+            usual = file.write
+
+            def interrupted(data: bytes) -> int:
+                count = next(calls)
+                if count == number:
+                    raise KeyboardInterrupt
+                return usual(data)
+
+            file.write = interrupted  # type: ignore[method-assign]
+            with av.open(file, "w", format="matroska") as video:
+                stream = video.add_stream("mpeg4", rate=10)
+                stream.width, stream.height = 32, 32
+                video.mux(stream.encode(av.VideoFrame(32, 32, "yuv420p")))
+                video.mux(stream.encode())
+        return next(calls)
+
+    count = write(-1)
+    assert count >= 3
+    for number in range(count):
+        path.write_bytes(b"old")
+        calls = iter(range(1000))
+        with pytest.raises(KeyboardInterrupt):
+            write(number)
+        assert path.read_bytes() == b"old"
+        assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("call", ["fsync", "replace", "fstat"])
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
 def test_a_failure_at_any_call(

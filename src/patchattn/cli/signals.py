@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 __all__ = ["Interrupted", "interruptible"]
 
@@ -33,6 +35,7 @@ def interruptible() -> Iterator[None]:
         yield
         return
     last = -REPEAT_SECONDS
+    timers: list[threading.Timer] = []
     interrupted: Interrupted | None = None
 
     def interrupt(number: int, frame: object) -> None:
@@ -42,17 +45,33 @@ def interruptible() -> Iterator[None]:
             interrupted = Interrupted(number)
             raise interrupted
 
+    def send_again(unraisable: Any) -> None:
+        """An interruption met code of another language that could not pass it on: interrupt what comes after it."""
+        if isinstance(unraisable.exc_value, Interrupted):
+            number = unraisable.exc_value.exit_code - 128
+            timers.append(threading.Timer(REPEAT_SECONDS, signal.pthread_kill, (threading.main_thread().ident, number)))
+            timers[-1].daemon = True
+            timers[-1].start()
+        else:
+            usual_hook(unraisable)
+
+    usual_hook, sys.unraisablehook = sys.unraisablehook, send_again
     usual = {number: signal.getsignal(number) for number in SIGNALS}
     heard = [number for number, handler in usual.items() if handler is not signal.SIG_IGN and handler is not None]
     for number in heard:
         signal.signal(number, interrupt)
     try:
         yield
+        if interrupted is not None:
+            raise interrupted
     except Exception as error:
         # The initialization of a package, and code of other languages, turn the interruption into errors of their own.
         if interrupted is not None:
             raise interrupted from error
         raise
     finally:
+        sys.unraisablehook = usual_hook
+        for timer in timers:
+            timer.cancel()
         for number in heard:
             signal.signal(number, usual[number])

@@ -7,6 +7,7 @@ import io
 import os
 import secrets
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -89,7 +90,7 @@ def atomic_writer(path: PathLike, *, argument: str = "path") -> Iterator[BinaryI
     except OSError as error:
         raise ValueError(f"{argument}: cannot write {path}: {error.strerror}.") from error
     try:
-        with raw:
+        with raw, _no_lost_interruption():
             file = CheckedFile(raw)
             try:
                 yield cast("BinaryIO", file)
@@ -108,6 +109,30 @@ def atomic_writer(path: PathLike, *, argument: str = "path") -> Iterator[BinaryI
             raise ValueError(f"{argument}: cannot write {path}: {error.strerror or error}.") from error
         raise
     _sync_folder(final.parent)
+
+
+@contextmanager
+def _no_lost_interruption() -> Iterator[None]:
+    """Raise at the end an interruption that code of another language could not pass on.
+
+    FFmpeg calls Python to write. A signal that arrives then raises an exception that cannot pass through FFmpeg: it is
+    reported as unraisable, the bytes are lost, and the work goes on as if nothing had happened.
+    """
+    lost: list[BaseException] = []
+    usual = sys.unraisablehook
+
+    def remember(unraisable: Any) -> None:
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):
+            lost.append(unraisable.exc_value)
+        usual(unraisable)
+
+    sys.unraisablehook = remember
+    try:
+        yield
+    finally:
+        sys.unraisablehook = usual
+        if lost:
+            raise lost[0]
 
 
 class CheckedFile(io.RawIOBase):
