@@ -231,7 +231,7 @@ def examine(command: Command) -> Outcome:
 
         code, errors = in_child(folder, counting)
         if code:
-            raise RuntimeError(f"{command.name} fails without a fault: {errors}")
+            raise RuntimeError(f"{command.name} fails without a fault ({code}): {errors}")
         expected = results_of(contents(folder, command.output))
         old = results_of(contents(fresh(), command.output))
         points = Counter(json.loads(counts_file.read_text()))

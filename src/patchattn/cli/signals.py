@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
 __all__ = ["Interrupted", "interruptible"]
@@ -55,7 +56,13 @@ def interruptible() -> Iterator[None]:
         else:
             usual_hook(unraisable)
 
+    def show(kind: type[BaseException], error: BaseException, place: TracebackType | None) -> None:
+        """Cython prints what it cannot pass on; of an interruption there is nothing to say."""
+        if not isinstance(error, Interrupted):
+            usual_show(kind, error, place)
+
     usual_hook, sys.unraisablehook = sys.unraisablehook, send_again
+    usual_show, sys.excepthook = sys.excepthook, show
     usual = {number: signal.getsignal(number) for number in SIGNALS}
     heard = [number for number, handler in usual.items() if handler is not signal.SIG_IGN and handler is not None]
     for number in heard:
@@ -70,7 +77,7 @@ def interruptible() -> Iterator[None]:
             raise interrupted from error
         raise
     finally:
-        sys.unraisablehook = usual_hook
+        sys.unraisablehook, sys.excepthook = usual_hook, usual_show
         for timer in timers:
             timer.cancel()
         for number in heard:

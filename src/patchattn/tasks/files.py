@@ -124,7 +124,8 @@ def _no_lost_interruption() -> Iterator[None]:
     def remember(unraisable: Any) -> None:
         if isinstance(unraisable.exc_value, KeyboardInterrupt):
             lost.append(unraisable.exc_value)
-        usual(unraisable)
+        else:
+            usual(unraisable)
 
     sys.unraisablehook = remember
     try:
