@@ -288,25 +288,41 @@ def faults_of(
         yield f"going on ended in other bytes: {other or sorted(set(files) - set(expected))}"
 
 
+def row_of(outcome: Outcome) -> list[str]:
+    """A row of the table."""
+    counts = [outcome.points[point] for point in POINTS] + [outcome.injected[kind] for kind in FAULTS]
+    return [outcome.command, *map(str, counts), survived(outcome)]
+
+
+def survived(outcome: Outcome) -> str:
+    count = sum(outcome.injected.values())
+    bad = len({failure.partition(": ")[0] for failure in outcome.failures})
+    return f"{count - bad} of {count}"
+
+
+def loaded(path: Path) -> list[Outcome]:
+    """The outcomes of an earlier run."""
+    return [
+        Outcome(one["command"], Counter(one["points"]), Counter(one["injected"]), one["failures"])
+        for one in json.loads(path.read_text())["results"]
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", help="commands whose names begin so")
+    parser.add_argument("--join", nargs="*", type=Path, default=[], help="faults.json of other runs, for one page")
     parser.add_argument("--results", type=Path, help="folder for faults.md and faults.json")
     asked = parser.parse_args()
     torch.set_num_threads(1)  # children of a process with threads of its own would wait for them
-    rows, results = [], []
+    outcomes = [outcome for path in asked.join for outcome in loaded(path)]
     for command in commands():
-        if asked.only and not any(command.name.startswith(name) for name in asked.only):
+        if asked.only is not None and not any(command.name.startswith(name) for name in asked.only):
             continue
-        outcome = examine(command)
-        count = sum(outcome.injected.values())
-        bad = len({failure.partition(": ")[0] for failure in outcome.failures})
-        print(f"{outcome.command}: survived {count - bad} of {count}; {dict(outcome.points)}", flush=True)
-        for failure in outcome.failures:
+        outcomes.append(examine(command))
+        print(f"{command.name}: survived {survived(outcomes[-1])}; {dict(outcomes[-1].points)}", flush=True)
+        for failure in outcomes[-1].failures:
             print("  ", failure, flush=True)
-        counts = [outcome.points[point] for point in POINTS] + [outcome.injected[kind] for kind in FAULTS]
-        rows.append([outcome.command, *map(str, counts), f"{count - bad} of {count}"])
-        results.append(asdict(outcome))
     if asked.results:
         parts = [
             "# Faults injected",
@@ -314,9 +330,9 @@ def main() -> None:
             "Measured with `python benchmarks/faults.py --results docs/results`. " + machine_line(),
             "Points of each kind that a run passes, faults of each kind that were injected, and how many of all were "
             "survived:",
-            table(["command", *(f"{point}s" for point in POINTS), *FAULTS, "survived"], rows),
+            table(["command", *(f"{point}s" for point in POINTS), *FAULTS, "survived"], list(map(row_of, outcomes))),
         ]
-        write_page(asked.results, "faults", parts, results)
+        write_page(asked.results, "faults", parts, [asdict(outcome) for outcome in outcomes])
 
 
 if __name__ == "__main__":
