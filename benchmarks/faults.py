@@ -23,7 +23,7 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ import numpy as np
 import skimage.data
 import torch
 from fault_points import FAULTS, POINTS, Fault, count_points, inject
+from machine import table
 from page import machine_line, write_page
 from PIL import Image
 
@@ -209,7 +210,8 @@ def examine(command: Command) -> Outcome:
     with tempfile.TemporaryDirectory() as name:
         given = Path(name) / "given"
         given.mkdir()
-        prepare(given)
+        # In a child: threads that FFmpeg has had in this process would be missing in its children.
+        in_child(given, lambda: prepare(given))
 
         def fresh() -> Path:
             folder = Path(name) / "work"
@@ -221,7 +223,8 @@ def examine(command: Command) -> Outcome:
         def run(*more: str) -> None:
             app([*command.arguments, *more], prog_name="patchattn")
 
-        warm_up(fresh(), command)
+        if "video" not in command.name:
+            warm_up(fresh(), command)
         folder = fresh()
         counts_file = Path(name) / "counts"
 
@@ -332,7 +335,7 @@ def main() -> None:
             "survived:",
             table(["command", *(f"{point}s" for point in POINTS), *FAULTS, "survived"], list(map(row_of, outcomes))),
         ]
-        write_page(asked.results, "faults", parts, [asdict(outcome) for outcome in outcomes])
+        write_page(asked.results, "faults", parts, [vars(outcome) for outcome in outcomes])
 
 
 if __name__ == "__main__":
