@@ -33,10 +33,12 @@ docs: .venv/.installed-docs  ## build the manual: out/docs/index.html
 docs-links: .venv/.installed-docs  ## ask every address that the manual leads to; needs the network
 	@$(PY) -m sphinx --builder linkcheck --quiet --doctree-dir out/docs-cache docs out/docs-links
 
-bench: .venv/.installed-bench  ## measure the layers; with DATA=DIR (pictures, see the scripts' --help) search, SCRAM and errors too
+bench: .venv/.installed-bench  ## measure the layers, faults and damaged files; with DATA=DIR (pictures, see the scripts' --help) search, SCRAM and errors too
 	@$(PY) benchmarks/memory.py
 	@$(PY) benchmarks/flops.py --results out
 	@$(PY) benchmarks/table1.py --results out
+	@$(PY) benchmarks/faults.py --results out
+	@$(PY) benchmarks/fuzzing.py --results out
 ifdef DATA
 	@$(PY) benchmarks/search.py --data $(DATA) --plot out/search.png --json out/search.json
 	@$(PY) benchmarks/scram.py --data $(DATA) --plots out/scram --json out/scram.json

@@ -261,10 +261,11 @@ class JobFolder(Generic[Read]):
     def _extension(self, path: Path) -> str:
         """Animations stay in their format and pages in TIFF; all else becomes PNG."""
         from patchattn.tasks.sequences import SEQUENCE_FORMATS, count_frames
+        from patchattn.tasks.sources import extension_of
 
+        suffix = extension_of(path, self._job.format)
         if self._job.format is not None:
-            return "." + self._job.format.lower().removeprefix(".")
-        suffix = path.suffix.lower()
+            return suffix
         if suffix not in SEQUENCE_FORMATS or count_frames(path, argument=self._job.argument) == 1:
             return ".png"
         return ".tif" if SEQUENCE_FORMATS[suffix] == "pages" else suffix

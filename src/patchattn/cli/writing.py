@@ -39,14 +39,14 @@ class Target:
     @property
     def _format(self) -> str | None:
         """The format where the path does not say it."""
-        return self.extension if is_stream(self.path) else self.format
+        return self.format or "png" if is_stream(self.path) else self.format
 
     @property
     def extension(self) -> str:
         """The extension that stands for the format, in lower case."""
-        if self.format is not None:
-            return "." + self.format.lower().removeprefix(".")
-        return ".png" if is_stream(self.path) else self.path.suffix.lower()
+        from patchattn.tasks.sources import extension_of
+
+        return extension_of(self.path, self._format)
 
     def check_place(self) -> None:
         """Raise what writing anything there would raise, before reading."""

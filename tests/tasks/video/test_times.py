@@ -148,12 +148,12 @@ def test_doubled_times(tmp_path: Path, change: Any) -> None:
         assert any("times out of order or twice" in message for message in messages) or film.missing
 
 
-@pytest.mark.parametrize("codec", ["libx264", "mpeg4", "mpeg2video"])
-@pytest.mark.parametrize("suffix", [".h264", ".m4v", ".avi"])
+@pytest.mark.parametrize(
+    ("codec", "suffix"),
+    [("libx264", ".h264"), ("libx264", ".avi"), ("mpeg4", ".m4v"), ("mpeg4", ".avi"), ("mpeg2video", ".avi")],
+)
 def test_files_that_do_not_tell_times(tmp_path: Path, codec: str, suffix: str) -> None:
     """Bare streams of frames, and AVI, which tells of decoding only."""
-    if (codec, suffix) in {("libx264", ".m4v"), ("mpeg4", ".h264"), ("mpeg2video", ".h264"), ("mpeg2video", ".m4v")}:
-        pytest.skip("no such files")
     source = make_video(tmp_path / f"a{suffix}", codec=codec, options={"bf": "2"})
     film, _ = copied(source, tmp_path / "out.mkv")
     assert film.frames == FRAMES
