@@ -160,12 +160,16 @@ def in_child(folder: Path, work: Callable[[], Any]) -> tuple[int, str]:
 
 
 def warm_up(folder: Path, command: Command) -> None:
-    """Run a command in this process, so that its children have its kernels loaded."""
+    """Run a command in this process, so that its children have its kernels loaded; of a video's, that of an image.
+
+    Threads that FFmpeg has had in this process would be missing in its children.
+    """
+    arguments = [{"clip.mkv": "photo.png", "out.mkv": "out.png"}.get(one, one) for one in command.arguments]
     before = Path.cwd()
     os.chdir(folder)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            app([*command.arguments], prog_name="patchattn", standalone_mode=False)
+            app(arguments, prog_name="patchattn", standalone_mode=False)
     finally:
         os.chdir(before)
 
@@ -210,7 +214,6 @@ def examine(command: Command) -> Outcome:
     with tempfile.TemporaryDirectory() as name:
         given = Path(name) / "given"
         given.mkdir()
-        # In a child: threads that FFmpeg has had in this process would be missing in its children.
         in_child(given, lambda: prepare(given))
 
         def fresh() -> Path:
@@ -223,8 +226,7 @@ def examine(command: Command) -> Outcome:
         def run(*more: str) -> None:
             app([*command.arguments, *more], prog_name="patchattn")
 
-        if "video" not in command.name:
-            warm_up(fresh(), command)
+        warm_up(fresh(), command)
         folder = fresh()
         counts_file = Path(name) / "counts"
 

@@ -23,6 +23,7 @@ class Interrupted(KeyboardInterrupt):
 
     def __init__(self, number: int) -> None:
         super().__init__()
+        self.number = number
         self.exit_code = 128 + number
 
 
@@ -35,50 +36,65 @@ def interruptible() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    last = -REPEAT_SECONDS
-    timers: list[threading.Timer] = []
-    interrupted: Interrupted | None = None
-
-    def interrupt(number: int, frame: object) -> None:
-        nonlocal last, interrupted
-        before, last = last, time.monotonic()
-        if last - before >= REPEAT_SECONDS:
-            interrupted = Interrupted(number)
-            raise interrupted
-
-    def send_again(unraisable: Any) -> None:
-        """An interruption met code of another language that could not pass it on: interrupt what comes after it."""
-        if isinstance(unraisable.exc_value, Interrupted):
-            number = unraisable.exc_value.exit_code - 128
-            timers.append(threading.Timer(REPEAT_SECONDS, signal.pthread_kill, (threading.main_thread().ident, number)))
-            timers[-1].daemon = True
-            timers[-1].start()
-        else:
-            usual_hook(unraisable)
-
-    def show(kind: type[BaseException], error: BaseException, place: TracebackType | None) -> None:
-        """Cython prints what it cannot pass on; of an interruption there is nothing to say."""
-        if not isinstance(error, Interrupted):
-            usual_show(kind, error, place)
-
-    usual_hook, sys.unraisablehook = sys.unraisablehook, send_again
-    usual_show, sys.excepthook = sys.excepthook, show
+    handler = _Handler()
     usual = {number: signal.getsignal(number) for number in SIGNALS}
-    heard = [number for number, handler in usual.items() if handler is not signal.SIG_IGN and handler is not None]
+    heard = [number for number, before in usual.items() if before is not signal.SIG_IGN and before is not None]
+    hooks = sys.unraisablehook, sys.excepthook
     for number in heard:
-        signal.signal(number, interrupt)
+        signal.signal(number, handler.interrupt)
+    sys.unraisablehook, sys.excepthook = handler.send_again, handler.show
     try:
         yield
-        if interrupted is not None:
-            raise interrupted
+        handler.check()
     except Exception as error:
         # The initialization of a package, and code of other languages, turn the interruption into errors of their own.
-        if interrupted is not None:
-            raise interrupted from error
+        handler.check(error)
         raise
     finally:
-        sys.unraisablehook, sys.excepthook = usual_hook, usual_show
-        for timer in timers:
-            timer.cancel()
+        handler.close()
+        sys.unraisablehook, sys.excepthook = hooks
         for number in heard:
             signal.signal(number, usual[number])
+
+
+class _Handler:
+    """Interrupts the main thread, and remembers that it did."""
+
+    def __init__(self) -> None:
+        self._interrupted: Interrupted | None = None
+        self._last = -REPEAT_SECONDS
+        self._timers: list[threading.Timer] = []
+        self._unraisable, self._uncaught = sys.unraisablehook, sys.excepthook
+
+    def interrupt(self, number: int, frame: object) -> None:
+        """Handle a signal."""
+        before, self._last = self._last, time.monotonic()
+        if self._last - before >= REPEAT_SECONDS:
+            self._interrupted = Interrupted(number)
+            raise self._interrupted
+
+    def check(self, cause: Exception | None = None) -> None:
+        """Raise the interruption, if there was one."""
+        if self._interrupted is not None:
+            raise self._interrupted from cause
+
+    def send_again(self, unraisable: Any) -> None:
+        """Interrupt anew: code of another language was interrupted, and could not pass the exception on."""
+        error = unraisable.exc_value
+        if not isinstance(error, Interrupted):
+            self._unraisable(unraisable)
+            return
+        timer = threading.Timer(REPEAT_SECONDS, signal.pthread_kill, (threading.main_thread().ident, error.number))
+        timer.daemon = True
+        timer.start()
+        self._timers.append(timer)
+
+    def show(self, kind: type[BaseException], error: BaseException, place: TracebackType | None) -> None:
+        """Print an exception, but for interruptions: Cython prints what it cannot pass on."""
+        if not isinstance(error, Interrupted):
+            self._uncaught(kind, error, place)
+
+    def close(self) -> None:
+        """Send nothing more."""
+        for timer in self._timers:
+            timer.cancel()
