@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 
+import imagecodecs
 import numpy as np
+import pillow_heif
 import skimage.data
 import torch
 from numpy.random import Generator
@@ -13,11 +15,9 @@ from PIL import Image, PngImagePlugin
 
 from patchattn.tasks.images import Picture, write_picture
 from patchattn.tasks.metadata import Metadata
+from patchattn.tasks.sequences import ImageSequence, write_frames
 
-__all__ = ["IMAGES", "VIDEOS", "mutated", "seeds"]
-
-IMAGES = ("png", "tif", "webp", "jpg", "bmp", "gif", "ppm", "tga", "jp2", "avif", "ico")
-VIDEOS = ("mp4", "mkv", "ts", "avi", "gif")
+__all__ = ["mutated", "seeds", "videos"]
 
 EXIF = (
     b"Exif\0\0II*\0\x08\0\0\0\x03\0\x0f\x01\x02\0\x08\0\0\0\x32\0\0\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"
@@ -67,6 +67,8 @@ def seeds(*, mask: bool = False) -> dict[str, bytes]:
     save("plain.jp2", image, "JPEG2000")
     save("plain.avif", image, "AVIF")
     save("plain.ico", image, "ICO")
+    pillow_heif.register_heif_opener()  # Pillow writes with it
+    save("plain.heic", image, "HEIF", exif=EXIF)
     for compression in ("raw", "tiff_lzw", "tiff_deflate", "jpeg", "packbits"):
         save(f"{compression}.tif", image, "TIFF", compression=compression)
     save("pages.tif", image, "TIFF", save_all=True, append_images=[image.convert("L")])
@@ -76,6 +78,14 @@ def seeds(*, mask: bool = False) -> dict[str, bytes]:
         deep = Picture(colour, bit_depth=16, metadata=Metadata(EXIF[6:], XMP, (72, 72)))
         write_picture(file, deep, format=name.partition(".")[2])
         made[name] = file.getvalue()
+    for name, kind in (("several.gif", "animation"), ("several.webp", "animation"), ("several.apng", "animation"),
+                       ("several.tif", "pages")):  # fmt: skip
+        file = io.BytesIO()
+        pictures = [Picture(colour.roll(number, 3).round()) for number in range(3)]
+        write_frames(file, pictures, ImageSequence(kind, "other", (0.1,) * 3), format=name.partition(".")[2])
+        made[name] = file.getvalue()
+    made["plain.jxl"] = bytes(imagecodecs.jpegxl_encode(photo))
+    made["twelve.jp2"] = bytes(imagecodecs.jpeg2k_encode(photo.astype(np.uint16) * 16, level=0, bitspersample=12))
     return made
 
 
