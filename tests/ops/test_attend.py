@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.library import opcheck
 
-from patchattn.ops.attend import attend, attend_backward
+from patchattn.ops.attend import attend_backward, attend_operator
 from tests.cases import PAIRS, Pair, gradcheck, normals, random_index, strided
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
@@ -33,7 +33,7 @@ def test_known_answer(backend: str) -> None:
     similarity = 0.5 * torch.tensor([[[[math.log(3), 5.0, -math.inf], [0.0, -math.inf, -math.inf]]]])
     index = torch.tensor([[[[0, 2, -1], [1, -1, -1]]]], dtype=torch.int32)
     value = torch.tensor([[[4.0, 8.0, 16.0], [1.0, 2.0, 3.0]]])
-    output, normalizer = attend(similarity, index, value, [1], 0.5, backend)
+    output, normalizer = attend_operator(similarity, index, value, [1], 0.5, backend)
     torch.testing.assert_close(output, torch.tensor([[[5.0, 16.0, 0.0], [1.25, 3.0, 0.0]]]))
     torch.testing.assert_close(normalizer, torch.tensor([[[math.log(4), 5.0, -math.inf]]]))
 
@@ -43,7 +43,7 @@ def test_known_votes(backend: str) -> None:
     # hears 0 (for 3, outside) and 2 (for 0); query 2 hears 1 (for 1).
     index = torch.tensor([[[[2, 0, 1]]]], dtype=torch.int32)
     similarity = torch.log(torch.tensor([[[[1.0, 3.0, 2.0]]]]))
-    output, _ = attend(similarity, index, torch.tensor([[[1.0, 10.0, 100.0]]]), [3], 1.0, backend)
+    output, _ = attend_operator(similarity, index, torch.tensor([[[1.0, 10.0, 100.0]]]), [3], 1.0, backend)
     torch.testing.assert_close(output, torch.tensor([[[100.0, 1.0, 10.0]]]))
 
 
@@ -55,7 +55,9 @@ def test_gradcheck(backend: str, name: str, aggregate: bool) -> None:
     window = [*pair.patch] if aggregate else [1] * pair.dims
     similarity = normals(*index.shape, seed=1).requires_grad_()
     assert gradcheck(
-        backend, lambda s, v: attend(s, index, v, window, 0.7, backend)[0], (similarity, value.requires_grad_())
+        backend,
+        lambda s, v: attend_operator(s, index, v, window, 0.7, backend)[0],
+        (similarity, value.requires_grad_()),
     )
 
 
@@ -64,12 +66,12 @@ def test_gradient_of_one_input_alone(backend: str, wanted: str) -> None:
     similarity, index, value = inputs(SMALL["2d"])
     similarity = similarity.where(index >= 0, 0)
     (similarity if wanted == "similarity" else value).requires_grad_()
-    assert gradcheck(backend, lambda s, v: attend(s, index, v, [3, 3], 1.0, backend)[0], (similarity, value))
+    assert gradcheck(backend, lambda s, v: attend_operator(s, index, v, [3, 3], 1.0, backend)[0], (similarity, value))
 
 
 def test_normalizer_has_no_gradient(backend: str) -> None:
     similarity, index, value = inputs(SMALL["2d"])
-    _, normalizer = attend(similarity.requires_grad_(), index, value, [1, 1], 1.0, backend)
+    _, normalizer = attend_operator(similarity.requires_grad_(), index, value, [1, 1], 1.0, backend)
     assert not normalizer.requires_grad
 
 
@@ -81,11 +83,11 @@ def test_opcheck(backend: str, dtype: torch.dtype, window: int) -> None:
     index = index.clamp(min=0)
     similarity = torch.where(similarity > -torch.inf, similarity, 0.5)
     settings = ([window] * pair.dims, 0.7, backend)
-    opcheck(attend, (similarity.requires_grad_(), index, value.requires_grad_(), *settings))
+    opcheck(attend_operator.overload, (similarity.requires_grad_(), index, value.requires_grad_(), *settings))
     similarity, value = similarity.detach(), value.detach()
-    output, normalizer = attend(similarity, index, value, *settings)
+    output, normalizer = attend_operator(similarity, index, value, *settings)
     grad = normals(*output.shape, dtype=dtype)
-    opcheck(attend_backward, (grad, similarity, index, value, output, normalizer, *settings))
+    opcheck(attend_backward.overload, (grad, similarity, index, value, output, normalizer, *settings))
 
 
 @pytest.mark.parametrize("name", ["1d", "2d_sizes", "2d_shared", "3d"])
@@ -93,8 +95,8 @@ def test_strides_do_not_matter(backend: str, name: str) -> None:
     pair = PAIRS[name]
     similarity, index, value = inputs(pair)
     settings = ([*pair.patch], 0.7, backend)
-    output, normalizer = attend(similarity, index, value, *settings)
-    found = attend(strided(similarity), strided(index), strided(value), *settings)
+    output, normalizer = attend_operator(similarity, index, value, *settings)
+    found = attend_operator(strided(similarity), strided(index), strided(value), *settings)
     assert torch.equal(found[0], output)
     assert torch.equal(found[1], normalizer)
     grad = normals(*output.shape, seed=3)
@@ -108,7 +110,7 @@ def test_large_similarities_do_not_overflow(backend: str) -> None:
     index = torch.tensor([[[[0, 1], [1, 0]]]], dtype=torch.int32)
     value = torch.tensor([[[1.0, 2.0]]])
     similarity = torch.tensor([[[[-1e30, 3e38], [-2e30, -3e38]]]])
-    output, normalizer = attend(similarity, index, value, [1], 1.0, backend)
+    output, normalizer = attend_operator(similarity, index, value, [1], 1.0, backend)
     assert output.tolist() == [[[1.0, 2.0]]]
     assert normalizer.isfinite().all()
     grads = attend_backward(torch.ones_like(output), similarity, index, value, output, normalizer, [1], 1.0, backend)

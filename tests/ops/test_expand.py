@@ -123,7 +123,7 @@ def test_a_reach_beyond_the_domain_takes_every_key_once(backend: str, dims: int)
 def test_opcheck(backend: str, name: str, label: str) -> None:
     pair = PAIRS[name]
     index = random_index(pair, 2)
-    opcheck(expand, arguments(index, pair.key, RADIUS[pair.dims], backend, constraints_of(label, pair)))
+    opcheck(expand.overload, arguments(index, pair.key, RADIUS[pair.dims], backend, constraints_of(label, pair)))
 
 
 CONSTRAINED = [(name, label) for name in PAIRS for label in CONSTRAINTS]

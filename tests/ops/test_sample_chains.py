@@ -199,14 +199,16 @@ def test_opcheck(backend: str, dtype: torch.dtype, similarity: str) -> None:
     query, key, modes = inputs(pair)
     name = resolve_similarity(SIMILARITIES[similarity]).name
     settings: dict[str, Any] = {"similarity": name, "patch_size": pair.patch}
-    opcheck(sample_chains, arguments(query.to(dtype), key.to(dtype), modes, backend, **settings))
+    opcheck(sample_chains.overload, arguments(query.to(dtype), key.to(dtype), modes, backend, **settings))
 
 
 @pytest.mark.parametrize("label", ["masks", "offset", "strict", "all"])
 @pytest.mark.parametrize("name", ["1d", "2d", "3d"])
 def test_opcheck_with_constraints(backend: str, name: str, label: str) -> None:
     pair = PAIRS[name]
-    opcheck(sample_chains, arguments(*inputs(pair), backend, constraints_of(label, pair), patch_size=pair.patch))
+    opcheck(
+        sample_chains.overload, arguments(*inputs(pair), backend, constraints_of(label, pair), patch_size=pair.patch)
+    )
 
 
 @pytest.mark.parametrize("name", PAIRS)

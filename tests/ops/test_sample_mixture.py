@@ -175,7 +175,7 @@ def test_opcheck(backend: str, name: str, label: str, double: bool) -> None:
     pair = PAIRS[name]
     modes = random_index(pair, 2)
     constraints = constraints_of(label, pair)
-    opcheck(sample_mixture, arguments(modes, pair.key, backend, constraints, samples=3, double=double))
+    opcheck(sample_mixture.overload, arguments(modes, pair.key, backend, constraints, samples=3, double=double))
 
 
 @pytest.mark.parametrize("label", ["free", "masks", "few_keys"])

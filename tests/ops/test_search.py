@@ -53,7 +53,7 @@ def test_known_answer(backend: str, method: str) -> None:
 def test_opcheck(backend: str, method: str, dtype: torch.dtype) -> None:
     pair = PAIRS["2d_sizes"].on(backend)
     query, key = (x.to(dtype) for x in pair.features(normals))
-    opcheck(search, arguments(query, key, backend, method=method, num_heads=pair.heads))
+    opcheck(search.overload, arguments(query, key, backend, method=method, num_heads=pair.heads))
 
 
 @pytest.mark.parametrize("method", ["guided", "patchmatch", "repeated"])
@@ -72,7 +72,7 @@ def test_opcheck_with_everything(backend: str, name: str, method: str) -> None:
         "min_separation": [2] * pair.dims,
         "max_offset": [3] * pair.dims,
     }
-    opcheck(search, arguments(query, key, backend, **settings))
+    opcheck(search.overload, arguments(query, key, backend, **settings))
 
 
 @pytest.mark.parametrize("method", ["exact", "guided", "patchmatch", "repeated"])

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.library import opcheck
 
-from patchattn.ops.similarity_at import similarity_at, similarity_at_backward
+from patchattn.ops.similarity_at import similarity_at
+from patchattn.ops.similarity_operators import similarity_at_backward, similarity_operator
 from patchattn.similarity import resolve_similarity
 from tests.cases import (
     COMPILED,
@@ -93,9 +94,9 @@ def test_opcheck(backend: str, similarity: str, dtype: torch.dtype) -> None:
     # Every place holds a match: the tools compare with themselves, and infinities minus infinities are no numbers.
     index = random_index(pair, 3).clamp(min=0)
     settings = ([*pair.patch], "reflect", pair.heads, resolve_similarity(SIMILARITIES[similarity]).name, backend)
-    opcheck(similarity_at, (query, key, index, *settings))
+    opcheck(similarity_operator.overload, (query, key, index, *settings))
     grad = normals(*index.shape).to(torch.float64 if dtype == torch.float64 else torch.float32)
-    opcheck(similarity_at_backward, (grad, query.detach(), key.detach(), index, *settings))
+    opcheck(similarity_at_backward.overload, (grad, query.detach(), key.detach(), index, *settings))
 
 
 @pytest.mark.parametrize("name", ["1d", "2d_sizes", "2d_shared", "3d"])

@@ -11,6 +11,7 @@ from patchattn.ops.expand import expand
 from patchattn.ops.sample_chains import sample_chains
 from patchattn.ops.sample_mixture import sample_mixture
 from patchattn.ops.similarity_at import similarity_at
+from patchattn.ops.transforms import differentiates
 
 __all__ = ["Comparison"]
 
@@ -40,7 +41,7 @@ class Comparison:
     @property
     def trains(self) -> bool:
         """Whether query or key want a gradient."""
-        return torch.is_grad_enabled() and (self.query.requires_grad or self.key.requires_grad)
+        return differentiates(self.query, self.key)
 
     def similarity_at(self, index: Tensor) -> Tensor:
         """The similarity of each query to its keys in `index`, differentiable; -inf where there is none."""

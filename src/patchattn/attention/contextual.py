@@ -197,17 +197,25 @@ class _Summed(torch.autograd.Function):
     Autograd would copy the matrix once for each sum; but the gradients are sums of the same neighbours.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, scores: Tensor) -> Tensor:
+    def forward(scores: Tensor) -> Tensor:
         summed = scores.clone()
         summed[:, 1:, 1:] += scores[:, :-1, :-1]
         summed[:, :-1, :-1] += scores[:, 1:, 1:]
         return summed
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        """Nothing is kept: the sums are linear."""
+
+    @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         summed: Tensor = _Summed.apply(*gradients)  # type: ignore[no-untyped-call]
         return summed
+
+    jvp = backward
 
 
 def _turned(scores: Tensor, key_grid: Size, query_grid: Size) -> Tensor:

@@ -90,12 +90,17 @@ def _paste_bands(query: Tensor, keys: Tensor, blocks: Tensor, patch_size: int, s
     reach, rows = patch_size // 2, max(1, QUERIES // width)
     bordered = functional.pad(query, (reach, reach, reach, reach))
     channels = blocks.shape[2] // patch_size**2
-    pasted = blocks.new_zeros(batch, channels, height + 2 * reach, width)
+    pasted: Tensor | None = None
     for top in range(0, height, rows):
         end = min(top + rows, height) + 2 * reach
         band = functional.unfold(bordered[:, :, top:end], patch_size).transpose(1, 2)
         patches = recomputed(_attend, band, keys, blocks, scale).transpose(1, 2)
-        pasted[:, :, top:end] += functional.fold(patches, (end - top, width), patch_size, padding=(0, reach))
+        added = functional.fold(patches, (end - top, width), patch_size, padding=(0, reach))
+        if pasted is None:
+            # Of what it will hold: under vmap, too, whichever of the images has the mapped dimension.
+            pasted = added.new_zeros(batch, channels, height + 2 * reach, width)
+        pasted[:, :, top:end] += added
+    assert pasted is not None  # there is at least one row
     return pasted[:, :, reach : reach + height]
 
 

@@ -18,6 +18,7 @@ from patchattn.field import MatchField
 from patchattn.matching.match import match, resolve_backend
 from patchattn.ops.attend import attend
 from patchattn.ops.similarity_at import similarity_at
+from patchattn.ops.transforms import differentiates
 
 __all__ = ["CrossScalePatchAttention", "cross_scale_patch_attention"]
 
@@ -92,7 +93,7 @@ def cross_scale_patch_attention(
     chosen = resolve_backend(backend, query)
     cosine = field.similarity
     # One match alone has weight 1 whatever its similarity: nothing to differentiate.
-    if k > 1 and torch.is_grad_enabled() and (query.requires_grad or key.requires_grad):
+    if k > 1 and differentiates(query, key):
         cosine = similarity_at(query, key, field.index, (patch_size, patch_size), "zeros", 1, "cosine", chosen)
     compute = cosine.dtype
     with torch.autocast(query.device.type, enabled=False):
@@ -100,7 +101,7 @@ def cross_scale_patch_attention(
         score = scale * _norms(query.to(compute), patch_size)[:, None] * cosine
         votes = score.log_softmax(2).masked_fill(field.index < 0, -torch.inf)
         index, blocks = _bordered(field, unfold_blocks(value, ratio), patch_size // 2)
-        mean, _ = attend(votes, index, blocks, (patch_size, patch_size), 1.0, chosen)
+        mean = attend(votes, index, blocks, (patch_size, patch_size), 1.0, chosen)
         pasted = mean.to(compute) * (_voters(tuple(query.shape[2:]), patch_size).to(votes) / divisor)
     return fold_blocks(pasted, ratio).to(value.dtype)
 

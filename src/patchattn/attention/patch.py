@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, overload
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from patchattn.matching.constraints import Causality, check_patch_size, physical
 from patchattn.matching.match import check_field, match, resolve_backend
 from patchattn.ops.attend import attend
 from patchattn.ops.similarity_at import similarity_at
+from patchattn.ops.transforms import differentiates
 from patchattn.similarity import Similarity, resolve_similarity
 
 __all__ = ["PatchAttention", "patch_attention"]
@@ -76,8 +76,9 @@ def patch_attention(  # type: ignore[misc]
     stay two.
 
     Memory is linear in the pixels, forward and backward. Gradients flow to query, key and value (equations (6) to (8),
-    the matches held fixed) and are the same from run to run. With k = 1 and no aggregation the only weight is 1
-    whatever the similarity, so that there is a gradient with respect to value alone (section 3.4).
+    the matches held fixed) and are the same from run to run; they can be differentiated again, and taken in forward
+    mode. With k = 1 and no aggregation the only weight is 1 whatever the similarity, so that there is a gradient with
+    respect to value alone (section 3.4).
 
     Args:
         query: `(B, C, *query)`, one to three spatial dimensions; float16, bfloat16, float32 or float64. Sums are taken
@@ -134,13 +135,13 @@ def patch_attention(  # type: ignore[misc]
     patch = check_patch_size(patch_size, padding_mode, tuple(query.shape[2:]), tuple(key.shape[2:]))
     chosen = resolve_backend(backend, query)
     # One match alone has weight 1 whatever its similarity: nothing to differentiate.
-    trains = (aggregate or field.k > 1) and torch.is_grad_enabled() and (query.requires_grad or key.requires_grad)
+    trains = (aggregate or field.k > 1) and differentiates(query, key)
     if found is None or trains:
         q, kk = (query, key) if trains else (query.detach(), key.detach())
         name = resolve_similarity(similarity).name
         found = similarity_at(q, kk, field.index, patch, physical_padding(padding_mode), num_heads, name, chosen)
     window = patch if aggregate else (1,) * len(patch)
-    output, _ = attend(found, field.index, unfold_blocks(value, ratio), window, float(temperature), chosen)
+    output = attend(found, field.index, unfold_blocks(value, ratio), window, float(temperature), chosen)
     output = fold_blocks(output, ratio)
     if return_field:
         return output, MatchField(field.index, found.detach(), field.key_shape)

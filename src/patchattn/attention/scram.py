@@ -156,8 +156,8 @@ def scram_attention(  # type: ignore[misc]
     from `samples` keys drawn around the modes; see `importance_estimate` and `chain_estimate` in
     `patchattn.attention.monte_carlo` for equations (11) to (14) and (17).
 
-    Memory is linear in the pixels. Gradients flow to query, key and value (keys and samples held fixed) and are the
-    same from run to run.
+    Memory is linear in the pixels. Gradients flow to query, key and value (keys and samples held fixed), are the
+    same from run to run, can be differentiated again, and taken in forward mode.
 
     Args:
         query: `(B, C, *query)`, one to three spatial dimensions; float16, bfloat16, float32 or float64. Sums are taken
@@ -269,7 +269,7 @@ def scram_attention(  # type: ignore[misc]
             found = comparison.similarity_at(keys)
         score = found / temperature
     if plain:
-        output, _ = attend(score, keys, blocks, (1,) * dims, 1.0, comparison.backend)
+        output = attend(score, keys, blocks, (1,) * dims, 1.0, comparison.backend)
         weights = normalized(score.detach()) if return_diagnostics else None
     else:
         weights = _weights_of(score, torch.exp if weighting is None else weighting, normalization)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from patchattn.attention.images import Tile
+from patchattn.ops.transforms import differentiates, transforming
 
 __all__ = ["assemble", "join", "partial", "recomputed", "tiles_of"]
 
@@ -24,7 +25,12 @@ def tiles_of(size: tuple[int, ...], side: tuple[int, ...]) -> Iterator[Tile]:
 
 
 def recomputed(function: Callable[..., Tensor], *arguments: object) -> Tensor:
-    """Call a function of which nothing but the arguments is kept for the gradient."""
+    """Call a function of which nothing but the arguments is kept for the gradient.
+
+    Under the transforms of torch.func, which know no such recomputation, everything is kept.
+    """
+    if transforming() or not differentiates(*(x for x in arguments if isinstance(x, Tensor))):
+        return function(*arguments)
     found: Tensor = checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
     return found
 

@@ -22,6 +22,7 @@ from patchattn.matching.constraints import (
 )
 from patchattn.matching.methods import resolve_method
 from patchattn.ops.search import search
+from patchattn.ops.transforms import stored_numbers
 from patchattn.similarity import Similarity, resolve_similarity
 
 __all__ = ["check_field", "match", "resolve_backend"]
@@ -189,6 +190,7 @@ def check_field(name: str, field: Any, query: Tensor, key: Tensor, num_heads: in
         raise ValueError(f"{name}: expected device {query.device} as query has, got {index.device}.")
     if index.numel() == 0 or index.is_meta:
         return
+    index = stored_numbers(index)
     keys, traced = prod(field.key_shape), torch.compiler.is_compiling()
     if default_backend(index.device.type) != "reference" and not on_host(index):
         torch._assert_async(index.max() < keys, f"{name}: its index holds positions beyond the last of key.")

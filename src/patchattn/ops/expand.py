@@ -14,7 +14,7 @@ from patchattn.ops.register import fake, operator
 __all__ = ["expand"]
 
 
-@operator("expand")
+@operator("expand", shared=(1, 2))
 def expand(
     index: Tensor,
     query_mask: Tensor | None,

@@ -1,39 +1,126 @@
-"""The one recipe by which operators are registered."""
+"""The one recipe by which operators are registered, with their derivatives and for PyTorch's transforms."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
+from torch.autograd import Function
 
-__all__ = ["fake", "operator"]
+from patchattn.ops.batching import batched
+from patchattn.ops.transforms import transforming
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+__all__ = ["Operator", "fake", "operator"]
+
+Call = TypeVar("Call", bound=Callable[..., Any])
 
 
-def operator(name: str) -> Callable[[Callable[..., Any]], Any]:
-    """Register a function of tensors and plain settings as `patchattn::name`; its schema is read off the annotations.
+class Operator:
+    """An operator `patchattn::name`, to be called.
 
-    What `torch.library.custom_op` does, but for the `torch._dynamo.disable` around each call, which imports the
-    compiler (a second and more) even where nothing is compiled. Fake and autograd are registered by name.
+    Autograd, compilers and exporters know it as `overload`. The transforms of torch.func and forward-mode derivatives
+    do not see through an operator of Python's making: where one is at work, the same function is called as a
+    `torch.autograd.Function`, with a rule for each of them.
     """
 
-    def register(function: Callable[..., Any]) -> Any:
+    def __init__(self, name: str, overload: Any, shared: Sequence[int]) -> None:
+        self.name = name
+        self.overload = overload
+        self.shared = shared
+        # Until it is told otherwise, nothing can be differentiated: matches are positions.
+        self._function = _function_of(self, _save_nothing, _refuse_backward, _no_tangents, (None,) * self.outputs)
+
+    @property
+    def outputs(self) -> int:
+        return len(self.overload._schema.returns)
+
+    def __call__(self, *arguments: Any) -> Any:
+        if transforming():
+            return self._function.apply(*arguments)  # type: ignore[no-untyped-call]
+        return self.overload(*arguments)
+
+    def differentiable(
+        self,
+        save: Callable[..., None],
+        backward: Callable[..., Any],
+        jvp: Callable[..., Any] | None = None,
+        like: Sequence[int | None] | None = None,
+    ) -> None:
+        """Say how to differentiate.
+
+        Args:
+            save: keeps on its first argument what the derivatives need, of `inputs` and `output`, see
+                `torch.library.register_autograd`.
+            backward: from the gradients of the outputs to those of the inputs; made of operators, it can be
+                differentiated again.
+            jvp: from the tangents of the inputs to those of the outputs, alike; None: whoever calls it finds another
+                way, see `forward_mode`.
+            like: see `batched`.
+        """
+        torch.library.register_autograd(self.name, backward, setup_context=save)
+        self._function = _function_of(self, save, backward, jvp, like or (None,) * self.outputs)
+
+
+def operator(name: str, shared: Sequence[int] = ()) -> Callable[[Callable[..., Any]], Operator]:
+    """Register a function of tensors and plain settings as `patchattn::name`; its schema is read off the annotations.
+
+    `shared` are the numbers of the arguments that may have a batch of one, shared by all queries.
+
+    What `torch.library.custom_op` does, but for the `torch._dynamo.disable` around each call, which imports the
+    compiler (a second and more) even where nothing is compiled. Fake and derivatives are registered by name.
+    """
+
+    def register(function: Callable[..., Any]) -> Operator:
         qualified = f"patchattn::{name}"
         schema = torch.library.infer_schema(function, mutates_args=())
         torch.library.define(qualified, schema, tags=(torch.Tag.pt2_compliant_tag,))
         torch.library.impl(qualified, "CompositeExplicitAutograd")(function)
-        return getattr(torch.ops.patchattn, name).default
+        return Operator(qualified, getattr(torch.ops.patchattn, name).default, shared)
 
     return register
 
 
-def fake(name: str) -> Callable[[Function], Function]:
+def fake(name: str) -> Callable[[Call], Call]:
     """Register a function that makes `patchattn::name`'s outputs without computing them."""
 
-    def register(function: Function) -> Function:
+    def register(function: Call) -> Call:
         torch.library.register_fake(f"patchattn::{name}")(function)
         return function
 
     return register
+
+
+def _function_of(
+    called: Operator,
+    save: Callable[..., None],
+    backward: Callable[..., Any],
+    jvp: Callable[..., Any] | None,
+    like: Sequence[int | None],
+) -> type[Function]:
+    """The operator as PyTorch's transforms want it."""
+
+    def forward(*arguments: Any) -> Any:
+        return called.overload(*arguments)
+
+    def vmap(info: Any, in_dims: Sequence[Any], *arguments: Any) -> tuple[Any, Any]:
+        return batched(called, called.shared, like, info.batch_size, in_dims, arguments)
+
+    rules = {"forward": forward, "setup_context": save, "backward": backward, "vmap": vmap}
+    if jvp is not None:
+        rules["jvp"] = jvp
+    return type(called.name, (Function,), {name: staticmethod(rule) for name, rule in rules.items()})
+
+
+def _save_nothing(ctx: Any, inputs: tuple[Any, ...], output: Tensor | tuple[Tensor, ...]) -> None:
+    ctx.mark_non_differentiable(*(output if isinstance(output, tuple) else (output,)))
+    ctx.outputs = len(output) if isinstance(output, tuple) else 1
+
+
+def _refuse_backward(ctx: Any, *gradients: Tensor) -> Any:
+    raise AssertionError("Outputs without a gradient are never asked for one.")
+
+
+def _no_tangents(ctx: Any, *tangents: Tensor | None) -> Any:
+    return None if ctx.outputs == 1 else (None,) * ctx.outputs

@@ -15,7 +15,7 @@ from patchattn.similarity import resolve_similarity
 __all__ = ["sample_chains"]
 
 
-@operator("sample_chains")
+@operator("sample_chains", shared=(1, 3, 4))
 def sample_chains(
     query: Tensor,
     key: Tensor,

@@ -14,7 +14,7 @@ from patchattn.ops.register import fake, operator
 __all__ = ["sample_mixture"]
 
 
-@operator("sample_mixture")
+@operator("sample_mixture", shared=(1, 2))
 def sample_mixture(
     modes: Tensor,
     query_mask: Tensor | None,

@@ -16,7 +16,7 @@ from patchattn.similarity import resolve_similarity
 __all__ = ["search"]
 
 
-@operator("search")
+@operator("search", shared=(1, 2, 3))
 def search(
     query: Tensor,
     key: Tensor,

@@ -31,7 +31,7 @@ from patchattn.kernels.cpu.measure import (
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.vectors import SLACK, add_scaled
 
-__all__ = ["similarity_at", "similarity_at_backward"]
+__all__ = ["derivative_of", "similarity_at", "similarity_at_backward"]
 
 
 def similarity_at(query: Tensor, key: Tensor, index: Tensor, geometry: PatchGeometry) -> Tensor:
@@ -87,7 +87,7 @@ def similarity_at_backward(
     queries, keys = pad_pair(query, key, geometry)
     query_norms, key_norms = inverse_norms(queries, geometry), inverse_norms(keys, geometry)
     patches = patches_of(queries, keys, geometry)
-    derivative = _derivative_of(geometry)
+    derivative = derivative_of(geometry)
     dtype = compute_dtype(query.dtype)
     heads = geometry.num_heads
     grad_queries, _ = empty(len(queries.arrays) * heads, _padded_size(queries) * queries.channels, dtype)
@@ -122,7 +122,7 @@ def _padded_size(image: Layout) -> int:
     return int(np.prod([n + 2 * r for n, r in zip(image.size, image.radius, strict=True)]))
 
 
-def _derivative_of(geometry: PatchGeometry) -> Any:
+def derivative_of(geometry: PatchGeometry) -> Any:
     similarity = geometry.similarity
     if similarity.function is None:
         return None

@@ -11,6 +11,7 @@ from patchattn.kernels.gpu.mixture import sample_mixture
 from patchattn.kernels.gpu.patchmatch import search_patchmatch, search_repeated
 from patchattn.kernels.gpu.similarity import similarity_at
 from patchattn.kernels.gpu.similarity_backward import similarity_at_backward
+from patchattn.kernels.gpu.similarity_tangent import similarity_tangent
 from patchattn.kernels.gpu.weighted_sum import weighted_sum, weighted_sum_backward
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "search_repeated",
     "similarity_at",
     "similarity_at_backward",
+    "similarity_tangent",
     "weighted_sum",
     "weighted_sum_backward",
 ]

@@ -12,6 +12,7 @@ from patchattn.kernels.reference.patchmatch import search_patchmatch
 from patchattn.kernels.reference.repeated import search_repeated
 from patchattn.kernels.reference.similarity import similarity_at
 from patchattn.kernels.reference.similarity_backward import similarity_at_backward
+from patchattn.kernels.reference.similarity_tangent import similarity_tangent
 from patchattn.kernels.reference.weighted_sum import weighted_sum, weighted_sum_backward
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "search_repeated",
     "similarity_at",
     "similarity_at_backward",
+    "similarity_tangent",
     "weighted_sum",
     "weighted_sum_backward",
 ]
