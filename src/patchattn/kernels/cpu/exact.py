@@ -35,7 +35,7 @@ BLOCK = 2048
 """Queries, and keys, in one block: 16 MiB of products in single precision."""
 ROWS = 64
 """Queries in one range of work."""
-ROWS_FROM = 16
+ROWS_FROM = 32
 """From one match for so many keys on, whole rows are sorted instead of lists kept (docs/performance.md)."""
 
 Matches = tuple[NDArray[np.int32], NDArray[Any]]

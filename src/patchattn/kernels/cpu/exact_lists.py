@@ -16,8 +16,6 @@ __all__ = ["improve_range", "rank_range", "settle_range", "sort_lists_range"]
 
 STRETCH = 128
 """Products that are passed over by one test."""
-TIED = 1 - 2.0**-40
-"""A key behind the last of a list that is better by less than this factor counts as equal to it."""
 
 
 @kernel(vectorize=True)
@@ -104,39 +102,28 @@ def improve_range(
         n = groups[group] * count + i
         start = n * k
         q, longest_key = norms[row], longest[group]
-        worst, last = similarity[start], np.int64(index[start])
-        stale = True
-        least, least_behind = 0.0, 0.0
+        least = least_product(similarity[start], q, longest_key, kind, scale, elements, precision)
         for stretch in range(0, width, STRETCH):
             end = min(stretch + STRETCH, width)
-            if stale:
-                # Keys behind the last one must be better than it, those before it may be equal.
-                least = least_product(worst, q, longest_key, kind, scale, elements, precision)
-                if kind == L2 and worst == 0:
-                    least_behind = np.inf
-                else:
-                    better = worst * TIED if worst < 0 else worst * (2 - TIED)
-                    least_behind = least_product(better, q, longest_key, kind, scale, elements, precision)
-                stale = False
-            limit = least_behind if columns[group * width + stretch] > last else least
             possible = 0
             for c in range(stretch, end):
-                possible += not (products[row * width + c] < limit)
+                possible += not (products[row * width + c] < least)
             if possible == 0:
                 continue
             for c in range(stretch, end):
-                j = columns[group * width + c]
-                if products[row * width + c] < (least_behind if j > last else least):
+                if products[row * width + c] < least:
                     continue
+                j = columns[group * width + c]
                 if j < 0 or (lag >= 0 and j + lag > i) or _contains(index, start, k, j):
                     continue
+                worst = similarity[start]
                 s = measure_in(
                     items[group], i, key_items[group], j, query, key, q_stride, k_stride, q_norms, k_norms, scale,
                     function, patches, worst,
                 )  # fmt: skip
                 offer(s, j, similarity, index, start, k)
-                stale |= index[start] != last
-                worst, last = similarity[start], np.int64(index[start])
+                if similarity[start] > worst:
+                    least = least_product(similarity[start], q, longest_key, kind, scale, elements, precision)
 
 
 @inlined
