@@ -220,4 +220,7 @@ def _positions(sets: list[NDArray[np.int64]]) -> NDArray[np.int64]:
 
 def _multiplies_in_float32() -> bool:
     """Whether float32 products are computed as such, not in bfloat16 or TF32, as settings of PyTorch allow."""
-    return torch.backends.mkldnn.matmul.fp32_precision in ("ieee", "none")
+    settings = getattr(torch.backends.mkldnn, "matmul", None)
+    if settings is None:  # PyTorch below 2.9
+        return torch.get_float32_matmul_precision() == "highest"
+    return settings.fp32_precision in ("ieee", "none")
