@@ -83,10 +83,12 @@ class _Search:
         ]
         self.limits = limits_of(constraints, query.dim() - 2)
         self.lag = self.limits.lag if self.limits.is_causal else -1
-        strides = [prod(n + 2 * r for n, r in zip(x.size, x.radius, strict=True)) * x.channels for x in (queries, keys)]
+        q_stride, k_stride = (
+            prod(n + 2 * r for n, r in zip(x.size, x.radius, strict=True)) * x.channels for x in (queries, keys)
+        )
         self.images = Images(
-            queries.buffer.numpy(), keys.buffer.numpy(), *strides, *norms, geometry.scale(query.shape[1]),
-            pointwise_of(geometry), patches_of(queries, keys, geometry),
+            queries.buffer.numpy(), keys.buffer.numpy(), q_stride, k_stride, norms[0], norms[1],
+            geometry.scale(query.shape[1]), pointwise_of(geometry), patches_of(queries, keys, geometry),
         )  # fmt: skip
         self.shared_key = key.shape[0] == 1
         self.query_mask, self.key_mask = constraints.query_mask, constraints.key_mask
