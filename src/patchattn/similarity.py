@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Similarity", "pointwise_similarity", "resolve_similarity"]
+__all__ = ["BY_PRODUCTS", "Similarity", "pointwise_similarity", "resolve_similarity"]
 
 Pointwise = Callable[[Any, Any], Any]
 PointwiseDerivative = Callable[[Any, Any], tuple[Any, Any]]
@@ -26,7 +26,9 @@ class Similarity:
     derivative: PointwiseDerivative | None = None
 
 
-BUILT_IN = ("l2", "dot", "scaled_dot", "cosine", "l1")
+BY_PRODUCTS = ("l2", "dot", "scaled_dot", "cosine")
+"""Those that a matrix product tells for all pairs of patches at once."""
+BUILT_IN = (*BY_PRODUCTS, "l1")
 
 _known = {name: Similarity(name) for name in BUILT_IN}
 _counter = itertools.count()

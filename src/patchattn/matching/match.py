@@ -23,7 +23,7 @@ from patchattn.matching.constraints import (
 from patchattn.matching.methods import resolve_method
 from patchattn.ops.search import search
 from patchattn.ops.transforms import stored_numbers
-from patchattn.similarity import Similarity, resolve_similarity
+from patchattn.similarity import BY_PRODUCTS, Similarity, resolve_similarity
 
 __all__ = ["check_field", "match", "resolve_backend"]
 
@@ -67,13 +67,16 @@ def match(
             |q - k|; `"dot"`: sum of q k; `"scaled_dot"`: that over the square root of the number of elements of a
             patch (of one head); `"cosine"`; or an object made by `pointwise_similarity`.
         num_heads: the channels are split into so many equal groups, each with a field of its own.
-        method: `"exact"` looks at all keys, a block at a time. `"guided"` reduces patches to a few numbers, asks a k-d
+        method: `"exact"` looks at all keys, a block at a time, and finds what brute force in float64 finds, whatever
+            the features' range. `"guided"` reduces patches to a few numbers, asks a k-d
             tree and the neighbours where to look, and measures the best in full. Where the numbers hold less than 40 %
             of the keys' variance (white noise) it runs PatchMatch instead, 5 iterations at least; where they cannot
             rank (`"l1"`, a similarity of your own) PatchMatch improves what they give. `"patchmatch"` is Algorithm 1
             of both papers, with a list of k matches; `"repeated"` the same as SCRAM has it, k runs for one match each,
             every run excluding what the runs before it took. `"auto"` is exact for small keys, where that takes
-            milliseconds, and guided for the rest.
+            milliseconds, and guided for the rest. Where k is so large that whole rows of similarities are sorted sooner
+            than lists kept (k^2 times the scans at least 32 times the number of keys; not with `"l1"`, a similarity of
+            your own, `min_separation` or `max_offset`), `"guided"` and `"auto"` are exact too.
         iterations: scans of the guided search, None: 2; or of PatchMatch (of each run), None: 5. With 0, `init` is only
             added to (by the tree, or at random).
         seed: of the random numbers.
@@ -123,7 +126,9 @@ def match(
     if k == 1:
         separation = (0,) * dims  # there is nothing to be apart from
     offset = None if max_offset is None else per_dimension("max_offset", max_offset, dims, 0)
-    method, iterations = resolve_method(method, iterations, key_size, causal, max(separation) > 1)
+    similarity, separated = resolve_similarity(similarity), max(separation) > 1
+    by_products = similarity.name in BY_PRODUCTS and not separated and offset is None
+    method, iterations = resolve_method(method, iterations, key_size, causal, separated, k, by_products)
     if init is not None:
         check_field("init", init, query, key, num_heads)
     index, found = search(
@@ -136,7 +141,7 @@ def match(
         patch,
         physical_padding(padding_mode),
         num_heads,
-        resolve_similarity(similarity).name,
+        similarity.name,
         method,
         iterations,
         seed,

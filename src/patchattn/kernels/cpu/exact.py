@@ -1,216 +1,228 @@
-"""Exact search, streaming: the n x n similarities exist one block at a time."""
+"""Exact search: the n x n similarities exist one block at a time, and every match is proven to be the best.
+
+Products in float32 rank all keys. A few more than k are kept and measured in float64, and a bound of the products'
+error tells for which queries a key that was not kept might be better still. For those, products in float64 tell which
+keys these are, and they are measured too.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from math import prod
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 from patchattn.kernels.arguments import Constraints, PatchGeometry
-from patchattn.kernels.cpu.compiler import inlined, kernel
-from patchattn.kernels.cpu.items import Item, no_matches, search_items
-from patchattn.kernels.cpu.matches import Index, Lists, admissible, domain, insert, too_near
-from patchattn.kernels.cpu.measure import CHUNK, L1, L2, POINTWISE, measure, offset_of
+from patchattn.kernels.cpu.exact_lists import improve_range, rank_range, settle_range, sort_lists_range
+from patchattn.kernels.cpu.exact_rows import row_scratch, sort_range
+from patchattn.kernels.cpu.exact_scan import scan_range
+from patchattn.kernels.cpu.fields import new_field
+from patchattn.kernels.cpu.layout import pad_pair
+from patchattn.kernels.cpu.limits import limits_of
+from patchattn.kernels.cpu.measure import L1, POINTWISE, inverse_norms, patches_of, pointwise_of
 from patchattn.kernels.cpu.pool import run_ranges
-from patchattn.kernels.cpu.unfold import unfold
+from patchattn.kernels.cpu.product_blocks import Images, QueryBlock, query_blocks
+from patchattn.kernels.cpu.products_bound import precision_of
 from patchattn.progress import report
 
 __all__ = ["search_exact"]
 
 BLOCK = 2048
 """Queries, and keys, in one block: 16 MiB of products in single precision."""
-SCAN_CHUNK = 64
+ROWS = 64
+"""Queries in one range of work."""
+ROWS_FROM = 32
+"""From one match for so many keys on, whole rows are sorted instead of lists kept (docs/performance.md)."""
+
+Matches = tuple[NDArray[np.int32], NDArray[Any]]
 
 
 def search_exact(
     query: Tensor, key: Tensor, k: int, geometry: PatchGeometry, constraints: Constraints
 ) -> tuple[Tensor, Tensor]:
     """Find the k best keys of every query by looking at all of them; see `patchattn.match`."""
-    return search_items(query, key, k, geometry, constraints, None, lambda item: _search_item(item, k))
+    index, similarity = new_field(query, k, geometry)
+    search = _Search(query, key, k, geometry, constraints)
+    total = query.shape[0] * geometry.num_heads
+    together = max(1, BLOCK // max(search.count, search.keys, 1))
+    for low in range(0, total, together):
+        items = np.arange(low, min(low + together, total))
+        for output, found in zip((index, similarity), search.run(items), strict=True):
+            lists = torch.from_numpy(found).view(items.size, search.count, k)
+            output.view(total, k, search.count)[low : low + items.size].copy_(lists.mT)
+        report(int(items[-1]) + 1, total)
+    # What float32 has no number for is no match.
+    return index.masked_fill_(similarity == -torch.inf, -1), similarity
 
 
-def _search_item(item: Item, k: int) -> Lists:
-    limits = item.limits
-    if item.patches.kind not in (L1, POINTWISE) and not limits.separated and not limits.has_window:
-        lists = _search_by_products(item.pair, k, item.number / item.items, item.items)
-    else:
-        lists = no_matches(item.count, k, item.pair[0].dtype)
-        run_ranges(_scan_range, item.count, SCAN_CHUNK, *item.pair, *lists, k)
-    report(item.number + 1, item.items)
-    return lists
+class Group(NamedTuple):
+    """Items that are searched together."""
+
+    items: NDArray[np.int64]
+    key_items: NDArray[np.int64]
+    """Whose keys each of them searches."""
+    queries: NDArray[np.int64]
+    """`(items, any number)`: the positions that take part; -1 where there are fewer."""
+    columns: NDArray[np.int64]
+    """Likewise, of the keys."""
 
 
-def _search_by_products(pair: tuple[Any, ...], k: int, done: float, items: int) -> Lists:
-    """Rank all keys by matrix products, keep a few more than k, and measure those exactly.
+class _Search:
+    """One search, of all items: what they share."""
 
-    Only the queries and keys that take part are unfolded, so that a sample of them costs no more than it must.
-    """
-    query, key, _, k_norms, _, _, patches, limits, query_mask, key_mask = pair
-    count = patches.q_t * patches.q_h * patches.q_w
-    keys = patches.k_t * patches.k_h * patches.k_w
-    chosen = np.flatnonzero(query_mask) if query_mask.size else np.arange(count)
-    allowed = np.flatnonzero(key_mask) if key_mask.size else np.arange(keys)
-    # Products round differently from the sum of squared differences: the spare places keep what that might misplace.
-    kept = min(k + max(4, k // 2), keys)
-    ranked = no_matches(count, kept, query.dtype)
-    if patches.kind == L2:
-        query, key = _centred(query, key, patches.channels, limits.is_causal)
-    elements = patches.slices * patches.rows * patches.length
-    tensor = lambda *shape: torch.empty(shape, dtype=torch.from_numpy(query[:1]).dtype)  # noqa: E731
-    q_block, k_block, products = tensor(BLOCK, elements), tensor(BLOCK, elements), tensor(BLOCK * BLOCK)
-    bias = tensor(BLOCK)
-    for q_low in range(0, chosen.size, BLOCK):
-        positions = chosen[q_low : q_low + BLOCK]
-        q_size = positions.size
-        unfold(positions, query, k_norms[:0], patches, False, q_block.numpy())
-        for k_low in range(0, allowed.size, BLOCK):
-            columns = allowed[k_low : k_low + BLOCK]
-            k_size = columns.size
-            unfold(columns, key, k_norms, patches, True, k_block.numpy())
-            block = products[: q_size * k_size].view(q_size, k_size)
-            if patches.kind == L2:
-                # argmin |q - k|^2 = argmax 2 q.k - |k|^2
-                torch.linalg.vecdot(k_block[:k_size], k_block[:k_size], out=bias[:k_size])
-                bias.neg_()
-                torch.addmm(bias[:k_size], q_block[:q_size], k_block[:k_size].T, alpha=2, out=block)
-            else:
-                torch.mm(q_block[:q_size], k_block[:k_size].T, out=block)
+    def __init__(self, query: Tensor, key: Tensor, k: int, geometry: PatchGeometry, constraints: Constraints) -> None:
+        self.k, self.heads, self.dtype = k, geometry.num_heads, query.dtype
+        self.count, self.keys = prod(query.shape[2:]), prod(key.shape[2:])
+        queries, keys = pad_pair(query, key, geometry, torch.float64)
+        norms = [
+            np.concatenate([x for heads in inverse_norms(side, geometry) for x in heads]) for side in (queries, keys)
+        ]
+        self.limits = limits_of(constraints, query.dim() - 2)
+        self.lag = self.limits.lag if self.limits.is_causal else -1
+        q_stride, k_stride = (
+            prod(n + 2 * r for n, r in zip(x.size, x.radius, strict=True)) * x.channels for x in (queries, keys)
+        )
+        self.images = Images(
+            queries.buffer.numpy(), keys.buffer.numpy(), q_stride, k_stride, norms[0], norms[1],
+            geometry.scale(query.shape[1]), pointwise_of(geometry), patches_of(queries, keys, geometry),
+        )  # fmt: skip
+        self.shared_key = key.shape[0] == 1
+        self.query_mask, self.key_mask = constraints.query_mask, constraints.key_mask
+
+    def run(self, items: NDArray[np.int64]) -> Matches:
+        """Return index and similarity of the k best, flat, query by query of each item."""
+        batch = items // self.heads
+        queries, columns = _chosen(self.query_mask, batch, self.count), _chosen(self.key_mask, batch, self.keys)
+        group = Group(items, items % self.heads if self.shared_key else items, queries, columns)
+        if queries.size == 0 or columns.size == 0:
+            return self._no_matches(items.size, np.float32)
+        if self.images.patches.kind in (L1, POINTWISE) or self.limits.separated or self.limits.has_window:
+            return self._scan(group)
+        if self.k * ROWS_FROM >= columns.shape[1] and self.dtype != torch.float64:
+            return self._sort_rows(group)
+        index, similarity, unproven = self._rank(group)
+        self._improve(group, index, similarity, unproven)
+        return index, similarity
+
+    def _blocks(self, group: Group, width: int, dtype: torch.dtype) -> Iterator[QueryBlock]:
+        height = min(BLOCK, max(1, BLOCK * BLOCK // (width * group.items.size)))
+        return query_blocks(self.images, *group[:3], height, width, self.limits.is_causal, dtype)
+
+    def _rank(self, group: Group) -> tuple[NDArray[np.int32], NDArray[Any], NDArray[np.bool_]]:
+        """List the k best of what ranks best by products, and say for which queries that is not proven."""
+        k, count, (items, key_items, _, columns) = self.k, self.count, group
+        # The more spare places, the further behind the k-th is the first key that is left out.
+        kept = min(k + max(4, k // 2), columns.shape[1])
+        width = min(BLOCK, columns.shape[1])
+        dtype = torch.float32 if self.dtype != torch.float64 and _multiplies_in_float32() else torch.float64
+        precision = precision_of(dtype, self.elements)
+        index, similarity = self._no_matches(items.size, np.float64)
+        ranked = np.full(items.size * count * kept, -1, np.int32)
+        value = np.full(ranked.size, -np.inf, np.float32 if dtype == torch.float32 else np.float64)
+        unproven = np.zeros(items.size * count, np.bool_)
+        for block in self._blocks(group, width, dtype):
+            positions, in_item = block.positions.reshape(-1), block.positions.shape[1]
+            longest = np.zeros(items.size)
+            for part in block.parts(columns, width):
+                run_ranges(
+                    rank_range, positions.size, ROWS, part.products, part.columns, part.columns.size // items.size,
+                    positions, in_item, count, self.lag, ranked, value, kept,
+                )  # fmt: skip
+                longest = np.maximum(longest, part.longest)
             run_ranges(
-                _keep_best_range, q_size, SCAN_CHUNK, block.numpy(), positions, columns, patches, limits, key_mask,
-                *ranked, kept,
+                settle_range, positions.size, ROWS, items, key_items, positions, block.norms, in_item, count, longest,
+                self.elements, precision, *self.images, ranked, value, kept, index, similarity, k, unproven,
             )  # fmt: skip
-        report(round(1000 * (done + (q_low + q_size) / chosen.size / items)), 1000)
-    lists = no_matches(count, k, query.dtype)
-    run_ranges(_rerank_range, count, CHUNK, *pair, *ranked, *lists, kept, k)
-    return lists
+        return index, similarity, unproven
+
+    def _improve(
+        self, group: Group, index: NDArray[np.int32], similarity: NDArray[Any], unproven: NDArray[Any]
+    ) -> None:
+        """Offer the lists of unproven queries every key that products in float64 cannot exclude."""
+        k, count = self.k, self.count
+        numbers = np.flatnonzero(unproven.reshape(-1, count).any(1))
+        if numbers.size == 0:
+            return
+        rows = np.flatnonzero(unproven)
+        for lists in (index.reshape(-1, k), similarity.reshape(-1, k)):
+            lists[rows] = lists[rows, ::-1]  # worst first: a heap
+        queries = _positions([np.flatnonzero(unproven[n * count : (n + 1) * count]) for n in numbers])
+        group = Group(group.items[numbers], group.key_items[numbers], queries, group.columns[numbers])
+        width = min(BLOCK, group.columns.shape[1])
+        precision = precision_of(torch.float64, self.elements)
+        for block in self._blocks(group, width, torch.float64):
+            positions, in_item = block.positions.reshape(-1), block.positions.shape[1]
+            for part in block.parts(group.columns, width):
+                run_ranges(
+                    improve_range, positions.size, ROWS, part.products, part.columns, part.columns.size // numbers.size,
+                    group.items, group.key_items, positions, block.norms, in_item, count, numbers, self.lag,
+                    part.longest, self.elements, precision, *self.images, index, similarity, k,
+                )  # fmt: skip
+        run_ranges(sort_lists_range, rows.size, ROWS, rows, index, similarity, k)
+
+    def _sort_rows(self, group: Group) -> Matches:
+        """Compute whole rows of similarities in float64, and take the k best of each."""
+        k, count, (items, key_items, _, columns) = self.k, self.count, group
+        width = columns.shape[1]
+        index, similarity = self._no_matches(items.size, np.float32)
+        precision = precision_of(torch.float64, self.elements)
+        for block in self._blocks(group, width, torch.float64):
+            positions, in_item = block.positions.reshape(-1), block.positions.shape[1]
+            for part in block.parts(columns, width):
+                run_ranges(
+                    sort_range, positions.size, ROWS, part.products, part.columns, width, items, key_items, positions,
+                    block.norms, part.norms, in_item, count, self.lag, self.elements, precision, *self.images, index,
+                    similarity, k, scratch=lambda: row_scratch(width),
+                )  # fmt: skip
+        return index, similarity
+
+    def _scan(self, group: Group) -> Matches:
+        """Measure every key within reach, where products do not tell."""
+        k, count, (items, key_items, queries, columns) = self.k, self.count, group
+        index, similarity = self._no_matches(items.size, np.float64)
+        allowed = np.empty((0, 0), np.bool_)
+        if self.key_mask is not None:
+            allowed = np.zeros((items.size, self.keys + 1), np.bool_)
+            np.put_along_axis(allowed, columns, True, 1)  # -1, for none, is the last
+        run_ranges(
+            scan_range, queries.size, ROWS, items, key_items, queries.reshape(-1), queries.shape[1], count, allowed,
+            self.limits, *self.images, index, similarity, k,
+        )  # fmt: skip
+        return index, similarity
+
+    def _no_matches(self, items: int, dtype: DTypeLike) -> Matches:
+        size = items * self.count * self.k
+        return np.full(size, -1, np.int32), np.full(size, -np.inf, dtype)
+
+    @property
+    def elements(self) -> int:
+        p = self.images.patches
+        return int(p.slices * p.rows * p.length)
 
 
-def _centred(
-    query: NDArray[Any], key: NDArray[Any], channels: int, is_causal: bool
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Subtract about the keys' mean colour: squared differences stay the same, and the products lose fewer digits.
-
-    Under causality it is the first pixel's colour: nothing may depend on what comes later, not by its last bit.
-
-    The mean is rounded to six binary digits, so that whole-numbered features still give exact products, and equal
-    distances stay equal.
-    """
-    pixels = key[: key.size // channels * channels].reshape(-1, channels)
-    if is_causal:
-        pixels = pixels[:1]
-    mean = np.where(np.isfinite(pixels), pixels, 0).mean(0, dtype=np.float64)
-    fraction, exponent = np.frexp(mean)
-    mean = np.ldexp(np.round(fraction * 64) / 64, exponent).astype(key.dtype)
-    return tuple((image.reshape(-1, channels) - mean).reshape(-1) for image in (query, key))
+def _chosen(mask: Tensor | None, batch: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """The positions that take part of each item."""
+    if mask is None:
+        return np.broadcast_to(np.arange(count), (batch.size, count))
+    flat = mask.reshape(mask.shape[0], -1).numpy()
+    return _positions([np.flatnonzero(flat[b if len(flat) > 1 else 0]) for b in batch])
 
 
-@kernel(vectorize=True)
-def _keep_best_range(
-    low: int, high: int, products: Any, positions: Any, key_positions: Any, patches: Any, limits: Any, key_mask: Any,
-    index: Any, similarity: Any, born: Any, k: int,
-) -> None:  # fmt: skip
-    """Insert what is better than the last of each list; whole stretches of 128 are passed over by one test."""
-    columns = products.shape[1]
-    for r in range(low, high):
-        i = positions[r]
-        start = Index(i * k)
-        last = start + Index(k - 1)
-        for stretch in range(0, columns, 128):
-            end = min(stretch + 128, columns)
-            worst = similarity[last]
-            better = 0
-            for c in range(stretch, end):
-                better += products[r, c] > worst
-            if better == 0:
-                continue
-            for c in range(stretch, end):
-                s = products[r, c]
-                j = key_positions[c]
-                if s > similarity[last] and admissible(i, j, key_mask, patches, limits):
-                    insert(j, s, index, similarity, born, 0, start, Index(k), patches, limits)
+def _positions(sets: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """One row for each, filled up with -1."""
+    table = np.full((len(sets), max(map(len, sets))), -1, np.int64)
+    for row, positions in zip(table, sets, strict=True):
+        row[: len(positions)] = positions
+    return table
 
 
-@inlined
-def _sort(values: Any, low: int, high: int) -> None:
-    for n in range(low + 1, high):
-        value = values[n]
-        at = n
-        while at > low and values[at - 1] > value:
-            values[at] = values[at - 1]
-            at -= 1
-        values[at] = value
-
-
-@kernel()
-def _rerank_range(
-    low: int, high: int, query: Any, key: Any, q_norms: Any, k_norms: Any, scale: Any, function: Any, patches: Any,
-    limits: Any, query_mask: Any, key_mask: Any, ranked: Any, ranked_similarity: Any, ranked_born: Any,
-    index: Any, similarity: Any, born: Any, kept: int, k: int,
-) -> None:  # fmt: skip
-    p = patches
-    nothing = -query.dtype.type(np.inf)
-    for i in range(low, high):
-        q_start = offset_of(i, p.q_h, p.q_w, p.q_slice, p.q_row, p.channels)
-        _sort(ranked, i * kept, (i + 1) * kept)  # of equally similar keys the first comes first
-        for n in range(i * kept, (i + 1) * kept):
-            j = np.int64(ranked[n])
-            if j >= 0:
-                k_start = offset_of(j, p.k_h, p.k_w, p.k_slice, p.k_row, p.channels)
-                s = measure(query, q_start, key, k_start, i, j, q_norms, k_norms, scale, function, patches, nothing)
-                insert(j, s, index, similarity, born, 0, Index(i * k), Index(k), patches, limits)
-
-
-@inlined
-def _is_apart(j: int, index: Any, start: Any, chosen: int, patches: Any, limits: Any) -> bool:
-    for m in range(chosen):
-        other = index[start + Index(m)]
-        if other >= 0 and too_near(j, other, patches, limits):
-            return False
-    return True
-
-
-@kernel()
-def _scan_range(
-    low: int, high: int, query: Any, key: Any, q_norms: Any, k_norms: Any, scale: Any, function: Any, patches: Any,
-    limits: Any, query_mask: Any, key_mask: Any, index: Any, similarity: Any, born: Any, k: int,
-) -> None:  # fmt: skip
-    """Measure every key within reach, one after the other.
-
-    With a separation, the list that holds only matches apart from each other depends on the order in which keys come;
-    what is asked for is the greedy choice, so the keys are gone through once for each match.
-    """
-    p = patches
-    nothing = -query.dtype.type(np.inf)
-    rounds = k if limits.separated else 1
-    for i in range(low, high):
-        if query_mask.size > 0 and not query_mask[i]:
-            continue
-        start = Index(i * k)
-        q_start = offset_of(i, p.q_h, p.q_w, p.q_slice, p.q_row, p.channels)
-        t0, t1, y0, y1, x0, x1 = domain(i, patches, limits)
-        for m in range(rounds):
-            best = nothing
-            best_j = np.int64(-1)
-            for t in range(t0, t1 + 1):
-                for y in range(y0, y1 + 1):
-                    for x in range(x0, x1 + 1):
-                        j = (t * p.k_h + y) * p.k_w + x
-                        if not admissible(i, j, key_mask, patches, limits):
-                            continue
-                        worst = best if limits.separated else similarity[start + Index(k - 1)]
-                        if limits.separated and not _is_apart(j, index, start, m, patches, limits):
-                            continue
-                        k_start = t * p.k_slice + y * p.k_row + x * p.channels
-                        s = measure(
-                            query, q_start, key, k_start, i, j, q_norms, k_norms, scale, function, patches, worst
-                        )
-                        if not limits.separated:
-                            insert(j, s, index, similarity, born, 0, start, Index(k), patches, limits)
-                        elif s > best:
-                            best, best_j = s, j
-            if limits.separated and best_j >= 0:
-                index[start + Index(m)] = best_j
-                similarity[start + Index(m)] = best
+def _multiplies_in_float32() -> bool:
+    """Whether float32 products are computed as such, not in bfloat16 or TF32, as settings of PyTorch allow."""
+    settings = getattr(torch.backends.mkldnn, "matmul", None)
+    if settings is None:  # PyTorch below 2.9
+        return torch.get_float32_matmul_precision() == "highest"
+    return settings.fp32_precision in ("ieee", "none")

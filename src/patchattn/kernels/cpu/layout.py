@@ -53,17 +53,18 @@ def empty(count: int, elements: int, dtype: torch.dtype) -> tuple[Tensor, Tensor
     return buffer[shift : shift + count * elements].view(count, elements), buffer[shift:]
 
 
-def pad(image: Tensor, geometry: PatchGeometry, padded: bool = True) -> Layout:
-    """Copy `(B, C, *spatial)` to the kernels' layout, in the dtype they compute in.
+def pad(image: Tensor, geometry: PatchGeometry, padded: bool = True, dtype: torch.dtype | None = None) -> Layout:
+    """Copy `(B, C, *spatial)` to the kernels' layout, in the dtype they compute in, or another.
 
     With `padded=False` the padding is left out: for values, of which no patches are read.
     """
+    dtype = compute_dtype(image.dtype) if dtype is None else dtype
     batch, heads = image.shape[0], geometry.num_heads
     channels = image.shape[1] // heads
     size = three(tuple(image.shape[2:]), 1)
     radius = three(geometry.radius, 0) if padded else (0, 0, 0)
     extent = [n + 2 * r for n, r in zip(size, radius, strict=True)]
-    rows, buffer = empty(batch * heads, extent[0] * extent[1] * extent[2] * channels, compute_dtype(image.dtype))
+    rows, buffer = empty(batch * heads, extent[0] * extent[1] * extent[2] * channels, dtype)
     copies = rows.view(batch * heads, *extent, channels)
     interior = copies
     for dim in range(3):
@@ -85,13 +86,15 @@ def value_geometry(index: Tensor) -> PatchGeometry:
     return PatchGeometry((1,) * (index.dim() - 3), "zeros", index.shape[1], Similarity("l2"))
 
 
-def pad_pair(query: Tensor, key: Tensor, geometry: PatchGeometry) -> tuple[Layout, Layout]:
+def pad_pair(
+    query: Tensor, key: Tensor, geometry: PatchGeometry, dtype: torch.dtype | None = None
+) -> tuple[Layout, Layout]:
     """`pad` both; one copy serves for both where they are the same tensor (self-attention)."""
-    queries = pad(query, geometry)
+    queries = pad(query, geometry, dtype=dtype)
     same = (query.data_ptr(), query.shape, query.stride(), query.dtype) == (
         key.data_ptr(), key.shape, key.stride(), key.dtype,
     )  # fmt: skip
-    return queries, queries if same else pad(key, geometry)
+    return queries, queries if same else pad(key, geometry, dtype=dtype)
 
 
 def _fill_border(copies: Tensor, dim: int, size: tuple[int, ...], radius: tuple[int, ...], mode: str) -> None:

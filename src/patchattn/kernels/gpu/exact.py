@@ -1,4 +1,7 @@
-"""Exhaustive search: every query against every key, a tile of both at a time, nothing written but the lists."""
+"""Exhaustive search: every query against every key, a tile of both at a time, nothing written but the lists.
+
+Sums are taken in float64, in which the features are exact: in float32 keys that are nearly as good change places.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ def search_exact(
     query: Tensor, key: Tensor, k: int, geometry: PatchGeometry, constraints: Constraints
 ) -> tuple[Tensor, Tensor]:
     """Find the k best matches of every query among all keys; see `patchattn.match`."""
-    pairs = pairs_of(query, key, geometry)
+    pairs = pairs_of(query, key, geometry, torch.float64)
     shape, key_shape = tuple(query.shape[2:]), tuple(key.shape[2:])
     items, count = query.shape[0] * geometry.num_heads, prod(shape)
     blocks = blocks_of(three(shape, 1), items, QUERIES, spanning=False)
@@ -50,7 +53,7 @@ def search_exact(
     search = Search(pairs, limits, blocks, None, None)
     dtype = compute_dtype(query, key)
     if not constraints.separated:
-        lists = stored(items, k, count, dtype, query.device)
+        lists = stored(items, k, count, torch.float64, query.device)
         launch(_exact_kernel, blocks.grid, query.device, search, lists, num_keys, tile)
         return as_field(*_measured(pairs, lists.index, shape, dtype), query, geometry)
     # The best key, then the best of those that do not conflict with it, and so on.
@@ -58,18 +61,20 @@ def search_exact(
     alone = limits_of(replace(constraints, min_separation=()), shape, key_shape, geometry.num_heads)
     for n in range(k):
         search = Search(pairs, alone, blocks, Taken(index, k, n, limits) if n else None, None)
-        found = stored(items, 1, count, dtype, query.device)
+        found = stored(items, 1, count, torch.float64, query.device)
         launch(_exact_kernel, blocks.grid, query.device, search, found, num_keys, tile)
         index[:, n] = found.index[:, 0]
     return as_field(*_measured(pairs, index, shape, dtype), query, geometry)
 
 
 def _measured(pairs: Pairs, index: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Measure what was found by the kernel that measures everywhere else: its sums run in another order, and round
-    otherwise in the last bit.
+    """Measure what was found by the kernel that measures everywhere else: its sums run in another order. What the dtype
+    has no number for is no match.
     """
-    similarity, order = torch.sort(measured_at(pairs, index, shape, dtype), dim=1, descending=True, stable=True)
-    return index.gather(1, order), similarity
+    found = measured_at(pairs, index, shape, torch.float64)
+    similarity, order = torch.sort(found, dim=1, descending=True, stable=True)
+    similarity = similarity.to(dtype)
+    return torch.where(similarity > -torch.inf, index.gather(1, order), -1), similarity
 
 
 @triton.jit

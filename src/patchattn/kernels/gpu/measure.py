@@ -77,9 +77,12 @@ class Sides(NamedTuple):
     flat: Any
 
 
-def pairs_of(query: Tensor, key: Tensor, geometry: PatchGeometry) -> Pairs:
-    """Prepare query and key: both are copied, once if they are the same tensor (self-attention)."""
-    dtype = compute_dtype(query, key)
+def pairs_of(query: Tensor, key: Tensor, geometry: PatchGeometry, dtype: torch.dtype | None = None) -> Pairs:
+    """Prepare query and key: both are copied, once if they are the same tensor (self-attention).
+
+    Sums are taken in `dtype`, None: in the compute dtype of the features.
+    """
+    dtype = compute_dtype(query, key) if dtype is None else dtype
     extent = three(geometry.patch_size, 1)
     queries = table_of(query, geometry.num_heads, geometry.radius, geometry.padding_mode)
     same = key.data_ptr() == query.data_ptr() and key.shape == query.shape and key.stride() == query.stride()

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from patchattn.kernels.arguments import Constraints, PatchGeometry
 from patchattn.kernels.reference.constraints import admissible, conflicting
+from patchattn.kernels.reference.gather import compute_dtype
 from patchattn.kernels.reference.positions import all_positions
 from patchattn.kernels.reference.similarity import PatchPairs
 
@@ -22,6 +23,8 @@ def search_exact(
 ) -> tuple[Tensor, Tensor]:
     """Return the k best admissible keys of each query, best first, equal ones by position.
 
+    Similarities are computed in float64, where the device has it, and rounded in the end.
+
     With a separation: the best, then the best of those that do not conflict with it, and so on.
 
     Args:
@@ -34,6 +37,9 @@ def search_exact(
     Returns:
         int32 index and similarity, `(B, heads, k, *query_spatial)`; -1 and -inf where there is no further match.
     """
+    dtype = compute_dtype(query, key)
+    if query.device.type != "mps":  # which has no float64
+        query, key = query.double(), key.double()
     pairs = PatchPairs(query, key, geometry)
     keys = all_positions(pairs.key_shape, query.device)
     block = max(1, BLOCK_ELEMENTS // max(1, query.shape[0] * query.shape[1] * len(keys)))
@@ -49,7 +55,8 @@ def search_exact(
             best = best_of_all(similarity, k)
         indices.append(best[0])
         similarities.append(best[1])
-    index, similarity = torch.cat(indices, 3), torch.cat(similarities, 3)
+    index, similarity = torch.cat(indices, 3), torch.cat(similarities, 3).to(dtype)
+    index = torch.where(similarity > -torch.inf, index, -1)  # what rounds to -inf is no match
     return torch.unflatten(index.int(), 3, pairs.query_shape), torch.unflatten(similarity, 3, pairs.query_shape)
 
 

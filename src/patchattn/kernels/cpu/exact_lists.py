@@ -1,0 +1,140 @@
+"""Lists of the k best keys, by products first and then measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from patchattn.kernels.cpu.compiler import inlined, kernel
+from patchattn.kernels.cpu.measure import COSINE, L2
+from patchattn.kernels.cpu.product_blocks import measure_in
+from patchattn.kernels.cpu.products_bound import least_product
+from patchattn.kernels.cpu.topk import clear, offer, sort_best_first
+
+__all__ = ["improve_range", "rank_range", "settle_range", "sort_lists_range"]
+
+STRETCH = 128
+"""Products that are passed over by one test."""
+
+
+@kernel(vectorize=True)
+def rank_range(
+    low: int, high: int, products: Any, columns: Any, width: int, positions: Any, in_item: int, count: int, lag: int,
+    index: Any, value: Any, kept: int,
+) -> None:  # fmt: skip
+    """Keep the keys with the largest products; `lag` as in `Limits`, -1 without causality."""
+    for row in range(low, high):
+        i = positions[row]
+        if i < 0:
+            continue
+        group = row // in_item
+        start = (group * count + i) * kept
+        for stretch in range(0, width, STRETCH):
+            end = min(stretch + STRETCH, width)
+            worst = value[start]
+            better = 0
+            for c in range(stretch, end):
+                better += products[row * width + c] > worst
+            if better == 0:
+                continue
+            for c in range(stretch, end):
+                s = products[row * width + c]
+                if s > value[start]:
+                    j = columns[group * width + c]
+                    if j >= 0 and (lag < 0 or j + lag <= i):
+                        offer(s, j, value, index, start, kept)
+
+
+@kernel()
+def settle_range(
+    low: int, high: int, items: Any, key_items: Any, positions: Any, norms: Any, in_item: int, count: int,
+    longest: Any, elements: int, precision: Any, query: Any, key: Any, q_stride: int, k_stride: int, q_norms: Any,
+    k_norms: Any, scale: float, function: Any, patches: Any, ranked: Any, value: Any, kept: int, index: Any,
+    similarity: Any, k: int, unproven: Any,
+) -> None:  # fmt: skip
+    """Measure what was kept, list the k best, and say of which queries a key that was not kept may be better."""
+    kind = patches.kind
+    for row in range(low, high):
+        i = positions[row]
+        if i < 0:
+            continue
+        group = row // in_item
+        n = group * count + i
+        start = n * k
+        clear(similarity, index, start, k)
+        for m in range(n * kept, (n + 1) * kept):
+            j = np.int64(ranked[m])
+            if j >= 0:
+                s = measure_in(
+                    items[group], i, key_items[group], j, query, key, q_stride, k_stride, q_norms, k_norms, scale,
+                    function, patches, similarity[start],
+                )  # fmt: skip
+                offer(s, j, similarity, index, start, k)
+        sort_best_first(similarity, index, start, k)
+        q, worst, last = norms[row], similarity[start + k - 1], np.float64(value[n * kept])
+        if ranked[n * kept] < 0:
+            # Nothing was left out but what has no product, or -inf: no finite key, unless sums overflow.
+            size = 1.0
+            if kind != COSINE:
+                size = (q + longest[group]) * (q + longest[group])
+            proven = size <= precision.largest
+        else:
+            proven = last < least_product(worst, q, longest[group], kind, scale, elements, precision)
+        # NaN matches nothing, and nothing is nearer than 0.
+        unproven[n] = not (proven or np.isnan(q) or (kind == L2 and worst == 0))
+
+
+@kernel(vectorize=True)
+def improve_range(
+    low: int, high: int, products: Any, columns: Any, width: int, items: Any, key_items: Any, positions: Any,
+    norms: Any, in_item: int, count: int, groups: Any, lag: int, longest: Any, elements: int, precision: Any,
+    query: Any, key: Any, q_stride: int, k_stride: int, q_norms: Any, k_norms: Any, scale: float, function: Any,
+    patches: Any, index: Any, similarity: Any, k: int,
+) -> None:  # fmt: skip
+    """Measure and offer every key that may be better than the worst in a heap."""
+    kind = patches.kind
+    for row in range(low, high):
+        i = positions[row]
+        if i < 0:
+            continue
+        group = row // in_item
+        n = groups[group] * count + i
+        start = n * k
+        q, longest_key = norms[row], longest[group]
+        least = least_product(similarity[start], q, longest_key, kind, scale, elements, precision)
+        for stretch in range(0, width, STRETCH):
+            end = min(stretch + STRETCH, width)
+            possible = 0
+            for c in range(stretch, end):
+                possible += not (products[row * width + c] < least)
+            if possible == 0:
+                continue
+            for c in range(stretch, end):
+                if products[row * width + c] < least:
+                    continue
+                j = columns[group * width + c]
+                if j < 0 or (lag >= 0 and j + lag > i) or _contains(index, start, k, j):
+                    continue
+                worst = similarity[start]
+                s = measure_in(
+                    items[group], i, key_items[group], j, query, key, q_stride, k_stride, q_norms, k_norms, scale,
+                    function, patches, worst,
+                )  # fmt: skip
+                offer(s, j, similarity, index, start, k)
+                if similarity[start] > worst:
+                    least = least_product(similarity[start], q, longest_key, kind, scale, elements, precision)
+
+
+@inlined
+def _contains(index: Any, start: int, k: int, j: int) -> bool:
+    found = False
+    for m in range(start, start + k):
+        found |= index[m] == j
+    return found
+
+
+@kernel()
+def sort_lists_range(low: int, high: int, rows: Any, index: Any, similarity: Any, k: int) -> None:
+    for n in range(low, high):
+        sort_best_first(similarity, index, rows[n] * k, k)

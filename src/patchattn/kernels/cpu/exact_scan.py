@@ -1,0 +1,64 @@
+"""Exact search by measuring key after key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from patchattn.kernels.cpu.compiler import inlined, kernel
+from patchattn.kernels.cpu.matches import domain, too_near
+from patchattn.kernels.cpu.product_blocks import measure_in
+from patchattn.kernels.cpu.topk import offer, sort_best_first
+
+__all__ = ["scan_range"]
+
+
+@kernel()
+def scan_range(
+    low: int, high: int, items: Any, key_items: Any, positions: Any, in_item: int, count: int, allowed: Any,
+    limits: Any, query: Any, key: Any, q_stride: int, k_stride: int, q_norms: Any, k_norms: Any, scale: float,
+    function: Any, patches: Any, index: Any, similarity: Any, k: int,
+) -> None:  # fmt: skip
+    """Measure every key within reach, one after the other.
+
+    With a separation, the list that holds only matches apart from each other depends on the order in which keys come;
+    what is asked for is the greedy choice, so the keys are gone through once for each match.
+    """
+    p = patches
+    rounds, places = (k, 1) if limits.separated else (1, k)
+    for row in range(low, high):
+        i = positions[row]
+        if i < 0:
+            continue
+        group = row // in_item
+        start = (group * count + i) * k
+        t0, t1, y0, y1, x0, x1 = domain(i, patches, limits)
+        for m in range(rounds):
+            at = start + m
+            for t in range(t0, t1 + 1):
+                for y in range(y0, y1 + 1):
+                    for x in range(x0, x1 + 1):
+                        j = (t * p.k_h + y) * p.k_w + x
+                        if allowed.size > 0 and not allowed[group, j]:
+                            continue
+                        if limits.is_causal and j + limits.lag > i:
+                            continue
+                        if not _is_apart(j, index, start, m, patches, limits):
+                            continue
+                        s = measure_in(
+                            items[group], i, key_items[group], j, query, key, q_stride, k_stride, q_norms, k_norms,
+                            scale, function, patches, similarity[at],
+                        )  # fmt: skip
+                        offer(s, j, similarity, index, at, places)
+        if not limits.separated:
+            sort_best_first(similarity, index, start, k)
+
+
+@inlined
+def _is_apart(j: int, index: Any, start: Any, chosen: int, patches: Any, limits: Any) -> bool:
+    for m in range(chosen):
+        other = index[start + m]
+        if other >= 0 and too_near(j, np.int64(other), patches, limits):
+            return False
+    return True

@@ -1,0 +1,66 @@
+"""What a computed product proves about the similarity it stands for.
+
+A product is r = 2 q.k - |k|^2 for l2, r = q.k otherwise, of patches that were rounded to the precision of the products
+(unit roundoff u; for l2 minus a centre first, for the cosine divided by their norms). docs/performance.md derives the
+bounds.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from patchattn.kernels.cpu.compiler import inlined
+from patchattn.kernels.cpu.measure import COSINE, L2
+
+__all__ = ["Precision", "least_product", "precision_of", "products_error"]
+
+
+class Precision(NamedTuple):
+    """Of the products."""
+
+    relative: float
+    """Bound of the relative error of a sum of products, rounding of the factors and of float64 measuring included."""
+    unit: float
+    smallest: float
+    """The smallest normal number: what is lost where a product underflows."""
+    largest: float
+    """Sums up to this do not overflow, nor do the parts of them."""
+
+
+def precision_of(dtype: torch.dtype, elements: int) -> Precision:
+    numbers = torch.finfo(dtype)
+    unit = numbers.eps / 2
+    # Twice: once for the products, once for the similarities in float64 that they are compared with.
+    return Precision(2.02 * (elements + 16) * unit, unit, numbers.tiny, numbers.max / 8)
+
+
+@inlined
+def products_error(q: float, k: float, kind: int, elements: int, precision: Any) -> float:
+    """The largest error of a product of patches with norms q and k; of |q - k|^2 computed from it, for l2."""
+    if kind == L2:
+        size = (q + k) * (q + k)
+    elif kind == COSINE:
+        size = 1.0
+    else:
+        size = q * k
+    if not size <= precision.largest:
+        return np.inf
+    return precision.relative * size + 4 * (elements + 16) * precision.smallest
+
+
+@inlined
+def least_product(s: float, q: float, k: float, kind: int, scale: float, elements: int, precision: Any) -> float:
+    """A key whose product is below this is less similar than s. -inf or NaN: nothing is proven.
+
+    q is the norm of the query's patch; k, which l2 does without, the largest norm of a key's.
+    """
+    if kind != L2:
+        return s / scale - products_error(q, k, kind, elements, precision)
+    # Keys longer than `reach` are too far; of the others the error is bounded.
+    lost = 4 * np.sqrt(1.0 * elements) * precision.smallest
+    reach = (q + np.sqrt(-s)) * (1 + 8 * precision.unit) + lost
+    edge = np.sqrt(-s) + 2 * precision.unit * (q + reach) + lost
+    return q * q - edge * edge - products_error(q, reach, kind, elements, precision)
