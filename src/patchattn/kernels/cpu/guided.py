@@ -67,7 +67,8 @@ def search_guided(
     init: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Find k matches for every query by `iterations` guided scans; see `patchattn.match`."""
-    return search_items(query, key, k, geometry, constraints, init, lambda item: _Search(item, k, seed).run(iterations))
+    search = lambda item: _Search(item, k, seed).run(iterations)  # noqa: E731
+    return search_items(query, key, k, geometry, constraints, init, search, together=True)
 
 
 class _Search:
