@@ -115,8 +115,8 @@ def explained(query: Tensor, key: Tensor, patch: int) -> float:
     geometry = PatchGeometry((patch, patch), "reflect", 1, resolve_similarity("l2"))
     queries, keys = pad(query, geometry), pad(key, geometry)
     patches = patches_of(queries, keys, geometry)
-    one, largest = key_side(keys, keys.item(0, 0), inverse_norms(keys, geometry)[0][0], patches)
-    other = query_side(queries, queries.item(0, 0), inverse_norms(queries, geometry)[0][0], patches, largest)
+    one, largest = key_side(keys, keys.item(0), inverse_norms(keys, geometry)[0], patches)
+    other = query_side(queries, queries.item(0), inverse_norms(queries, geometry)[0], patches, largest)
     query_positions, key_positions = (np.arange(image.shape[2] * image.shape[3]) for image in (query, key))
     return fit_projection(other, one, query_positions, key_positions, patches).explained
 

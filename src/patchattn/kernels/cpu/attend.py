@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from patchattn.kernels.cpu.compiler import inlined, kernel
-from patchattn.kernels.cpu.fields import item_lists, store_lists
+from patchattn.kernels.cpu.batch import Each, groups, item_kernel, run_items
+from patchattn.kernels.cpu.compiler import inlined
+from patchattn.kernels.cpu.fields import lists_of, store_lists
 from patchattn.kernels.cpu.inverse import invert
 from patchattn.kernels.cpu.layout import compute_dtype, empty, pad, three, unpad_gradient, value_geometry
 from patchattn.kernels.cpu.measure import CHUNK
-from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.vectors import SLACK, add_scaled, sum_product
 
 __all__ = ["attend", "attend_backward"]
@@ -50,26 +50,26 @@ def attend(
     values = pad(value, geometry)
     count = votes.q_t * votes.q_h * votes.q_w
     dtype = compute_dtype(value.dtype)
-    output, _ = empty(index.shape[0] * index.shape[1], count * votes.channels, dtype)
-    normalizer = torch.empty((*index.shape[:2], count), dtype=dtype)
+    items = index.shape[0] * index.shape[1]
+    output = empty(items, count * votes.channels, dtype)
+    normalizer = torch.empty((items, count), dtype=dtype)
     number = normalizer.numpy().dtype
     at_most = votes.k * int(np.prod([2 * r + 1 for r in votes.radius]))
 
     def scratch() -> tuple[NDArray[Any], ...]:
         return np.empty(at_most, np.int64), np.empty(at_most, number), np.empty(votes.channels + SLACK, number)
 
-    for b, h in np.ndindex(index.shape[0], index.shape[1]):
-        field = (item_lists(similarity.to(dtype), b, h), item_lists(index, b, h), values.item(b, h))
-        out = output[b * index.shape[1] + h].numpy()
-        run_ranges(
-            _attend_range, count, CHUNK, *field, votes, number.type(1 / temperature), out, normalizer[b, h].numpy(),
-            scratch=scratch,
+    for group in groups(items, count):
+        lists = (Each(lists_of(similarity, group, dtype)), Each(lists_of(index, group)))
+        run_items(
+            _attend_range, group, count, CHUNK, *lists, Each(values.rows), votes, number.type(1 / temperature),
+            Each(output.numpy()), Each(normalizer.numpy()), scratch=scratch,
         )  # fmt: skip
     like = value.new_empty((index.shape[0], value.shape[1], *index.shape[3:]), device="meta")
     return unpad_gradient(output, like, geometry), normalizer.view(*index.shape[:2], *index.shape[3:])
 
 
-@kernel()
+@item_kernel()
 def _attend_range(
     low: int, high: int, similarity: Any, index: Any, value: Any, votes: Any, inverse_temperature: Any,
     output: Any, normalizer: Any, voted: Any, weight: Any, total: Any,
@@ -145,34 +145,33 @@ def attend_backward(
     dtype = compute_dtype(value.dtype)
     count, keys = votes.q_t * votes.q_h * votes.q_w, votes.k_t * votes.k_h * votes.k_w
     grad_similarity = torch.empty(similarity.shape, dtype=similarity.dtype)
-    grad_values, _ = empty(value.shape[0] * heads, keys * votes.channels, dtype)
+    grad_values = empty(*values.rows.shape, dtype)
     grad_values.zero_()
     number = grad_values.numpy().dtype
     # g . O for each query and head.
-    product = (grad_output.to(dtype) * output.to(dtype)).reshape(batch, heads, votes.channels, count).sum(2)
-    for b, h in np.ndindex(batch, heads):
-        matches = item_lists(index, b, h)
-        field = (item_lists(similarity.to(dtype), b, h), matches)
-        normalizer = log_normalizer[b, h].reshape(-1).to(dtype).contiguous().numpy()
-        settings = (normalizer, votes, number.type(1 / temperature))
-        found = np.empty(count * votes.k, number)
-        grad = grads.item(b, h)
-        run_ranges(
-            _grad_similarity_range, count, CHUNK, *field, *settings, grad, values.item(b, h),
-            product[b, h].contiguous().numpy(), found,
+    items = batch * heads
+    product = (grad_output.to(dtype) * output.to(dtype)).reshape(items, votes.channels, count).sum(1)
+    normalizer = log_normalizer.detach().to(dtype).reshape(items, count).contiguous().numpy()
+    settings = (Each(normalizer), votes, number.type(1 / temperature), Each(grads.rows))
+    for group in groups(items, max(count, keys)):
+        matches = lists_of(index, group)
+        lists = (Each(lists_of(similarity, group, dtype)), Each(matches))
+        found = np.empty(matches.shape, number)
+        run_items(
+            _grad_similarity_range, group, count, CHUNK, *lists, *settings, Each(values.rows),
+            Each(product.numpy()), Each(found),
         )  # fmt: skip
-        store_lists(found, grad_similarity[b, h])
-
-        def scratch() -> tuple[NDArray[Any], ...]:
-            return (np.empty(votes.channels + SLACK, number),)
-
-        target = grad_values[(b if value.shape[0] > 1 else 0) * heads + h].numpy()
+        store_lists(found, group, grad_similarity)
         inverse = invert(matches, keys)
-        run_ranges(_grad_value_range, keys, CHUNK, *field, *settings, grad, *inverse, target, scratch=scratch)
+        run_items(
+            _grad_value_range, group, keys, CHUNK, *lists, *settings, *(Each(part) for part in inverse),
+            Each(grad_values.numpy()), targets=min(len(grad_values), len(group)),
+            scratch=lambda: (np.empty(votes.channels + SLACK, number),),
+        )  # fmt: skip
     return grad_similarity, unpad_gradient(grad_values, value, geometry)
 
 
-@kernel()
+@item_kernel()
 def _grad_similarity_range(
     low: int, high: int, similarity: Any, index: Any, normalizer: Any, votes: Any, inverse_temperature: Any,
     grad: Any, value: Any, product: Any, output: Any,
@@ -200,7 +199,7 @@ def _grad_similarity_range(
             output[m] = total * inverse_temperature
 
 
-@kernel()
+@item_kernel()
 def _grad_value_range(
     low: int, high: int, similarity: Any, index: Any, normalizer: Any, votes: Any, inverse_temperature: Any,
     grad: Any, first: Any, match: Any, output: Any, total: Any,

@@ -10,15 +10,14 @@ import torch
 from torch import Tensor
 
 from patchattn.kernels.arguments import CHAIN_STREAM, Constraints, PatchGeometry
-from patchattn.kernels.cpu.compiler import kernel
-from patchattn.kernels.cpu.fields import item_lists, store_lists
+from patchattn.kernels.cpu.batch import Each, groups, item_kernel, run_items
+from patchattn.kernels.cpu.fields import lists_of, store_lists
 from patchattn.kernels.cpu.gaussian import cumulated_weights, draw_offset
 from patchattn.kernels.cpu.grid import place_in
-from patchattn.kernels.cpu.items import items_of
+from patchattn.kernels.cpu.items import pair_of
 from patchattn.kernels.cpu.matches import admissible
 from patchattn.kernels.cpu.measure import CHUNK, measure, offset_of
-from patchattn.kernels.cpu.pool import run_ranges
-from patchattn.kernels.cpu.random import WORDS, draw, mix, stream
+from patchattn.kernels.cpu.random import WORDS, draw, mix, streams_of
 
 __all__ = ["sample_chains"]
 
@@ -44,23 +43,25 @@ def sample_chains(
     k, count = modes.shape[2], prod(modes.shape[3:])
     index = torch.empty((*modes.shape[:2], k * chains * steps, *modes.shape[3:]), dtype=torch.int32)
     acceptance = torch.empty((*modes.shape[:2], *modes.shape[3:]), dtype=torch.float32)
-    states = np.empty(count * k * chains * steps, np.int32)
-    tables = cumulated_weights(scale)
-    for item in items_of(query, key, geometry, constraints):
-        b, h = item.batch_item, item.head
-        run_ranges(
-            _chains_range, count, CHUNK // 8, *item.pair, item_lists(modes, b, h), k, *tables, float(temperature),
-            chains, steps, stream(seed, CHAIN_STREAM, h), states, acceptance[b, h].view(-1).numpy(),
+    items = modes.shape[0] * modes.shape[1]
+    pair, tables = pair_of(query, key, geometry, constraints), cumulated_weights(scale)
+    streams = Each(streams_of(seed, CHAIN_STREAM, modes.shape[1]))
+    for group in groups(items, count):
+        states = np.empty((len(group), count * k * chains * steps), np.int32)
+        run_items(
+            _chains_range, group, count, CHUNK // 8, *pair, Each(lists_of(modes, group)), k, *tables,
+            float(temperature), chains, steps, streams, Each(states),
+            Each(acceptance.view(items, count).numpy()),
         )  # fmt: skip
-        store_lists(states, index[b, h])
+        store_lists(states, group, index)
     return index, acceptance
 
 
-@kernel()
+@item_kernel()
 def _chains_range(
     low: int, high: int, query: Any, key: Any, q_norms: Any, k_norms: Any, scale: Any, function: Any, patches: Any,
     limits: Any, query_mask: Any, key_mask: Any, modes: Any, k: int, c_t: Any, c_y: Any, c_x: Any, temperature: float,
-    chains: int, steps: int, key_of_draws: Any, states: Any, acceptance: Any,
+    chains: int, steps: int, streams: Any, states: Any, acceptance: Any,
 ) -> None:  # fmt: skip
     p = patches
     dims = limits.dims
@@ -72,7 +73,7 @@ def _chains_range(
         acceptance[i] = 0
         if query_mask.size > 0 and not query_mask[i]:
             continue
-        own_draws = mix(np.uint32(key_of_draws ^ np.uint32(i)))
+        own_draws = mix(np.uint32(streams[0] ^ np.uint32(i)))
         q_start = offset_of(i, p.q_h, p.q_w, p.q_slice, p.q_row, p.channels)
         accepted, made = 0, 0
         for chain in range(k * chains):

@@ -43,17 +43,18 @@ def instruction(function: Callable[..., Any]) -> Any:
     return intrinsic(function)
 
 
-def kernel(*, vectorize: bool = False) -> Callable[[Callable[..., Any]], Any]:
+def kernel(*, vectorize: bool = False, around: Callable[..., Any] | None = None) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function with Numba, without the interpreter lock.
 
     Args:
+        around: the function that this one is made for, by whose name the disk cache knows it.
         vectorize: let LLVM vectorise the loops by itself. Off by default: the heavy loops here are written as vectors
             already (`vectors.py`), and the many short ones (over k matches) get slower by a third when vectorised.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
         dispatcher = numba.njit(**SETTINGS)(function)
-        dispatcher._cache = _KernelCache(function)
+        dispatcher._cache = _KernelCache(around or function)
         compile_now = dispatcher.compile
 
         def compile_with_settings(signature: Any) -> Any:
@@ -99,7 +100,13 @@ class _KernelCache(FunctionCache):
 
 def _holds_function(signature: Any) -> bool:
     """Whether a kernel is compiled around a function of the user's, which another process could not read back."""
-    return any(isinstance(argument, types.Dispatcher) for argument in getattr(signature, "args", signature))
+    arguments = getattr(signature, "args", signature)
+    return any(
+        _holds_function(argument.types)
+        if isinstance(argument, types.BaseTuple)
+        else isinstance(argument, types.Dispatcher)
+        for argument in arguments
+    )
 
 
 @cache

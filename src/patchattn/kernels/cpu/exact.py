@@ -78,16 +78,14 @@ class _Search:
         self.k, self.heads, self.dtype = k, geometry.num_heads, query.dtype
         self.count, self.keys = prod(query.shape[2:]), prod(key.shape[2:])
         queries, keys = pad_pair(query, key, geometry, torch.float64)
-        norms = [
-            np.concatenate([x for heads in inverse_norms(side, geometry) for x in heads]) for side in (queries, keys)
-        ]
+        norms = [inverse_norms(side, geometry).reshape(-1) for side in (queries, keys)]
         self.limits = limits_of(constraints, query.dim() - 2)
         self.lag = self.limits.lag if self.limits.is_causal else -1
         q_stride, k_stride = (
             prod(n + 2 * r for n, r in zip(x.size, x.radius, strict=True)) * x.channels for x in (queries, keys)
         )
         self.images = Images(
-            queries.buffer.numpy(), keys.buffer.numpy(), q_stride, k_stride, norms[0], norms[1],
+            queries.rows.reshape(-1), keys.rows.reshape(-1), q_stride, k_stride, norms[0], norms[1],
             geometry.scale(query.shape[1]), pointwise_of(geometry), patches_of(queries, keys, geometry),
         )  # fmt: skip
         self.shared_key = key.shape[0] == 1

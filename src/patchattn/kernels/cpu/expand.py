@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from patchattn.kernels.arguments import Constraints
-from patchattn.kernels.cpu.compiler import inlined, kernel
-from patchattn.kernels.cpu.fields import item_lists, store_lists
+from patchattn.kernels.cpu.batch import Each, groups, item_kernel, run_items
+from patchattn.kernels.cpu.compiler import inlined
+from patchattn.kernels.cpu.fields import lists_of, store_lists
 from patchattn.kernels.cpu.grid import grid_of, place_in
 from patchattn.kernels.cpu.layout import three
-from patchattn.kernels.cpu.limits import limits_of, masks_of
+from patchattn.kernels.cpu.limits import limits_of, mask_rows
 from patchattn.kernels.cpu.matches import admissible
 from patchattn.kernels.cpu.measure import CHUNK
-from patchattn.kernels.cpu.pool import run_ranges
 
 __all__ = ["expand"]
 
@@ -33,19 +33,19 @@ def expand(index: Tensor, key_shape: tuple[int, ...], radius: tuple[int, ...], c
     k, window = index.shape[2], prod(2 * r + 1 for r in radius)
     output = torch.empty((*index.shape[:2], k * window, *query_shape), dtype=torch.int32)
     count = prod(query_shape)
-    keys = np.empty(count * k * window, np.int32)
-    for b in range(index.shape[0]):
-        masks = masks_of(constraints, b, key_shape)
-        for h in range(index.shape[1]):
-            run_ranges(
-                _expand_range, count, CHUNK, item_lists(index, b, h), k, three(radius, 0), grid, limits, masks.query,
-                masks.key, keys,
-            )  # fmt: skip
-            store_lists(keys, output[b, h])
+    items, heads = index.shape[0] * index.shape[1], index.shape[1]
+    masks = [Each(mask_rows(mask, heads)) for mask in (constraints.query_mask, constraints.key_mask)]
+    for group in groups(items, count):
+        keys = np.empty((len(group), count * k * window), np.int32)
+        run_items(
+            _expand_range, group, count, CHUNK, Each(lists_of(index, group)), k, three(radius, 0), grid, limits,
+            *masks, Each(keys),
+        )  # fmt: skip
+        store_lists(keys, group, output)
     return output
 
 
-@kernel()
+@item_kernel()
 def _expand_range(
     low: int, high: int, index: Any, k: int, radius: Any, grid: Any, limits: Any, query_mask: Any, key_mask: Any,
     output: Any,

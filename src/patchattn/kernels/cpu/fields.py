@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from patchattn.kernels.arguments import PatchGeometry
 from patchattn.kernels.cpu.layout import compute_dtype
 from patchattn.kernels.cpu.matches import Lists
 
-__all__ = ["item_init", "item_lists", "new_field", "store", "store_lists"]
+__all__ = ["item_init", "lists_of", "new_field", "store", "store_lists"]
 
 
 def new_field(query: Tensor, k: int, geometry: PatchGeometry) -> tuple[Tensor, Tensor]:
@@ -21,16 +22,17 @@ def new_field(query: Tensor, k: int, geometry: PatchGeometry) -> tuple[Tensor, T
     return torch.empty(shape, dtype=torch.int32), torch.empty(shape, dtype=compute_dtype(query.dtype))
 
 
-def store(lists: Lists, index: Tensor, similarity: Tensor) -> None:
-    """Write one item's matches to its `(k, *query)` tensors."""
-    store_lists(lists.index, index)
-    store_lists(lists.similarity, similarity)
+def store(lists: Lists, item: int, index: Tensor, similarity: Tensor) -> None:
+    """Write one item's matches to the field."""
+    store_lists(lists.index[None], range(item, item + 1), index)
+    store_lists(lists.similarity[None], range(item, item + 1), similarity)
 
 
-def store_lists(lists: NDArray[Any], tensor: Tensor) -> None:
-    """Write flat lists, query by query, to one item's `(k, *query)`."""
-    k = tensor.shape[0]
-    tensor.view(k, -1).copy_(torch.from_numpy(lists).view(-1, k).T)
+def store_lists(lists: NDArray[Any], items: range, tensor: Tensor) -> None:
+    """Write the flat lists of some items, query by query, to `(B, heads, k, *query)`."""
+    k, count = tensor.shape[2], prod(tensor.shape[3:])
+    target = tensor.view(-1, k, count)[items.start : items.stop]
+    target.copy_(torch.from_numpy(lists[: len(items)]).view(-1, count, k).mT)
 
 
 def item_init(init: Tensor | None, b: int, h: int) -> NDArray[np.int32]:
@@ -40,6 +42,11 @@ def item_init(init: Tensor | None, b: int, h: int) -> NDArray[np.int32]:
     return init[b, h].reshape(init.shape[2], -1).to(torch.int32).contiguous().numpy()
 
 
-def item_lists(tensor: Tensor, b: int, h: int) -> NDArray[Any]:
-    """One item of a `(B, heads, k, *query)` tensor as flat lists, query by query."""
-    return tensor[b, h].detach().reshape(tensor.shape[2], -1).T.contiguous().view(-1).numpy()
+def lists_of(tensor: Tensor, items: range, dtype: torch.dtype | None = None) -> NDArray[Any]:
+    """Some items of a `(B, heads, k, *query)` tensor as flat lists, query by query: a row for each item."""
+    k, count = tensor.shape[2], prod(tensor.shape[3:])
+    # Whole batch items need no copy of the rest, whatever the strides.
+    part = tensor.detach().reshape(-1, k, count)[items.start : items.stop]
+    return (
+        part.mT.to(dtype or tensor.dtype, memory_format=torch.contiguous_format).reshape(len(items), count * k).numpy()
+    )

@@ -1,6 +1,6 @@
-"""Key positions numbered in a frame one pixel wider than the image.
+"""Key positions numbered in a frame one pixel wider than the image (in one dimension, as wide as matches move).
 
-A match moved by one pixel is then another number by one addition, and what has left the image is still a number of the
+A match moved by so much is then another number by one addition, and what has left the image is still a number of the
 frame, at which tables hold "nothing": no division, no test of borders.
 """
 
@@ -12,7 +12,11 @@ import numpy as np
 
 from patchattn.kernels.cpu.compiler import inlined
 
-__all__ = ["Frame", "frame_of", "framed", "unframed"]
+__all__ = ["FARTHEST_IN_LINE", "Frame", "frame_of", "framed", "unframed"]
+
+
+FARTHEST_IN_LINE = 4
+"""In one dimension neighbours at the distances 4, 2 and 1 say where to look: one alone says too little."""
 
 
 class Frame(NamedTuple):
@@ -22,6 +26,7 @@ class Frame(NamedTuple):
     k_w: int
     margin_t: int
     margin_y: int
+    margin_x: int
     rows: int
     """Rows of a slice of the frame."""
     row: int
@@ -33,9 +38,11 @@ class Frame(NamedTuple):
 
 
 def frame_of(size: tuple[int, int, int], dims: int) -> Frame:
-    margin_t, margin_y = int(dims == 3), int(dims >= 2)
-    rows, row = size[1] + 2 * margin_y, size[2] + 2
-    return Frame(size[1], size[2], margin_t, margin_y, rows, row, rows * row, (size[0] + 2 * margin_t) * rows * row)
+    margin_t, margin_y, margin_x = int(dims == 3), int(dims >= 2), FARTHEST_IN_LINE if dims == 1 else 1
+    rows, row = size[1] + 2 * margin_y, size[2] + 2 * margin_x
+    return Frame(
+        size[1], size[2], margin_t, margin_y, margin_x, rows, row, rows * row, (size[0] + 2 * margin_t) * rows * row
+    )
 
 
 @inlined
@@ -44,13 +51,13 @@ def framed(j: int, frame: Any) -> int:
     x = j - row * frame.k_w
     t = np.int64(np.uint32(row) // np.uint32(frame.k_h))
     y = row - t * frame.k_h
-    return (t + frame.margin_t) * frame.plane + (y + frame.margin_y) * frame.row + x + 1
+    return (t + frame.margin_t) * frame.plane + (y + frame.margin_y) * frame.row + x + frame.margin_x
 
 
 @inlined
 def unframed(position: int, frame: Any) -> int:
     row = np.int64(np.uint32(position) // np.uint32(frame.row))
-    x = position - row * frame.row - 1
+    x = position - row * frame.row - frame.margin_x
     t = np.int64(np.uint32(row) // np.uint32(frame.rows))
     y = row - t * frame.rows - frame.margin_y
     return ((t - frame.margin_t) * frame.k_h + y) * frame.k_w + x

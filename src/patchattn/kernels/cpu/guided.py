@@ -18,7 +18,7 @@ from patchattn.kernels.arguments import Constraints, PatchGeometry
 from patchattn.kernels.cpu.aligned import aligned_array
 from patchattn.kernels.cpu.choices import choice, count_choices, draw_near, reach
 from patchattn.kernels.cpu.compiler import inlined, kernel
-from patchattn.kernels.cpu.frame import Frame, frame_of, framed, unframed
+from patchattn.kernels.cpu.frame import FARTHEST_IN_LINE, Frame, frame_of, framed, unframed
 from patchattn.kernels.cpu.grid import place_in
 from patchattn.kernels.cpu.items import Item, no_matches, search_items
 from patchattn.kernels.cpu.leaf_vectors import LANES, insert_sorted, prefetch
@@ -48,6 +48,8 @@ BAND_OF_LINE = 4096
 SLAB = 1 << 23
 """Entries of lists that exist at one time: those of a million queries at k = 3."""
 SEED_LEAVES = 8
+"""Leaves near its own that a query looks at first where constraints may forbid many keys, and in one dimension: a
+sequence has fewer neighbours to hear from."""
 SEEN = 256
 """Leaves that a query remembers having looked at."""
 
@@ -67,7 +69,8 @@ def search_guided(
     init: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Find k matches for every query by `iterations` guided scans; see `patchattn.match`."""
-    return search_items(query, key, k, geometry, constraints, init, lambda item: _Search(item, k, seed).run(iterations))
+    search = lambda item: _Search(item, k, seed).run(iterations)  # noqa: E731
+    return search_items(query, key, k, geometry, constraints, init, search, together=True)
 
 
 class _Search:
@@ -167,7 +170,7 @@ class _Search:
         if p.q_t > 1:
             before[:] = ranked
             return
-        edge = (p.q_w if p.q_h > 1 else 1) * self.length
+        edge = (p.q_w if p.q_h > 1 else FARTHEST_IN_LINE if self.limits.dims == 1 else 1) * self.length
         for start in range(self.band * self.length, ranked.size, self.band * self.length):
             before[start - edge : start + edge] = ranked[start - edge : start + edge]
 
@@ -202,6 +205,7 @@ def _seed_range(
                         distances,
                     )  # fmt: skip
         own = leaf_for(numbers, at, axes, bounds)
+        least = SEED_LEAVES if limits.dims == 1 else 1
         # Leaves near in the tree, nearest first, until there are k matches.
         turn = np.int64(0)
         while turn < 2 * axes.size and (not limited or turn < SEED_LEAVES):
@@ -212,7 +216,7 @@ def _seed_range(
                     leaf, i, 0, numbers, at, width, table, members, lists, start, length, frame, patches, limits,
                     distances,
                 )  # fmt: skip
-            if lists[start + k - 1] != NOTHING:
+            if turn >= least and lists[start + k - 1] != NOTHING:
                 break
         if not limited:
             continue
@@ -248,10 +252,13 @@ def _skip_own_leaves(n: int, leaf_of: Any, lists: Any, length: int, limits: Any,
 @inlined
 def _gather(
     n: int, direction: int, end: int, count: int, low: int, high: int, first: int, table: Any, width: int,
-    leaf_of: Any, lists: Any, before: Any, length: int, frame: Any, patches: Any, side: int, since: int,
+    leaf_of: Any, lists: Any, before: Any, length: int, frame: Any, patches: Any, limits: Any, side: int, since: int,
     since_outside: int, seen: Any, candidates: Any,
 ) -> int:  # fmt: skip
-    """Append to `candidates[count:]` the leaves that the neighbours of query n in some directions point to."""
+    """Append to `candidates[count:]` the leaves that the neighbours of query n in some directions point to.
+
+    Directions are t, y and x; in one dimension they are distances, the nearest last.
+    """
     p = patches
     i = first + n
     row = np.int64(np.uint32(i) // np.uint32(p.q_w))
@@ -261,7 +268,10 @@ def _gather(
     queries = before.size // length
     known = count
     while direction < end:
-        if direction == 0:
+        if limits.dims == 1:
+            step = FARTHEST_IN_LINE >> direction
+            there, shift = 0 <= x + side * step < p.q_w, step
+        elif direction == 0:
             there, step, shift = 0 <= t + side < p.q_t, p.q_h * p.q_w, frame.plane
         elif direction == 1:
             there, step, shift = 0 <= y + side < p.q_h, p.q_w, frame.row
@@ -319,18 +329,18 @@ def _scan_range(
         if visit == 0 or p.q_w == 1:
             _skip_own_leaves(n, leaf_of, lists, length, limits, seen)
             count = _gather(
-                n, 0, 2, here, low, high, first, table, width, leaf_of, lists, before, length, frame, patches, side,
-                since, since_outside, seen, candidates,
+                n, 0, 2, here, low, high, first, table, width, leaf_of, lists, before, length, frame, patches, limits,
+                side, since, since_outside, seen, candidates,
             )  # fmt: skip
         count = _gather(
-            n, 2, 3, count, low, high, first, table, width, leaf_of, lists, before, length, frame, patches, side,
-            since, since_outside, seen, candidates,
+            n, 2, 3, count, low, high, first, table, width, leaf_of, lists, before, length, frame, patches, limits,
+            side, since, since_outside, seen, candidates,
         )  # fmt: skip
         if p.q_w > 1 and visit + 1 < high - low:
             _skip_own_leaves(n - side, leaf_of, lists, length, limits, seen)
             waiting = _gather(
                 n - side, 0, 2, ahead, low, high, first, table, width, leaf_of, lists, before, length, frame, patches,
-                side, since, since_outside, seen, candidates,
+                limits, side, since, since_outside, seen, candidates,
             )  # fmt: skip
         if query_mask.size > 0 and not query_mask[i]:
             continue

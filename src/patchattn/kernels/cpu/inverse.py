@@ -7,27 +7,35 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from patchattn.kernels.cpu.compiler import kernel
+from patchattn.kernels.cpu.batch import Each, item_kernel, run_items
 
 __all__ = ["Inverse", "invert"]
 
 
 class Inverse(NamedTuple):
-    """Entries `first[j]` to `first[j + 1]` of `match`: the flat positions (query * k + m) of the matches to key j."""
+    """Entries `first[j]` to `first[j + 1]` of `match`: the flat positions (query * k + m) of the matches to key j.
+
+    A row of either for each item.
+    """
 
     first: NDArray[np.int64]
     match: NDArray[np.int64]
 
 
 def invert(index: NDArray[np.int32], keys: int) -> Inverse:
-    """Sort the matches by key (a counting sort, so in the order of the queries: gradients are summed in that order)."""
-    inverse = Inverse(np.zeros(keys + 1, np.int64), np.empty(index.size, np.int64))
-    _invert(index, *inverse)
+    """Sort the matches of each item by key.
+
+    It is a counting sort, so in the order of the queries: gradients are summed in that order.
+    """
+    inverse = Inverse(np.zeros((len(index), keys + 1), np.int64), np.empty(index.shape, np.int64))
+    items = len(index)
+    run_items(_invert, range(items), 1, 1, *(Each(part) for part in (index, *inverse)))
     return inverse
 
 
-@kernel()
-def _invert(index: Any, first: Any, match: Any) -> None:
+@item_kernel()
+def _invert(low: int, high: int, index: Any, first: Any, match: Any) -> None:
+    """Of one item as a whole."""
     for entry in range(index.size):
         if index[entry] >= 0:
             first[index[entry]] += 1

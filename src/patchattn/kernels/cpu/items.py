@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
+from math import prod
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from patchattn.kernels.arguments import Constraints, PatchGeometry
+from patchattn.kernels.cpu.batch import Each, groups
 from patchattn.kernels.cpu.fields import item_init, new_field, store
 from patchattn.kernels.cpu.layout import Layout, pad_pair
-from patchattn.kernels.cpu.limits import Masks, limits_of, masks_of
+from patchattn.kernels.cpu.limits import Masks, limits_of, mask_rows, masks_of
 from patchattn.kernels.cpu.matches import Limits, Lists
 from patchattn.kernels.cpu.measure import Patches, inverse_norms, patches_of, pointwise_of
+from patchattn.kernels.cpu.pool import run_ranges
+from patchattn.progress import report
 
-__all__ = ["Item", "items_of", "no_matches", "search_items"]
+__all__ = ["Item", "items_of", "no_matches", "pair_of", "search_items"]
+
+
+SMALL = 1 << 14
+"""Queries up to which an item is better searched by one thread, while the others search other items."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +69,17 @@ def items_of(
     """Lay out query and key, and go through heads and batch items."""
     queries, keys = pad_pair(query, key, geometry)
     query_norms, key_norms = inverse_norms(queries, geometry), inverse_norms(keys, geometry)
-    scale = queries.buffer.numpy().dtype.type(geometry.scale(query.shape[1]))
+    scale = queries.rows.dtype.type(geometry.scale(query.shape[1]))
     patches, limits = patches_of(queries, keys, geometry), limits_of(constraints, query.dim() - 2)
     shared = (scale, pointwise_of(geometry), patches, limits)
     batch, heads = query.shape[0], geometry.num_heads
     for b in range(batch):
         masks = masks_of(constraints, b, key.shape[2:])
         for h in range(heads):
-            norms = (query_norms[b][h], key_norms[b if len(key_norms) > 1 else 0][h])
-            pair = (queries.item(b, h), keys.item(b, h), *norms, *shared, masks.query, masks.key)
-            yield Item(b * heads + h, batch * heads, b, h, queries, keys, pair, masks, item_init(init, b, h))
+            n = b * heads + h
+            norms = (query_norms[n], key_norms[n % len(key_norms)])
+            pair = (queries.item(n), keys.item(n), *norms, *shared, masks.query, masks.key)
+            yield Item(n, batch * heads, b, h, queries, keys, pair, masks, item_init(init, b, h))
 
 
 def search_items(
@@ -79,12 +90,48 @@ def search_items(
     constraints: Constraints,
     init: Tensor | None,
     search: Callable[[Item], Lists],
+    together: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Call `search` for every item, and put its lists into a field: index and similarity, `(B, heads, k, *query)`."""
+    """Call `search` for every item, and put its lists into a field: index and similarity, `(B, heads, k, *query)`.
+
+    Args:
+        query, key, k, geometry, constraints, init: What is searched.
+        search: Finds the lists of an item.
+        together: Small items are searched side by side, each by one thread. (`search` calls nothing that has threads of
+            its own.)
+    """
     index, similarity = new_field(query, k, geometry)
-    for item in items_of(query, key, geometry, constraints, init):
-        store(search(item), index[item.batch_item, item.head], similarity[item.batch_item, item.head])
+    items = items_of(query, key, geometry, constraints, init)
+    number, count = query.shape[0] * geometry.num_heads, prod(query.shape[2:])
+    if not together or count > SMALL or number < torch.get_num_threads():
+        for item in items:
+            store(search(item), item.number, index, similarity)
+        return index, similarity
+    for group in groups(number, count):
+        waiting = list(islice(items, len(group)))
+        found = [no_matches(0, k, np.float32)] * len(group)
+
+        def search_range(low: int, high: int, waiting: list[Item], found: list[Lists]) -> None:
+            for n in range(low, high):
+                found[n] = search(waiting[n])
+
+        run_ranges(search_range, len(group), 1, waiting, found)
+        for item, lists in zip(waiting, found, strict=True):
+            store(lists, item.number, index, similarity)
+        report(group.stop, number)
     return index, similarity
+
+
+def pair_of(query: Tensor, key: Tensor, geometry: PatchGeometry, constraints: Constraints) -> tuple[Any, ...]:
+    """An item's `pair` for all items at once, as `run_items` takes it."""
+    queries, keys = pad_pair(query, key, geometry)
+    norms = inverse_norms(queries, geometry), inverse_norms(keys, geometry)
+    masks = (mask_rows(mask, geometry.num_heads) for mask in (constraints.query_mask, constraints.key_mask))
+    return (
+        *map(Each, (queries.rows, keys.rows, *norms)),
+        queries.rows.dtype.type(geometry.scale(query.shape[1])), pointwise_of(geometry),
+        patches_of(queries, keys, geometry), limits_of(constraints, query.dim() - 2), *map(Each, masks),
+    )  # fmt: skip
 
 
 def no_matches(count: int, k: int, dtype: Any) -> Lists:

@@ -21,17 +21,17 @@ __all__ = ["Layout", "compute_dtype", "empty", "pad", "pad_pair", "three", "unpa
 class Layout:
     """Images as flat arrays, one for each (batch item, head), of shape (T + 2r, H + 2r, W + 2r, C) each."""
 
-    arrays: list[list[NDArray[Any]]]
-    """`arrays[b][h]`: flat, with slack after its end."""
+    rows: NDArray[Any]
+    """A row for each item: all heads of the first batch item, then of the next. Slack comes after the last."""
     size: tuple[int, int, int]
     """Spatial size without padding, always three dimensions."""
     radius: tuple[int, int, int]
     channels: int
-    buffer: Tensor
 
-    def item(self, b: int, h: int) -> NDArray[Any]:
-        """The array of an item; a single batch item is shared by all."""
-        return self.arrays[b if len(self.arrays) > 1 else 0][h]
+    def item(self, n: int) -> NDArray[Any]:
+        """The array of item n; a single batch item is shared by all."""
+        row: NDArray[Any] = self.rows[n % len(self.rows)]
+        return row
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -44,13 +44,13 @@ def three(values: tuple[int, ...], fill: int) -> tuple[int, int, int]:
     return t, y, x
 
 
-def empty(count: int, elements: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return an aligned `(count, elements)` tensor, rows end to end, with slack after the last; and its flat buffer."""
+def empty(count: int, elements: int, dtype: torch.dtype) -> Tensor:
+    """Return an aligned `(count, elements)` tensor, rows end to end, with slack after the last."""
     width = torch.empty((), dtype=dtype).element_size()
     buffer = torch.empty(count * elements + SLACK + LINE // width, dtype=dtype)
     shift = (-buffer.data_ptr() % LINE) // width
     buffer[shift + count * elements :].zero_()
-    return buffer[shift : shift + count * elements].view(count, elements), buffer[shift:]
+    return buffer[shift : shift + count * elements].view(count, elements)
 
 
 def pad(image: Tensor, geometry: PatchGeometry, padded: bool = True, dtype: torch.dtype | None = None) -> Layout:
@@ -64,7 +64,7 @@ def pad(image: Tensor, geometry: PatchGeometry, padded: bool = True, dtype: torc
     size = three(tuple(image.shape[2:]), 1)
     radius = three(geometry.radius, 0) if padded else (0, 0, 0)
     extent = [n + 2 * r for n, r in zip(size, radius, strict=True)]
-    rows, buffer = empty(batch * heads, extent[0] * extent[1] * extent[2] * channels, dtype)
+    rows = empty(batch * heads, extent[0] * extent[1] * extent[2] * channels, dtype)
     copies = rows.view(batch * heads, *extent, channels)
     interior = copies
     for dim in range(3):
@@ -73,12 +73,7 @@ def pad(image: Tensor, geometry: PatchGeometry, padded: bool = True, dtype: torc
     # Innermost first: each later dimension copies whole rows that are padded already.
     for dim in (2, 1, 0):
         _fill_border(copies, dim, size, radius, geometry.padding_mode)
-    flat = buffer.numpy()
-    stride = rows.shape[1]
-    arrays = [
-        [flat[(b * heads + h) * stride : (b * heads + h + 1) * stride] for h in range(heads)] for b in range(batch)
-    ]
-    return Layout(arrays, size, radius, channels, buffer)
+    return Layout(rows.numpy(), size, radius, channels)
 
 
 def value_geometry(index: Tensor) -> PatchGeometry:

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchattn.kernels.arguments import PatchGeometry
-from patchattn.kernels.cpu.compiler import inlined, kernel
+from patchattn.kernels.cpu.batch import Each, item_kernel, run_items
+from patchattn.kernels.cpu.compiler import inlined
 from patchattn.kernels.cpu.layout import Layout, three
-from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.vectors import sum_absolute_difference, sum_product, sum_squared_difference
 
 __all__ = [
@@ -124,29 +124,28 @@ def measure(
     return product * scale
 
 
-def inverse_norms(image: Layout, geometry: PatchGeometry) -> list[list[NDArray[Any]]]:
-    """1 / norm of every patch (0 where the norm is 0), for the cosine; empty arrays otherwise."""
+def inverse_norms(image: Layout, geometry: PatchGeometry) -> NDArray[Any]:
+    """1 / norm of every patch (0 where the norm is 0), for the cosine; otherwise nothing: a row for each item."""
     if kind_of(geometry) != COSINE:
-        return [[array[:0] for array in heads] for heads in image.arrays]
-    patches = patches_of(image, image, geometry)
-    return [[_inverse_root(squared_norms(array, image, patches)) for array in heads] for heads in image.arrays]
-
-
-def _inverse_root(squares: NDArray[Any]) -> NDArray[Any]:
+        return image.rows[:, :0]
+    squares = squared_norms(image.rows, image, patches_of(image, image, geometry))
     return np.divide(1, np.sqrt(squares), out=np.zeros_like(squares), where=squares > 0)
 
 
-def squared_norms(array: NDArray[Any], image: Layout, patches: Patches) -> NDArray[Any]:
-    """Sum of squares of every patch of one item of an image."""
-    count = image.size[0] * image.size[1] * image.size[2]
-    output = np.empty(count, array.dtype)
+def squared_norms(rows: NDArray[Any], image: Layout, patches: Patches) -> NDArray[Any]:
+    """Sum of squares of every patch, for some items of an image."""
+    items, count = len(rows), image.size[0] * image.size[1] * image.size[2]
+    output = np.empty((items, count), rows.dtype)
     row = (image.size[2] + 2 * image.radius[2]) * image.channels
     slice_step = (image.size[1] + 2 * image.radius[1]) * row
-    run_ranges(_squared_norm_range, count, CHUNK, array, patches, *image.size[1:], slice_step, row, output)
+    run_items(
+        _squared_norm_range, range(items), count, CHUNK, Each(rows), patches, *image.size[1:], slice_step, row,
+        Each(output),
+    )  # fmt: skip
     return output
 
 
-@kernel()
+@item_kernel()
 def _squared_norm_range(
     low: int, high: int, image: Any, patches: Any, height: int, width: int, slice_step: int, row_step: int, output: Any
 ) -> None:

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from patchattn.kernels.arguments import MIXTURE_STREAM, Constraints
+from patchattn.kernels.cpu.batch import Each, groups, item_kernel, run_items
 from patchattn.kernels.cpu.choices import choice, count_choices, reach
-from patchattn.kernels.cpu.compiler import inlined, kernel
-from patchattn.kernels.cpu.fields import item_lists, store_lists
+from patchattn.kernels.cpu.compiler import inlined
+from patchattn.kernels.cpu.fields import lists_of, store_lists
 from patchattn.kernels.cpu.gaussian import cumulated_weights, draw_offset, weight_at, weight_between
 from patchattn.kernels.cpu.grid import grid_of, place_in
-from patchattn.kernels.cpu.limits import limits_of, masks_of
+from patchattn.kernels.cpu.limits import choice_rows, limits_of, mask_rows
 from patchattn.kernels.cpu.matches import admissible
 from patchattn.kernels.cpu.measure import CHUNK
-from patchattn.kernels.cpu.pool import run_ranges
-from patchattn.kernels.cpu.random import WORDS, draw, mix, stream
+from patchattn.kernels.cpu.random import WORDS, draw, mix, streams_of
 
 __all__ = ["sample_mixture"]
 
@@ -45,29 +45,33 @@ def sample_mixture(
     k, count = modes.shape[2], prod(query_shape)
     index = torch.empty((*modes.shape[:2], samples, *query_shape), dtype=torch.int32)
     log_density = torch.empty(index.shape, dtype=dtype)
-    keys, logs = np.empty(count * samples, np.int32), np.empty(count * samples, log_density.numpy().dtype)
-    tables = cumulated_weights(scale)
-    for b in range(modes.shape[0]):
-        masks = masks_of(constraints, b, key_shape)
-        for h in range(modes.shape[1]):
-            run_ranges(
-                _mixture_range, count, CHUNK, item_lists(modes, b, h), k, *tables, round(alpha * WORDS), samples,
-                stream(seed, MIXTURE_STREAM, h), grid, limits, masks.query, masks.key, *masks.choices, keys, logs,
-                scratch=lambda: (np.empty((k, 3), np.int64), np.empty((k, 3), np.int64)),
-            )  # fmt: skip
-            store_lists(keys, index[b, h])
-            store_lists(logs, log_density[b, h])
+    heads = modes.shape[1]
+    items = modes.shape[0] * heads
+    tables, streams = cumulated_weights(scale), streams_of(seed, MIXTURE_STREAM, heads)
+    masks = (mask_rows(mask, heads) for mask in (constraints.query_mask, constraints.key_mask))
+    limiting = [Each(rows) for rows in (*masks, *choice_rows(constraints, key_shape, heads))]
+    for group in groups(items, count):
+        keys = np.empty((len(group), count * samples), np.int32)
+        logs = np.empty(keys.shape, log_density.numpy().dtype)
+        run_items(
+            _mixture_range, group, count, CHUNK, Each(lists_of(modes, group)), k, *tables,
+            round(alpha * WORDS), samples, Each(streams), grid, limits, *limiting, Each(keys), Each(logs),
+            scratch=lambda: (np.empty((k, 3), np.int64), np.empty((k, 3), np.int64)),
+        )  # fmt: skip
+        store_lists(keys, group, index)
+        store_lists(logs, group, log_density)
     return index, log_density
 
 
-@kernel()
+@item_kernel()
 def _mixture_range(
     low: int, high: int, modes: Any, k: int, c_t: Any, c_y: Any, c_x: Any, threshold: int, samples: int,
-    key_of_draws: Any, grid: Any, limits: Any, query_mask: Any, key_mask: Any, allowed: Any, allowed_up_to: Any,
-    keys: Any, logs: Any, places: Any, totals: Any,
+    streams: Any, grid: Any, limits: Any, query_mask: Any, key_mask: Any, padded: Any, allowed_up_to: Any,
+    num_allowed: Any, keys: Any, logs: Any, places: Any, totals: Any,
 ) -> None:  # fmt: skip
     g = grid
     dims = limits.dims
+    allowed = padded[: num_allowed[0]]
     for i in range(low, high):
         at = i * samples
         for n in range(at, at + samples):
@@ -87,7 +91,7 @@ def _mixture_range(
                 totals[valid, 2] = weight_between(c_x, x0 - x, x1 - x)
                 valid += 1
         own = threshold if valid > 0 else 0
-        own_draws = mix(np.uint32(key_of_draws ^ np.uint32(i)))
+        own_draws = mix(np.uint32(streams[0] ^ np.uint32(i)))
         for n in range(samples):
             word = n * (2 + dims)
             if draw(own_draws, word, 0, WORDS - 1) < own:

@@ -42,9 +42,8 @@ def search_patchmatch(
     init: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Find k matches for every query by PatchMatch; see `patchattn.match`."""
-    return search_items(
-        query, key, k, geometry, constraints, init, lambda item: search_item(item, k, iterations, seed, item.init)
-    )
+    search = lambda item: search_item(item, k, iterations, seed, item.init)  # noqa: E731
+    return search_items(query, key, k, geometry, constraints, init, search, together=True)
 
 
 def search_repeated(
@@ -61,9 +60,8 @@ def search_repeated(
 
     This is how SCRAM's Algorithm 1 finds the top-kappa(max) and the top-kappa(mode).
     """
-    return search_items(
-        query, key, k, geometry, constraints, init, lambda item: _search_item_repeatedly(item, k, iterations, seed)
-    )
+    search = lambda item: _search_item_repeatedly(item, k, iterations, seed)  # noqa: E731
+    return search_items(query, key, k, geometry, constraints, init, search, together=True)
 
 
 def _search_item_repeatedly(item: Item, k: int, iterations: int, seed: int) -> Lists:

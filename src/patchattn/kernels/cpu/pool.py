@@ -18,6 +18,8 @@ __all__ = ["run_ranges"]
 _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
 _pool_size = 0
+_here = threading.local()
+"""Of a thread: whether it `shares` the work of others."""
 
 
 def run_ranges(kernel: Callable[..., Any], count: int, chunk: int, *arguments: Any, scratch: Scratch = tuple) -> None:
@@ -25,7 +27,8 @@ def run_ranges(kernel: Callable[..., Any], count: int, chunk: int, *arguments: A
 
     The ranges depend on `chunk` alone, and each is computed by one thread from start to end, so that results do not
     depend on the number of threads (`torch.get_num_threads()`). `scratch` makes arrays that
-    a thread has for itself (kernels allocate nothing).
+    a thread has for itself (kernels allocate nothing). Within a kernel that has ranges run itself, they run in its
+    thread: the others are busy.
     """
     starts = itertools.count(0, chunk)  # next() on it is atomic
 
@@ -34,13 +37,20 @@ def run_ranges(kernel: Callable[..., Any], count: int, chunk: int, *arguments: A
         while (low := next(starts)) < count:
             kernel(low, min(low + chunk, count), *arguments, *own)
 
-    helpers = min(torch.get_num_threads(), -(-count // chunk)) - 1
+    def share() -> None:
+        _here.shares = True
+        try:
+            work()
+        finally:
+            _here.shares = False
+
+    helpers = 0 if getattr(_here, "shares", False) else min(torch.get_num_threads(), -(-count // chunk)) - 1
     if helpers < 1:
         work()
         return
-    futures = [_threads(helpers).submit(work) for _ in range(helpers)]
+    futures = [_threads(helpers).submit(share) for _ in range(helpers)]
     try:
-        work()
+        share()
     finally:
         # Also after an exception (Ctrl-C): nobody may still write to the arrays when this returns.
         starts = itertools.count(count)

@@ -82,7 +82,7 @@ def key_side(image: Layout, array: NDArray[Any], inverse_norms: NDArray[Any], pa
     nothing = array[:0]
     if patches.kind != DOT:
         return Side(image, array, True, inverse_norms, nothing), 1.0
-    squares = squared_norms(array, image, patches)
+    squares = squared_norms(array[None], image, patches)[0]
     finite = squares[np.isfinite(squares)]
     largest = float(finite.max()) if finite.size else 0.0
     extra = np.sqrt(np.maximum(largest - squares, 0))
@@ -96,7 +96,7 @@ def query_side(
     nothing = array[:0]
     if patches.kind != DOT:
         return Side(image, array, False, inverse_norms, nothing)
-    norms = np.sqrt(squared_norms(array, image, patches))
+    norms = np.sqrt(squared_norms(array[None], image, patches)[0])
     factors = np.divide(largest, norms, out=np.zeros_like(norms), where=norms > 0)
     return Side(image, array, False, factors, np.zeros_like(factors))
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from patchattn.kernels.cpu.compiler import inlined
 
-__all__ = ["WORDS", "draw", "mix", "stream"]
+__all__ = ["WORDS", "draw", "mix", "stream", "streams_of"]
 
 MASK = 0xFFFFFFFF
 WORDS = 2**32
@@ -22,6 +23,11 @@ def stream(seed: int, iteration: int, head: int) -> np.uint32:
     for part in ((seed >> 32) & MASK, iteration & MASK, head & MASK):
         state = _mix_python(state ^ part)
     return np.uint32(state)
+
+
+def streams_of(seed: int, iteration: int, heads: int) -> NDArray[np.uint32]:
+    """Those of all heads, a row of one for each."""
+    return np.array([[stream(seed, iteration, head)] for head in range(heads)], np.uint32)
 
 
 def _mix_python(x: int) -> int:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchattn.kernels.arguments import PatchGeometry
-from patchattn.kernels.cpu.compiler import inlined, kernel
-from patchattn.kernels.cpu.fields import item_lists, store_lists
+from patchattn.kernels.cpu.batch import Each, groups, item_kernel, run_items
+from patchattn.kernels.cpu.compiler import inlined
+from patchattn.kernels.cpu.fields import lists_of, store_lists
 from patchattn.kernels.cpu.inverse import invert
 from patchattn.kernels.cpu.layout import Layout, compute_dtype, empty, pad_pair, unpad_gradient
 from patchattn.kernels.cpu.measure import (
@@ -28,7 +29,6 @@ from patchattn.kernels.cpu.measure import (
     patches_of,
     pointwise_of,
 )
-from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.vectors import SLACK, add_scaled
 
 __all__ = ["derivative_of", "similarity_at", "similarity_at_backward"]
@@ -42,17 +42,18 @@ def similarity_at(query: Tensor, key: Tensor, index: Tensor, geometry: PatchGeom
     function = pointwise_of(geometry)
     output = torch.empty(index.shape, dtype=compute_dtype(query.dtype))
     scale = output.numpy().dtype.type(geometry.scale(query.shape[1]))
-    k, count = index.shape[2], patches.q_t * patches.q_h * patches.q_w
-    for b, h in np.ndindex(index.shape[0], index.shape[1]):
-        norms = (query_norms[b][h], key_norms[b if len(key_norms) > 1 else 0][h])
-        found = np.empty(count * k, output.numpy().dtype)
-        pair = (queries.item(b, h), keys.item(b, h), *norms, scale, function, patches)
-        run_ranges(_similarity_range, count, CHUNK, *pair, k, item_lists(index, b, h), found)
-        store_lists(found, output[b, h])
+    items, k, count = index.shape[0] * index.shape[1], index.shape[2], patches.q_t * patches.q_h * patches.q_w
+    images = (Each(rows) for rows in (queries.rows, keys.rows, query_norms, key_norms))
+    pair = (*images, scale, function, patches)
+    for group in groups(items, count):
+        matches = lists_of(index, group)
+        found = np.empty(matches.shape, scale.dtype)
+        run_items(_similarity_range, group, count, CHUNK, *pair, k, Each(matches), Each(found))
+        store_lists(found, group, output)
     return output
 
 
-@kernel()
+@item_kernel()
 def _similarity_range(
     low: int, high: int, query: Any, key: Any, q_norms: Any, k_norms: Any, scale: Any, function: Any, patches: Any,
     k: int, index: Any, output: Any,
@@ -88,32 +89,27 @@ def similarity_at_backward(
     query_norms, key_norms = inverse_norms(queries, geometry), inverse_norms(keys, geometry)
     patches = patches_of(queries, keys, geometry)
     derivative = derivative_of(geometry)
-    dtype = compute_dtype(query.dtype)
-    heads = geometry.num_heads
-    grad_queries, _ = empty(len(queries.arrays) * heads, _padded_size(queries) * queries.channels, dtype)
-    grad_keys, _ = empty(len(keys.arrays) * heads, _padded_size(keys) * keys.channels, dtype)
+    grad_queries, grad_keys = (empty(*image.rows.shape, compute_dtype(query.dtype)) for image in (queries, keys))
     grad_keys.zero_()
-    shared = len(keys.arrays) == 1
-    for b, h in np.ndindex(index.shape[0], index.shape[1]):
-        matches = item_lists(index, b, h)
-        norms = (query_norms[b][h], key_norms[0 if shared else b][h])
-        coefficients = _coefficients(grad, b, h, matches, queries, keys, norms, geometry, patches)
-        sizes = (patches, index.shape[2], queries.radius, keys.radius)
-        pair = (queries.item(b, h), keys.item(b, h), derivative)
+    items, keys_count = index.shape[0] * index.shape[1], patches.k_t * patches.k_h * patches.k_w
+    images = tuple(Each(rows) for rows in (queries.rows, keys.rows))
+    sizes = (patches, index.shape[2], queries.radius, keys.radius)
 
-        def scratch() -> tuple[NDArray[Any], ...]:
-            return (np.empty(queries.channels + SLACK, grad_keys.numpy().dtype),)
+    def scratch() -> tuple[NDArray[Any], ...]:
+        return (np.empty(queries.channels + SLACK, queries.rows.dtype),)
 
-        output = grad_queries[b * heads + h].numpy()
-        run_ranges(
-            _grad_query_range, _padded_size(queries), CHUNK, *pair, *coefficients, *sizes, matches, output,
-            scratch=scratch,
+    for group in groups(items, max(_padded_size(queries), _padded_size(keys))):
+        matches = lists_of(index, group)
+        coefficients = _coefficients(grad, group, matches, queries, keys, (query_norms, key_norms), geometry, patches)
+        pair = (*images, derivative, *(Each(part) for part in coefficients))
+        run_items(
+            _grad_query_range, group, _padded_size(queries), CHUNK, *pair, *sizes, Each(matches),
+            Each(grad_queries.numpy()), scratch=scratch,
         )  # fmt: skip
-        inverse = invert(matches, patches.k_t * patches.k_h * patches.k_w)
-        output = grad_keys[(0 if shared else b) * heads + h].numpy()
-        run_ranges(
-            _grad_key_range, _padded_size(keys), CHUNK, *pair, *coefficients, *sizes, *inverse, output,
-            scratch=scratch,
+        inverse = invert(matches, keys_count)
+        run_items(
+            _grad_key_range, group, _padded_size(keys), CHUNK, *pair, *sizes, *(Each(part) for part in inverse),
+            Each(grad_keys.numpy()), targets=min(len(grad_keys), len(group)), scratch=scratch,
         )  # fmt: skip
     return unpad_gradient(grad_queries, query, geometry), unpad_gradient(grad_keys, key, geometry)
 
@@ -135,35 +131,41 @@ def derivative_of(geometry: PatchGeometry) -> Any:
 
 
 def _coefficients(
-    grad: Tensor, b: int, h: int, matches: NDArray[np.int32], queries: Layout, keys: Layout, norms: tuple[Any, Any],
-    geometry: PatchGeometry, patches: Patches,
+    grad: Tensor, group: range, matches: NDArray[np.int32], queries: Layout, keys: Layout,
+    norms: tuple[NDArray[Any], NDArray[Any]], geometry: PatchGeometry, patches: Patches,
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:  # fmt: skip
-    """The numbers a (matches), b (queries) and c (keys); for pointwise similarities a is the gradient alone."""
+    """The numbers a (matches), b (queries) and c (keys) of a group of items, a row for each item; for pointwise
+    similarities a is the gradient alone, and b and c are one row of one number.
+    """
     k = grad.shape[2]
-    dtype = queries.item(b, h).dtype
+    dtype = queries.rows.dtype
     kind = kind_of(geometry)
-    keys_count = patches.k_t * patches.k_h * patches.k_w
+    items, keys_count = len(group), patches.k_t * patches.k_h * patches.k_w
     matched = matches >= 0
-    g = np.where(matched, item_lists(grad.to(compute_dtype(grad.dtype)), b, h), 0).astype(dtype)
-    none = np.zeros(1, dtype)
+    g = np.where(matched, lists_of(grad, group, compute_dtype(grad.dtype)), 0).astype(dtype, copy=False)
+    none = np.zeros((1, 1), dtype)
     if kind in (L1, POINTWISE):
         return g, none, none
     if kind == L2:
         own, a = -2 * g, 2 * g
     elif kind == COSINE:
-        q_norms, k_norms = norms
+        own_norms = [rows[np.arange(group.start, group.stop) % len(rows)] for rows in norms]
         similarity = np.zeros_like(g)
-        pair = (queries.item(b, h), keys.item(b, h), q_norms, k_norms, dtype.type(1), None, patches)
-        run_ranges(_similarity_range, g.size // k, CHUNK, *pair, k, matches, similarity)
+        images = (Each(rows) for rows in (queries.rows, keys.rows, *norms))
+        run_items(
+            _similarity_range, group, g.shape[1] // k, CHUNK, *images, dtype.type(1), None, patches, k,
+            Each(matches), Each(similarity),
+        )  # fmt: skip
         own = -g * np.where(matched & np.isfinite(similarity), similarity, 0)
-        a = g * np.repeat(q_norms, k) * np.where(matched, k_norms[matches], 0)
+        a = g * np.repeat(own_norms[0], k, 1) * np.where(matched, np.take_along_axis(own_norms[1], matches, 1), 0)
     else:
         return g * dtype.type(geometry.scale(geometry.num_heads * queries.channels)), none, none
-    b_sum = own.reshape(-1, k).sum(1, dtype=dtype)
-    c_sum = np.bincount(matches[matched], weights=own[matched], minlength=keys_count).astype(dtype)
+    b_sum = own.reshape(items, -1, k).sum(2, dtype=dtype)
+    places = (matches + np.arange(items, dtype=np.int64)[:, None] * keys_count)[matched]
+    c_sum = np.bincount(places, weights=own[matched], minlength=items * keys_count).astype(dtype).reshape(items, -1)
     if kind == COSINE:
-        b_sum *= norms[0] ** 2
-        c_sum *= norms[1] ** 2
+        b_sum *= own_norms[0] ** 2
+        c_sum *= own_norms[1] ** 2
     return a, b_sum, c_sum
 
 
@@ -189,7 +191,7 @@ def _add_derivative(
         add_scaled(total, q, q_at, channels, factor)
 
 
-@kernel()
+@item_kernel()
 def _grad_query_range(
     low: int, high: int, query: Any, key: Any, derivative: Any, a: Any, b: Any, c: Any, patches: Any, k: int,
     q_radius: Any, k_radius: Any, index: Any, output: Any, total: Any,
@@ -222,7 +224,7 @@ def _grad_query_range(
             output[at] = total[channel] + own * query[at]
 
 
-@kernel()
+@item_kernel()
 def _grad_key_range(
     low: int, high: int, query: Any, key: Any, derivative: Any, a: Any, b: Any, c: Any, patches: Any, k: int,
     q_radius: Any, k_radius: Any, first: Any, match: Any, output: Any, total: Any,

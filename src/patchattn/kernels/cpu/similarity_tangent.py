@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from patchattn.kernels.arguments import PatchGeometry
-from patchattn.kernels.cpu.compiler import inlined, kernel
-from patchattn.kernels.cpu.fields import item_lists, store_lists
+from patchattn.kernels.cpu.batch import Each, groups, item_kernel, run_items
+from patchattn.kernels.cpu.compiler import inlined
+from patchattn.kernels.cpu.fields import lists_of, store_lists
 from patchattn.kernels.cpu.layout import compute_dtype, pad, pad_pair
 from patchattn.kernels.cpu.measure import CHUNK, L1, L2, offset_of, patches_of
-from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.similarity import derivative_of
 
 __all__ = ["similarity_tangent"]
@@ -31,16 +31,19 @@ def similarity_tangent(
     output = torch.empty(index.shape, dtype=compute_dtype(query.dtype))
     number = output.numpy().dtype
     scale = number.type(geometry.scale(query.shape[1]))
-    k, count = index.shape[2], patches.q_t * patches.q_h * patches.q_w
-    for b, h in np.ndindex(index.shape[0], index.shape[1]):
-        images = (image.item(b, h) for image in (queries, keys, of_queries, of_keys))
-        found = np.empty(count * k, number)
-        run_ranges(_tangent_range, count, CHUNK, *images, scale, derivative, patches, k, item_lists(index, b, h), found)
-        store_lists(found, output[b, h])
+    items, k, count = index.shape[0] * index.shape[1], index.shape[2], patches.q_t * patches.q_h * patches.q_w
+    images = tuple(Each(image.rows) for image in (queries, keys, of_queries, of_keys))
+    for group in groups(items, count):
+        matches = lists_of(index, group)
+        found = np.empty(matches.shape, number)
+        run_items(
+            _tangent_range, group, count, CHUNK, *images, scale, derivative, patches, k, Each(matches), Each(found)
+        )
+        store_lists(found, group, output)
     return output
 
 
-@kernel(vectorize=True)
+@item_kernel(vectorize=True)
 def _tangent_range(
     low: int, high: int, query: Any, key: Any, by_query: Any, by_key: Any, scale: float, derivative: Any, patches: Any,
     k: int, index: Any, output: Any,

@@ -7,16 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from patchattn.kernels.arguments import PatchGeometry
-from patchattn.kernels.cpu.compiler import kernel
-from patchattn.kernels.cpu.fields import item_lists, store_lists
+from patchattn.kernels.cpu.batch import Each, groups, item_kernel, run_items
+from patchattn.kernels.cpu.fields import lists_of, store_lists
 from patchattn.kernels.cpu.inverse import invert
 from patchattn.kernels.cpu.layout import compute_dtype, empty, pad, unpad_gradient, value_geometry
 from patchattn.kernels.cpu.measure import CHUNK
-from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.vectors import SLACK, add_scaled, sum_product
 
 __all__ = ["weighted_sum", "weighted_sum_backward"]
@@ -32,19 +30,19 @@ def weighted_sum(weight: Tensor, index: Tensor, value: Tensor) -> Tensor:
     """Sum over the keys of each query, weight times value: `(B, Cv, *query)`."""
     geometry, channels, count, _, dtype = _sizes(index, value)
     values = pad(value, geometry)
-    output, _ = empty(index.shape[0] * index.shape[1], count * channels, dtype)
-    number = output.numpy().dtype
-    for b, h in np.ndindex(index.shape[0], index.shape[1]):
-        run_ranges(
-            _sum_range, count, CHUNK, item_lists(weight.to(dtype), b, h), item_lists(index, b, h), index.shape[2],
-            values.item(b, h), channels, output[b * index.shape[1] + h].numpy(),
-            scratch=lambda: (np.empty(channels + SLACK, number),),
+    items = index.shape[0] * index.shape[1]
+    output = empty(items, count * channels, dtype)
+    for group in groups(items, count):
+        lists = (Each(lists_of(weight, group, dtype)), Each(lists_of(index, group)))
+        run_items(
+            _sum_range, group, count, CHUNK, *lists, index.shape[2], Each(values.rows), channels,
+            Each(output.numpy()), scratch=lambda: (np.empty(channels + SLACK, values.rows.dtype),),
         )  # fmt: skip
     like = value.new_empty((index.shape[0], value.shape[1], *index.shape[3:]), device="meta")
     return unpad_gradient(output, like, geometry)
 
 
-@kernel()
+@item_kernel()
 def _sum_range(
     low: int, high: int, weight: Any, index: Any, k: int, value: Any, channels: int, output: Any, total: Any
 ) -> None:
@@ -61,29 +59,29 @@ def weighted_sum_backward(grad_output: Tensor, weight: Tensor, index: Tensor, va
     """Gradients with respect to weight (g . V_j) and value (the sum of w g over the queries that use the key)."""
     geometry, channels, count, keys, dtype = _sizes(index, value)
     values, grads = pad(value, geometry), pad(grad_output, geometry)
-    batch, heads, k = index.shape[:3]
+    items, k = index.shape[0] * index.shape[1], index.shape[2]
     grad_weight = torch.empty(weight.shape, dtype=weight.dtype)
-    grad_values, _ = empty(value.shape[0] * heads, keys * channels, dtype)
+    grad_values = empty(*values.rows.shape, dtype)
     grad_values.zero_()
-    number = grad_values.numpy().dtype
-    for b, h in np.ndindex(batch, heads):
-        matches, grad = item_lists(index, b, h), grads.item(b, h)
-        found = np.empty(count * k, number)
-        run_ranges(_grad_weight_range, count, CHUNK, matches, k, grad, values.item(b, h), channels, found)
-        store_lists(found, grad_weight[b, h])
-
-        def scratch() -> tuple[NDArray[Any], ...]:
-            return (np.empty(channels + SLACK, number),)
-
-        target = grad_values[(b if value.shape[0] > 1 else 0) * heads + h].numpy()
-        run_ranges(
-            _grad_value_range, keys, CHUNK, item_lists(weight.to(dtype), b, h), k, grad, channels,
-            *invert(matches, keys), target, scratch=scratch,
+    grad = Each(grads.rows)
+    for group in groups(items, max(count, keys)):
+        matches = lists_of(index, group)
+        found = np.empty(matches.shape, values.rows.dtype)
+        run_items(
+            _grad_weight_range, group, count, CHUNK, Each(matches), k, grad, Each(values.rows), channels,
+            Each(found),
+        )  # fmt: skip
+        store_lists(found, group, grad_weight)
+        inverse = invert(matches, keys)
+        run_items(
+            _grad_value_range, group, keys, CHUNK, Each(lists_of(weight, group, dtype)), k, grad, channels,
+            *(Each(part) for part in inverse), Each(grad_values.numpy()),
+            targets=min(len(grad_values), len(group)), scratch=lambda: (np.empty(channels + SLACK, values.rows.dtype),),
         )  # fmt: skip
     return grad_weight, unpad_gradient(grad_values, value, geometry)
 
 
-@kernel()
+@item_kernel()
 def _grad_weight_range(
     low: int, high: int, index: Any, k: int, grad: Any, value: Any, channels: int, output: Any
 ) -> None:
@@ -96,7 +94,7 @@ def _grad_weight_range(
                 output[m] = sum_product(grad, i * channels, value, j * channels, 1, 1, channels, 0, 0, 0, 0, 1, zero)
 
 
-@kernel()
+@item_kernel()
 def _grad_value_range(
     low: int, high: int, weight: Any, k: int, grad: Any, channels: int, first: Any, match: Any, output: Any, total: Any
 ) -> None:

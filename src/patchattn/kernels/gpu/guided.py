@@ -57,7 +57,9 @@ BAND_ROWS = 16
 BAND_OF_LINE = 4096
 """The same for an image of a single row: its positions."""
 SEED_LEAVES = 8
-"""Leaves near its own that a query looks at first, where constraints may forbid many keys."""
+"""Leaves near its own that a query looks at first where constraints may forbid many keys, and in one dimension."""
+FARTHEST_IN_LINE = tl.constexpr(4)
+"""In one dimension neighbours at the distances 4, 2 and 1 say where to look."""
 MOST_LISTED = 64
 """Up to so many candidates (or 4 k if that is more) a start goes through all instead of drawing some."""
 EXPLAINED = 0.4
@@ -224,7 +226,10 @@ def _begin_kernel(ranked, blocks, choices, memory, init, held, K: tl.constexpr, 
         leaf = tl.where(waiting & (near < leaves), near, -1)
         entries = offer_leaves(ranked, queries, entries, leaf[:, None], 0)
         turn += 1
-        waiting = asked & (turn < turns) & (tl.sum((entries != NOTHING).to(tl.int32), 1) < K)
+        wanting = tl.sum((entries != NOTHING).to(tl.int32), 1) < K
+        if limits.DIMS == 1:  # a sequence has fewer neighbours to hear from than a picture
+            wanting = wanting | (turn < seed_leaves)
+        waiting = asked & (turn < turns) & wanting
     if limits.IS_CAUSAL or limits.WINDOWED or limits.SEPARATED:
         window = window_of(limits, queries)
         num_choices = count_choices(choices, limits, queries, window)
@@ -280,8 +285,10 @@ def _scan_kernel(
         queries = Queries(asked, item, queries.flat, t, y, x)
         entries = load_entries(ranked, memory, item, queries.flat, asked)
         seen = tl.full([asked.shape[0], 4 * ranked.PLACES], -1, tl.int32)
-        for dim in range(3 - limits.DIMS, 3):
+        for dim in range(0 if limits.DIMS == 1 else 3 - limits.DIMS, 3):
             by = step_along(dim, side)
+            if limits.DIMS == 1:
+                by = step_along(2, side * (FARTHEST_IN_LINE >> dim))
             neighbour = flatten(Extent(t + by.t, y + by.y, x + by.x), extent)
             there = asked & (neighbour >= 0)
             their_row = neighbour // extent.x

@@ -34,7 +34,9 @@ BAND_ROWS = 16
 BAND_OF_LINE = 4096
 """The same for an image of a single row: its positions."""
 SEED_LEAVES = 8
-"""Leaves near its own that a query looks at first, where constraints may forbid many keys."""
+"""Leaves near its own that a query looks at first where constraints may forbid many keys, and in one dimension."""
+LINE_DISTANCES = (4, 2, 1)
+"""In one dimension: how far the neighbours are that say where to look. (In more it is the one beside, in each.)"""
 EXPLAINED = 0.4
 """Share of the variance below which the projection is no guide (white noise), and PatchMatch searches instead."""
 PATCHMATCH_ITERATIONS = 5
@@ -172,11 +174,13 @@ def begin(ranked: RankedLists, item: Item, chosen: Tensor, k: int) -> None:
     for matches in item.init[:, chosen]:
         ranked.offer(chosen, leaf_at(tree.leaf_of, matches)[:, None], 0)
     own = leaf_for(tree, ranked.query_numbers[chosen])
+    # A sequence has fewer neighbours to hear from than a picture.
+    least = SEED_LEAVES if len(item.pairs.query_shape) == 1 else 1
     waiting = torch.ones_like(own, dtype=torch.bool)
     for turn in range(min(2 * leaves, SEED_LEAVES) if limited else 2 * leaves):
         near = own ^ turn
         ranked.offer(chosen, torch.where(waiting & (near < leaves), near, -1)[:, None], 0)
-        waiting = ranked.entries[chosen, k - 1] == NOTHING
+        waiting = (ranked.entries[chosen, k - 1] == NOTHING) | (turn + 1 < least)
         if not bool(waiting.any()):
             break
     if limited:
@@ -196,6 +200,8 @@ def visit(ranked: RankedLists, item: Item, chosen: Tensor, scan: int) -> None:
     band = bands(pairs.query_shape, pairs.queries)
     dims = len(pairs.query_shape)
     steps = [[side * (d == dim) for d in range(dims)] for dim in range(dims)]
+    if dims == 1:
+        steps = [[side * distance] for distance in LINE_DISTANCES]
     neighbours = torch.stack([moved(pairs.queries, pairs.query_shape, step) for step in steps], 1)
     inside = band[neighbours.clamp(min=0)] == band[:, None]
     # The neighbours on this side were looked at two scans ago: what they held then has been tried.
@@ -206,7 +212,7 @@ def visit(ranked: RankedLists, item: Item, chosen: Tensor, scan: int) -> None:
     moved_leaf = torch.stack(
         [leaf_at(tree.leaf_of, moved(keys, pairs.key_shape, [-by for by in step])) for step in steps]
     )
-    direction = torch.arange(dims, device=band.device)[:, None]
+    direction = torch.arange(len(steps), device=band.device)[:, None]
     narrow = constraints.is_causal or constraints.max_offset is not None
     draws = item.draws(scan)
     count = dims * max(pairs.key_shape).bit_length() if narrow else 0

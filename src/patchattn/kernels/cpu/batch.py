@@ -1,0 +1,127 @@
+"""All heads and batch items in one parallel loop.
+
+A kernel is written for one item: `kernel(low, high, *arguments)` computes the rows `low` to `high` of its arrays.
+`item_kernel` makes of it a kernel for rows that are numbered through all items, which hands the first one the arrays
+of the item that a row belongs to. So the threads share out the rows of many small images as they do those of a large
+one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from inspect import signature
+from typing import Any, NamedTuple
+
+import numba
+from numba import types
+from numba.core import cgutils
+from numba.np.arrayobj import populate_array
+from numpy.typing import NDArray
+
+from patchattn.kernels.cpu.compiler import SETTINGS, instruction, kernel
+from patchattn.kernels.cpu.pool import Scratch, run_ranges
+
+__all__ = ["Each", "groups", "item_kernel", "run_items"]
+
+GROUP = 1 << 18
+"""Rows of the items that are computed at one time: their lists are all the working space there is."""
+
+
+class Each(NamedTuple):
+    """An array for each item: that of item n is row `n % len(rows)`.
+
+    So one row, or one for each head, serves all batch items, and working space one group of items after another.
+    """
+
+    rows: NDArray[Any]
+
+
+def groups(items: int, rows: int) -> Iterator[range]:
+    """The items in groups of equal size (but for the last), as many as have GROUP rows together."""
+    size = min(max(GROUP // max(rows, 1), 1), items)
+    for first in range(0, items, size):
+        yield range(first, min(first + size, items))
+
+
+def run_items(
+    kernel: Callable[..., Any],
+    items: range,
+    rows: int,
+    chunk: int,
+    *arguments: Any,
+    targets: int | None = None,
+    scratch: Scratch = tuple,
+) -> None:
+    """Run a kernel made by `item_kernel` on all `rows` of some items; see `run_ranges`.
+
+    Args:
+        kernel: Takes `arguments`; of an `Each` it sees the array of the item that it works on.
+        items: Their numbers.
+        rows: Of each item.
+        chunk: Rows in one range of work.
+        arguments: What the kernel takes.
+        targets: With fewer targets than items, item n adds to target `n % targets`: one thread does so for all of
+            these items, in order.
+        scratch: Arrays that a thread has for itself.
+    """
+    targets = len(items) if targets is None else targets
+    chunk = max(chunk * targets // max(len(items), targets, 1), 1)
+    run_ranges(kernel, targets * rows, chunk, rows, items.start, items.stop, targets, *arguments, scratch=scratch)
+
+
+def item_kernel(*, vectorize: bool = False) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a function of one item's rows into a kernel for the rows of all items, which `run_items` runs.
+
+    Args:
+        vectorize: see `kernel`.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        names = list(signature(function).parameters)[2:]
+        own = ", ".join(f"own({name}, item)" for name in names)
+        scope: dict[str, Any] = {"one": numba.njit(inline="always", **SETTINGS)(function), "own": _own}
+        exec(ALL_ITEMS.format(names=", ".join(names), own=own), scope)
+        return kernel(vectorize=vectorize, around=function)(scope["all_items"])
+
+    return decorate
+
+
+ALL_ITEMS = """
+def all_items(low, high, rows, first_item, last_item, targets, {names}):
+    for target in range(low // rows, -(-high // rows)):
+        begin, end = max(low - target * rows, 0), min(high - target * rows, rows)
+        for item in range(first_item + (target - first_item) % targets, last_item, targets):
+            one(begin, end, {own})
+"""
+
+
+@instruction
+def _own(typing_context: Any, argument: Any, item: Any) -> Any:
+    """The item's array of an `Each`; anything else as it is."""
+    result = _type_of_row(argument) if _is_each(argument) else argument
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return _row(context, builder, argument, *values) if _is_each(argument) else values[0]
+
+    return result(argument, types.intp), generate
+
+
+def _is_each(kind: Any) -> bool:
+    return isinstance(kind, types.BaseNamedTuple) and kind.instance_class is Each
+
+
+def _type_of_row(kind: Any) -> Any:
+    return types.Array(kind.types[0].dtype, 1, "C")
+
+
+def _row(context: Any, builder: Any, kind: Any, value: Any, item: Any) -> Any:
+    matrix = context.make_array(kind.types[0])(context, builder, builder.extract_value(value, 0))
+    count, size = cgutils.unpack_tuple(builder, matrix.shape)
+    step = cgutils.unpack_tuple(builder, matrix.strides)
+    start = builder.mul(builder.urem(item, count), size)
+    row = context.make_array(_type_of_row(kind))(context, builder)
+    populate_array(
+        row, data=builder.gep(matrix.data, [start]), shape=[size], strides=[step[1]], itemsize=matrix.itemsize,
+        meminfo=None,
+    )  # fmt: skip
+    return row._getvalue()
