@@ -156,14 +156,15 @@ def _coefficients(
         pair = (queries.item(b, h), keys.item(b, h), q_norms, k_norms, dtype.type(1), None, patches)
         run_ranges(_similarity_range, g.size // k, CHUNK, *pair, k, matches, similarity)
         own = -g * np.where(matched & np.isfinite(similarity), similarity, 0)
-        a = g * np.repeat(q_norms, k) * np.where(matched, k_norms[matches], 0)
+        # Norms of patches with NaN are NaN, which a gradient of 0 does not silence.
+        a = np.where(g != 0, g * np.repeat(q_norms, k) * k_norms[matches], 0).astype(dtype)
     else:
         return g * dtype.type(geometry.scale(geometry.num_heads * queries.channels)), none, none
     b_sum = own.reshape(-1, k).sum(1, dtype=dtype)
     c_sum = np.bincount(matches[matched], weights=own[matched], minlength=keys_count).astype(dtype)
     if kind == COSINE:
-        b_sum *= norms[0] ** 2
-        c_sum *= norms[1] ** 2
+        b_sum = np.where(b_sum != 0, b_sum * norms[0] ** 2, 0).astype(dtype)
+        c_sum = np.where(c_sum != 0, c_sum * norms[1] ** 2, 0).astype(dtype)
     return a, b_sum, c_sum
 
 
@@ -212,14 +213,16 @@ def _grad_query_range(
                         own += b[i]
                     for m in range(i * k, (i + 1) * k):
                         j = np.int64(index[m])
-                        if j >= 0:
+                        if j >= 0 and a[m] != 0:  # 0 times NaN would be NaN
                             k_at = offset_of(j, p.k_h, p.k_w, p.k_slice, p.k_row, p.channels) + shift
                             _add_derivative(
                                 total, query, u * p.channels, key, k_at, p.channels, a[m], derivative, p.kind, 0
                             )
         for channel in range(p.channels):
             at = u * p.channels + channel
-            output[at] = total[channel] + own * query[at]
+            output[at] = total[channel]
+            if own != 0:
+                output[at] += own * query[at]
 
 
 @kernel()
@@ -245,10 +248,13 @@ def _grad_key_range(
                         own += c[j]
                     for entry in range(first[j], first[j + 1]):
                         m = match[entry]
-                        q_at = offset_of(m // k, p.q_h, p.q_w, p.q_slice, p.q_row, p.channels) + shift
-                        _add_derivative(
-                            total, query, q_at, key, v * p.channels, p.channels, a[m], derivative, p.kind, 1
-                        )
+                        if a[m] != 0:
+                            q_at = offset_of(m // k, p.q_h, p.q_w, p.q_slice, p.q_row, p.channels) + shift
+                            _add_derivative(
+                                total, query, q_at, key, v * p.channels, p.channels, a[m], derivative, p.kind, 1
+                            )
         for channel in range(p.channels):
             at = v * p.channels + channel
-            output[at] += total[channel] + own * key[at]
+            output[at] += total[channel]
+            if own != 0:
+                output[at] += own * key[at]
