@@ -51,7 +51,7 @@ def compiles(layer: Layer) -> None:
 
 def exports(layer: nn.Module) -> None:
     sides = {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
-    program = torch.export.export(layer, tuple(images()), dynamic_shapes=((sides,) * 3,))
+    program = torch.export.export(layer, tuple(images()), dynamic_shapes=(sides,) * 3)
     assert_close(program.module()(*images()), layer(*images()))
     assert_close(program.module()(*images(size=OTHER_SIZE)), layer(*images(size=OTHER_SIZE)))
 

@@ -70,7 +70,9 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
 def sentence(error: Exception) -> str:
     """The kind of a failure and the first sentence of its message."""
     frames = traceback.extract_tb(error.__traceback__)
-    kind = "refused" if frames and frames[-1].filename.startswith(PACKAGE) else "no"
+    # An error of PyTorch ends there too, but no line of the package raises it.
+    refused = frames and frames[-1].filename.startswith(PACKAGE) and (frames[-1].line or "").startswith("raise ")
+    kind = "refused" if refused else "no"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return f"{kind}: {lines[0].split('. ')[0].replace('|', ' ')[:300]}"
 

@@ -6,7 +6,6 @@ import builtins
 import dis
 import functools
 import inspect
-import pickle
 import sys
 from collections.abc import Iterator
 from hashlib import sha256
@@ -19,6 +18,7 @@ import numpy as np
 __all__ = ["UnknownContentError", "content_digest", "frozen"]
 
 PLAIN = (type(None), type(...), bool, int, float, complex, str, bytes)
+LIBRARIES_OF_UFUNCS = ("numpy", "scipy.special")
 LIBRARIES = ("builtins", "math", "cmath", "operator", "numpy", "scipy")
 """Their functions are what their names say, in every process."""
 ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD")
@@ -167,7 +167,8 @@ def _library_name(value: Any) -> str | None:
         return None
     module = getattr(value, "__module__", None)
     if module is None and isinstance(value, np.ufunc):
-        module = "numpy" if getattr(np, name, None) is value else pickle.whichmodule(value, name)
+        held = (known for known in LIBRARIES_OF_UFUNCS if getattr(sys.modules.get(known), name, None) is value)
+        module = next(held, None)
     if not isinstance(module, str) or module.partition(".")[0] not in LIBRARIES:
         return None
     found: Any = sys.modules.get(module)
