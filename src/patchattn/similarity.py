@@ -96,14 +96,14 @@ def pointwise_similarity(function: Pointwise, derivative: PointwiseDerivative | 
         raise ValueError(f"derivative: expected a function of two scalars or None, got {type(derivative).__name__}.")
     origin = function, derivative
     # What Numba has compiled already is compiled into the kernels anew.
-    plain = tuple(getattr(given, "py_func", given) for given in origin)
+    f, df = (getattr(given, "py_func", given) for given in origin)
     try:
-        name = PREFIX + content_digest(plain)[:32]
+        name = PREFIX + content_digest((f, df))[:32]
     except UnknownContentError as error:
-        similarity = Similarity(PREFIX + uuid.uuid4().hex, *plain, origin, str(error))
+        similarity = Similarity(PREFIX + uuid.uuid4().hex, f, df, origin, str(error))
         return _known.setdefault(similarity.name, similarity)
     if name not in _known:
-        _known[name] = Similarity(name, *map(frozen, plain), origin)
+        _known[name] = Similarity(name, frozen(f), frozen(df), origin)
     # The kernels compile the functions of the first; a pickle refers to those that were given here.
     known = _known[name]
     return Similarity(name, known.function, known.derivative, origin)
