@@ -36,6 +36,7 @@ docs-links: .venv/.installed-docs  ## ask every address that the manual leads to
 bench: .venv/.installed-bench  ## measure the layers, faults and damaged files; with DATA=DIR (pictures, see the scripts' --help) search, SCRAM and errors too
 	@$(PY) benchmarks/memory.py
 	@$(PY) benchmarks/flops.py --results out
+	@$(PY) benchmarks/features.py --results out
 	@$(PY) benchmarks/table1.py --results out
 	@$(PY) benchmarks/faults.py --results out
 	@$(PY) benchmarks/fuzzing.py --results out

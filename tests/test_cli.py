@@ -137,7 +137,10 @@ def test_info() -> None:
     assert told["devices"]["cpu"] == default_backend("cpu")
     assert told["backends"]["reference"] is None
     assert told["threads"] == torch.get_num_threads()
+    assert told["caches"].keys() <= {"cpu", "gpu"}
+    assert all((state["folder"] is None) != (state["problem"] is None) for state in told["caches"].values())
     lines = run("info").stdout
+    assert all((state["folder"] or state["problem"]) in lines for state in told["caches"].values())
     assert "torch  " in lines
     assert "backend cpu" in lines
     assert f"served by backend {default_backend('cpu')}" in lines

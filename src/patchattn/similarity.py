@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
+import sys
+import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.util import MAGIC_NUMBER
+from itertools import product
+from pickle import PicklingError, UnpicklingError
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from patchattn.function_content import UnknownContentError, content_digest, frozen
 
 __all__ = ["BY_PRODUCTS", "Similarity", "pointwise_similarity", "resolve_similarity"]
 
@@ -24,6 +33,26 @@ class Similarity:
     name: str
     function: Pointwise | None = None
     derivative: PointwiseDerivative | None = None
+    _origin: tuple[Any, Any] = field(default=(None, None), repr=False, compare=False)
+    """The functions as they were given, which a pickle refers to."""
+    _unsaved: str | None = field(default=None, repr=False, compare=False)
+    """Why it cannot be restored in another process; None if it can."""
+
+    def __copy__(self) -> Similarity:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Similarity:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.function is None:
+            return resolve_similarity, (self.name,)
+        if self._unsaved is not None:
+            raise PicklingError(
+                f"similarity: {self.name} cannot be saved, for it depends on {self._unsaved}; write its functions with "
+                "numbers, arrays, NumPy's functions and functions of your own, and make it again."
+            )
+        return _restored, (*self._origin, self.name, _python(), _samples(self.function, self.derivative))
 
 
 BY_PRODUCTS = ("l2", "dot", "scaled_dot", "cosine")
@@ -31,13 +60,22 @@ BY_PRODUCTS = ("l2", "dot", "scaled_dot", "cosine")
 BUILT_IN = (*BY_PRODUCTS, "l1")
 
 _known = {name: Similarity(name) for name in BUILT_IN}
-_counter = itertools.count()
+
+PREFIX = "pointwise_"
+PROBES = (-30.0, -1.0, -0.3, -0.01, 0.0, 1e-4, 0.1, 0.7, 3.0)
+"""Numbers whose similarities are compared where byte code cannot be: in another version of Python."""
 
 
 def pointwise_similarity(function: Pointwise, derivative: PointwiseDerivative | None = None) -> Similarity:
     r"""Make a similarity from a function of two scalars.
 
     $$s(i, j) = \sum_{o \in \text{patch}} \sum_c f(q_{c, i + o}, k_{c, j + o})$$
+
+    It is named by what its functions compute with: their code, and the values that they read from outside, which are
+    kept as they are now. So equal functions are one similarity, in every process, and a layer that was saved (or sent
+    to another process) computes the same when it is loaded, or is refused. Pickle, and with it `torch.save`, saves
+    functions of modules by their names, and no lambdas. What holds the name alone, such as an exported program, needs
+    the similarity to be made before it runs.
 
     Args:
         function: `f(q, k)`, larger for scalars that are more alike. It is compiled by Numba for the CPU kernels and
@@ -58,15 +96,75 @@ def pointwise_similarity(function: Pointwise, derivative: PointwiseDerivative | 
         raise ValueError(f"function: expected a function of two scalars, got {type(function).__name__}.")
     if derivative is not None and not callable(derivative):
         raise ValueError(f"derivative: expected a function of two scalars or None, got {type(derivative).__name__}.")
-    name = f"pointwise_{next(_counter)}"
-    _known[name] = Similarity(name, function, derivative)
-    return _known[name]
+    origin = function, derivative
+    # What Numba has compiled already is compiled into the kernels anew.
+    f, df = (getattr(given, "py_func", given) for given in origin)
+    try:
+        name = PREFIX + content_digest((f, df))[:32]
+    except UnknownContentError as error:
+        similarity = Similarity(PREFIX + uuid.uuid4().hex, f, df, origin, str(error))
+        return _known.setdefault(similarity.name, similarity)
+    if name not in _known:
+        _known[name] = Similarity(name, frozen(f), frozen(df), origin)
+    # The kernels compile the functions of the first; a pickle refers to those that were given here.
+    known = _known[name]
+    return Similarity(name, known.function, known.derivative, origin)
+
+
+def _restored(
+    function: Pointwise,
+    derivative: PointwiseDerivative | None,
+    name: str,
+    python: tuple[str, ...],
+    samples: list[NDArray[np.float64] | None],
+) -> Similarity:
+    """Make a similarity that was pickled, from the functions that its pickle names or holds."""
+    similarity = pointwise_similarity(function, derivative)
+    same = similarity.name == name
+    if not same and python != _python():
+        pairs = zip(samples, _samples(function, derivative), strict=True)
+        same = all(
+            (old is None and new is None)
+            or (old is not None and new is not None and np.allclose(old, new, rtol=1e-9, atol=1e-12, equal_nan=True))
+            for old, new in pairs
+        )
+    if not same:
+        called = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', function)}"
+        raise UnpicklingError(
+            f"similarity: {called}, its derivative, or a value that they read is not what it was when it was saved; "
+            "restore what it was, or make the layer anew with pointwise_similarity()."
+        )
+    return similarity
+
+
+def _python() -> tuple[str, ...]:
+    """What byte code depends on."""
+    return sys.implementation.name, MAGIC_NUMBER.hex(), str(sys.flags.optimize)
+
+
+def _samples(*functions: Callable[[Any, Any], Any] | None) -> list[NDArray[np.float64] | None]:
+    """What functions give for some numbers; None for one that takes no plain numbers."""
+    return [None if function is None else _sample(function) for function in functions]
+
+
+def _sample(function: Callable[[Any, Any], Any]) -> NDArray[np.float64] | None:
+    try:
+        with np.errstate(all="ignore"):
+            return np.asarray([function(np.float64(q), np.float64(k)) for q, k in product(PROBES, PROBES)], np.float64)
+    except Exception:
+        # Whatever a user's function raises, it raised when it was saved too.
+        return None
 
 
 def resolve_similarity(similarity: str | Similarity) -> Similarity:
     """Return the `Similarity` of a name, or the object itself."""
     if isinstance(similarity, Similarity):
         return similarity
+    if isinstance(similarity, str) and similarity.startswith(PREFIX) and similarity not in _known:
+        raise ValueError(
+            f"similarity: {similarity!r} is not known in this process; make it with pointwise_similarity(), from the "
+            "functions it was made from, before what was exported or saved with it is run."
+        )
     if not isinstance(similarity, str) or similarity not in _known:
         allowed = ", ".join(repr(name) for name in BUILT_IN)
         raise ValueError(

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from patchattn.attention.blocks import fold_blocks, unfold_blocks, value_ratio
 from patchattn.attention.layer import AttentionLayer
+from patchattn.attention.lost import marked, without_nan
 from patchattn.attention.precision import promote
 from patchattn.attention.tiles import join, partial, recomputed
 from patchattn.checks import check_features, check_pair, check_positive
@@ -74,8 +75,10 @@ def cross_scale_attention(
     # Autocast would take the sums in half precision.
     with torch.autocast(query.device.type, enabled=False):
         keys, blocks = (_patches(image.to(compute), patch_size) for image in (key, unfold_blocks(value, ratio)))
+        keys, lost = without_nan(keys, infinite=True)
         keys = keys / keys.square().sum(2, keepdim=True).clamp(min=LEAST_NORM**2).sqrt()
-        pasted = _paste_bands(query.to(compute), keys, blocks, patch_size, scale)
+        blocks = blocks.masked_fill(lost.isnan(), 0)
+        pasted = _paste_bands(query.to(compute), keys, lost, blocks, patch_size, scale)
     return fold_blocks(pasted / divisor, ratio).to(value.dtype)
 
 
@@ -84,7 +87,7 @@ def _patches(image: Tensor, patch_size: int) -> Tensor:
     return functional.unfold(image, patch_size, padding=patch_size // 2).transpose(1, 2)
 
 
-def _paste_bands(query: Tensor, keys: Tensor, blocks: Tensor, patch_size: int, scale: float) -> Tensor:
+def _paste_bands(query: Tensor, keys: Tensor, lost: Tensor, blocks: Tensor, patch_size: int, scale: float) -> Tensor:
     """The sum of what all queries paste, blocks as channels: `(B, Cv r², height, width)`."""
     batch, _, height, width = query.shape
     reach, rows = patch_size // 2, max(1, QUERIES // width)
@@ -94,7 +97,7 @@ def _paste_bands(query: Tensor, keys: Tensor, blocks: Tensor, patch_size: int, s
     for top in range(0, height, rows):
         end = min(top + rows, height) + 2 * reach
         band = functional.unfold(bordered[:, :, top:end], patch_size).transpose(1, 2)
-        patches = recomputed(_attend, band, keys, blocks, scale).transpose(1, 2)
+        patches = recomputed(_attend, band, keys, lost, blocks, scale).transpose(1, 2)
         added = functional.fold(patches, (end - top, width), patch_size, padding=(0, reach))
         if pasted is None:
             # Of what it will hold: under vmap, too, whichever of the images has the mapped dimension.
@@ -104,8 +107,10 @@ def _paste_bands(query: Tensor, keys: Tensor, blocks: Tensor, patch_size: int, s
     return pasted[:, :, reach : reach + height]
 
 
-def _attend(queries: Tensor, keys: Tensor, blocks: Tensor, scale: float) -> Tensor:
-    """The mean patch of value for each query: `(B, queries, elements)`."""
+def _attend(queries: Tensor, keys: Tensor, lost: Tensor, blocks: Tensor, scale: float) -> Tensor:
+    """The mean patch of value for each query: `(B, queries, elements)`; `lost` is NaN for keys that count for none."""
+    queries, unknown = without_nan(queries, infinite=False)
+    queries, keys = marked(queries, keys, unknown, lost)
     groups = zip(torch.split(keys, KEYS, 1), torch.split(blocks, KEYS, 1), strict=True)
     return join([partial(queries, k, v, scale, None) for k, v in groups])
 

@@ -98,8 +98,11 @@ def cross_scale_patch_attention(
     compute = cosine.dtype
     with torch.autocast(query.device.type, enabled=False):
         # Votes are weighed by the softmax over all of them: of logarithms of weights, these weights are left.
-        score = scale * _norms(query.to(compute), patch_size)[:, None] * cosine
-        votes = score.log_softmax(2).masked_fill(field.index < 0, -torch.inf)
+        found = field.index >= 0
+        norms = _norms(query.to(compute).nan_to_num(0, 0, 0), patch_size)[:, None]
+        # Finite without a match, for infinity times a gradient of 0 is NaN.
+        score = (scale * norms * torch.where(found, cosine, 0)).masked_fill(~found, torch.finfo(compute).min)
+        votes = score.log_softmax(2).masked_fill(~found, -torch.inf)
         index, blocks = _bordered(field, unfold_blocks(value, ratio), patch_size // 2)
         mean = attend(votes, index, blocks, (patch_size, patch_size), 1.0, chosen)
         pasted = mean.to(compute) * (_voters(tuple(query.shape[2:]), patch_size).to(votes) / divisor)

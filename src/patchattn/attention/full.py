@@ -107,10 +107,10 @@ def _attend_part(
     temperature: float,
 ) -> Tensor:  # fmt: skip
     """A tile of queries with a group of keys: `(B, heads, queries, Cv / heads + 1)`, see `partial`."""
-    q_vectors, k_vectors = images.vectors(q, tile).flatten(2, -2), images.vectors(k, group).flatten(2, -2)
+    q_vectors, k_vectors = images.asking(q, tile).flatten(2, -2), images.vectors(k, group).flatten(2, -2)
     allowed = images.before(tile, group)[None, None] if images.is_causal else None
     k_vectors, values, allowed = images.silenced(k_vectors, images.values(v, group).flatten(2, -2), allowed, group)
-    q_vectors, k_vectors, scale = as_products(q_vectors, k_vectors, similarity, centre)
+    q_vectors, k_vectors, values, scale = as_products(q_vectors, k_vectors, values, similarity, centre)
     return partial(q_vectors, k_vectors, values, scale / temperature, allowed)
 
 

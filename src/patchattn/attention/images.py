@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from patchattn.attention.lost import marked, without_nan
 from patchattn.attention.precision import promote
 from patchattn.checks import check_choice, check_features, check_heads, check_pair, check_positive
 from patchattn.matching.constraints import (
@@ -68,6 +69,13 @@ class Images:
         steps = tuple(1 if at.step is None else at.step for at in tile)
         return patch_vectors(cut(bordered, *reached), self.patch, steps, self.num_heads)
 
+    def asking(self, bordered: Tensor, tile: Tile) -> Tensor:
+        """The patches of a tile of queries, 0 where masked: `(B, heads, *tile, elements)`."""
+        q = self.vectors(bordered, tile)
+        if self.query_mask is None:
+            return q
+        return q.masked_fill(~cut(self.query_mask, *tile)[:, None, ..., None], 0)
+
     def values(self, value: Tensor, tile: Tile) -> Tensor:
         """The values of a tile: `(B, heads, *tile, Cv / heads)`."""
         return split_heads(cut(value, *tile), self.num_heads).movedim(2, -1)
@@ -92,8 +100,8 @@ class Images:
     def unfolded(self) -> tuple[Tensor, Tensor, Tensor]:
         """All patches of query and key, and the values: `(B, heads, positions, elements)`; 0 for what is masked."""
         q, k = (
-            self.vectors(self.bordered(image), tuple(slice(0, n) for n in image.shape[2:])).flatten(2, -2)
-            for image in (self.query, self.key)
+            vectors(self.bordered(image), tuple(slice(0, n) for n in image.shape[2:])).flatten(2, -2)
+            for vectors, image in ((self.asking, self.query), (self.vectors, self.key))
         )
         everything = (slice(None),) * len(self.key_size)
         v = self.values(self.value.to(self.compute), everything).flatten(2, -2)
@@ -181,17 +189,25 @@ def split_heads(image: Tensor, num_heads: int) -> Tensor:
     return image.reshape(image.shape[0], num_heads, -1, *image.shape[2:])
 
 
-def as_products(q: Tensor, k: Tensor, similarity: str, centre: Tensor) -> tuple[Tensor, Tensor, float]:
+def as_products(
+    q: Tensor, k: Tensor, v: Tensor, similarity: str, centre: Tensor
+) -> tuple[Tensor, Tensor, Tensor, float]:
     """Rewrite query and key vectors so that the similarity (up to a constant for each query) is scale * q.k.
+
+    Vectors whose similarity is NaN or -inf throughout get products that are NaN, and bring no gradient to the others.
 
     Args:
         centre: For l2: what is taken from both, which changes no difference and loses fewer digits. What belongs to one
             softmax needs one centre.
     """
+    # An infinite vector is infinitely far from all others, and has no direction; but it has products.
+    infinite = similarity in ("l2", "cosine")
+    (q, q_lost), (k, k_lost) = (without_nan(x, infinite=infinite) for x in (q, k))
+    scale = q.shape[-1] ** -0.5 if similarity == "scaled_dot" else 1.0
     if similarity == "l2":
         q, k = q - centre, k - centre
         q = torch.cat([2 * q, torch.ones_like(q[..., :1])], -1)
-        return q, torch.cat([k, -k.square().sum(-1, keepdim=True)], -1), 1.0
-    if similarity == "cosine":
-        return functional.normalize(q, dim=-1), functional.normalize(k, dim=-1), 1.0
-    return q, k, 1.0 if similarity == "dot" else q.shape[-1] ** -0.5
+        k = torch.cat([k, -k.square().sum(-1, keepdim=True)], -1)
+    elif similarity == "cosine":
+        q, k = functional.normalize(q, dim=-1), functional.normalize(k, dim=-1)
+    return *marked(q, k, q_lost, k_lost), v.masked_fill(k_lost.isnan(), 0), scale

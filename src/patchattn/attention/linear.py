@@ -77,7 +77,11 @@ def linear_attention(
 
 
 def _features(images: Images, image: Tensor) -> Tensor:
-    return split_heads(functional.elu(images.bordered(image)) + 1, images.num_heads)
+    """phi of query or key; what is not finite has no gradient, for 0 times NaN would be NaN."""
+    x = images.bordered(image)
+    finite = x.isfinite()
+    phi = torch.where(finite, functional.elu(x.masked_fill(~finite, 0)), functional.elu(x.detach())) + 1
+    return split_heads(phi, images.num_heads)
 
 
 def _shifted(image: Tensor, shift: tuple[int, ...], size: tuple[int, ...]) -> Tensor:
@@ -96,6 +100,8 @@ def _sum_of_keys(images: Images, k: Tensor, v: Tensor, shift: tuple[int, ...]) -
 def _answer(images: Images, q: Tensor, sums: Tensor, shift: tuple[int, ...]) -> Tensor:
     """`(B, heads, Cv + 1, *query)`: what one place of the patches adds to all outputs."""
     pixels = _shifted(q, shift, images.query_size)
+    if images.query_mask is not None:
+        pixels = pixels.masked_fill(~images.query_mask.flatten(1)[:, None, None], 0)
     return (sums.transpose(2, 3) @ pixels).view(len(pixels), images.num_heads, -1, *images.query_size)
 
 

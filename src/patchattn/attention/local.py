@@ -96,13 +96,13 @@ def _attend_tile(
         )
         for at, keys, queries, w in zip(tile, images.key_size, images.query_size, window, strict=True)
     )
-    q_vectors, k_vectors = images.vectors(q, tile).flatten(2, -2), images.vectors(k, seen).flatten(2, -2)
+    q_vectors, k_vectors = images.asking(q, tile).flatten(2, -2), images.vectors(k, seen).flatten(2, -2)
     values = images.values(v, seen).flatten(2, -2)
     allowed = _in_window(homes, seen, window)
     if images.is_causal:
         allowed = allowed & images.before(tile, seen)
     k_vectors, values, held = images.silenced(k_vectors, values, allowed[None, None], seen)
-    q_vectors, k_vectors, scale = as_products(q_vectors, k_vectors, similarity, centre)
+    q_vectors, k_vectors, values, scale = as_products(q_vectors, k_vectors, values, similarity, centre)
     out = partial(q_vectors, k_vectors, values, scale / temperature, held)[..., :-1]
     batch = images.query.shape[0]
     return out.transpose(2, 3).reshape(batch, -1, *(at.stop - at.start for at in tile))

@@ -121,7 +121,8 @@ def estimator_variance(weight: Tensor, keys: Tensor, value: Tensor, output: Tens
     total = torch.zeros_like(estimate)
     for t in range(keys.shape[2]):
         difference = _values_at(value, keys[:, :, t]) - estimate
-        total += weight[:, :, t].flatten(2).unsqueeze(2).square() * difference.square()
+        squares = weight[:, :, t].flatten(2).unsqueeze(2).square()
+        total += torch.where(squares > 0, squares * difference.square(), 0)
     return torch.unflatten(total.flatten(1, 2), 2, queries)
 
 

@@ -273,7 +273,9 @@ def scram_attention(  # type: ignore[misc]
         weights = normalized(score.detach()) if return_diagnostics else None
     else:
         weights = _weights_of(score, torch.exp if weighting is None else weighting, normalization)
-        output = weighted_sum(weights, keys, blocks, comparison.backend)
+        # A weight of 0 would not silence a value of NaN.
+        counted = torch.where(score > -torch.inf, keys, -1)
+        output = weighted_sum(weights, counted, blocks, comparison.backend)
 
     results: tuple[Any, ...] = (fold_blocks(output, ratio),)
     if return_field:

@@ -117,7 +117,7 @@ class _Pair:
 
     def cut(self, q: Tensor, k: Tensor, v: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
         """One tile of all three: `(B, heads, *tile, elements)`."""
-        return self.images.vectors(q, tile), self.images.vectors(k, tile), self.images.values(v, tile)
+        return self.images.asking(q, tile), self.images.vectors(k, tile), self.images.values(v, tile)
 
     def held(self, tile: Tile) -> Tensor | None:
         """Which keys of a tile there are: bool `(B or 1, 1, *tile)`, None for all."""
@@ -130,7 +130,7 @@ class _Pair:
             # A weight of 0 does not silence NaN.
             k, v = (x.masked_fill(~held[..., None], 0) for x in (k, v))
             allowed = allowed & held[..., None, :]
-        q, k, scale = as_products(q, k, self.similarity, self.centre)
+        q, k, v, scale = as_products(q, k, v, self.similarity, self.centre)
         return partial(q, k, v, scale / self.temperature, allowed)
 
 
@@ -168,7 +168,7 @@ def _attend_ends(pair: _Pair, q: Tensor, k: Tensor, v: Tensor, tile: Tile) -> Te
     """Each query of a tile of whole rows with the last positions of all rows but its own."""
     shape, size, summary = [at.stop - at.start for at in tile], pair.images.key_size, pair.summary
     ends = (*(slice(0, n) for n in size[:-1]), slice(size[-1] - summary, size[-1]))
-    q = pair.images.vectors(q, tile).flatten(2, -2).unsqueeze(2)
+    q = pair.images.asking(q, tile).flatten(2, -2).unsqueeze(2)
     k, v = (x.flatten(2, -2).unsqueeze(2) for x in (pair.images.vectors(k, ends), pair.images.values(v, ends)))
     held = pair.held(ends)
     row = torch.arange(prod(size[:-1]), device=q.device).view(size[:-1])

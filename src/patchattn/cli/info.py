@@ -13,16 +13,19 @@ __all__ = ["info"]
 
 
 def info(as_json: Json = False) -> None:
-    """Tell the versions, which backends load and why one does not, which serves which device, and the threads."""
+    """Tell the versions, which backends load and why one does not, which serves which device, where compiled kernels
+    are kept, and the threads.
+    """
     with one_sentence_errors():
         import torch
 
         from patchattn import __version__
-        from patchattn.kernels import backend_status, default_backend
+        from patchattn.kernels import backend_status, cache_states, default_backend
 
         versions = {"patchattn": __version__, "python": platform.python_version()}
         versions |= {name: _version_of(name) for name in ("torch", "numba", "triton", "numpy")}
         backends = backend_status()
+        caches = cache_states()
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         present = ["cpu"] if accelerator is None else ["cpu", accelerator.type]
         devices = {device: default_backend(device) for device in present}
@@ -33,6 +36,7 @@ def info(as_json: Json = False) -> None:
                 "versions": versions,
                 "backends": backends,
                 "devices": devices,
+                "caches": caches,
                 "threads": threads,
                 "platform": platform.platform(),
             }
@@ -44,6 +48,7 @@ def info(as_json: Json = False) -> None:
         **{f"device {device}": f"served by backend {backend}" for device, backend in devices.items()},
         devices="cuda (NVIDIA, AMD) and xpu (Intel) are served by backend gpu; what has no Triton, such as Apple's "
         "mps, by reference",
+        **{f"cache {name}": state["folder"] or state["problem"] for name, state in caches.items()},
         threads=threads,
         platform=platform.platform(),
     )

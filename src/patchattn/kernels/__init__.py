@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-__all__ = ["BACKENDS", "backend_status", "default_backend", "interprets", "load_backend"]
+__all__ = ["BACKENDS", "backend_status", "cache_states", "default_backend", "interprets", "load_backend"]
 
 BACKENDS = ("reference", "cpu", "gpu")
 
@@ -43,6 +43,12 @@ def interprets() -> bool:
 def backend_status() -> dict[str, str | None]:
     """For each backend None if it loads, else the reason why not."""
     return {name: _refusal(name) for name in BACKENDS}
+
+
+def cache_states() -> dict[str, dict[str, str | None]]:
+    """For each compiled backend that loads: the `folder` with its machine code, and the `problem` if there is none."""
+    loading = [name for name in ("cpu", "gpu") if _refusal(name) is None]
+    return {name: importlib.import_module(f"patchattn.kernels.{name}.cache").cache_state() for name in loading}
 
 
 def _refusal(name: str) -> str | None:

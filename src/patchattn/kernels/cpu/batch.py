@@ -18,7 +18,7 @@ from numba.core import cgutils
 from numba.np.arrayobj import populate_array
 from numpy.typing import NDArray
 
-from patchattn.kernels.cpu.compiler import SETTINGS, instruction, kernel
+from patchattn.kernels.cpu.compiler import SETTINGS, configured, instruction, kernel
 from patchattn.kernels.cpu.pool import Scratch, run_ranges
 
 __all__ = ["Each", "groups", "item_kernel", "run_items"]
@@ -79,7 +79,9 @@ def item_kernel(*, vectorize: bool = False) -> Callable[[Callable[..., Any]], An
     def decorate(function: Callable[..., Any]) -> Any:
         names = list(signature(function).parameters)[2:]
         own = ", ".join(f"own({name}, item)" for name in names)
-        scope: dict[str, Any] = {"one": numba.njit(inline="always", **SETTINGS)(function), "own": _own}
+        with configured():
+            one = numba.njit(inline="always", **SETTINGS)(function)
+        scope: dict[str, Any] = {"one": one, "own": _own}
         exec(ALL_ITEMS.format(names=", ".join(names), own=own), scope)
         return kernel(vectorize=vectorize, around=function)(scope["all_items"])
 

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numba
-from numba import types
 from numba.core import config
-from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 
-__all__ = ["inlined", "instruction", "kernel"]
+from patchattn.kernels.cpu.cache import cache_for
 
-logger = logging.getLogger("patchattn")
+__all__ = ["configured", "inlined", "instruction", "kernel"]
 
 # Sums may be reordered and fused, but NaN and infinity keep their meaning: a NaN similarity must lose every comparison.
 # No reference counts (`_nrt`): kernels allocate nothing, and counting the arrays they are given, at every use in the
@@ -35,7 +30,8 @@ SETTINGS: dict[str, Any] = {
 @cache
 def inlined(function: Callable[..., Any]) -> Any:
     """Compile a function into the kernels that call it; one copy of it, since each copy compiles its kernels anew."""
-    return numba.njit(forceinline=True, **SETTINGS)(function)
+    with configured():
+        return numba.njit(forceinline=True, **SETTINGS)(function)
 
 
 def instruction(function: Callable[..., Any]) -> Any:
@@ -53,18 +49,14 @@ def kernel(*, vectorize: bool = False, around: Callable[..., Any] | None = None)
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        dispatcher = numba.njit(**SETTINGS)(function)
-        dispatcher._cache = _KernelCache(around or function)
+        with configured():
+            dispatcher = numba.njit(**SETTINGS)(function)
+        dispatcher._cache = cache_for(around or function)
         compile_now = dispatcher.compile
 
         def compile_with_settings(signature: Any) -> Any:
-            with global_compiler_lock:
-                before = getattr(config, "LOOP_VECTORIZE")  # noqa: B009 - set at run time, unknown to type checkers
-                setattr(config, "LOOP_VECTORIZE", int(vectorize))  # noqa: B010
-                try:
-                    return compile_now(signature)
-                finally:
-                    setattr(config, "LOOP_VECTORIZE", before)  # noqa: B010
+            with configured(vectorize=vectorize):
+                return compile_now(signature)
 
         dispatcher.compile = compile_with_settings
         return dispatcher
@@ -72,51 +64,20 @@ def kernel(*, vectorize: bool = False, around: Callable[..., Any] | None = None)
     return decorate
 
 
-class _KernelCache(FunctionCache):
-    """A disk cache that forgets a kernel when any file of this folder has changed, not its own file alone."""
+@contextmanager
+def configured(*, vectorize: bool = False) -> Iterator[None]:
+    """Numba's settings for a kernel, which are settings of the process.
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__(function)
-        self._cache_file = IndexDataCacheFile(
-            cache_path=self._cache_path, filename_base=self._impl.filename_base, source_stamp=_fingerprint()
-        )
-
-    def load_overload(self, signature: Any, target_context: Any) -> Any:
-        compiled = None
-        if not _holds_function(signature):
-            try:
-                compiled = super().load_overload(signature, target_context)
-            except (AttributeError, ImportError, EOFError, UnpicklingError):
-                # The index names classes that are no more: another version of this package wrote it.
-                self._cache_file.flush()
-        if compiled is None:
-            _announce()
-        return compiled
-
-    def save_overload(self, signature: Any, data: Any) -> None:
-        if not _holds_function(signature):
-            super().save_overload(signature, data)
-
-
-def _holds_function(signature: Any) -> bool:
-    """Whether a kernel is compiled around a function of the user's, which another process could not read back."""
-    arguments = getattr(signature, "args", signature)
-    return any(
-        _holds_function(argument.types)
-        if isinstance(argument, types.BaseTuple)
-        else isinstance(argument, types.Dispatcher)
-        for argument in arguments
-    )
-
-
-@cache
-def _announce() -> None:
-    logger.warning("compiling the CPU kernels for this processor (first use only; about twenty seconds)")
-
-
-@cache
-def _fingerprint() -> str:
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    NUMBA_DISABLE_JIT is for debugging one's own functions: kernels hold instructions that Python cannot run, so they
+    are compiled all the same.
+    """
+    settings = {"LOOP_VECTORIZE": int(vectorize), "DISABLE_JIT": 0}
+    with global_compiler_lock:
+        before = {name: getattr(config, name) for name in settings}
+        try:
+            for name, value in settings.items():
+                setattr(config, name, value)
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(config, name, value)

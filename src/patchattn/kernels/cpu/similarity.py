@@ -157,15 +157,17 @@ def _coefficients(
             Each(matches), Each(similarity),
         )  # fmt: skip
         own = -g * np.where(matched & np.isfinite(similarity), similarity, 0)
-        a = g * np.repeat(own_norms[0], k, 1) * np.where(matched, np.take_along_axis(own_norms[1], matches, 1), 0)
+        # Norms of patches with NaN are NaN, which a gradient of 0 does not silence.
+        factors = np.repeat(own_norms[0], k, 1) * np.take_along_axis(own_norms[1], np.maximum(matches, 0), 1)
+        a = np.where(g != 0, g * factors, 0).astype(dtype)
     else:
         return g * dtype.type(geometry.scale(geometry.num_heads * queries.channels)), none, none
     b_sum = own.reshape(items, -1, k).sum(2, dtype=dtype)
     places = (matches + np.arange(items, dtype=np.int64)[:, None] * keys_count)[matched]
     c_sum = np.bincount(places, weights=own[matched], minlength=items * keys_count).astype(dtype).reshape(items, -1)
     if kind == COSINE:
-        b_sum *= own_norms[0] ** 2
-        c_sum *= own_norms[1] ** 2
+        b_sum = np.where(b_sum != 0, b_sum * own_norms[0] ** 2, 0).astype(dtype)
+        c_sum = np.where(c_sum != 0, c_sum * own_norms[1] ** 2, 0).astype(dtype)
     return a, b_sum, c_sum
 
 
@@ -214,14 +216,16 @@ def _grad_query_range(
                         own += b[i]
                     for m in range(i * k, (i + 1) * k):
                         j = np.int64(index[m])
-                        if j >= 0:
+                        if j >= 0 and a[m] != 0:  # 0 times NaN would be NaN
                             k_at = offset_of(j, p.k_h, p.k_w, p.k_slice, p.k_row, p.channels) + shift
                             _add_derivative(
                                 total, query, u * p.channels, key, k_at, p.channels, a[m], derivative, p.kind, 0
                             )
         for channel in range(p.channels):
             at = u * p.channels + channel
-            output[at] = total[channel] + own * query[at]
+            output[at] = total[channel]
+            if own != 0:
+                output[at] += own * query[at]
 
 
 @item_kernel()
@@ -247,10 +251,13 @@ def _grad_key_range(
                         own += c[j]
                     for entry in range(first[j], first[j + 1]):
                         m = match[entry]
-                        q_at = offset_of(m // k, p.q_h, p.q_w, p.q_slice, p.q_row, p.channels) + shift
-                        _add_derivative(
-                            total, query, q_at, key, v * p.channels, p.channels, a[m], derivative, p.kind, 1
-                        )
+                        if a[m] != 0:
+                            q_at = offset_of(m // k, p.q_h, p.q_w, p.q_slice, p.q_row, p.channels) + shift
+                            _add_derivative(
+                                total, query, q_at, key, v * p.channels, p.channels, a[m], derivative, p.kind, 1
+                            )
         for channel in range(p.channels):
             at = v * p.channels + channel
-            output[at] += total[channel] + own * key[at]
+            output[at] += total[channel]
+            if own != 0:
+                output[at] += own * key[at]

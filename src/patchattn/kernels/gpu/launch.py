@@ -9,6 +9,8 @@ from typing import Any
 import torch
 import triton
 
+from patchattn.kernels.gpu.cache import ensure_cache
+
 __all__ = ["FEW_REGISTERS", "INTERPRETED", "block_size", "launch", "options_for", "run"]
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
@@ -56,6 +58,8 @@ def run(
             'backend "gpu": got tensors on the CPU; move them to a GPU, leave backend=None, or set TRITON_INTERPRET=1 '
             "before Python starts to run the kernels in Triton's (slow) interpreter."
         )
+    if not INTERPRETED:
+        ensure_cache()
     on_nvidia = device.type == "cuda" and torch.version.hip is None
     with _current(device):
         kernel[grid](*arguments, **options_for(on_nvidia, options))

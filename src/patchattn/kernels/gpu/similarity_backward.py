@@ -178,9 +178,9 @@ def _factors(matches, place, near_norm, far_norm, matched):
 
 @triton.jit
 def _contribution(SIMILARITY: tl.constexpr, near, far, factors, matched, SIDE: tl.constexpr):
-    """What a match adds to the gradient of a pixel: none if there is no match, whatever stands in its place."""
+    """What a match adds to the gradient of a pixel: nothing without a match or a gradient, whatever its patch holds."""
     added = factors.grad[:, None] * _derivative(SIMILARITY, near, far, factors, SIDE)
-    return tl.where(matched[:, None], added, 0)
+    return tl.where((matched & (factors.grad != 0))[:, None], added, 0)
 
 
 @triton.jit

@@ -128,4 +128,6 @@ def votes(
         neighbour = moved(queries, query_shape, offset)
         theirs = torch.where(neighbour >= 0, matches[..., neighbour.clamp(min=0)], -1)
         keys = moved(theirs, key_shape, [-by for by in offset])
-        yield offset, keys, torch.where(keys >= 0, score[..., neighbour.clamp(min=0)], -torch.inf)
+        scores = torch.where(keys >= 0, score[..., neighbour.clamp(min=0)], -torch.inf)
+        # A weight of 0 would not silence a value of NaN.
+        yield offset, torch.where(scores > -torch.inf, keys, -1), scores

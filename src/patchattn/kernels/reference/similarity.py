@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,7 +66,8 @@ class PatchPairs:
         """What one element of the patches adds: q `(B, heads, C, 1, n)` against k `(B, heads, C, r, n)`."""
         similarity = self.geometry.similarity
         if similarity.function is not None:
-            return as_tensor_like(similarity.function(as_array(q), as_array(k)), k)
+            with np.errstate(all="ignore"):  # infinity less itself is NaN, as in every kernel
+                return as_tensor_like(similarity.function(as_array(q), as_array(k)), k)
         if similarity.name == "l2":
             return -((q - k) ** 2)
         if similarity.name == "l1":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +23,8 @@ def similarity_at_backward(
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of `similarity_at` with respect to query and key.
 
-    Entries with index -1 contribute nothing. All sums run in a fixed order: equal inputs give equal bits.
+    Entries with index -1, and those with a gradient of 0, contribute nothing, whatever their patches hold.
+    All sums run in a fixed order: equal inputs give equal bits.
 
     Args:
         grad: Gradient of the similarities, `(B, heads, k, *query_spatial)`.
@@ -33,17 +35,17 @@ def similarity_at_backward(
     """
     pairs = PatchPairs(query, key, geometry)
     keys = index.long().flatten(3)
-    matched = (keys >= 0).unsqueeze(2)
     weight = grad.to(pairs.dtype).flatten(3).unsqueeze(2)
+    counts = (keys >= 0).unsqueeze(2) & (weight != 0)
     derivative = derivative_of(pairs, keys)
     grad_query, grad_key = torch.zeros_like(pairs.query.pixels), torch.zeros_like(pairs.key.pixels)
     query_places, key_places = pairs.query.places(pairs.queries[None, None]), pairs.key.places(keys)
     for query_place, key_place in zip(query_places, key_places, strict=True):
         q, k = take(pairs.query.pixels, query_place).unsqueeze(3), take(pairs.key.pixels, key_place)
         by_q, by_k = derivative(q, k)
-        # Selected after the product: NaN at an empty slot would survive a multiplication by 0.
-        grad_query += pairs.query.sum_gradient(torch.where(matched, weight * by_q, 0).sum(3), query_place)
-        grad_key += pairs.key.sum_gradient(weight * by_k, key_place)
+        # Selected after the product: NaN would survive a multiplication by 0.
+        grad_query += pairs.query.sum_gradient(torch.where(counts, weight * by_q, 0).sum(3), query_place)
+        grad_key += pairs.key.sum_gradient(torch.where(counts, weight * by_k, 0), key_place)
     return pairs.query.image_gradient(grad_query), pairs.key.image_gradient(grad_key)
 
 
@@ -74,7 +76,8 @@ def pointwise_derivative(pairs: PatchPairs) -> Derivative:
         )
 
     def derivative(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        by_q, by_k = function(as_array(q), as_array(k))
+        with np.errstate(all="ignore"):
+            by_q, by_k = function(as_array(q), as_array(k))
         return as_tensor_like(by_q, k), as_tensor_like(by_k, k)
 
     return derivative

@@ -1,0 +1,24 @@
+"""Vectors that hold NaN: left out of matrix products, whose gradients would carry it to all others."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["marked", "without_nan"]
+
+
+def without_nan(vectors: Tensor, *, infinite: bool) -> tuple[Tensor, Tensor]:
+    """Return vectors `(..., elements)` with 0 throughout where one holds NaN (or infinity), and `(..., 1)`: NaN there,
+    0 elsewhere.
+    """
+    lost = (~vectors.isfinite() if infinite else vectors.isnan()).any(-1, keepdim=True)
+    return vectors.masked_fill(lost, 0), vectors.new_zeros(lost.shape).masked_fill(lost, torch.nan)
+
+
+def marked(q: Tensor, k: Tensor, q_lost: Tensor, k_lost: Tensor) -> tuple[Tensor, Tensor]:
+    """Add two elements to both, which have no gradient: their product is 0, NaN where one of the vectors is lost."""
+    return (
+        torch.cat([q, torch.ones_like(q_lost), q_lost], -1),
+        torch.cat([k, k_lost, torch.ones_like(k_lost)], -1),
+    )

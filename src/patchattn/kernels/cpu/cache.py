@@ -1,0 +1,153 @@
+"""Machine code on disk: found again by the next process, and done without where there is no place for it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import pickle
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from numba import types
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, NullCache
+
+__all__ = ["cache_for", "cache_state"]
+
+logger = logging.getLogger("patchattn")
+
+DIGEST_BYTES = 32
+NO_PLACE = "neither the package's folder nor the home folder can be written"
+
+
+def cache_for(function: Callable[..., Any]) -> Any:
+    """The cache of one kernel."""
+    try:
+        return _KernelCache(function)
+    except (RuntimeError, OSError):  # no place that can be written, which is said when something is compiled
+        return _NoCache()
+
+
+def cache_state() -> dict[str, str | None]:
+    """The folder with the machine code, and why it is not kept there; one of both is None."""
+    try:
+        return {"folder": str(CompileResultCacheImpl(cache_state).locator.get_cache_path()), "problem": None}
+    except (RuntimeError, OSError):
+        return {"folder": None, "problem": _without_cache(NO_PLACE)}
+
+
+class _NoCache(NullCache):
+    def load_overload(self, signature: Any, target_context: Any) -> None:
+        _warn(NO_PLACE)
+        _announce()
+
+
+class _KernelCache(FunctionCache):
+    """A disk cache that forgets a kernel when any file of this folder has changed, not its own file alone.
+
+    Whatever is wrong with the files, the kernel is compiled anew.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._cache_file = _CacheFile(self._cache_path, self._impl.filename_base, _fingerprint())
+
+    def load_overload(self, signature: Any, target_context: Any) -> Any:
+        compiled = None
+        if not _holds_function(signature):
+            try:
+                compiled = super().load_overload(signature, target_context)
+            except Exception:
+                # Damaged, or of another version of this package: unpickling may raise anything.
+                self._forget()
+        if compiled is None:
+            _announce()
+        return compiled
+
+    def save_overload(self, signature: Any, data: Any) -> None:
+        if not _holds_function(signature):
+            try:
+                super().save_overload(signature, data)
+            except OSError as error:
+                _warn(str(error))
+
+    def _forget(self) -> None:
+        try:
+            self._cache_file.flush()
+        except OSError as error:
+            _warn(str(error))
+
+
+class _CacheFile(IndexDataCacheFile):
+    """Numba's files, but safe against damage and against other processes.
+
+    A file of machine code begins with a digest, for code that is damaged would be run. And it is named by what it is
+    for: Numba counts, so that two processes can give two kernels one name, and one reads the other's.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        name = f"{self._index_name.removesuffix('.nbi')}.{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.nbc"
+        self._save_data(name, data)
+        try:
+            overloads = self._load_index()
+        except Exception:
+            overloads = {}  # damaged since it was read
+        self._save_index({**overloads, key: name})
+
+    def _save_data(self, name: str, data: Any) -> None:
+        content = self._dump(data)
+        with self._open_for_write(self._data_path(name)) as file:
+            file.write(self._digest(content) + content)
+
+    def _load_data(self, name: str) -> Any:
+        content = Path(self._data_path(name)).read_bytes()
+        digest, content = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+        if digest != self._digest(content):
+            raise ValueError(f"{name} is damaged")
+        return pickle.loads(content)
+
+    def _digest(self, content: bytes) -> bytes:
+        return hashlib.sha256(self._source_stamp.encode() + content).digest()
+
+
+def _holds_function(signature: Any) -> bool:
+    """Whether a kernel is compiled around a function of the user's, which another process could not read back."""
+    arguments = getattr(signature, "args", signature)
+    return any(
+        _holds_function(argument.types)
+        if isinstance(argument, types.BaseTuple)
+        else isinstance(argument, types.Dispatcher)
+        for argument in arguments
+    )
+
+
+@cache
+def _announce() -> None:
+    logger.warning("compiling the CPU kernels for this processor (first use only; about twenty seconds)")
+
+
+_warned = False
+
+
+def _warn(reason: str) -> None:
+    """Say once that machine code is not kept."""
+    global _warned
+    if not _warned:
+        _warned = True
+        logger.warning(_without_cache(reason))
+
+
+def _without_cache(reason: str) -> str:
+    return (
+        f"the compiled CPU kernels cannot be kept on disk ({reason}), so that every process compiles them anew; set "
+        "the environment variable NUMBA_CACHE_DIR to a folder that can be written"
+    )
+
+
+@cache
+def _fingerprint() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

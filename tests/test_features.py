@@ -1,0 +1,63 @@
+"""benchmarks/features.py: that it knows every layer, and that its checks can pass and fail."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import patchattn
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def features() -> Iterator[ModuleType]:
+    """The script, which finds others beside it."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        yield importlib.import_module("features")
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+        for name in set(sys.modules) - before:
+            if str(getattr(sys.modules[name], "__file__", "")).startswith(str(BENCHMARKS)):
+                del sys.modules[name]
+
+
+def test_every_public_layer_is_tried(features: ModuleType) -> None:
+    public = {getattr(patchattn, name) for name in patchattn.__all__}
+    layers = {one.__name__ for one in public if isinstance(one, type) and issubclass(one, nn.Module)}
+    assert {name.partition(",")[0] for name in features.LAYERS} == layers
+
+
+def test_one_that_works(features: ModuleType) -> None:
+    assert features.cell("LinearAttention", "copy and pickle") == "yes"
+
+
+def test_wrong_values_and_refusals(features: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Forgetful(nn.Module):
+        """Computes another thing at every call."""
+
+        calls = 0
+
+        def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            Forgetful.calls += 1
+            return value * Forgetful.calls
+
+    class Refusing(nn.Module):
+        def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            return patchattn.patch_attention(query, key, value, k=0)
+
+    monkeypatch.setitem(features.LAYERS, "forgetful", Forgetful)
+    monkeypatch.setitem(features.LAYERS, "refusing", Refusing)
+    for feature in ("trace", "func.grad", "jacrev", "vmap", "vmap of grad", "autocast", "inference mode", "checkpoint"):
+        with torch.random.fork_rng():
+            assert features.cell("forgetful", feature).startswith("no: "), feature
+    assert features.cell("refusing", "inference mode").startswith("refused: k: ")
