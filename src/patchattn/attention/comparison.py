@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from patchattn.attention.gradients import wants_gradient
 from patchattn.ops.expand import expand
 from patchattn.ops.sample_chains import sample_chains
 from patchattn.ops.sample_mixture import sample_mixture
@@ -34,13 +35,9 @@ class Comparison:
     backend: str
 
     @property
-    def key_shape(self) -> tuple[int, ...]:
-        return tuple(self.key.shape[2:])
-
-    @property
     def trains(self) -> bool:
         """Whether query or key want a gradient."""
-        return torch.is_grad_enabled() and (self.query.requires_grad or self.key.requires_grad)
+        return wants_gradient(self.query, self.key)
 
     def similarity_at(self, index: Tensor) -> Tensor:
         """The similarity of each query to its keys in `index`, differentiable; -inf where there is none."""
@@ -52,7 +49,7 @@ class Comparison:
 
     def expand(self, index: Tensor, radius: tuple[int, ...]) -> Tensor:
         keys: Tensor = expand(
-            index, self.query_mask, self.key_mask, self.key_shape, radius, self.is_causal, self.strict,
+            index, self.key.detach(), self.query_mask, self.key_mask, radius, self.is_causal, self.strict,
             self.max_offset, self.backend,
         )  # fmt: skip
         return keys
@@ -61,7 +58,7 @@ class Comparison:
         self, modes: Tensor, scale: tuple[float, ...], alpha: float, samples: int, seed: int
     ) -> tuple[Tensor, Tensor]:
         keys, log_density = sample_mixture(
-            modes, self.query_mask, self.key_mask, self.key_shape, scale, alpha, samples, seed, self.is_causal,
+            modes, self.key.detach(), self.query_mask, self.key_mask, scale, alpha, samples, seed, self.is_causal,
             self.strict, self.max_offset, self.query.dtype == torch.float64, self.backend,
         )  # fmt: skip
         return keys, log_density

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, overload
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patchattn.attention.blocks import fold_blocks, unfold_blocks, value_ratio
+from patchattn.attention.gradients import wants_gradient
 from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.precision import promote
-from patchattn.checks import check_features, check_heads, check_pair, check_positive
+from patchattn.checks import check_count, check_features, check_heads, check_pair, check_positive
 from patchattn.field import MatchField
 from patchattn.matching.constraints import Causality, check_patch_size, physical_padding
 from patchattn.matching.match import check_field, match, resolve_backend
@@ -117,7 +117,7 @@ def patch_attention(  # type: ignore[misc]
     query, key, value = promote(query, key, value)
     check_pair(query, key, num_heads)
     check_features("value", value, query, "query")
-    check_positive("temperature", temperature)
+    num_heads, temperature = check_count("num_heads", num_heads, 1), check_positive("temperature", temperature)
     ratio = value_ratio(key, value)
     if field is None:
         field = match(
@@ -134,7 +134,7 @@ def patch_attention(  # type: ignore[misc]
     patch = check_patch_size(patch_size, padding_mode, tuple(query.shape[2:]), tuple(key.shape[2:]))
     chosen = resolve_backend(backend, query)
     # One match alone has weight 1 whatever its similarity: nothing to differentiate.
-    trains = (aggregate or field.k > 1) and torch.is_grad_enabled() and (query.requires_grad or key.requires_grad)
+    trains = (aggregate or field.k > 1) and wants_gradient(query, key)
     if found is None or trains:
         q, kk = (query, key) if trains else (query.detach(), key.detach())
         name = resolve_similarity(similarity).name

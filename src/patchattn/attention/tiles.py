@@ -25,6 +25,8 @@ def tiles_of(size: tuple[int, ...], side: tuple[int, ...]) -> Iterator[Tile]:
 
 def recomputed(function: Callable[..., Tensor], *arguments: object) -> Tensor:
     """Call a function of which nothing but the arguments is kept for the gradient."""
+    if not torch.is_grad_enabled() or not any(isinstance(x, Tensor) and x.requires_grad for x in arguments):
+        return function(*arguments)
     found: Tensor = checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
     return found
 
