@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from patchattn import PatchAttention, ScramAttention
-from patchattn.matching.methods import resolve_method
+from patchattn.ops.methods import resolve_method
+from patchattn.similarity import BY_PRODUCTS
 
 LEAF, SAMPLES = 8, 64
 """Keys of a leaf of the guided search's tree, and of those looked at to part a range."""
@@ -66,7 +67,12 @@ def _patch_attention(layer: PatchAttention, query: Tensor, key: Tensor, value: T
             f"layer: got {layer}; operations are counted for patches of one size, and matches without limits."
         )
     key_size = tuple(key.shape[2:])
-    method, iterations = resolve_method(settings["method"], settings["iterations"], key_size, False, False)
+    told = settings["iterations"]
+    sizes = tuple(query.shape[2:]), key_size
+    by_products = settings["similarity"] in BY_PRODUCTS
+    method, iterations = resolve_method(
+        settings["method"], told, told, None, *sizes, False, False, settings["k"], by_products
+    )
     heads = settings["num_heads"]
     queries = Facts(tuple(query.shape[2:]), patch, query.shape[1] // heads, settings["k"])
     keys = replace(queries, size=key_size)

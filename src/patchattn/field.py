@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Int32, Int64
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
-__all__ = ["MatchField", "home_coordinates"]
+__all__ = ["MatchField", "home_coordinates", "register_tree"]
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,9 @@ class MatchField:
     """The k matches of every query position, best first.
 
     `index` refers to positions of the key, counted row by row (`row * width + column` in two dimensions).
+
+    To PyTorch a field is a tree of its two tensors (`torch.utils._pytree`): layers that are compiled, exported or
+    transformed may take and return it.
     """
 
     index: Int32[Tensor, "batch heads k *query"]
@@ -32,6 +38,33 @@ class MatchField:
     @property
     def query_shape(self) -> tuple[int, ...]:
         return tuple(self.index.shape[3:])
+
+    def to(self, *arguments: Any, **settings: Any) -> MatchField:
+        """On another device, with similarities of another precision; arguments as those of `torch.nn.Module.to`."""
+        device, dtype, non_blocking, _ = torch._C._nn._parse_to(*arguments, **settings)
+        if dtype is not None and not dtype.is_floating_point:
+            raise ValueError(f"dtype: expected that of similarities, a floating-point one, got {dtype}.")
+        index = self.index.to(device, non_blocking=non_blocking)
+        return replace(self, index=index, similarity=self.similarity.to(device, dtype, non_blocking=non_blocking))
+
+    def cpu(self) -> MatchField:
+        return self._each(Tensor.cpu)
+
+    def cuda(self, *arguments: Any, **settings: Any) -> MatchField:
+        return self._each(lambda tensor: tensor.cuda(*arguments, **settings))
+
+    def detach(self) -> MatchField:
+        return self._each(Tensor.detach)
+
+    def pin_memory(self) -> MatchField:
+        """In memory from which copies to a GPU need not wait; data loaders call it."""
+        return self._each(Tensor.pin_memory)
+
+    def is_pinned(self) -> bool:
+        return self.index.is_pinned() and self.similarity.is_pinned()
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> MatchField:
+        return replace(self, index=function(self.index), similarity=function(self.similarity))
 
     def coordinates(self) -> Int64[Tensor, "batch heads k dims *query"]:
         """Key positions as coordinates, (row, column) in two dimensions; -1 everywhere where there is no match."""
@@ -62,3 +95,49 @@ def home_coordinates(
         for q, k in zip(query_shape, key_shape, strict=True)
     ]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
+
+
+def register_tree(cls: type[Any]) -> None:
+    """Make a data class a tree of its tensors to PyTorch.
+
+    What else it holds belongs to the tree's form, but for sizes that a graph leaves open: these are found anew, like
+    tensors, whenever it is run.
+    """
+    names = [field.name for field in fields(cls)]
+
+    def flatten(whole: Any) -> tuple[list[Any], Any]:
+        values = {name: getattr(whole, name) for name in names}
+        leaves = {name: value for name, value in values.items() if _varies(value)}
+        form = tuple((name, value) for name, value in values.items() if name not in leaves)
+        return list(leaves.values()), (tuple(leaves), form)
+
+    def flatten_with_keys(whole: Any) -> tuple[list[Any], Any]:
+        leaves, form = flatten(whole)
+        return [(pytree.GetAttrKey(name), leaf) for name, leaf in zip(form[0], leaves, strict=True)], form
+
+    def unflatten(leaves: Any, form: Any) -> Any:
+        return cls(**dict(zip(form[0], leaves, strict=True)), **dict(form[1]))
+
+    pytree.register_pytree_node(
+        cls,
+        flatten,
+        unflatten,
+        serialized_type_name=f"{cls.__module__}.{cls.__qualname__}",
+        to_dumpable_context=lambda form: form,
+        from_dumpable_context=lambda form: (tuple(form[0]), tuple((name, _tuple(value)) for name, value in form[1])),
+        flatten_with_keys_fn=flatten_with_keys,
+    )
+
+
+def _varies(value: Any) -> bool:
+    return isinstance(value, Tensor) or (
+        isinstance(value, tuple) and any(isinstance(n, (Tensor, torch.SymInt)) for n in value)
+    )
+
+
+def _tuple(value: Any) -> Any:
+    """JSON knows lists only."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+register_tree(MatchField)

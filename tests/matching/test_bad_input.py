@@ -46,8 +46,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"query": None}, "query: expected a tensor (B, C, *spatial), got NoneType"),
     ({"query": torch.ones(2, 4, 9, 8, dtype=torch.int64)}, "query: expected float16, bfloat16, float32 or float64"),
     (
-        {"query": torch.ones(2, 4, 0, 8)},
-        "query: expected at least one element in every dimension, got shape (2, 4, 0, 8)",
+        {"key": torch.ones(2, 4, 0, 8)},
+        "key: expected at least one channel and one position in every dimension, got shape (2, 4, 0, 8)",
     ),
     ({"key": torch.ones(2, 4, 9)}, "key: expected 2 spatial dimensions as query has, got shape (2, 4, 9)"),
     ({"key": image().double()}, "key: expected torch.float32 as query has, got torch.float64"),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from patchattn import MatchField, match, pointwise_similarity
-from patchattn.matching.methods import EXACT_BELOW
+from patchattn.ops.methods import EXACT_BELOW
 from patchattn.progress import watch_progress
 from tests.cases import PAIRS, SIMILARITIES, TOLERANCE, fewer, normals, photograph
 

@@ -32,7 +32,17 @@ def arguments(
     index: Tensor, key_shape: Any, radius: Any, backend: str, constraints: Constraints = NONE
 ) -> tuple[Any, ...]:
     c = constraints
-    return (index, c.query_mask, c.key_mask, key_shape, radius, c.is_causal, c.strict, c.max_offset, backend)
+    return (
+        index,
+        torch.empty(1, 1, *key_shape),
+        c.query_mask,
+        c.key_mask,
+        radius,
+        c.is_causal,
+        c.strict,
+        c.max_offset,
+        backend,
+    )
 
 
 def keys_of(found: Tensor, b: int, h: int, i: int) -> list[int]:

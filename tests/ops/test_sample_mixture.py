@@ -40,7 +40,7 @@ def arguments(
         "backend": backend,
     }
     assert changed.keys() <= defaults.keys()
-    return (modes, c.query_mask, c.key_mask, key_shape, *(defaults | changed).values())
+    return (modes, torch.empty(1, 1, *key_shape), c.query_mask, c.key_mask, *(defaults | changed).values())
 
 
 def no_modes(*shape: int) -> Tensor:

@@ -28,6 +28,8 @@ def arguments(query: Tensor, key: Tensor, backend: str, **changed: Any) -> tuple
         "similarity": "l2",
         "method": "exact",
         "iterations": 2 if backend == "cpu" else 1,  # the others go from query to query in Python
+        "scans": 1,
+        "exact_pairs": None,
         "seed": 0,
         "is_causal": False,
         "strict": False,

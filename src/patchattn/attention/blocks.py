@@ -12,7 +12,7 @@ __all__ = ["fold_blocks", "unfold_blocks", "value_ratio"]
 def value_ratio(key: Tensor, value: Tensor) -> int:
     """r, if value is r times the key's size in every dimension."""
     key_size, value_size = tuple(key.shape[2:]), tuple(value.shape[2:])
-    ratio = max(1, value_size[0] // key_size[0])
+    ratio = 1 if 0 in key_size else max(1, value_size[0] // key_size[0])
     if value_size != tuple(ratio * n for n in key_size):
         raise ValueError(
             f"value: expected the key's spatial size {key_size} or a whole multiple of it (the same in every "

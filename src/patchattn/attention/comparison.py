@@ -35,10 +35,6 @@ class Comparison:
     backend: str
 
     @property
-    def key_shape(self) -> tuple[int, ...]:
-        return tuple(self.key.shape[2:])
-
-    @property
     def trains(self) -> bool:
         """Whether query or key want a gradient."""
         return differentiates(self.query, self.key)
@@ -53,7 +49,7 @@ class Comparison:
 
     def expand(self, index: Tensor, radius: tuple[int, ...]) -> Tensor:
         keys: Tensor = expand(
-            index, self.query_mask, self.key_mask, self.key_shape, radius, self.is_causal, self.strict,
+            index, self.key.detach(), self.query_mask, self.key_mask, radius, self.is_causal, self.strict,
             self.max_offset, self.backend,
         )  # fmt: skip
         return keys
@@ -62,7 +58,7 @@ class Comparison:
         self, modes: Tensor, scale: tuple[float, ...], alpha: float, samples: int, seed: int
     ) -> tuple[Tensor, Tensor]:
         keys, log_density = sample_mixture(
-            modes, self.query_mask, self.key_mask, self.key_shape, scale, alpha, samples, seed, self.is_causal,
+            modes, self.key.detach(), self.query_mask, self.key_mask, scale, alpha, samples, seed, self.is_causal,
             self.strict, self.max_offset, self.query.dtype == torch.float64, self.backend,
         )  # fmt: skip
         return keys, log_density

@@ -10,9 +10,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
+from patchattn.attention.images import Images
 from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.memory import free_memory
 from patchattn.attention.precision import promote
+from patchattn.attention.whole import as_operator
 from patchattn.checks import check_choice, check_count, check_features, check_mask, check_pair, check_positive
 from patchattn.matching.constraints import check_patch_size
 
@@ -71,7 +73,8 @@ def contextual_attention(
         fuse: whether scores are fused.
         norm: what keys are divided by: `"floor"` is the formula's, `"added"` is the root of the sum of k² + 1e-4,
             with which the public PyTorch checkpoints were trained.
-        memory_limit: the bytes that may be taken; None: what the device has free, where the system tells.
+        memory_limit: the bytes that may be taken; None: what the device has free, where the system tells. In a
+            compiled or exported graph it is checked whenever that runs.
         key_mask: bool `(B or 1, *key)`: False where nothing may be copied from.
 
     Returns:
@@ -91,15 +94,11 @@ def contextual_attention(
         torch.Size([1, 8, 32, 24])
     """
     query, key, value = promote(query, key, value)
-    _check(query, key, value, patch_size, rate, scale, norm, key_mask)
-    _check_memory(query, key, rate, memory_limit)
-    compute = torch.float64 if query.dtype == torch.float64 else torch.float32
-    # Autocast would take the sums in half precision.
-    with torch.autocast(query.device.type, enabled=False):
-        output = _attend(
-            query.to(compute), key.to(compute), value.to(compute), patch_size, rate, scale, fuse, norm, key_mask
-        )
-    return output.to(value.dtype)
+    patch_size, rate, scale = _check(query, key, value, patch_size, rate, scale, norm, key_mask)
+    if memory_limit is not None:
+        memory_limit = check_count("memory_limit", memory_limit, 1)
+    images = Images(query, key, value, None, key_mask, (patch_size, patch_size), "zeros", 1, False, False)
+    return _attend(images, rate, scale, fuse, norm, memory_limit)
 
 
 def contextual_memory(
@@ -124,19 +123,19 @@ def contextual_memory(
 def _check(
     query: Tensor, key: Tensor, value: Tensor, patch_size: int, rate: int, scale: float, norm: str,
     key_mask: Tensor | None,
-) -> None:  # fmt: skip
+) -> tuple[int, int, float]:  # fmt: skip
+    """Check all, and return patch_size, rate and scale as Python numbers."""
     check_pair(query, key, 1)
     check_features("value", value, query, "query")
     if query.dim() != 4:
         raise ValueError(f"query: expected two spatial dimensions, got shape {tuple(query.shape)}.")
     if value.shape[2:] != key.shape[2:]:
         raise ValueError(f"value: expected the key's spatial size {_size(key)}, got {_size(value)}.")
-    check_count("patch_size", patch_size, 1)
+    patch_size = check_count("patch_size", patch_size, 1)
     check_patch_size(patch_size, "zeros", _size(query), _size(key))
-    check_count("rate", rate, 1)
-    check_positive("scale", scale)
     check_choice("norm", norm, NORMS)
     check_mask("key_mask", key_mask, "key", key, query.shape[0])
+    return patch_size, check_count("rate", rate, 1), check_positive("scale", scale)
 
 
 def _check_memory(query: Tensor, key: Tensor, rate: int, limit: int | None) -> None:
@@ -154,10 +153,11 @@ def _check_memory(query: Tensor, key: Tensor, rate: int, limit: int | None) -> N
         )
 
 
-def _attend(
-    query: Tensor, key: Tensor, value: Tensor, patch_size: int, rate: int, scale: float, fuse: bool, norm: str,
-    key_mask: Tensor | None,
-) -> Tensor:  # fmt: skip
+@as_operator("contextual_attention")
+def _attend(images: Images, rate: int, scale: float, fuse: bool, norm: str, memory_limit: int | None) -> Tensor:
+    _check_memory(images.query, images.key, rate, memory_limit)
+    query, key, value = (image.to(images.compute) for image in (images.query, images.key, images.value))
+    patch_size, key_mask = images.patch[0], images.key_mask
     small_query, small_key = (image[..., ::rate, ::rate] for image in (query, key))
     query_size, key_size = _size(small_query), _size(small_key)
     q, k = (functional.unfold(image, patch_size, padding=patch_size // 2) for image in (small_query, small_key))
@@ -176,7 +176,7 @@ def _attend(
     pasted = _paste(patches @ weights, query_size, rate)
     height, width = _size(query)
     first = rate // 2
-    return pasted[..., first : first + height, first : first + width] / 4
+    return (pasted[..., first : first + height, first : first + width] / 4).to(images.value.dtype)
 
 
 def _size(image: Tensor) -> Size:

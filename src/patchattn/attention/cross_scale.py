@@ -8,11 +8,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from patchattn.attention.blocks import fold_blocks, unfold_blocks, value_ratio
+from patchattn.attention.images import Images
 from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.lost import marked, without_nan
 from patchattn.attention.precision import promote
 from patchattn.attention.tiles import join, partial, recomputed
-from patchattn.checks import check_features, check_pair, check_positive
+from patchattn.attention.whole import as_operator
+from patchattn.checks import check_count, check_features, check_pair, check_positive
 from patchattn.matching.constraints import check_patch_size
 
 __all__ = ["CrossScaleAttention", "check_cross_scale", "cross_scale_attention"]
@@ -70,16 +72,22 @@ def cross_scale_attention(
         torch.Size([1, 8, 48, 64])
     """
     query, key, value = promote(query, key, value)
-    ratio = check_cross_scale(query, key, value, patch_size, scale, divisor)
-    compute = torch.float64 if query.dtype == torch.float64 else torch.float32
-    # Autocast would take the sums in half precision.
-    with torch.autocast(query.device.type, enabled=False):
-        keys, blocks = (_patches(image.to(compute), patch_size) for image in (key, unfold_blocks(value, ratio)))
-        keys, lost = without_nan(keys, infinite=True)
-        keys = keys / keys.square().sum(2, keepdim=True).clamp(min=LEAST_NORM**2).sqrt()
-        blocks = blocks.masked_fill(lost.isnan(), 0)
-        pasted = _paste_bands(query.to(compute), keys, lost, blocks, patch_size, scale)
-    return fold_blocks(pasted / divisor, ratio).to(value.dtype)
+    ratio, patch_size, scale, divisor = check_cross_scale(query, key, value, patch_size, scale, divisor)
+    patch = (patch_size, patch_size)
+    images = Images(query, key, unfold_blocks(value, ratio), None, None, patch, "zeros", 1, False, False)
+    return fold_blocks(_attend(images, scale, divisor), ratio)
+
+
+@as_operator("cross_scale_attention")
+def _attend(images: Images, scale: float, divisor: float) -> Tensor:
+    """Blocks of the output as channels, like the value's."""
+    patch_size = images.patch[0]
+    keys, blocks = (_patches(image.to(images.compute), patch_size) for image in (images.key, images.value))
+    keys, lost = without_nan(keys, infinite=True)
+    keys = keys / keys.square().sum(2, keepdim=True).clamp(min=LEAST_NORM**2).sqrt()
+    blocks = blocks.masked_fill(lost.isnan(), 0)
+    pasted = _paste_bands(images.query.to(images.compute), keys, lost, blocks, patch_size, scale)
+    return (pasted / divisor).to(images.value.dtype)
 
 
 def _patches(image: Tensor, patch_size: int) -> Tensor:
@@ -97,7 +105,7 @@ def _paste_bands(query: Tensor, keys: Tensor, lost: Tensor, blocks: Tensor, patc
     for top in range(0, height, rows):
         end = min(top + rows, height) + 2 * reach
         band = functional.unfold(bordered[:, :, top:end], patch_size).transpose(1, 2)
-        patches = recomputed(_attend, band, keys, lost, blocks, scale).transpose(1, 2)
+        patches = recomputed(_attend_band, band, keys, lost, blocks, scale).transpose(1, 2)
         added = functional.fold(patches, (end - top, width), patch_size, padding=(0, reach))
         if pasted is None:
             # Of what it will hold: under vmap, too, whichever of the images has the mapped dimension.
@@ -107,7 +115,7 @@ def _paste_bands(query: Tensor, keys: Tensor, lost: Tensor, blocks: Tensor, patc
     return pasted[:, :, reach : reach + height]
 
 
-def _attend(queries: Tensor, keys: Tensor, lost: Tensor, blocks: Tensor, scale: float) -> Tensor:
+def _attend_band(queries: Tensor, keys: Tensor, lost: Tensor, blocks: Tensor, scale: float) -> Tensor:
     """The mean patch of value for each query: `(B, queries, elements)`; `lost` is NaN for keys that count for none."""
     queries, unknown = without_nan(queries, infinite=False)
     queries, keys = marked(queries, keys, unknown, lost)
@@ -115,16 +123,17 @@ def _attend(queries: Tensor, keys: Tensor, lost: Tensor, blocks: Tensor, scale: 
     return join([partial(queries, k, v, scale, None) for k, v in groups])
 
 
-def check_cross_scale(query: Tensor, key: Tensor, value: Tensor, patch_size: int, scale: float, divisor: float) -> int:
-    """Check what cross-scale layers are told alike, and return how much larger value is than key."""
+def check_cross_scale(
+    query: Tensor, key: Tensor, value: Tensor, patch_size: int, scale: float, divisor: float
+) -> tuple[int, int, float, float]:
+    """Check what cross-scale layers are told alike, and return how much larger value is than key, and the settings."""
     check_pair(query, key, 1)
     check_features("value", value, query, "query")
     if query.dim() != 4:
         raise ValueError(f"query: expected two spatial dimensions, got shape {tuple(query.shape)}.")
+    patch_size = check_count("patch_size", patch_size, 1)
     check_patch_size(patch_size, "zeros", tuple(query.shape[2:]), tuple(key.shape[2:]))
-    check_positive("scale", scale)
-    check_positive("divisor", divisor)
-    return value_ratio(key, value)
+    return value_ratio(key, value), patch_size, check_positive("scale", scale), check_positive("divisor", divisor)
 
 
 class CrossScaleAttention(AttentionLayer):

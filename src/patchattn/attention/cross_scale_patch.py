@@ -11,12 +11,15 @@ from torch.nn import functional
 
 from patchattn.attention.blocks import fold_blocks, unfold_blocks
 from patchattn.attention.cross_scale import check_cross_scale
+from patchattn.attention.gradients import without_elements
 from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.precision import promote
 from patchattn.checks import check_count
 from patchattn.field import MatchField
-from patchattn.matching.match import match, resolve_backend
+from patchattn.matching.match import find_field, resolve_backend
 from patchattn.ops.attend import attend
+from patchattn.ops.autocast import without_autocast
+from patchattn.ops.methods import check_method
 from patchattn.ops.similarity_at import similarity_at
 from patchattn.ops.transforms import differentiates
 
@@ -80,23 +83,24 @@ def cross_scale_patch_attention(
         torch.Size([1, 8, 48, 64])
     """
     query, key, value = promote(query, key, value)
-    ratio = check_cross_scale(query, key, value, patch_size, scale, divisor)
-    check_count("k", k, 1)
-    k = min(k, prod(key.shape[2:]))
-    if method == "auto" and iterations is None:
-        few = prod(query.shape[2:]) * prod(key.shape[2:]) <= EXACT_PAIRS
-        method, iterations = ("exact", None) if few else ("guided", SCANS)
-    field = match(
-        query.detach(), key.detach(), k=k, patch_size=patch_size, similarity="cosine", method=method,
-        iterations=iterations, seed=seed, padding_mode="zeros", backend=backend,
+    ratio, patch_size, scale, divisor = check_cross_scale(query, key, value, patch_size, scale, divisor)
+    k = min(check_count("k", k, 1), max(1, prod(key.shape[2:])))
+    iterations = check_method(method, iterations)
+    scans, exact_pairs = (SCANS, EXACT_PAIRS) if method == "auto" and iterations is None else (iterations, None)
+    field = find_field(
+        query, key, k=k, patch_size=patch_size, similarity="cosine", method=method, iterations=iterations, scans=scans,
+        exact_pairs=exact_pairs, seed=seed, padding_mode="zeros", backend=backend,
     )  # fmt: skip
+    if query.numel() == 0:
+        size = (ratio * n for n in query.shape[2:])
+        return without_elements((query.shape[0], value.shape[1], *size), query, key, value)
     chosen = resolve_backend(backend, query)
     cosine = field.similarity
     # One match alone has weight 1 whatever its similarity: nothing to differentiate.
     if k > 1 and differentiates(query, key):
         cosine = similarity_at(query, key, field.index, (patch_size, patch_size), "zeros", 1, "cosine", chosen)
     compute = cosine.dtype
-    with torch.autocast(query.device.type, enabled=False):
+    with without_autocast(query.device):
         # Votes are weighed by the softmax over all of them: of logarithms of weights, these weights are left.
         found = field.index >= 0
         norms = _norms(query.to(compute).nan_to_num(0, 0, 0), patch_size)[:, None]
@@ -105,7 +109,7 @@ def cross_scale_patch_attention(
         votes = score.log_softmax(2).masked_fill(~found, -torch.inf)
         index, blocks = _bordered(field, unfold_blocks(value, ratio), patch_size // 2)
         mean = attend(votes, index, blocks, (patch_size, patch_size), 1.0, chosen)
-        pasted = mean.to(compute) * (_voters(tuple(query.shape[2:]), patch_size).to(votes) / divisor)
+        pasted = mean.to(compute) * (_voters(query, patch_size).to(votes) / divisor)
     return fold_blocks(pasted, ratio).to(value.dtype)
 
 
@@ -125,11 +129,12 @@ def _bordered(field: MatchField, blocks: Tensor, reach: int) -> tuple[Tensor, Te
     return torch.where(field.index < 0, -1, index), functional.pad(blocks, (reach,) * 4)
 
 
-def _voters(size: tuple[int, ...], patch_size: int) -> Tensor:
+def _voters(query: Tensor, patch_size: int) -> Tensor:
     """How many queries lie in the window about each: `(height, width)`."""
+    reach = patch_size // 2
     rows, columns = (
-        functional.conv1d(torch.ones(1, 1, n), torch.ones(1, 1, patch_size), padding=patch_size // 2)[0, 0]
-        for n in size
+        (position + reach).clamp(max=n - 1) - (position - reach).clamp(min=0) + 1
+        for n, position in ((n, torch.arange(n, device=query.device)) for n in query.shape[2:])
     )
     return rows[:, None] * columns
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from patchattn.attention.images import Images, Tile, as_products, check_images
 from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.tiles import assemble, join, partial, recomputed, tiles_of
-from patchattn.checks import per_dimension
+from patchattn.attention.whole import as_operator
+from patchattn.checks import check_positive, per_dimension
 from patchattn.matching.constraints import Causality
 
 __all__ = ["FullAttention", "full_attention"]
@@ -67,9 +68,14 @@ def full_attention(
     """
     images = check_images(
         query, key, value, patch_size=patch_size, num_heads=num_heads, query_mask=query_mask, key_mask=key_mask,
-        padding_mode=padding_mode, is_causal=is_causal, similarity=similarity, temperature=temperature,
+        padding_mode=padding_mode, is_causal=is_causal, similarity=similarity,
     )  # fmt: skip
     stride = per_dimension("key_stride", key_stride, len(images.key_size), 1)
+    return _attend(images, similarity, check_positive("temperature", temperature), stride)
+
+
+@as_operator("full_attention")
+def _attend(images: Images, similarity: str, temperature: float, stride: Sequence[int]) -> Tensor:
     q, k = images.bordered(images.query), images.bordered(images.key)
     v, centre = images.value.to(images.compute), images.centre()
     side = _side(images.query_size, QUERIES)
@@ -93,7 +99,7 @@ def _side(size: tuple[int, ...], most: int) -> tuple[int, ...]:
     return tuple(side)
 
 
-def _groups(size: tuple[int, ...], stride: tuple[int, ...]) -> list[Tile]:
+def _groups(size: tuple[int, ...], stride: Sequence[int]) -> list[Tile]:
     """All keys that are looked at, in groups: parts of the image with steps."""
     taken = tuple(ceil(n / step) for n, step in zip(size, stride, strict=True))
     return [

@@ -13,7 +13,14 @@ from torch.nn import functional
 
 from patchattn.attention.lost import marked, without_nan
 from patchattn.attention.precision import promote
-from patchattn.checks import check_choice, check_features, check_heads, check_pair, check_positive
+from patchattn.checks import (
+    check_choice,
+    check_count,
+    check_features,
+    check_heads,
+    check_pair,
+    warn_of_missing_batch,
+)
 from patchattn.matching.constraints import (
     Causality,
     check_patch_size,
@@ -37,12 +44,12 @@ class Images:
     query: Tensor
     key: Tensor
     value: Tensor
-    patch: tuple[int, ...]
+    query_mask: Tensor | None
+    key_mask: Tensor | None
+    patch: Sequence[int]
     padding_mode: str
     """What patches read outside, "valid" resolved into masks."""
     num_heads: int
-    query_mask: Tensor | None
-    key_mask: Tensor | None
     is_causal: bool
     strict: bool
 
@@ -141,13 +148,13 @@ def check_images(
     padding_mode: str,
     is_causal: Causality = False,
     similarity: str = "l2",
-    temperature: float = 1.0,
 ) -> Images:
     """Check what layers are told; value must have the key's size."""
     check_choice("similarity", similarity, PRODUCTS)
-    check_positive("temperature", temperature)
     query, key, value = promote(query, key, value)
     check_pair(query, key, num_heads)
+    num_heads = check_count("num_heads", num_heads, 1)
+    warn_of_missing_batch(query, patch_size)
     check_features("value", value, query, "query")
     check_heads("value", value, num_heads)
     query_size, key_size = tuple(query.shape[2:]), tuple(key.shape[2:])
@@ -157,7 +164,7 @@ def check_images(
     patch = check_patch_size(patch_size, padding_mode, query_size, key_size)
     query_mask, key_mask = resolve_masks(query, key, query_mask, key_mask, patch, padding_mode)
     return Images(
-        query, key, value, patch, physical_padding(padding_mode), num_heads, query_mask, key_mask, causal, strict
+        query, key, value, query_mask, key_mask, patch, physical_padding(padding_mode), num_heads, causal, strict
     )
 
 
@@ -167,7 +174,7 @@ def cut(image: Tensor, *last: slice) -> Tensor:
     return image[index]
 
 
-def padded(image: Tensor, patch: tuple[int, ...], padding_mode: str) -> Tensor:
+def padded(image: Tensor, patch: Sequence[int], padding_mode: str) -> Tensor:
     """An image with the border that its patches reach into."""
     if prod(patch) == 1:
         return image
@@ -175,7 +182,7 @@ def padded(image: Tensor, patch: tuple[int, ...], padding_mode: str) -> Tensor:
     return functional.pad(image, padding, mode={"zeros": "constant"}.get(padding_mode, padding_mode))
 
 
-def patch_vectors(image: Tensor, patch: tuple[int, ...], steps: tuple[int, ...], num_heads: int) -> Tensor:
+def patch_vectors(image: Tensor, patch: Sequence[int], steps: tuple[int, ...], num_heads: int) -> Tensor:
     """`(B, C, *padded)` to `(B, heads, *spatial, C / heads * elements of a patch)`."""
     for dim, (size, step) in enumerate(zip(patch, steps, strict=True)):
         image = image.unfold(2 + dim, size, step)

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from patchattn.checks import plain
+
 __all__ = ["AttentionLayer"]
 
 
@@ -27,6 +29,9 @@ class AttentionLayer(nn.Module):
         self._names = tuple(settings)
         for name, value in settings.items():
             setattr(self, name, value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, plain(value))
 
     @property
     def settings(self) -> dict[str, Any]:

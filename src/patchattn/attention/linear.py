@@ -13,6 +13,7 @@ from torch.nn import functional
 from patchattn.attention.images import Images, check_images, cut, split_heads
 from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.tiles import recomputed
+from patchattn.attention.whole import as_operator
 
 __all__ = ["LinearAttention", "linear_attention"]
 
@@ -58,6 +59,12 @@ def linear_attention(
         query, key, value, patch_size=patch_size, num_heads=num_heads, query_mask=query_mask, key_mask=key_mask,
         padding_mode=padding_mode,
     )  # fmt: skip
+    return _attend(images)
+
+
+@as_operator("linear_attention")
+def _attend(images: Images) -> Tensor:
+    num_heads = images.num_heads
     q, k = (_features(images, image) for image in (images.query, images.key))
     v = images.value.to(images.compute)
     held = torch.ones_like(v[:, :1])

@@ -11,7 +11,8 @@ from torch import Tensor
 from patchattn.attention.images import Images, Tile, as_products, check_images
 from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.tiles import assemble, partial, recomputed, tiles_of
-from patchattn.checks import per_dimension
+from patchattn.attention.whole import as_operator
+from patchattn.checks import check_positive, per_dimension
 from patchattn.matching.constraints import Causality
 
 __all__ = ["LocalAttention", "local_attention"]
@@ -66,9 +67,14 @@ def local_attention(
     """
     images = check_images(
         query, key, value, patch_size=patch_size, num_heads=num_heads, query_mask=query_mask, key_mask=key_mask,
-        padding_mode=padding_mode, is_causal=is_causal, similarity=similarity, temperature=temperature,
+        padding_mode=padding_mode, is_causal=is_causal, similarity=similarity,
     )  # fmt: skip
     sides = per_dimension("window", window, len(images.key_size), 1)
+    return _attend(images, similarity, check_positive("temperature", temperature), sides)
+
+
+@as_operator("local_attention")
+def _attend(images: Images, similarity: str, temperature: float, sides: Sequence[int]) -> Tensor:
     q, k = images.bordered(images.query), images.bordered(images.key)
     v, centre = images.value.to(images.compute), images.centre()
     # A tile of half a window has about twice as many keys in sight as each of its queries has.
@@ -81,7 +87,7 @@ def local_attention(
 
 
 def _attend_tile(
-    images: Images, q: Tensor, k: Tensor, v: Tensor, centre: Tensor, tile: Tile, window: tuple[int, ...],
+    images: Images, q: Tensor, k: Tensor, v: Tensor, centre: Tensor, tile: Tile, window: Sequence[int],
     similarity: str, temperature: float,
 ) -> Tensor:  # fmt: skip
     """The output of one tile of queries: `(B, Cv, *tile)`."""
@@ -108,7 +114,7 @@ def _attend_tile(
     return out.transpose(2, 3).reshape(batch, -1, *(at.stop - at.start for at in tile))
 
 
-def _in_window(homes: list[Tensor], seen: Tile, window: tuple[int, ...]) -> Tensor:
+def _in_window(homes: list[Tensor], seen: Tile, window: Sequence[int]) -> Tensor:
     """Bool `(queries, keys)`: which keys lie in the window about each query's home."""
     allowed = torch.ones((1, 1), dtype=torch.bool, device=homes[0].device)
     for home, keys, w in zip(homes, seen, window, strict=True):

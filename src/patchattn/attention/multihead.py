@@ -6,11 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from patchattn.attention.scram import ScramAttention
 from patchattn.checks import check_count
 
 __all__ = ["MultiheadPatchAttention2d"]
+
+
+def _project(projection: nn.Conv2d, image: Tensor) -> Tensor:
+    """The 1x1 convolution, of an image without positions too, which PyTorch refuses."""
+    if 0 not in image.shape[2:]:
+        projected: Tensor = projection(image)
+        return projected
+    return functional.linear(image.movedim(1, -1), projection.weight[..., 0, 0], projection.bias).movedim(-1, 1)
 
 
 class MultiheadPatchAttention2d(nn.Module):
@@ -62,8 +71,8 @@ class MultiheadPatchAttention2d(nn.Module):
         super().__init__()
         kdim = embed_dim if kdim is None else kdim
         vdim = embed_dim if vdim is None else vdim
-        for name, number in (("embed_dim", embed_dim), ("num_heads", num_heads), ("kdim", kdim), ("vdim", vdim)):
-            check_count(name, number, 1)
+        numbers = {"embed_dim": embed_dim, "num_heads": num_heads, "kdim": kdim, "vdim": vdim}
+        embed_dim, num_heads, kdim, vdim = (check_count(name, number, 1) for name, number in numbers.items())
         if embed_dim % num_heads:
             raise ValueError(f"embed_dim: expected a multiple of num_heads = {num_heads}, got {embed_dim}.")
         self.embed_dim, self.num_heads = embed_dim, num_heads
@@ -94,12 +103,12 @@ class MultiheadPatchAttention2d(nn.Module):
             if not isinstance(image, Tensor) or image.dim() != 4:
                 came = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
                 raise ValueError(f"{name}: expected an image (B, C, H, W), got {came}.")
-        attended = self.attention(
-            self.query_projection(query), self.key_projection(key), self.value_projection(value), **call
-        )
+        projections = self.query_projection, self.key_projection, self.value_projection
+        images = (_project(*pair) for pair in zip(projections, (query, key, value), strict=True))
+        attended = self.attention(*images, **call)
         if isinstance(attended, tuple):
-            return (self.output_projection(attended[0]), *attended[1:])
-        return self.output_projection(attended)
+            return (_project(self.output_projection, attended[0]), *attended[1:])
+        return _project(self.output_projection, attended)
 
     def extra_repr(self) -> str:
         return f"embed_dim={self.embed_dim}, num_heads={self.num_heads}"

@@ -11,7 +11,7 @@ from torch import Tensor
 from patchattn.attention.blocks import fold_blocks, unfold_blocks, value_ratio
 from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.precision import promote
-from patchattn.checks import check_features, check_heads, check_pair, check_positive
+from patchattn.checks import check_count, check_features, check_heads, check_pair, check_positive
 from patchattn.field import MatchField
 from patchattn.matching.constraints import Causality, check_patch_size, physical_padding
 from patchattn.matching.match import check_field, match, resolve_backend
@@ -118,7 +118,7 @@ def patch_attention(  # type: ignore[misc]
     query, key, value = promote(query, key, value)
     check_pair(query, key, num_heads)
     check_features("value", value, query, "query")
-    check_positive("temperature", temperature)
+    num_heads, temperature = check_count("num_heads", num_heads, 1), check_positive("temperature", temperature)
     ratio = value_ratio(key, value)
     if field is None:
         field = match(

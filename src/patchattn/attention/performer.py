@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from patchattn.attention.images import check_images
+from patchattn.attention.images import Images, check_images
 from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.packages import load_peer
-from patchattn.checks import check_count
+from patchattn.attention.whole import as_operator
+from patchattn.checks import check_count, check_positive
 
 __all__ = ["PerformerAttention", "performer_attention"]
 
@@ -64,14 +65,20 @@ def performer_attention(
     """
     images = check_images(
         query, key, value, patch_size=patch_size, num_heads=num_heads, query_mask=query_mask, key_mask=key_mask,
-        padding_mode=padding_mode, temperature=temperature,
+        padding_mode=padding_mode,
     )  # fmt: skip
+    if features is not None:
+        features = check_count("features", features, 1)
+    return _attend(images, check_positive("temperature", temperature), features, check_count("seed", seed, 0))
+
+
+@as_operator("performer_attention")
+def _attend(images: Images, temperature: float, features: int | None, seed: int) -> Tensor:
     package = load_peer("performer_pytorch.performer_pytorch", "performer-pytorch")
     q, k, v = images.unfolded()
     elements = q.shape[-1]
     if features is None:
         features = max(1, ceil(elements * log(elements)))
-    check_count("features", features, 1)
     directions = _directions(package, features, elements, seed).to(q.device, q.dtype)
     # The package divides both by the fourth root of d; its similarity has no temperature.
     q, k = (
@@ -88,9 +95,14 @@ def performer_attention(
 
 @lru_cache(maxsize=8)
 def _directions(package: Any, features: int, elements: int, seed: int) -> Tensor:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        directions: Tensor = package.gaussian_orthogonal_random_matrix(features, elements)
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)  # the package's numbers have no other, whatever the tensors have
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.manual_seed(seed)
+            directions: Tensor = package.gaussian_orthogonal_random_matrix(features, elements)
+    finally:
+        torch.set_default_dtype(default)
     return directions
 
 

@@ -9,10 +9,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from patchattn.attention.images import check_images
+from patchattn.attention.images import Images, check_images
 from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.packages import load_peer
-from patchattn.checks import check_count
+from patchattn.attention.whole import as_operator
+from patchattn.checks import check_count, check_positive
 
 __all__ = ["ReformerAttention", "reformer_attention"]
 
@@ -64,12 +65,17 @@ def reformer_attention(
         >>> reformer_attention(features, features, features, patch_size=3).shape
         torch.Size([1, 4, 16, 16])
     """
-    check_count("bucket_size", bucket_size, 1)
-    check_count("hashes", hashes, 1)
+    bucket_size, hashes = check_count("bucket_size", bucket_size, 1), check_count("hashes", hashes, 1)
     images = check_images(
         query, key, value, patch_size=patch_size, num_heads=num_heads, query_mask=query_mask, key_mask=key_mask,
-        padding_mode=padding_mode, temperature=temperature,
+        padding_mode=padding_mode,
     )  # fmt: skip
+    temperature, seed = check_positive("temperature", temperature), check_count("seed", seed, 0)
+    return _attend(images, temperature, bucket_size, hashes, seed)
+
+
+@as_operator("reformer_attention")
+def _attend(images: Images, temperature: float, bucket_size: int, hashes: int, seed: int) -> Tensor:
     package = load_peer("reformer_pytorch.reformer_pytorch", "reformer-pytorch")
     q, k, v = images.unfolded()
     batch, heads, queries, elements = q.shape

@@ -30,10 +30,11 @@ from patchattn.checks import (
     check_heads,
     check_pair,
     check_positive,
+    check_share,
     per_dimension,
     positive_per_dimension,
 )
-from patchattn.field import MatchField
+from patchattn.field import MatchField, register_tree
 from patchattn.matching.constraints import (
     Causality,
     check_patch_size,
@@ -41,9 +42,9 @@ from patchattn.matching.constraints import (
     resolve_causality,
     resolve_masks,
 )
-from patchattn.matching.match import check_field, match, resolve_backend
-from patchattn.matching.methods import resolve_method
+from patchattn.matching.match import check_field, find_field, resolve_backend
 from patchattn.ops.attend import attend
+from patchattn.ops.methods import check_method
 from patchattn.ops.weighted_sum import weighted_sum
 from patchattn.similarity import Similarity, resolve_similarity
 
@@ -74,6 +75,9 @@ class ScramDiagnostics:
     """`(B, heads, *query)`: of Metropolis-Hastings, the share of proposals that were accepted."""
     r_hat: Tensor | None = None
     """`(B, Cv, *query)`: of Metropolis-Hastings, near 1 where the chains agree; large where each keeps to its mode."""
+
+
+register_tree(ScramDiagnostics)
 
 
 @overload
@@ -221,8 +225,9 @@ def scram_attention(  # type: ignore[misc]
     query, key, value = promote(query, key, value)
     check_pair(query, key, num_heads)
     check_features("value", value, query, "query")
+    num_heads = check_count("num_heads", num_heads, 1)
     check_heads("value", value, num_heads)
-    check_positive("temperature", temperature)
+    temperature, seed = check_positive("temperature", temperature), check_count("seed", seed, 0)
     _check_normalization(normalization)
     query_size, key_size = tuple(query.shape[2:]), tuple(key.shape[2:])
     dims = len(query_size)
@@ -230,7 +235,8 @@ def scram_attention(  # type: ignore[misc]
     radius = per_dimension("expand", expand, dims, 0)
     spread = positive_per_dimension("scale", scale, dims)
     plain = weighting is None and normalization == "sum"
-    _check_estimation(estimator, samples, alpha, chains, radius, plain)
+    samples, chains = check_count("samples", samples, 1), check_count("chains", chains, 1)
+    alpha = _check_estimation(estimator, alpha, radius, plain)
     apart = _separation(selection, separation, estimator, radius)
     patch = check_patch_size(patch_size, padding_mode, query_size, key_size)
     masks = resolve_masks(query, key, query_mask, key_mask, patch, padding_mode)
@@ -241,17 +247,16 @@ def scram_attention(  # type: ignore[misc]
         *causality, offset, resolve_backend(backend, query),
     )  # fmt: skip
     if field is None:
-        method, iterations = _search_of(method, iterations, key_size, comparison.is_causal, max(apart) > 1)
-        field = match(
+        iterations = _check_search(method, iterations, comparison.is_causal)
+        field = find_field(
             query, key, k=k, patch_size=patch_size, similarity=similarity, num_heads=num_heads, method=method,
-            iterations=iterations, seed=seed, init=init, query_mask=query_mask, key_mask=key_mask,
-            is_causal=is_causal, min_separation=apart, max_offset=max_offset, padding_mode=padding_mode,
-            backend=backend,
+            iterations=iterations, scans=ceil(iterations / ITERATIONS_A_SCAN), seed=seed, init=init,
+            query_mask=query_mask, key_mask=key_mask, is_causal=is_causal, min_separation=apart, max_offset=max_offset,
+            padding_mode=padding_mode, backend=backend,
         )  # fmt: skip
         found, modes = field.similarity, field.index
     else:
         check_field("field", field, query, key, num_heads)
-        check_count("seed", seed, 0)
         # It may come from a search under other constraints, or hold a key twice.
         found, modes = None, comparison.expand(field.index, (0,) * dims)
 
@@ -287,19 +292,15 @@ def scram_attention(  # type: ignore[misc]
 
 def _check_estimation(
     estimator: str | None,
-    samples: int,
     alpha: float,
-    chains: int,
     radius: tuple[int, ...],
     plain: bool,
-) -> None:
+) -> float:
+    """Alpha as a Python number, if the estimator can be had."""
     check_choice("estimator", estimator, (None, "snis", "mh"))
-    check_count("samples", samples, 1)
-    check_count("chains", chains, 1)
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
-        raise ValueError(f"alpha: expected a number from 0 to 1, got {alpha!r}.")
+    alpha = check_share("alpha", alpha)
     if estimator is None:
-        return
+        return alpha
     if any(radius):
         raise ValueError(
             f"expand: estimator={estimator!r} draws keys around the modes itself; leave expand at 0 (scale says how "
@@ -310,6 +311,7 @@ def _check_estimation(
             f"weighting, normalization: estimator={estimator!r} estimates the softmax over all keys; leave both out, "
             "or the estimator."
         )
+    return alpha
 
 
 def _check_normalization(normalization: Any) -> None:
@@ -331,18 +333,15 @@ def _separation(
     return (0,) * len(radius)
 
 
-def _search_of(
-    method: str, iterations: int, key_size: tuple[int, ...], causal: bool, separated: bool
-) -> tuple[str, int]:
-    """The search, and its own count of iterations, for T iterations of Algorithm 1."""
-    check_count("iterations", iterations, 0)
-    chosen, _ = resolve_method(method, None, key_size, causal, separated)
-    if chosen == "guided" and causal:
+def _check_search(method: str, iterations: int, causal: bool) -> int:
+    """T as a Python number, if there is such a search."""
+    check_method(method, check_count("iterations", iterations, 0))
+    if method == "guided" and causal:
         raise ValueError(
             "method: 'guided' makes its tree of all keys, so that later ones would decide which earlier ones it finds; "
             "with is_causal use 'patchmatch', 'repeated', 'exact' or 'auto'."
         )
-    return chosen, ceil(iterations / ITERATIONS_A_SCAN) if chosen == "guided" else iterations
+    return check_count("iterations", iterations, 0)
 
 
 def _weights_of(score: Tensor, weighting: Weighting, normalization: Any) -> Tensor:

@@ -13,7 +13,8 @@ from torch import Tensor
 from patchattn.attention.images import Images, Tile, as_products, check_images, cut, split_heads
 from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.tiles import assemble, join, partial, recomputed, tiles_of
-from patchattn.checks import check_choice, check_count
+from patchattn.attention.whole import as_operator
+from patchattn.checks import check_choice, check_count, check_positive
 from patchattn.matching.constraints import Causality
 
 __all__ = ["SparseAttention", "sparse_attention"]
@@ -71,19 +72,26 @@ def sparse_attention(
     check_choice("pattern", pattern, PATTERNS)
     images = check_images(
         query, key, value, patch_size=patch_size, num_heads=num_heads, query_mask=query_mask, key_mask=key_mask,
-        padding_mode=padding_mode, is_causal=is_causal, similarity=similarity, temperature=temperature,
+        padding_mode=padding_mode, is_causal=is_causal, similarity=similarity,
     )  # fmt: skip
     size = images.query_size
     if len(size) == 1:
         raise ValueError(f"query: expected two or three spatial dimensions, rows and columns, got {size}.")
     if images.key_size != size:
         raise ValueError(f"key: expected the query's spatial size {size}, got {images.key_size}.")
+    if summary is not None:
+        summary = check_count("summary", summary, 1)
+        if summary > size[-1]:
+            raise ValueError(f"summary: got {summary}, and rows have {size[-1]} positions.")
+    return _attend(images, similarity, check_positive("temperature", temperature), pattern, summary)
+
+
+@as_operator("sparse_attention")
+def _attend(images: Images, similarity: str, temperature: float, pattern: str, summary: int | None) -> Tensor:
+    size = images.query_size
     length = size[-1]
     if summary is None:
         summary = min(8, max(1, length // 16))
-    check_count("summary", summary, 1)
-    if summary > length:
-        raise ValueError(f"summary: got {summary}, and rows have {length} positions.")
     pair = _Pair(images, similarity, temperature, images.centre().unsqueeze(3), summary)
     rows = prod(size[:-1])
     in_rows = (1,) * (len(size) - 2) + (_at_once(length * length, size[-2]), length)
@@ -97,7 +105,7 @@ def sparse_attention(
     parts = []
     for side, attend in groups:
         tiles = [recomputed(attend, pair, *tensors, tile) for tile in tiles_of(size, side)]
-        parts.append(split_heads(assemble(tiles, size, side), num_heads).movedim(2, -1))
+        parts.append(split_heads(assemble(tiles, size, side), images.num_heads).movedim(2, -1))
     return images.finished(join(parts).movedim(-1, 2))
 
 

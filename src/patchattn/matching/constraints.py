@@ -36,6 +36,8 @@ def check_patch_size(
     if any(size % 2 == 0 for size in sizes):
         raise ValueError(f"patch_size: expected odd numbers (a patch has a centre), got {patch_size!r}.")
     for name, image in (("query", query_size), ("key", key_size)):
+        if 0 in image:
+            continue  # there is no patch
         for size, extent in zip(sizes, image, strict=True):
             if padding_mode == "reflect" and size // 2 >= extent:
                 raise ValueError(
@@ -68,9 +70,10 @@ def resolve_causality(
 
 def inside_mask(size: tuple[int, ...], patch_size: tuple[int, ...], device: torch.device) -> Tensor:
     """`(1, *size)`: True where the whole patch lies inside the image."""
-    mask = torch.zeros((1, *size), dtype=torch.bool, device=device)
-    inside = tuple(slice(p // 2, n - p // 2) for n, p in zip(size, patch_size, strict=True))
-    mask[(slice(None), *inside)].fill_(True)
+    mask = torch.ones((1,), dtype=torch.bool, device=device)
+    for n, p in zip(size, patch_size, strict=True):
+        position = torch.arange(n, device=device)
+        mask = mask[..., None] & (position >= p // 2) & (position < n - p // 2)
     return mask
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from patchattn.checks import check_count, check_pair, on_host, per_dimension
+from patchattn.checks import check_count, check_pair, on_host, per_dimension, warn_of_missing_batch
 from patchattn.field import MatchField
 from patchattn.kernels import BACKENDS, default_backend, interprets
 from patchattn.matching.constraints import (
@@ -20,12 +20,12 @@ from patchattn.matching.constraints import (
     resolve_causality,
     resolve_masks,
 )
-from patchattn.matching.methods import resolve_method
+from patchattn.ops.methods import check_method
 from patchattn.ops.search import search
 from patchattn.ops.transforms import stored_numbers
-from patchattn.similarity import BY_PRODUCTS, Similarity, resolve_similarity
+from patchattn.similarity import Similarity, resolve_similarity
 
-__all__ = ["check_field", "match", "resolve_backend"]
+__all__ = ["check_field", "find_field", "match", "resolve_backend"]
 
 
 def match(
@@ -59,7 +59,8 @@ def match(
 
     Args:
         query: `(B, C, *spatial)`, one to three spatial dimensions; float16, bfloat16, float32 or float64. Sums are
-            taken in float32 at least.
+            taken in float32 at least. Three dimensions are sequences `(B, C, length)`; where they look like a picture
+            `(C, H, W)` a warning asks. There may be no queries, and nothing in the batch.
         key: `(B, C, *spatial)`, of any spatial size; batch size 1 is shared by all queries.
         k: matches for each query.
         patch_size: odd, in pixels; one for all dimensions or one for each. 1 compares single positions.
@@ -76,7 +77,8 @@ def match(
             every run excluding what the runs before it took. `"auto"` is exact for small keys, where that takes
             milliseconds, and guided for the rest. Where k is so large that whole rows of similarities are sorted sooner
             than lists kept (k^2 times the scans at least 32 times the number of keys; not with `"l1"`, a similarity of
-            your own, `min_separation` or `max_offset`), `"guided"` and `"auto"` are exact too.
+            your own, `min_separation` or `max_offset`), `"guided"` and `"auto"` are exact too. In a
+            compiled or exported graph all this is decided in every call.
         iterations: scans of the guided search, None: 2; or of PatchMatch (of each run), None: 5. With 0, `init` is only
             added to (by the tree, or at random).
         seed: of the random numbers.
@@ -112,13 +114,45 @@ def match(
         >>> field.offsets()[0, 0, 0, :, 10, 10]
         tensor([2, 5])
     """
+    iterations = check_method(method, iterations)
+    return find_field(
+        query, key, k=k, patch_size=patch_size, similarity=similarity, num_heads=num_heads, method=method,
+        iterations=iterations, scans=iterations, seed=seed, init=init, query_mask=query_mask, key_mask=key_mask,
+        is_causal=is_causal, min_separation=min_separation, max_offset=max_offset, padding_mode=padding_mode,
+        backend=backend,
+    )  # fmt: skip
+
+
+def find_field(
+    query: Tensor,
+    key: Tensor,
+    *,
+    k: int,
+    patch_size: int | Sequence[int],
+    similarity: str | Similarity,
+    num_heads: int = 1,
+    method: str,
+    iterations: int | None,
+    scans: int | None,
+    exact_pairs: int | None = None,
+    seed: int,
+    init: MatchField | None = None,
+    query_mask: Tensor | None = None,
+    key_mask: Tensor | None = None,
+    is_causal: Causality = False,
+    min_separation: int | Sequence[int] = 0,
+    max_offset: int | Sequence[int] | None = None,
+    padding_mode: str,
+    backend: str | None,
+) -> MatchField:
+    """`match` with all that the choice of a method is made by, see `resolve_method`."""
     check_pair(query, key, num_heads)
+    warn_of_missing_batch(query, patch_size)
     query_size, key_size = tuple(query.shape[2:]), tuple(key.shape[2:])
     dims = len(query_size)
-    check_count("k", k, 1)
-    if k > prod(key_size):
+    k = check_count("k", k, 1)
+    if k > prod(key_size) and query.numel():
         raise ValueError(f"k: got {k}, but key has only {prod(key_size)} positions.")
-    check_count("seed", seed, 0)
     patch = check_patch_size(patch_size, padding_mode, query_size, key_size)
     causal, strict = resolve_causality(is_causal, query_size, key_size)
     query_mask, key_mask = resolve_masks(query, key, query_mask, key_mask, patch, padding_mode)
@@ -126,31 +160,14 @@ def match(
     if k == 1:
         separation = (0,) * dims  # there is nothing to be apart from
     offset = None if max_offset is None else per_dimension("max_offset", max_offset, dims, 0)
-    similarity, separated = resolve_similarity(similarity), max(separation) > 1
-    by_products = similarity.name in BY_PRODUCTS and not separated and offset is None
-    method, iterations = resolve_method(method, iterations, key_size, causal, separated, k, by_products)
+    check_method(method, iterations)
     if init is not None:
         check_field("init", init, query, key, num_heads)
     index, found = search(
-        query.detach(),
-        key.detach(),
-        query_mask,
-        key_mask,
-        None if init is None else init.index,
-        k,
-        patch,
-        physical_padding(padding_mode),
-        num_heads,
-        similarity.name,
-        method,
-        iterations,
-        seed,
-        causal,
-        strict,
-        separation,
-        offset,
-        resolve_backend(backend, query),
-    )
+        query.detach(), key.detach(), query_mask, key_mask, None if init is None else init.index, k, patch,
+        physical_padding(padding_mode), int(num_heads), resolve_similarity(similarity).name, method, iterations, scans,
+        exact_pairs, check_count("seed", seed, 0), causal, strict, separation, offset, resolve_backend(backend, query),
+    )  # fmt: skip
     return MatchField(index, found, key_size)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +17,8 @@ from patchattn.ops.transforms import transforming
 __all__ = ["Operator", "fake", "operator"]
 
 Call = TypeVar("Call", bound=Callable[..., Any])
+
+_fakes: dict[str, Callable[..., Any]] = {}
 
 
 class Operator:
@@ -70,13 +74,24 @@ def operator(name: str, shared: Sequence[int] = ()) -> Callable[[Callable[..., A
 
     What `torch.library.custom_op` does, but for the `torch._dynamo.disable` around each call, which imports the
     compiler (a second and more) even where nothing is compiled. Fake and derivatives are registered by name.
+
+    Where the first argument, which is as large as what there is to do, holds nothing, the function is not called: the
+    outputs are those of the fake, filled with 0 (what is empty, and gradients of what is not).
     """
 
     def register(function: Callable[..., Any]) -> Operator:
         qualified = f"patchattn::{name}"
         schema = torch.library.infer_schema(function, mutates_args=())
         torch.library.define(qualified, schema, tags=(torch.Tag.pt2_compliant_tag,))
-        torch.library.impl(qualified, "CompositeExplicitAutograd")(function)
+
+        @wraps(function)
+        def kernel(first: Tensor, *others: Any) -> Any:
+            if first.numel() == 0:
+                return _zeros(_fakes[name](first, *others))
+            with _host_by_default():
+                return function(first, *others)
+
+        torch.library.impl(qualified, "CompositeExplicitAutograd")(kernel)
         return Operator(qualified, getattr(torch.ops.patchattn, name).default, shared)
 
     return register
@@ -87,9 +102,19 @@ def fake(name: str) -> Callable[[Call], Call]:
 
     def register(function: Call) -> Call:
         torch.library.register_fake(f"patchattn::{name}")(function)
+        _fakes[name] = function
         return function
 
     return register
+
+
+def _zeros(outputs: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+    return outputs.zero_() if isinstance(outputs, Tensor) else tuple(output.zero_() for output in outputs)
+
+
+def _host_by_default() -> AbstractContextManager[Any]:
+    """Kernels name every device but the CPU; `torch.set_default_device` is about the user's own tensors."""
+    return nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
 
 
 def _function_of(

@@ -14,12 +14,12 @@ from patchattn.ops.register import fake, operator
 __all__ = ["sample_mixture"]
 
 
-@operator("sample_mixture", shared=(1, 2))
+@operator("sample_mixture", shared=(1, 2, 3))
 def sample_mixture(
     modes: Tensor,
+    key: Tensor,
     query_mask: Tensor | None,
     key_mask: Tensor | None,
-    key_shape: Sequence[int],
     scale: Sequence[float],
     alpha: float,
     samples: int,
@@ -30,12 +30,15 @@ def sample_mixture(
     double: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    """Return keys (int32) and the logarithm of their density, both `(B, heads, samples, *query)`."""
+    """Return keys (int32) and the logarithm of their density, both `(B, heads, samples, *query)`.
+
+    Of `key` the size alone is read.
+    """
     offset = None if max_offset is None else tuple(max_offset)
     constraints = Constraints(query_mask, key_mask, is_causal, (), offset, strict)
     dtype = torch.float64 if double else torch.float32
     index, log_density = load_backend(backend).sample_mixture(
-        modes, tuple(key_shape), constraints, tuple(scale), alpha, samples, seed, dtype
+        modes, tuple(key.shape[2:]), constraints, tuple(scale), alpha, samples, seed, dtype
     )
     return index, log_density
 
@@ -43,9 +46,9 @@ def sample_mixture(
 @fake("sample_mixture")
 def _sample_mixture_fake(
     modes: Tensor,
+    key: Tensor,
     query_mask: Tensor | None,
     key_mask: Tensor | None,
-    key_shape: Sequence[int],
     scale: Sequence[float],
     alpha: float,
     samples: int,

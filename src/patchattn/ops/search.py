@@ -10,8 +10,9 @@ from torch import Tensor
 from patchattn.checks import on_host
 from patchattn.kernels import load_backend
 from patchattn.kernels.arguments import Constraints, PatchGeometry
+from patchattn.ops.methods import resolve_method
 from patchattn.ops.register import fake, operator
-from patchattn.similarity import resolve_similarity
+from patchattn.similarity import BY_PRODUCTS, resolve_similarity
 
 __all__ = ["search"]
 
@@ -29,7 +30,9 @@ def search(
     num_heads: int,
     similarity: str,
     method: str,
-    iterations: int,
+    iterations: int | None,
+    scans: int | None,
+    exact_pairs: int | None,
     seed: int,
     is_causal: bool,
     strict: bool,
@@ -37,7 +40,10 @@ def search(
     max_offset: Sequence[int] | None,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    """Return index (int32) and similarity, both `(B, heads, k, *query)`."""
+    """Return index (int32) and similarity, both `(B, heads, k, *query)`.
+
+    For `method`, `iterations`, `scans` and `exact_pairs` see `resolve_method`: "auto" is decided here, by the sizes.
+    """
     kernels = load_backend(backend)
     # On a device this is not asked: the answer would have to be waited for, and the kernels cope with empty masks.
     if any(mask is not None and on_host(mask) and not mask.any() for mask in (query_mask, key_mask)):
@@ -46,11 +52,15 @@ def search(
     geometry = PatchGeometry(tuple(patch_size), padding_mode, num_heads, resolve_similarity(similarity))
     offset = None if max_offset is None else tuple(max_offset)
     constraints = Constraints(query_mask, key_mask, is_causal, tuple(min_separation), offset, strict)
-    if method == "exact":
+    chosen, count = resolve_method(
+        method, iterations, scans, exact_pairs, tuple(query.shape[2:]), tuple(key.shape[2:]), is_causal,
+        constraints.separated, k, similarity in BY_PRODUCTS and not constraints.separated and offset is None,
+    )  # fmt: skip
+    if chosen == "exact":
         index, found = kernels.search_exact(query, key, k, geometry, constraints)
     else:
-        find = getattr(kernels, f"search_{method}")
-        index, found = find(query, key, k, geometry, constraints, iterations, seed, init)
+        find = getattr(kernels, f"search_{chosen}")
+        index, found = find(query, key, k, geometry, constraints, count, seed, init)
     return index, found
 
 
@@ -67,7 +77,9 @@ def _search_fake(
     num_heads: int,
     similarity: str,
     method: str,
-    iterations: int,
+    iterations: int | None,
+    scans: int | None,
+    exact_pairs: int | None,
     seed: int,
     is_causal: bool,
     strict: bool,

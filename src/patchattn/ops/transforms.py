@@ -12,6 +12,8 @@ from torch._C._functorch import (
 )
 from torch.autograd import forward_ad
 
+from patchattn.checks import is_traced
+
 __all__ = ["differentiates", "forward_mode", "stored_numbers", "transforming"]
 
 DERIVATIVES = (TransformType.Grad, TransformType.Jvp)
@@ -31,10 +33,10 @@ def forward_mode() -> bool:
 
 
 def differentiates(*tensors: Tensor) -> bool:
-    """Whether a derivative with respect to one of the tensors may be asked for."""
+    """Whether a derivative by one of these may be asked for; any may of what `torch.jit.trace` records."""
     if not torch.is_grad_enabled():
         return forward_mode()
-    if any(tensor.requires_grad for tensor in tensors):
+    if is_traced() or any(tensor.requires_grad for tensor in tensors):
         return True
     # What one transform wraps does not say what another asks of it.
     return not torch.compiler.is_compiling() and (_dual_level() or any(kind in DERIVATIVES for kind in _transforms()))

@@ -113,13 +113,14 @@ class _CacheFile(IndexDataCacheFile):
 
 def _holds_function(signature: Any) -> bool:
     """Whether a kernel is compiled around a function of the user's, which another process could not read back."""
-    arguments = getattr(signature, "args", signature)
-    return any(
-        _holds_function(argument.types)
-        if isinstance(argument, types.BaseTuple)
-        else isinstance(argument, types.Dispatcher)
-        for argument in arguments
-    )
+    return any(map(_is_function, getattr(signature, "args", signature)))
+
+
+def _is_function(kind: Any) -> bool:
+    """Whether a type of Numba's is that of a function, or of a tuple with one."""
+    if isinstance(kind, types.BaseTuple):
+        return any(map(_is_function, kind))
+    return isinstance(kind, types.Dispatcher)
 
 
 @cache

@@ -1,0 +1,71 @@
+"""Layers that are computed in tiles, as they appear to PyTorch: all operations one by one, or one operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from functools import wraps
+from inspect import Parameter, signature
+from typing import Any, get_type_hints
+
+import torch
+from torch import Tensor
+
+from patchattn.attention.images import Images
+from patchattn.checks import is_traced
+from patchattn.ops.autocast import autocasts, without_autocast
+from patchattn.ops.layer import layer_operator
+from patchattn.ops.transforms import differentiates, transforming
+
+__all__ = ["as_operator"]
+
+Layer = Callable[..., Tensor]
+
+NAMES = tuple(field.name for field in fields(Images))
+
+
+def as_operator(name: str) -> Callable[[Layer], Layer]:
+    """Make a function of `Images` and plain settings the operator `patchattn::name` where its parts must not be seen.
+
+    Which is where a graph is made (compiled, exported, traced), to hold one node in the place of thousands, for all
+    sizes; where nothing is computed (device "meta", no queries); and where autocast is on while a gradient is wanted,
+    for the backward pass would multiply in half precision then. Else its operations are seen one by one, so that all
+    that autograd knows can be done with them. It is computed without autocast either way.
+    """
+
+    def decorate(function: Layer) -> Layer:
+        types = get_type_hints(function)
+        settings = tuple(signature(function).parameters)[1:]
+
+        def flat(*arguments: Any) -> Tensor:
+            images = Images(*arguments[: len(NAMES)])
+            with without_autocast(images.query.device):
+                return function(images, *arguments[len(NAMES) :])
+
+        parameters = get_type_hints(Images) | {setting: types[setting] for setting in settings}
+        flat.__signature__ = signature(flat).replace(  # type: ignore[attr-defined]
+            parameters=[
+                Parameter(n, Parameter.POSITIONAL_OR_KEYWORD, annotation=parameters[n]) for n in (*NAMES, *settings)
+            ],
+            return_annotation=Tensor,
+        )
+        operator = layer_operator(name, flat)
+
+        @wraps(function)
+        def layer(images: Images, *plain: Any) -> Tensor:
+            arguments = (*(getattr(images, field) for field in NAMES), *plain)
+            found: Tensor = operator(*arguments) if _whole(images) else flat(*arguments)
+            return found
+
+        return layer
+
+    return decorate
+
+
+def _whole(images: Images) -> bool:
+    query = images.query
+    if torch.compiler.is_compiling() or is_traced() or query.is_meta or query.numel() == 0:
+        return True
+    if transforming():
+        return False  # they go through operations that they know
+    return autocasts(query.device) and differentiates(query, images.key, images.value)

@@ -1,0 +1,132 @@
+"""Floating-point operations of the operators, for PyTorch's `FlopCounterMode`; a product and a sum are two.
+
+PyTorch's counter takes a fifth of a second to import (and Triton with it), so that it is told when it is imported.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from math import ceil, prod
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from patchattn.ops.methods import resolve_method
+from patchattn.similarity import BY_PRODUCTS
+
+__all__ = ["counted"]
+
+COUNTER = "torch.utils.flop_counter"
+LEAF, NUMBERS = 8, 32
+"""Keys of a leaf of the guided search's tree, and the numbers that patches are projected to, at most."""
+STEPS = 4
+"""Distances at which PatchMatch asks its neighbours on all sides in one iteration."""
+
+Shape = Sequence[int]
+_formulas: dict[str, Callable[..., int]] = {}
+
+
+def counted(name: str, formula: Callable[..., int]) -> None:
+    """Have the operations of `patchattn::name` counted: `formula(*shapes and settings, out_shape=...)`."""
+    _formulas[name] = formula
+    if COUNTER in sys.modules:
+        _register(name)
+
+
+def _register(name: str) -> None:
+    sys.modules[COUNTER].register_flop_formula(getattr(torch.ops.patchattn, name))(_formulas[name])
+
+
+class _WhenImported(MetaPathFinder):
+    """Registers all formulas as soon as PyTorch's counter is there."""
+
+    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != COUNTER:
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(name)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def load_and_register(module: ModuleType) -> None:
+                load(module)
+                for formula in _formulas:
+                    _register(formula)
+
+            spec.loader.exec_module = load_and_register  # type: ignore[method-assign]
+        return spec
+
+
+if COUNTER not in sys.modules:
+    sys.meta_path.insert(0, _WhenImported())
+
+
+def _search(
+    query: Shape, key: Shape, query_mask: Any, key_mask: Any, init: Any, k: int, patch_size: Shape, padding_mode: str,
+    num_heads: int, similarity: str, method: str, iterations: int | None, scans: int | None, exact_pairs: int | None,
+    seed: int, is_causal: bool, strict: bool, min_separation: Shape, max_offset: Shape | None, *_: Any, **__: Any,
+) -> int:  # fmt: skip
+    """Exact: all pairs. Else, as the data decide, the most that can be: all that PatchMatch may ask for and draw; the
+    projection, the leaves of all scans and a list's whole patches of the guided search.
+    """
+    sizes, dims = (tuple(query[2:]), tuple(key[2:])), len(patch_size)
+    queries, keys, elements = prod(sizes[0]), prod(sizes[1]), query[1] * prod(patch_size)
+    separated = any(apart > 1 for apart in min_separation)
+    by_products = similarity in BY_PRODUCTS and not separated and max_offset is None
+    chosen, count = resolve_method(method, iterations, scans, exact_pairs, *sizes, is_causal, separated, k, by_products)
+    asked, drawn = STEPS * 2 * dims, max(sizes[1]).bit_length()
+    if chosen == "guided":
+        length = ceil((k + max(4, k // 2)) / LEAF) * LEAF
+        numbers = min(NUMBERS, elements // num_heads)
+        in_leaves = queries * num_heads * LEAF * (1 + count * length * dims) * numbers
+        return 2 * query[0] * ((queries + keys) * elements * numbers + in_leaves + queries * length * elements)
+    compared = {
+        "exact": keys,
+        "patchmatch": k + count * (asked * k + drawn),
+        "repeated": k * (1 + count * (asked + drawn)),
+    }
+    return 2 * query[0] * queries * compared[chosen] * elements
+
+
+def _similarity_at(query: Shape, key: Shape, index: Shape, patch_size: Shape, *_: Any, **__: Any) -> int:
+    return 2 * prod(index) * query[1] // index[1] * prod(patch_size)
+
+
+def _similarity_at_backward(grad: Shape, *arguments: Any, **__: Any) -> int:
+    return 2 * _similarity_at(*arguments)
+
+
+def _similarity_tangent(*arguments: Any, **__: Any) -> int:
+    query, key, index, _, _, *settings = arguments
+    return 2 * _similarity_at(query, key, index, *settings)
+
+
+def _attend(similarity: Shape, index: Shape, value: Shape, window: Shape, *_: Any, **__: Any) -> int:
+    return 2 * prod(index) * prod(window) * value[1] // index[1]
+
+
+def _attend_backward(
+    grad: Shape, similarity: Shape, index: Shape, value: Shape, output: Shape, normalizer: Shape, window: Shape,
+    *_: Any, **__: Any,
+) -> int:  # fmt: skip
+    return 2 * _attend(similarity, index, value, window)
+
+
+def _weighted_sum(weight: Shape, index: Shape, value: Shape, *_: Any, **__: Any) -> int:
+    return 2 * prod(index) * value[1] // index[1]
+
+
+def _weighted_sum_backward(grad: Shape, *arguments: Any, **__: Any) -> int:
+    return 2 * _weighted_sum(*arguments)
+
+
+for _formula in (
+    _search, _similarity_at, _similarity_at_backward, _similarity_tangent, _attend, _attend_backward, _weighted_sum,
+    _weighted_sum_backward,
+):  # fmt: skip
+    counted(_formula.__name__[1:], _formula)
