@@ -119,7 +119,7 @@ def _holds_function(signature: Any) -> bool:
 def _is_function(kind: Any) -> bool:
     """Whether a type of Numba's is that of a function, or of a tuple with one."""
     if isinstance(kind, types.BaseTuple):
-        return any(map(_is_function, kind))
+        return any(map(_is_function, getattr(kind, "types", ())))
     return isinstance(kind, types.Dispatcher)
 
 
