@@ -77,7 +77,7 @@ def choice_rows(
     for row, (allowed, _) in zip(padded, choices, strict=True):
         row[: allowed.size] = allowed
     rows = padded, np.stack([up_to for _, up_to in choices]), counts
-    return tuple(part.repeat(heads, 0) if len(part) > 1 else part for part in rows)  # type: ignore[return-value]
+    return tuple(part.repeat(heads, 0) if len(part) > 1 else part for part in rows)
 
 
 def _flat(mask: Tensor | None, b: int) -> NDArray[np.bool_]:
