@@ -109,7 +109,7 @@ def _own(typing_context: Any, argument: Any, item: Any) -> Any:
 
 
 def _is_each(kind: Any) -> bool:
-    return isinstance(kind, types.BaseNamedTuple) and getattr(kind, "instance_class", None) is Each
+    return getattr(kind, "instance_class", None) is Each
 
 
 def _type_of_row(kind: Any) -> Any:
