@@ -85,3 +85,27 @@ def test_items_that_share_a_key_add_to_its_gradient_in_order() -> None:
         for b in range(4)
     )
     assert torch.equal(whole, sum(parts, torch.zeros_like(whole)))
+
+
+def test_lists_that_are_expanded() -> None:
+    """One list for all heads and batch items is a tensor without memory for each, as are gradients of sums."""
+    from patchattn.kernels import cpu
+
+    geometry = PatchGeometry((3, 5), "reflect", HEADS, resolve_similarity("l2"))
+    query, key = torch.rand(2, BATCH, 8, *SIZE)
+    index = torch.arange(99, dtype=torch.int32).view(1, 1, 1, *SIZE).expand(BATCH, HEADS, 1, *SIZE)
+    grad = torch.ones(()).expand(index.shape)
+    for index_given, grad_given in ((index, grad.contiguous()), (index.contiguous(), grad), (index, grad)):
+        copies = (index_given.contiguous(), grad_given.contiguous())
+        found, expected = (
+            (
+                cpu.similarity_at(query, key, i, geometry),
+                *cpu.similarity_at_backward(g, query, key, i, geometry),
+                *cpu.attend(g, i, key, (3, 3), 1.0),
+                cpu.weighted_sum(g, i, key),
+                *cpu.weighted_sum_backward(query, g, i, key),
+                cpu.expand(i, SIZE, (1, 1), Constraints()),
+            )
+            for i, g in ((index_given, grad_given), copies)
+        )
+        assert all(map(torch.equal, found, expected))

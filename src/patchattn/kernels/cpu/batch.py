@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numba
 from numba import types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.np.arrayobj import populate_array
 from numpy.typing import NDArray
 
@@ -113,6 +114,8 @@ def _is_each(kind: Any) -> bool:
 
 
 def _type_of_row(kind: Any) -> Any:
+    if kind.types[0].layout != "C":
+        raise TypingError("Each takes contiguous arrays: rows are found by their length")
     return types.Array(kind.types[0].dtype, 1, "C")
 
 

@@ -47,6 +47,5 @@ def lists_of(tensor: Tensor, items: range, dtype: torch.dtype | None = None) -> 
     k, count = tensor.shape[2], prod(tensor.shape[3:])
     # Whole batch items need no copy of the rest, whatever the strides.
     part = tensor.detach().reshape(-1, k, count)[items.start : items.stop]
-    return (
-        part.mT.to(dtype or tensor.dtype, memory_format=torch.contiguous_format).reshape(len(items), count * k).numpy()
-    )
+    lists: NDArray[Any] = part.mT.to(dtype or tensor.dtype).reshape(len(items), count * k).contiguous().numpy()
+    return lists
