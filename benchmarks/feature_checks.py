@@ -10,8 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
+
+from patchattn import PerformerAttention
 
 Layer = Callable[..., Tensor]
 
@@ -27,6 +30,11 @@ def images(dtype: torch.dtype = torch.float32, size: tuple[int, int] = (SIZE, SI
 def tiny() -> list[Tensor]:
     """So small that all derivatives can be taken by differences."""
     return [image.requires_grad_() for image in images(torch.float64, (4, 4))]
+
+
+def other_tiny() -> list[Tensor]:
+    """Directions to go from there."""
+    return [image.flip(2, 3) for image in images(torch.float64, (4, 4))]
 
 
 def loss(layer: Layer, *inputs: Tensor) -> Tensor:
@@ -62,12 +70,39 @@ def traces(layer: nn.Module) -> None:
     assert_close(traced(*others), layer(*others))
 
 
+def holds_something_fixed(layer: Layer) -> bool:
+    """Whether derivatives are not those of what comes out: samples, or a largest exponent, are held fixed."""
+    return isinstance(layer, PerformerAttention) or getattr(layer, "estimator", None) == "mh"
+
+
+def slope(layer: Layer, inputs: list[Tensor], directions: list[Tensor]) -> Tensor:
+    """The derivative of the loss along a direction, from gradients; it can be differentiated again."""
+    found = torch.autograd.grad(loss(layer, *inputs), inputs, create_graph=True, materialize_grads=True)
+    return torch.stack([(one * by).sum() for one, by in zip(found, directions, strict=True)]).sum()
+
+
 def double_backward(layer: Layer) -> None:
-    assert torch.autograd.gradgradcheck(layer, tiny())
+    inputs, directions = tiny(), other_tiny()
+    found = torch.autograd.grad(slope(layer, inputs, directions), inputs, materialize_grads=True)
+
+    def again(*x: Tensor) -> Tensor:
+        first = torch.func.grad(lambda *y: loss(layer, *y), argnums=(0, 1, 2))(*x)
+        return torch.stack([(one * by).sum() for one, by in zip(first, directions, strict=True)]).sum()
+
+    assert_close(found, torch.func.grad(again, argnums=(0, 1, 2))(*inputs))
+    if not holds_something_fixed(layer):
+        assert torch.autograd.gradgradcheck(layer, inputs, fast_mode=True)
 
 
 def forward_mode(layer: Layer) -> None:
-    assert torch.autograd.gradcheck(layer, tiny(), check_forward_ad=True, check_backward_ad=False)
+    inputs, directions = [image.detach() for image in tiny()], other_tiny()
+    _, found = torch.func.jvp(lambda *x: loss(layer, *x), tuple(inputs), tuple(directions))
+    assert_close(found, slope(layer, tiny(), directions).detach())
+    with forward_ad.dual_level():
+        duals = [forward_ad.make_dual(*pair) for pair in zip(inputs, directions, strict=True)]
+        assert_close(forward_ad.unpack_dual(loss(layer, *duals)).tangent, found)
+    if not holds_something_fixed(layer):
+        assert torch.autograd.gradcheck(layer, tiny(), check_forward_ad=True, fast_mode=True)
 
 
 def func_grad(layer: Layer) -> None:

@@ -76,3 +76,13 @@ from torch.utils.flop_counter import flop_registry
 assert torch.ops.patchattn.search in flop_registry and torch.ops.patchattn.full_attention_backward in flop_registry
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_counter_that_was_there_before() -> None:
+    program = "import torch.utils.flop_counter, patchattn, torch; x = torch.rand(1, 2, 4, 4); "
+    program += "c = torch.utils.flop_counter.FlopCounterMode(display=False); c.__enter__(); "
+    program += (
+        "patchattn.patch_attention(x, x, x, patch_size=3); c.__exit__(None, None, None); print(c.get_total_flops())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 0

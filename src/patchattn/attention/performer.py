@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 from patchattn.attention.images import Images, check_images
 from patchattn.attention.layer import AttentionLayer
@@ -98,7 +99,8 @@ def _directions(package: Any, features: int, elements: int, seed: int) -> Tensor
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)  # the package's numbers have no other, whatever the tensors have
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        # Outside of transforms: vmap refuses random numbers, which are the same for all here.
+        with temporarily_clear_interpreter_stack(), torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.manual_seed(seed)
             directions: Tensor = package.gaussian_orthogonal_random_matrix(features, elements)
     finally:

@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+# The operators must be there when a counter that was imported before is told of them.
+from patchattn.ops import attend, search, similarity_operators, weighted_sum  # noqa: F401
 from patchattn.ops.methods import resolve_method
 from patchattn.similarity import BY_PRODUCTS
 
