@@ -72,10 +72,10 @@ def _check(make: Make, wrapper: str, rank: int) -> None:
     alone(*inputs).square().mean().backward()
     half = [image[rank : rank + 1] for image in inputs]
     if wrapper == "DDP":
-        DistributedDataParallel(shared)(*half).square().mean().backward()
+        wrapped: nn.Module = DistributedDataParallel(shared)  # which must live until gradients are averaged
     else:
-        fully_shard(shared, mesh=init_device_mesh("cpu", (PROCESSES,)))
-        shared(*half).square().mean().backward()
+        wrapped = fully_shard(shared, mesh=init_device_mesh("cpu", (PROCESSES,)))
+    wrapped(*half).square().mean().backward()
     for ours, wanted in zip(shared.parameters(), alone.parameters(), strict=True):
         gradient = ours.grad.full_tensor() if isinstance(ours.grad, DTensor) else ours.grad
         assert_close(gradient, wanted.grad)

@@ -103,6 +103,7 @@ def main() -> None:
     if set(WRAPPERS) & set(arguments.features):
         outcomes = run_distributed({name: LAYERS[name] for name in arguments.layers}, sentence)
         found |= {at: "yes" if outcome is None else outcome for at, outcome in outcomes.items()}
+        print("\n".join(f"{layer}: {feature}: {found[layer, feature]}" for layer, feature in outcomes), flush=True)
     rows = [
         [layer, *(found[layer, feature].split(":")[0] for feature in arguments.features)] for layer in arguments.layers
     ]
