@@ -37,10 +37,10 @@ BLOCK = 2048
 """Queries, and keys, in one block: 16 MiB of products in single precision."""
 ROWS = 64
 """Queries in one range of work."""
-ADDITION = 2
-"""Multiplications of pixels in the time of one addition along a diagonal (docs/performance.md)."""
+SUMS = 120
+"""Multiplications in the time of one sum along a diagonal, which its memory takes: the addends are cached."""
 MOST = 1e12
-"""The largest norm of a patch, and 1 / the smallest, in sums for the cosine: float32 holds their products."""
+"""The largest norm of a patch, and 1 / the smallest, in sums for the cosine: products stay far from float32's ends."""
 ROWS_FROM = 32
 """From one match for so many keys on, whole rows are sorted instead of lists kept (docs/performance.md)."""
 
@@ -126,11 +126,11 @@ class _Search:
         )
 
     def _are_summed(self, group: Group) -> bool:
-        """Whether products of all patches from those of pixels are had sooner than of only those that take part."""
+        """Whether sums of pixels' products take less time, although for all positions, than products of the patches."""
         p = self.images.patches
-        needed = group.queries.shape[1] * group.columns.shape[1] * self.elements
-        sums = p.channels + ADDITION * (p.slices + p.rows + p.length // p.channels)
-        if needed < self.count * self.keys * sums:
+        dimensions = sum(size > 1 for size in (p.slices, p.rows, p.length // p.channels))
+        pairs = group.queries.shape[1] * group.columns.shape[1]
+        if dimensions == 0 or pairs * self.elements < self.count * self.keys * (p.channels + SUMS * dimensions):
             return False
         # For the cosine, sums are divided by the norms, and nothing may get too large or small before.
         return all(

@@ -25,7 +25,7 @@ from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.product_blocks import Images, Part
 from patchattn.kernels.cpu.vectors import SLACK, sum_runs
 
-__all__ = ["SummedBlock", "summed_blocks", "depth_of"]
+__all__ = ["SummedBlock", "depth_of", "summed_blocks"]
 
 BYTES = 24 * 2**20
 """Memory of all buffers, unless one query at a time takes more."""
@@ -41,7 +41,7 @@ Indices = NDArray[np.int64]
 
 
 class _Sizes(NamedTuple):
-    """In three dimensions; along the first, sums are taken last. Fewer dimensions leave out the second, then the third."""
+    """In three dimensions; along the first, sums are taken last. Fewer leave out the second, then the third."""
 
     patch: Size
     query: Size
@@ -62,7 +62,11 @@ def _sizes_of(patches: Patches) -> _Sizes:
 
 
 def depth_of(patches: Patches) -> int:
-    """The roundings that a number passes through in a sum of products, at most: fewer than a patch has elements."""
+    """The roundings that a term passes through, at most, save a few.
+
+    C products and one |k|^2 of a pixel are summed, then p of those sums in each dimension. So the bound of a sum of e
+    products in any order holds, and a much smaller one.
+    """
     return int(patches.channels + sum(_sizes_of(patches).patch))
 
 
@@ -83,7 +87,7 @@ def summed_blocks(
     dtype: torch.dtype,
 ) -> Iterator[SummedBlock]:  # fmt: skip
     """Go through the queries of some items, with the keys at `columns`; the arguments of `query_blocks`."""
-    patches, sizes, count = images.patches, _sizes_of(images.patches), items.size
+    patches, sizes = images.patches, _sizes_of(images.patches)
     query, key = (
         torch.from_numpy(side).view(-1, prod(sizes.padded(size)), patches.channels)[numbers]
         for side, size, numbers in ((images.query, sizes.query, items), (images.key, sizes.key, key_items))

@@ -17,7 +17,15 @@ from numba.core import cgutils
 
 from patchattn.kernels.cpu.compiler import instruction
 
-__all__ = ["SLACK", "add_scaled", "find_above", "sum_absolute_difference", "sum_product", "sum_runs", "sum_squared_difference"]
+__all__ = [
+    "SLACK",
+    "add_scaled",
+    "find_above",
+    "sum_absolute_difference",
+    "sum_product",
+    "sum_runs",
+    "sum_squared_difference",
+]
 
 VECTOR_BYTES = 64
 SLACK = VECTOR_BYTES // 4
