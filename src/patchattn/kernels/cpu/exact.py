@@ -8,6 +8,7 @@ keys these are, and they are measured too.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
@@ -20,13 +21,14 @@ from patchattn.kernels.arguments import Constraints, PatchGeometry
 from patchattn.kernels.cpu.exact_lists import improve_range, rank_range, settle_range, sort_lists_range
 from patchattn.kernels.cpu.exact_rows import row_scratch, sort_range
 from patchattn.kernels.cpu.exact_scan import scan_range
-from patchattn.kernels.cpu.fields import new_field
+from patchattn.kernels.cpu.fields import new_field, store_lists
 from patchattn.kernels.cpu.layout import pad_pair
 from patchattn.kernels.cpu.limits import limits_of
 from patchattn.kernels.cpu.measure import L1, POINTWISE, inverse_norms, patches_of, pointwise_of
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.product_blocks import Images, QueryBlock, query_blocks
-from patchattn.kernels.cpu.products_bound import precision_of
+from patchattn.kernels.cpu.products_bound import Precision, precision_of
+from patchattn.kernels.cpu.summed_products import SummedBlock, depth_of, summed_blocks
 from patchattn.progress import report
 
 __all__ = ["search_exact"]
@@ -35,6 +37,10 @@ BLOCK = 2048
 """Queries, and keys, in one block: 16 MiB of products in single precision."""
 ROWS = 64
 """Queries in one range of work."""
+SUMS = 120
+"""Multiplications in the time of one sum along a diagonal, which its memory takes: the addends are cached."""
+MOST = 1e12
+"""The largest norm of a patch, and 1 / the smallest, in sums for the cosine: products stay far from float32's ends."""
 ROWS_FROM = 32
 """From one match for so many keys on, whole rows are sorted instead of lists kept (docs/performance.md)."""
 
@@ -52,8 +58,7 @@ def search_exact(
     for low in range(0, total, together):
         items = np.arange(low, min(low + together, total))
         for output, found in zip((index, similarity), search.run(items), strict=True):
-            lists = torch.from_numpy(found).view(items.size, search.count, k)
-            output.view(total, k, search.count)[low : low + items.size].copy_(lists.mT)
+            store_lists(found.reshape(items.size, -1), range(low, low + items.size), output)
         report(int(items[-1]) + 1, total)
     # What float32 has no number for is no match.
     return index.masked_fill_(similarity == -torch.inf, -1), similarity
@@ -106,9 +111,32 @@ class _Search:
         self._improve(group, index, similarity, unproven)
         return index, similarity
 
-    def _blocks(self, group: Group, width: int, dtype: torch.dtype) -> Iterator[QueryBlock]:
+    def _blocks(
+        self, group: Group, width: int, dtype: torch.dtype
+    ) -> tuple[Precision, Iterator[QueryBlock] | Iterator[SummedBlock]]:
+        """Return blocks of products, each with up to `width` keys at a time, and how precise they are."""
+        causal, patches = self.limits.is_causal, self.images.patches
+        if self._are_summed(group):
+            return precision_of(dtype, self.elements, depth_of(patches)), summed_blocks(
+                self.images, *group, causal, dtype
+            )
         height = min(BLOCK, max(1, BLOCK * BLOCK // (width * group.items.size)))
-        return query_blocks(self.images, *group[:3], height, width, self.limits.is_causal, dtype)
+        return precision_of(dtype, self.elements, self.elements), query_blocks(
+            self.images, *group, height, width, causal, dtype
+        )
+
+    def _are_summed(self, group: Group) -> bool:
+        """Whether sums of pixels' products take less time, although for all positions, than products of the patches."""
+        p = self.images.patches
+        dimensions = sum(size > 1 for size in (p.slices, p.rows, p.length // p.channels))
+        pairs = group.queries.shape[1] * group.columns.shape[1]
+        if dimensions == 0 or pairs * self.elements < self.count * self.keys * (p.channels + SUMS * dimensions):
+            return False
+        # For the cosine, sums are divided by the norms, and nothing may get too large or small before.
+        return all(
+            norms.size == 0 or (norms.max() < MOST and norms[norms > 0].min(initial=1) > 1 / MOST)
+            for norms in (self.images.q_norms, self.images.k_norms)
+        )
 
     def _rank(self, group: Group) -> tuple[NDArray[np.int32], NDArray[Any], NDArray[np.bool_]]:
         """List the k best of what ranks best by products, and say for which queries that is not proven."""
@@ -117,15 +145,15 @@ class _Search:
         kept = min(k + max(4, k // 2), columns.shape[1])
         width = min(BLOCK, columns.shape[1])
         dtype = torch.float32 if self.dtype != torch.float64 and _multiplies_in_float32() else torch.float64
-        precision = precision_of(dtype, self.elements)
+        precision, blocks = self._blocks(group, width, dtype)
         index, similarity = self._no_matches(items.size, np.float64)
         ranked = np.full(items.size * count * kept, -1, np.int32)
         value = np.full(ranked.size, -np.inf, np.float32 if dtype == torch.float32 else np.float64)
         unproven = np.zeros(items.size * count, np.bool_)
-        for block in self._blocks(group, width, dtype):
+        for block in blocks:
             positions, in_item = block.positions.reshape(-1), block.positions.shape[1]
             longest = np.zeros(items.size)
-            for part in block.parts(columns, width):
+            for part in block.parts():
                 run_ranges(
                     rank_range, positions.size, ROWS, part.products, part.columns, part.columns.size // items.size,
                     positions, in_item, count, self.lag, ranked, value, kept,
@@ -151,10 +179,10 @@ class _Search:
         queries = _positions([np.flatnonzero(unproven[n * count : (n + 1) * count]) for n in numbers])
         group = Group(group.items[numbers], group.key_items[numbers], queries, group.columns[numbers])
         width = min(BLOCK, group.columns.shape[1])
-        precision = precision_of(torch.float64, self.elements)
-        for block in self._blocks(group, width, torch.float64):
+        precision, blocks = self._blocks(group, width, torch.float64)
+        for block in blocks:
             positions, in_item = block.positions.reshape(-1), block.positions.shape[1]
-            for part in block.parts(group.columns, width):
+            for part in block.parts():
                 run_ranges(
                     improve_range, positions.size, ROWS, part.products, part.columns, part.columns.size // numbers.size,
                     group.items, group.key_items, positions, block.norms, in_item, count, numbers, self.lag,
@@ -164,17 +192,17 @@ class _Search:
 
     def _sort_rows(self, group: Group) -> Matches:
         """Compute whole rows of similarities in float64, and take the k best of each."""
-        k, count, (items, key_items, _, columns) = self.k, self.count, group
-        width = columns.shape[1]
+        k, count, (items, key_items, *_) = self.k, self.count, group
         index, similarity = self._no_matches(items.size, np.float32)
-        precision = precision_of(torch.float64, self.elements)
-        for block in self._blocks(group, width, torch.float64):
+        precision, blocks = self._blocks(group, group.columns.shape[1], torch.float64)
+        for block in blocks:
             positions, in_item = block.positions.reshape(-1), block.positions.shape[1]
-            for part in block.parts(columns, width):
+            for part in block.parts():
+                width = part.columns.size // items.size
                 run_ranges(
                     sort_range, positions.size, ROWS, part.products, part.columns, width, items, key_items, positions,
                     block.norms, part.norms, in_item, count, self.lag, self.elements, precision, *self.images, index,
-                    similarity, k, scratch=lambda: row_scratch(width),
+                    similarity, k, scratch=partial(row_scratch, width),
                 )  # fmt: skip
         return index, similarity
 

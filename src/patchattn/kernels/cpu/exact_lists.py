@@ -11,6 +11,7 @@ from patchattn.kernels.cpu.measure import COSINE, L2
 from patchattn.kernels.cpu.product_blocks import measure_in
 from patchattn.kernels.cpu.products_bound import least_product
 from patchattn.kernels.cpu.topk import clear, offer, sort_best_first
+from patchattn.kernels.cpu.vectors import find_above
 
 __all__ = ["improve_range", "rank_range", "settle_range", "sort_lists_range"]
 
@@ -18,7 +19,7 @@ STRETCH = 128
 """Products that are passed over by one test."""
 
 
-@kernel(vectorize=True)
+@kernel()
 def rank_range(
     low: int, high: int, products: Any, columns: Any, width: int, positions: Any, in_item: int, count: int, lag: int,
     index: Any, value: Any, kept: int,
@@ -30,20 +31,15 @@ def rank_range(
             continue
         group = row // in_item
         start = (group * count + i) * kept
-        for stretch in range(0, width, STRETCH):
-            end = min(stretch + STRETCH, width)
-            worst = value[start]
-            better = 0
-            for c in range(stretch, end):
-                better += products[row * width + c] > worst
-            if better == 0:
-                continue
-            for c in range(stretch, end):
-                s = products[row * width + c]
-                if s > value[start]:
-                    j = columns[group * width + c]
-                    if j >= 0 and (lag < 0 or j + lag <= i):
-                        offer(s, j, value, index, start, kept)
+        begin, end = row * width, (row + 1) * width
+        at = find_above(products, begin, end, value[start])
+        while at < end:
+            j = columns[group * width + at - begin]
+            if lag >= 0 and j + lag > i:
+                break  # as are all that follow
+            if j >= 0:
+                offer(products[at], j, value, index, start, kept)
+            at = find_above(products, at + 1, end, value[start])
 
 
 @kernel()

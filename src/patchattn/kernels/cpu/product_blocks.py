@@ -14,6 +14,7 @@ from torch import Tensor
 from patchattn.kernels.cpu.compiler import inlined, kernel
 from patchattn.kernels.cpu.measure import L2, measure, offset_of
 from patchattn.kernels.cpu.pool import run_ranges
+from patchattn.kernels.cpu.vectors import SLACK
 
 __all__ = ["Images", "Part", "QueryBlock", "measure_in", "query_blocks"]
 
@@ -56,7 +57,7 @@ class Part(NamedTuple):
     """The products of a block of queries with a block of keys."""
 
     products: NDArray[Any]
-    """Flat, `(items, queries, keys)`: 2 q.k - |k|^2 for l2, q.k otherwise."""
+    """Flat, `(items, queries, keys)`: 2 q.k - |k|^2 for l2, q.k otherwise. Slack follows in memory."""
     columns: NDArray[np.int64]
     """Flat, `(items, keys)`: positions; -1: there is no key."""
     norms: NDArray[np.float64]
@@ -67,13 +68,17 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class QueryBlock:
-    """Some queries of each of some items."""
+    """Some queries of each of some items, to be multiplied with keys."""
 
     images: Images
     items: NDArray[np.int64]
     key_items: NDArray[np.int64]
     positions: NDArray[np.int64]
     """`(items, queries)`; -1: there is no query."""
+    columns: NDArray[np.int64]
+    """`(items, keys)`, likewise."""
+    width: int
+    """Keys of each item in one part."""
     is_causal: bool
     buffers: _Buffers
     centre: NDArray[np.float64]
@@ -81,11 +86,10 @@ class QueryBlock:
     norms: NDArray[np.float64]
     """Of the queries as they are multiplied, flat."""
 
-    def parts(self, columns: NDArray[np.int64], width: int) -> Iterator[Part]:
-        """Multiply with the keys at `columns`, `(items, keys)`, so many at a time."""
+    def parts(self) -> Iterator[Part]:
         shape = self.positions.shape
-        for low in range(0, columns.shape[1], width):
-            some = np.ascontiguousarray(columns[:, low : low + width])
+        for low in range(0, self.columns.shape[1], self.width):
+            some = np.ascontiguousarray(self.columns[:, low : low + self.width])
             if self.is_causal and some[:, 0].min() > self.positions.max():
                 return  # what comes later is no match
             keys = self.buffers.keys[: some.size].view(*some.shape, -1)
@@ -107,12 +111,16 @@ def query_blocks(
     items: NDArray[np.int64],
     key_items: NDArray[np.int64],
     queries: NDArray[np.int64],
+    columns: NDArray[np.int64],
     height: int,
     width: int,
     is_causal: bool,
     dtype: torch.dtype,
 ) -> Iterator[QueryBlock]:
-    """Cut the queries at `(items, any number)` positions into blocks of `height`; each meets `width` keys at a time."""
+    """Cut the queries at `(items, any number)` positions into blocks of `height`; each meets `width` keys at a time.
+
+    `columns` are the keys' positions, likewise.
+    """
     height = min(height, queries.shape[1])
     buffers = _Buffers(images, items.size, height, width, dtype)
     for low in range(0, queries.shape[1], height):
@@ -120,7 +128,7 @@ def query_blocks(
         centre = buffers.centre(images, items, positions, is_causal)
         rows = buffers.queries[: positions.size].view(*positions.shape, -1)
         norms = buffers.cut(images, False, items, positions, centre, rows)
-        yield QueryBlock(images, items, key_items, positions, is_causal, buffers, centre, norms)
+        yield QueryBlock(images, items, key_items, positions, columns, width, is_causal, buffers, centre, norms)
 
 
 class _Buffers:
@@ -129,7 +137,7 @@ class _Buffers:
         self.elements = p.slices * p.rows * p.length
         self.queries = torch.empty((items * height, self.elements), dtype=dtype)
         self.keys = torch.empty((items * width, self.elements), dtype=dtype)
-        self.products = torch.empty(items * height * width, dtype=dtype)
+        self.products = torch.empty(items * height * width + SLACK, dtype=dtype)
 
     def centre(
         self, images: Images, items: NDArray[np.int64], positions: NDArray[np.int64], is_causal: bool

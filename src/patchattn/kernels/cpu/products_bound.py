@@ -30,11 +30,13 @@ class Precision(NamedTuple):
     """Sums up to this do not overflow, nor do the parts of them."""
 
 
-def precision_of(dtype: torch.dtype, elements: int) -> Precision:
+def precision_of(dtype: torch.dtype, elements: int, depth: int) -> Precision:
+    """`depth`: the roundings that any term of a product passes through, at most; no more than there are elements."""
     numbers = torch.finfo(dtype)
     unit = numbers.eps / 2
-    # Twice: once for the products, once for the similarities in float64 that they are compared with.
-    return Precision(2.02 * (elements + 16) * unit, unit, numbers.tiny, numbers.max / 8)
+    # For the products, and for the similarities in float64 that they are compared with.
+    relative = 1.01 * (depth + 16) * unit + 1.01 * (elements + 16) * 2.0**-53
+    return Precision(relative, unit, numbers.tiny, numbers.max / 8)
 
 
 @inlined

@@ -17,7 +17,15 @@ from numba.core import cgutils
 
 from patchattn.kernels.cpu.compiler import instruction
 
-__all__ = ["SLACK", "add_scaled", "sum_absolute_difference", "sum_product", "sum_squared_difference"]
+__all__ = [
+    "SLACK",
+    "add_scaled",
+    "find_above",
+    "sum_absolute_difference",
+    "sum_product",
+    "sum_runs",
+    "sum_squared_difference",
+]
 
 VECTOR_BYTES = 64
 SLACK = VECTOR_BYTES // 4
@@ -185,5 +193,99 @@ def add_scaled(typing_context: Any, total: Any, x: Any, start: Any, length: Any,
             after = builder.fadd(before, builder.fmul(factors, added, flags=FLAGS), flags=FLAGS)
             builder.store(after, builder.bitcast(builder.gep(total_data, [at]), vector.as_pointer()), align=size)
         return context.get_dummy_value()
+
+    return signature, generate
+
+
+@instruction
+def sum_runs(
+    typing_context: Any, output: Any, to: Any, numbers: Any, starts: Any, first: Any, terms: Any, at: Any, length: Any
+) -> Any:
+    """`output[to : to + length]` becomes the sum of the runs of `numbers` that begin at `at + starts[first + d]`, for
+    all d below `terms`; `numbers` and `output` do not overlap.
+    """
+    number = output.dtype
+    signature = types.void(output, types.intp, numbers, starts, *([types.intp] * 4))
+    size = number.bitwidth // 8
+    lanes = VECTOR_BYTES // size
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        output, to, numbers, starts, first, terms, at, length = arguments
+        output, numbers, starts = (
+            context.make_array(signature.args[n])(context, builder, array).data
+            for n, array in ((0, output), (2, numbers), (3, starts))
+        )
+        integer = context.get_value_type(types.intp)
+        constant = lambda value: ir.Constant(integer, value)  # noqa: E731
+        vector = ir.VectorType(context.get_value_type(number), lanes)
+
+        def add(begin: Any, kind: Any, places: list[int]) -> None:
+            """Sum at these distances from `begin`, which take turns."""
+            zero = ir.Constant(kind, [0.0] * lanes if kind is vector else 0.0)
+            sums = [cgutils.alloca_once_value(builder, zero) for _ in places]
+            for total in sums:
+                builder.store(zero, total)
+            with cgutils.for_range(builder, terms, intp=integer) as term:
+                start = builder.load(builder.gep(starts, [builder.add(first, term.index)]))
+                start = builder.add(builder.add(start, at), begin)
+                for place, total in zip(places, sums, strict=True):
+                    added = _load(builder, numbers, builder.add(start, constant(place)), kind, size)
+                    builder.store(builder.fadd(builder.load(total), added, flags=FLAGS), total)
+            for place, total in zip(places, sums, strict=True):
+                pointer = builder.gep(output, [builder.add(builder.add(to, begin), constant(place))])
+                builder.store(builder.load(total), builder.bitcast(pointer, kind.as_pointer()), align=size)
+
+        def loop(low: Any, high: Any, step: int, kind: Any, places: list[int]) -> None:
+            with cgutils.for_range_slice(builder, low, high, constant(step), intp=integer) as (begin, _):
+                add(begin, kind, places)
+
+        fours, whole = builder.and_(length, constant(-4 * lanes)), builder.and_(length, constant(-lanes))
+        loop(constant(0), fours, 4 * lanes, vector, [0, lanes, 2 * lanes, 3 * lanes])
+        loop(fours, whole, lanes, vector, [0])
+        with builder.if_else(builder.icmp_signed("<", length, constant(lanes))) as (is_short, is_long):
+            with is_short:
+                loop(constant(0), length, 1, vector.element, [0])
+            with is_long, builder.if_then(builder.icmp_signed("<", whole, length)):
+                # The last whole vector: some of it is summed twice.
+                add(builder.sub(length, constant(lanes)), vector, [0])
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@instruction
+def find_above(typing_context: Any, numbers: Any, start: Any, end: Any, limit: Any) -> Any:
+    """The first place from `start` on whose number is above `limit`, or `end`. NaN is not. Reads into the slack."""
+    number = numbers.dtype
+    signature = types.intp(numbers, types.intp, types.intp, number)
+    size = number.bitwidth // 8
+    lanes = VECTOR_BYTES // size
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        numbers, start, end, limit = arguments
+        numbers = context.make_array(signature.args[0])(context, builder, numbers).data
+        integer = context.get_value_type(types.intp)
+        vector = ir.VectorType(context.get_value_type(number), lanes)
+        limits = builder.insert_element(ir.Constant(vector, ir.Undefined), limit, ir.Constant(INT32, 0))
+        limits = builder.shuffle_vector(limits, limits, ir.Constant(ir.VectorType(INT32, lanes), [0] * lanes))
+        bits = ir.IntType(lanes)
+        place, above = cgutils.alloca_once_value(builder, end), cgutils.alloca_once_value(builder, ir.Constant(bits, 0))
+        builder.store(end, place)
+        builder.store(ir.Constant(bits, 0), above)
+        done = builder.append_basic_block("done")
+        with cgutils.for_range_slice(builder, start, end, ir.Constant(integer, lanes), intp=integer) as (at, _):
+            found = builder.fcmp_ordered(">", _load(builder, numbers, at, vector, size), limits)
+            found = builder.bitcast(found, bits)
+            builder.store(found, above)
+            builder.store(at, place)
+            onwards = builder.append_basic_block("onwards")
+            builder.cbranch(builder.icmp_unsigned("!=", found, ir.Constant(bits, 0)), done, onwards)
+            builder.position_at_end(onwards)
+        builder.branch(done)
+        builder.position_at_end(done)
+        # Without any, the number of zeros is that of the lanes: from the last vector on, that is past the end.
+        zeros = builder.zext(builder.cttz(builder.load(above), ir.Constant(ir.IntType(1), 0)), integer)
+        first = builder.add(builder.load(place), zeros)
+        return builder.select(builder.icmp_signed("<", first, end), first, end)
 
     return signature, generate
