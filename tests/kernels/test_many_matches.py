@@ -212,10 +212,13 @@ def test_number_of_threads(dense: set[str], heads: int) -> None:
             *cpu.attend_backward(output[0], found, index, value, *output, (1, 1), 1.0),
         ]  # fmt: skip
 
-    torch.set_num_threads(1)
     expected = results()
     torch.set_num_threads(5)
-    for one, other in zip(results(), expected, strict=True):
+    try:
+        found = results()
+    finally:
+        torch.set_num_threads(1)
+    for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)
     assert len(dense) == 4
 

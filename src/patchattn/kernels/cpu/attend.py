@@ -20,7 +20,7 @@ from patchattn.kernels.cpu.vectors import SLACK, add_scaled, sum_product
 
 __all__ = ["attend", "attend_backward"]
 
-FORWARD, BACKWARD = 6, 16
+FORWARD, BACKWARD = 4, 16
 """From one match for so many keys on, all keys are multiplied (docs/performance.md)."""
 
 

@@ -44,7 +44,9 @@ def dense_attend(
 
 
 def _channels_first(rows: NDArray[Any], channels: int) -> NDArray[Any]:
-    return np.ascontiguousarray(rows.reshape(len(rows), -1, channels).swapaxes(1, 2)).reshape(len(rows), -1)
+    """Images as planes, a row for each; what is not finite, which no match takes, is 0: so are its products."""
+    planes = np.ascontiguousarray(rows.reshape(len(rows), -1, channels).swapaxes(1, 2)).reshape(len(rows), -1)
+    return np.nan_to_num(planes, nan=0, posinf=0, neginf=0)
 
 
 @item_kernel(vectorize=True)
@@ -89,7 +91,7 @@ def dense_attend_backward(
     """`attend_backward` for one item; all arrays are flat. The gradient of the values is added to `by_values`."""
     count, keys = normalizer.size, values.size // channels
     k = index.size // count
-    image, grads = (np.ascontiguousarray(rows.reshape(-1, channels).T) for rows in (values, grad))
+    image, grads = (_channels_first(rows[None], channels).reshape(channels, -1) for rows in (values, grad))
     to_values = np.zeros_like(image)
     band = max(1, min(count, BYTES // (keys * values.itemsize)))
     table = np.empty((band, keys), values.dtype)
