@@ -11,6 +11,7 @@ from torch import Tensor
 
 from patchattn.kernels.cpu.batch import Each, groups, item_kernel, run_items
 from patchattn.kernels.cpu.compiler import inlined
+from patchattn.kernels.cpu.dense_attend import dense_attend, dense_attend_backward
 from patchattn.kernels.cpu.fields import lists_of, store_lists
 from patchattn.kernels.cpu.inverse import invert
 from patchattn.kernels.cpu.layout import compute_dtype, empty, pad, three, unpad_gradient, value_geometry
@@ -18,6 +19,9 @@ from patchattn.kernels.cpu.measure import CHUNK
 from patchattn.kernels.cpu.vectors import SLACK, add_scaled, sum_product
 
 __all__ = ["attend", "attend_backward"]
+
+FORWARD, BACKWARD = 4, 16
+"""From one match for so many keys on, all keys are multiplied (docs/performance.md)."""
 
 
 class Votes(NamedTuple):
@@ -59,14 +63,36 @@ def attend(
     def scratch() -> tuple[NDArray[Any], ...]:
         return np.empty(at_most, np.int64), np.empty(at_most, number), np.empty(votes.channels + SLACK, number)
 
+    inverse_temperature = number.type(1 / temperature)
+    arrays = (output.numpy(), normalizer.numpy())
     for group in groups(items, count):
-        lists = (Each(lists_of(similarity, group, dtype)), Each(lists_of(index, group)))
+        similarities, matches = lists_of(similarity, group, dtype), lists_of(index, group)
+        if _is_dense(votes, FORWARD) and _reads_finite(similarities, matches, values.rows, group, votes):
+            dense_attend(group, similarities, matches, values.rows, votes.channels, inverse_temperature, *arrays)
+            continue
         run_items(
-            _attend_range, group, count, CHUNK, *lists, Each(values.rows), votes, number.type(1 / temperature),
-            Each(output.numpy()), Each(normalizer.numpy()), scratch=scratch,
+            _attend_range, group, count, CHUNK, Each(similarities), Each(matches), Each(values.rows), votes,
+            inverse_temperature, *(Each(part) for part in arrays), scratch=scratch,
         )  # fmt: skip
     like = value.new_empty((index.shape[0], value.shape[1], *index.shape[3:]), device="meta")
     return unpad_gradient(output, like, geometry), normalizer.view(*index.shape[:2], *index.shape[3:])
+
+
+def _is_dense(votes: Votes, keys_per_match: int) -> bool:
+    """Whether rows of all keys cost less than the matches, one by one."""
+    return votes.radius == (0, 0, 0) and votes.k * keys_per_match >= votes.k_t * votes.k_h * votes.k_w
+
+
+def _reads_finite(
+    similarities: NDArray[Any], matches: NDArray[np.int32], values: NDArray[Any], group: range, votes: Votes
+) -> bool:
+    """Whether all that matches take is finite: others must not be multiplied, not even by 0."""
+    unfit = ~np.isfinite(values.reshape(len(values), -1, votes.channels)).all(2)
+    if not unfit.any():
+        return True
+    own = unfit[np.arange(group.start, group.stop) % len(unfit)]
+    counts = (matches >= 0) & (similarities > -np.inf)
+    return not (counts & np.take_along_axis(own, np.maximum(matches, 0), 1)).any()
 
 
 @item_kernel()
@@ -152,11 +178,23 @@ def attend_backward(
     items = batch * heads
     product = (grad_output.to(dtype) * output.to(dtype)).reshape(items, votes.channels, count).sum(1)
     normalizer = log_normalizer.detach().to(dtype).reshape(items, count).contiguous().numpy()
-    settings = (Each(normalizer), votes, number.type(1 / temperature), Each(grads.rows))
+    inverse_temperature = number.type(1 / temperature)
+    settings = (Each(normalizer), votes, inverse_temperature, Each(grads.rows))
+    finite = bool(np.isfinite(grads.rows).all())
     for group in groups(items, max(count, keys)):
         matches = lists_of(index, group)
-        lists = (Each(lists_of(similarity, group, dtype)), Each(matches))
+        similarities = lists_of(similarity, group, dtype)
         found = np.empty(matches.shape, number)
+        if _is_dense(votes, BACKWARD) and finite and _reads_finite(similarities, matches, values.rows, group, votes):
+            for n, item in enumerate(group):
+                dense_attend_backward(
+                    similarities[n], matches[n], normalizer[item], inverse_temperature, grads.item(item),
+                    values.item(item), votes.channels, product[item].numpy(), found[n],
+                    grad_values[item % len(grad_values)].numpy(),
+                )  # fmt: skip
+            store_lists(found, group, grad_similarity)
+            continue
+        lists = (Each(similarities), Each(matches))
         run_items(
             _grad_similarity_range, group, count, CHUNK, *lists, *settings, Each(values.rows),
             Each(product.numpy()), Each(found),

@@ -38,10 +38,18 @@ class Each(NamedTuple):
 
 
 def groups(items: int, rows: int) -> Iterator[range]:
-    """The items in groups of equal size (but for the last), as many as have GROUP rows together."""
-    size = min(max(GROUP // max(rows, 1), 1), items)
-    for first in range(0, items, size):
-        yield range(first, min(first + size, items))
+    """The items in groups, as many as have GROUP rows together.
+
+    The size of each divides the number of its first item, which so has the first row of an `Each` for the group.
+    """
+    most = max(GROUP // max(rows, 1), 1)
+    first = 0
+    while first < items:
+        size = min(most, items - first)
+        while first % size:
+            size -= 1
+        yield range(first, first + size)
+        first += size
 
 
 def run_items(

@@ -16,6 +16,9 @@ from patchattn.kernels.cpu.matches import Lists
 
 __all__ = ["item_init", "lists_of", "new_field", "store", "store_lists"]
 
+TILED_FROM = 3600
+"""Elements of a matrix that PyTorch transposes in tiles."""
+
 
 def new_field(query: Tensor, k: int, geometry: PatchGeometry) -> tuple[Tensor, Tensor]:
     shape = (query.shape[0], geometry.num_heads, k, *query.shape[2:])
@@ -31,9 +34,8 @@ def store(lists: Lists, item: int, index: Tensor, similarity: Tensor) -> None:
 def store_lists(lists: NDArray[Any], items: range, tensor: Tensor) -> None:
     """Write the flat lists of some items, query by query, to `(B, heads, k, *query)`."""
     k, count = tensor.shape[2], prod(tensor.shape[3:])
-    for item, one in zip(items, lists, strict=False):
-        # One matrix at a time: PyTorch transposes those by tiles, in a third of the time.
-        tensor.view(-1, k, count)[item].copy_(torch.from_numpy(one).view(count, k).T)
+    target = tensor.view(-1, k, count)[items.start : items.stop]
+    _transpose(torch.from_numpy(lists[: len(items)]).view(-1, count, k), target)
 
 
 def item_init(init: Tensor | None, b: int, h: int) -> NDArray[np.int32]:
@@ -48,5 +50,15 @@ def lists_of(tensor: Tensor, items: range, dtype: torch.dtype | None = None) -> 
     k, count = tensor.shape[2], prod(tensor.shape[3:])
     # Whole batch items need no copy of the rest, whatever the strides.
     part = tensor.detach().reshape(-1, k, count)[items.start : items.stop]
-    lists: NDArray[Any] = part.mT.to(dtype or tensor.dtype).reshape(len(items), count * k).contiguous().numpy()
-    return lists
+    lists = torch.empty((len(items), count, k), dtype=dtype or tensor.dtype)
+    _transpose(part.to(lists.dtype), lists)
+    return lists.view(len(items), count * k).numpy()
+
+
+def _transpose(matrices: Tensor, output: Tensor) -> None:
+    """Copy matrices to those of `output`, transposed; large ones one by one, which PyTorch does in tiles."""
+    if matrices[0].numel() < TILED_FROM:
+        output.copy_(matrices.mT)
+    else:
+        for matrix, target in zip(matrices, output, strict=True):
+            target.copy_(matrix.mT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil, prod
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,14 @@ from torch import Tensor
 from patchattn.kernels.arguments import PatchGeometry
 from patchattn.kernels.cpu.batch import Each, groups, item_kernel, run_items
 from patchattn.kernels.cpu.compiler import inlined
+from patchattn.kernels.cpu.dense_similarity import Dense, dense_costs
 from patchattn.kernels.cpu.fields import lists_of, store_lists
 from patchattn.kernels.cpu.inverse import invert
 from patchattn.kernels.cpu.layout import Layout, compute_dtype, empty, pad_pair, unpad_gradient
 from patchattn.kernels.cpu.measure import (
     CHUNK,
     COSINE,
+    DOT,
     L1,
     L2,
     POINTWISE,
@@ -28,6 +31,7 @@ from patchattn.kernels.cpu.measure import (
     offset_of,
     patches_of,
     pointwise_of,
+    squared_norms,
 )
 from patchattn.kernels.cpu.vectors import SLACK, add_scaled
 
@@ -43,14 +47,50 @@ def similarity_at(query: Tensor, key: Tensor, index: Tensor, geometry: PatchGeom
     output = torch.empty(index.shape, dtype=compute_dtype(query.dtype))
     scale = output.numpy().dtype.type(geometry.scale(query.shape[1]))
     items, k, count = index.shape[0] * index.shape[1], index.shape[2], patches.q_t * patches.q_h * patches.q_w
-    images = (Each(rows) for rows in (queries.rows, keys.rows, query_norms, key_norms))
-    pair = (*images, scale, function, patches)
     for group in groups(items, count):
         matches = lists_of(index, group)
-        found = np.empty(matches.shape, scale.dtype)
-        run_items(_similarity_range, group, count, CHUNK, *pair, k, Each(matches), Each(found))
+        found = _similarities(group, matches, k, queries, keys, (query_norms, key_norms), scale, function, patches)
         store_lists(found, group, output)
     return output
+
+
+def _similarities(
+    group: range, matches: NDArray[np.int32], k: int, queries: Layout, keys: Layout,
+    norms: tuple[NDArray[Any], NDArray[Any]], scale: Any, function: Any, patches: Patches,
+) -> NDArray[Any]:  # fmt: skip
+    """Of a group of items: match by match, or from all pairs where those cost less."""
+    found = np.empty(matches.shape, scale.dtype)
+    if _is_dense(matches, queries, keys, patches, _forward_cost(patches)):
+        for n, item in enumerate(group):
+            own_norms = (rows[item % len(rows)] for rows in norms)
+            _dense(item, queries, keys, patches).similarities(matches[n], k, scale, *own_norms, found[n])
+    else:
+        images = (Each(rows) for rows in (queries.rows, keys.rows, *norms))
+        count = patches.q_t * patches.q_h * patches.q_w
+        run_items(
+            _similarity_range, group, count, CHUNK, *images, scale, function, patches, k, Each(matches), Each(found)
+        )
+    return found
+
+
+def _is_dense(matches: NDArray[np.int32], queries: Layout, keys: Layout, patches: Patches, per_match: float) -> bool:
+    """Whether all pairs of an item cost less than its matches, one by one."""
+    return patches.kind in (L2, DOT, COSINE) and matches.shape[1] * per_match > dense_costs(queries, keys)
+
+
+def _forward_cost(patches: Patches) -> float:
+    """Of one match, where one of `dense_costs` is 1 (docs/performance.md): its elements, and finding them."""
+    return 0.7 * (patches.slices * patches.rows * patches.length + 256)
+
+
+def _backward_cost(patches: Patches) -> float:
+    """Likewise: each pixel takes as long as whole vectors of 16 channels."""
+    pixels = patches.slices * patches.rows * patches.length // patches.channels
+    return 10.0 * (pixels * ceil(patches.channels / 16) * 16 + 32)
+
+
+def _dense(item: int, queries: Layout, keys: Layout, patches: Patches) -> Dense:
+    return Dense(queries.item(item), keys.item(item), queries, keys, patches)
 
 
 @item_kernel()
@@ -93,15 +133,20 @@ def similarity_at_backward(
     grad_keys.zero_()
     items, keys_count = index.shape[0] * index.shape[1], patches.k_t * patches.k_h * patches.k_w
     images = tuple(Each(rows) for rows in (queries.rows, keys.rows))
-    sizes = (patches, index.shape[2], queries.radius, keys.radius)
 
     def scratch() -> tuple[NDArray[Any], ...]:
         return (np.empty(queries.channels + SLACK, queries.rows.dtype),)
 
     for group in groups(items, max(_padded_size(queries), _padded_size(keys))):
-        matches = lists_of(index, group)
+        matches, k = lists_of(index, group), index.shape[2]
         coefficients = _coefficients(grad, group, matches, queries, keys, (query_norms, key_norms), geometry, patches)
         pair = (*images, derivative, *(Each(part) for part in coefficients))
+        factors, found = coefficients[0], matches
+        dense = _is_dense(matches, queries, keys, patches, _backward_cost(patches))
+        if dense := dense and _reads_finite(factors, group, matches, queries, keys, geometry):
+            # The loops below add the terms of each image alone.
+            matches, k = np.empty((len(group), 0), np.int32), 0
+        sizes = (patches, k, queries.radius, keys.radius)
         run_items(
             _grad_query_range, group, _padded_size(queries), CHUNK, *pair, *sizes, Each(matches),
             Each(grad_queries.numpy()), scratch=scratch,
@@ -111,6 +156,10 @@ def similarity_at_backward(
             _grad_key_range, group, _padded_size(keys), CHUNK, *pair, *sizes, *(Each(part) for part in inverse),
             Each(grad_keys.numpy()), targets=min(len(grad_keys), len(group)), scratch=scratch,
         )  # fmt: skip
+        if dense:
+            for n, item in enumerate(group):
+                rows = (grad.numpy()[item % len(grad)] for grad in (grad_queries, grad_keys))
+                _dense(item, queries, keys, patches).add_gradients(factors[n], found[n], index.shape[2], *rows)
     return unpad_gradient(grad_queries, query, geometry), unpad_gradient(grad_keys, key, geometry)
 
 
@@ -135,7 +184,7 @@ def _coefficients(
     norms: tuple[NDArray[Any], NDArray[Any]], geometry: PatchGeometry, patches: Patches,
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:  # fmt: skip
     """The numbers a (matches), b (queries) and c (keys) of a group of items, a row for each item; for pointwise
-    similarities a is the gradient alone, and b and c are one row of one number.
+    similarities a is the gradient alone, and b and c are empty.
     """
     k = grad.shape[2]
     dtype = queries.rows.dtype
@@ -143,19 +192,14 @@ def _coefficients(
     items, keys_count = len(group), patches.k_t * patches.k_h * patches.k_w
     matched = matches >= 0
     g = np.where(matched, lists_of(grad, group, compute_dtype(grad.dtype)), 0).astype(dtype, copy=False)
-    none = np.zeros((1, 1), dtype)
+    none = np.zeros((1, 0), dtype)
     if kind in (L1, POINTWISE):
         return g, none, none
     if kind == L2:
         own, a = -2 * g, 2 * g
     elif kind == COSINE:
         own_norms = [rows[np.arange(group.start, group.stop) % len(rows)] for rows in norms]
-        similarity = np.zeros_like(g)
-        images = (Each(rows) for rows in (queries.rows, keys.rows, *norms))
-        run_items(
-            _similarity_range, group, g.shape[1] // k, CHUNK, *images, dtype.type(1), None, patches, k,
-            Each(matches), Each(similarity),
-        )  # fmt: skip
+        similarity = _similarities(group, matches, k, queries, keys, norms, dtype.type(1), None, patches)
         own = -g * np.where(matched & np.isfinite(similarity), similarity, 0)
         # Norms of patches with NaN are NaN, which a gradient of 0 does not silence.
         factors = np.repeat(own_norms[0], k, 1) * np.take_along_axis(own_norms[1], np.maximum(matches, 0), 1)
@@ -163,12 +207,42 @@ def _coefficients(
     else:
         return g * dtype.type(geometry.scale(geometry.num_heads * queries.channels)), none, none
     b_sum = own.reshape(items, -1, k).sum(2, dtype=dtype)
-    places = (matches + np.arange(items, dtype=np.int64)[:, None] * keys_count)[matched]
-    c_sum = np.bincount(places, weights=own[matched], minlength=items * keys_count).astype(dtype).reshape(items, -1)
+    c_sum = np.zeros((items, keys_count))
+    run_items(_sum_by_key, range(items), 1, 1, Each(matches), Each(own), Each(c_sum))
+    c_sum = c_sum.astype(dtype)
     if kind == COSINE:
         b_sum = np.where(b_sum != 0, b_sum * own_norms[0] ** 2, 0).astype(dtype)
         c_sum = np.where(c_sum != 0, c_sum * own_norms[1] ** 2, 0).astype(dtype)
     return a, b_sum, c_sum
+
+
+@item_kernel()
+def _sum_by_key(low: int, high: int, index: Any, number: Any, output: Any) -> None:
+    """Of one item as a whole."""
+    for m in range(index.size):
+        if index[m] >= 0:
+            output[index[m]] += number[m]
+
+
+def _reads_finite(
+    factors: NDArray[Any], group: range, matches: NDArray[np.int32], queries: Layout, keys: Layout,
+    geometry: PatchGeometry,
+) -> bool:  # fmt: skip
+    """Whether all matches that count are of finite patches: others must not be multiplied, not even by 0."""
+    of_query, of_key = (_not_finite(image, group, geometry) for image in (queries, keys))
+    if not (of_query.any() or of_key.any()):
+        return True
+    k = matches.shape[1] // of_query.shape[1]
+    unfit = np.repeat(of_query, k, 1) | np.take_along_axis(of_key, np.maximum(matches, 0), 1)
+    return not (unfit & (factors != 0)).any()
+
+
+def _not_finite(image: Layout, group: range, geometry: PatchGeometry) -> NDArray[np.bool_]:
+    """Which patches of the group's items hold NaN or infinity."""
+    if np.isfinite(image.rows).all():
+        return np.zeros((len(group), prod(image.size)), np.bool_)
+    squares = squared_norms(image.rows, image, patches_of(image, image, geometry))
+    return ~np.isfinite(squares[np.arange(group.start, group.stop) % len(squares)])
 
 
 @inlined
@@ -212,7 +286,7 @@ def _grad_query_range(
                 for o_x in range(max(0, u_x - p.q_w + 1), min(columns, u_x + 1)):
                     i = ((u_t - o_t) * p.q_h + u_y - o_y) * p.q_w + u_x - o_x
                     shift = o_t * p.k_slice + o_y * p.k_row + o_x * p.channels
-                    if b.size > 1:
+                    if b.size > 0:
                         own += b[i]
                     for m in range(i * k, (i + 1) * k):
                         j = np.int64(index[m])
@@ -247,7 +321,7 @@ def _grad_key_range(
                 for o_x in range(max(0, v_x - p.k_w + 1), min(columns, v_x + 1)):
                     j = ((v_t - o_t) * p.k_h + v_y - o_y) * p.k_w + v_x - o_x
                     shift = o_t * p.q_slice + o_y * p.q_row + o_x * p.channels
-                    if c.size > 1:
+                    if c.size > 0:
                         own += c[j]
                     for entry in range(first[j], first[j + 1]):
                         m = match[entry]
