@@ -44,7 +44,7 @@ def differentiates(*tensors: Tensor) -> bool:
 
 def stored_numbers(tensor: Tensor) -> Tensor:
     """The tensor below all transforms, whose numbers can be read."""
-    while is_functorch_wrapped_tensor(tensor):
+    while not torch.compiler.is_compiling() and is_functorch_wrapped_tensor(tensor):
         tensor = get_unwrapped(tensor)
     return tensor
 
