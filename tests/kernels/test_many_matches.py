@@ -149,7 +149,8 @@ def test_gradcheck_of_attend(dense: set[str], name: str) -> None:
     similarities = normals(*index.shape, seed=4).requires_grad_()
 
     def function(s: Tensor, v: Tensor) -> Tensor:
-        return attend_operator(s, index, v, [1] * pair.dims, 0.7, "cpu")[0]
+        output: Tensor = attend_operator(s, index, v, [1] * pair.dims, 0.7, "cpu")[0]
+        return output
 
     assert gradcheck("cpu", function, (similarities, value))
     assert dense == {"dense_attend", "dense_attend_backward"}
@@ -172,7 +173,7 @@ def test_what_no_match_takes_may_hold_anything(dense: set[str], kind: str, bad: 
         inputs[0][..., 2, 3], inputs[1][..., 3, 2], inputs[2][..., 3, 2] = number, number, number
         for x in inputs:
             x.requires_grad_()
-        found = similarity_at(*inputs[:2], index, [3, 3], "reflect", 1, kind, "cpu")
+        found = similarity_at(inputs[0], inputs[1], index, [3, 3], "reflect", 1, kind, "cpu")
         output = attend_operator(found, index, inputs[2], [1, 1], 1.0, "cpu")[0]
         seen.append([found, output, *torch.autograd.grad(output.square().sum(), inputs)])
     for one, other in zip(*seen, strict=True):
