@@ -67,7 +67,7 @@ def attend(
     arrays = (output.numpy(), normalizer.numpy())
     for group in groups(items, count):
         similarities, matches = lists_of(similarity, group, dtype), lists_of(index, group)
-        if _is_dense(votes, FORWARD) and _reads_finite(similarities, matches, values.rows, group, votes):
+        if _is_dense(votes, FORWARD):
             dense_attend(group, similarities, matches, values.rows, votes.channels, inverse_temperature, *arrays)
             continue
         run_items(

@@ -33,26 +33,27 @@ def dense_attend(
     count, keys = normalizer.shape[1], values.shape[1] // channels
     k = index.shape[1] // count
     images = _channels_first(values, channels)
+    unfit = ~np.isfinite(values.reshape(len(values), keys, channels)).all(2)
 
     def scratch() -> tuple[NDArray[Any], ...]:
         return np.empty(k, values.dtype), np.empty(keys, values.dtype)
 
     run_items(
-        _attend_range, group, count, ROWS, Each(similarity), Each(index), Each(images), k, keys, channels,
-        inverse_temperature, Each(output), Each(normalizer), scratch=scratch,
+        _attend_range, group, count, ROWS, Each(similarity), Each(index), Each(images), Each(values), Each(unfit), k, keys,
+        channels, inverse_temperature, Each(output), Each(normalizer), scratch=scratch,
     )  # fmt: skip
 
 
 def _channels_first(rows: NDArray[Any], channels: int) -> NDArray[Any]:
-    """Images as planes, a row for each; what is not finite, which no match takes, is 0: so are its products."""
+    """Images as planes, a row for each; what is not finite is 0: so are its products."""
     planes = np.ascontiguousarray(rows.reshape(len(rows), -1, channels).swapaxes(1, 2)).reshape(len(rows), -1)
     return np.nan_to_num(planes, nan=0, posinf=0, neginf=0)
 
 
 @item_kernel(vectorize=True)
 def _attend_range(
-    low: int, high: int, similarity: Any, index: Any, value: Any, k: int, keys: int, channels: int,
-    inverse_temperature: Any, output: Any, normalizer: Any, weight: Any, row: Any,
+    low: int, high: int, similarity: Any, index: Any, value: Any, raw: Any, unfit: Any, k: int, keys: int,
+    channels: int, inverse_temperature: Any, output: Any, normalizer: Any, weight: Any, row: Any,
 ) -> None:  # fmt: skip
     nothing = -inverse_temperature * np.inf
     for i in range(low, high):
@@ -71,14 +72,22 @@ def _attend_range(
             weight[m] = exp_of_negative(weight[m] - largest)
             mass += weight[m]
         row[:] = 0
+        reads_unfit = False
         for m in range(k):
             if matched[m] >= 0:
                 row[matched[m]] += weight[m]
+                reads_unfit |= unfit[matched[m]] and s[m] * inverse_temperature > nothing
         for c in range(channels):
             plane = value[c * keys : (c + 1) * keys]
             total = mass * 0
             for j in range(keys):
                 total += row[j] * plane[j]
+            if reads_unfit:
+                # NaN and infinity where they are read, and nowhere else.
+                total = mass * 0
+                for m in range(k):
+                    if matched[m] >= 0 and s[m] * inverse_temperature > nothing:
+                        total += weight[m] * raw[np.int64(matched[m]) * channels + c]
             output[i * channels + c] = total / mass
         normalizer[i] = largest + np.log(mass)
 
