@@ -39,8 +39,8 @@ def dense_attend(
         return np.empty(k, values.dtype), np.empty(keys, values.dtype)
 
     run_items(
-        _attend_range, group, count, ROWS, Each(similarity), Each(index), Each(images), Each(values), Each(unfit), k, keys,
-        channels, inverse_temperature, Each(output), Each(normalizer), scratch=scratch,
+        _attend_range, group, count, ROWS, Each(similarity), Each(index), Each(images), Each(values), Each(unfit), k,
+        keys, channels, inverse_temperature, Each(output), Each(normalizer), scratch=scratch,
     )  # fmt: skip
 
 
