@@ -3,7 +3,8 @@
 A cell says "yes" if the layer computed the right values in that way, "refused" if the package says in a sentence that
 it does not do it, and "no" otherwise; the sentences stand below. Compilation is to one graph, forward and backward, by
 Dynamo and AOTAutograd without generated code; export is with sizes that change; autocast is bfloat16 against float64;
-DDP and FSDP2 are two processes with gloo. Images are 8x8; derivatives by differences are taken on 4x4.
+vmap has the same random numbers for all; DDP and FSDP2 are two processes with gloo. Images are 8x8; derivatives by
+differences are taken on 4x4.
 
     python benchmarks/features.py [--layers PatchAttention ...] [--features vmap ...] [--results FOLDER]
 """

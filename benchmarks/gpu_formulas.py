@@ -162,7 +162,8 @@ def _exact(f: Facts) -> Needs:
     loads = (f.n * tiles + f.programs * f.n) * f.patch
     # What a program reads again and again is its own queries.
     far = f.programs * f.n * f.patch + f.n * f.patch
-    return Needs(loads, f.lists, far, _tables(f) + f.lists, 3 * f.n * f.n * f.offsets * f.channels)
+    lists = f.n * f.k * (4 + 8)  # measured in float64
+    return Needs(loads, lists, far, _tables(f) + lists, 3 * f.n * f.n * f.offsets * f.channels)
 
 
 def _query_gradient(f: Facts) -> Needs:

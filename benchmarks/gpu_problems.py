@@ -113,6 +113,10 @@ def _similarity_backward(case: Case, backward: Callable[..., Any]) -> None:
     backward(case.weights(2), case.image(0), case.image(1), case.matches(), case.geometry)
 
 
+def _tangent(case: Case, tangent: Callable[..., Any]) -> None:
+    tangent(*(case.image(n) for n in (0, 1)), case.matches(), *(case.image(n) for n in (4, 5)), case.geometry)
+
+
 def _windows(case: Case) -> list[tuple[int, ...]]:
     """Without the votes of the neighbours, and with them."""
     own = (1,) * len(case.size)
@@ -160,6 +164,7 @@ PROBLEMS: dict[str, Callable[[Case, Callable[..., Any]], None]] = {
     "search_exact": _exact,
     "similarity_at": _similarity,
     "similarity_at_backward": _similarity_backward,
+    "similarity_tangent": _tangent,
     "attend": _attend,
     "attend_backward": _attend_backward,
     "weighted_sum": _weighted_sum,
