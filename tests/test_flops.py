@@ -34,8 +34,9 @@ QUERY, KEY, VALUE = torch.rand(1, 4, 6, 5), torch.rand(1, 4, 4, 7), torch.rand(1
 
 
 def test_full_attention(flops: Callable[..., float]) -> None:
-    # 30 x 28 pairs: products of 3 x 3 x 4 numbers and the one that stands for the squared norm, then of 2 values.
-    assert flops(FullAttention(patch_size=3), QUERY, KEY, VALUE) == 2 * 30 * 28 * (37 + 2)
+    # 30 x 28 pairs: products of 3 x 3 x 4 numbers, the one that stands for the squared norm and two that mark patches
+    # with NaN, then of 2 values.
+    assert flops(FullAttention(patch_size=3), QUERY, KEY, VALUE) == 2 * 30 * 28 * (39 + 2)
 
 
 @pytest.mark.parametrize(("settings", "expected"), [
