@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -109,3 +111,21 @@ def test_lists_that_are_expanded() -> None:
             for i, g in ((index_given, grad_given), copies)
         )
         assert all(map(torch.equal, found, expected))
+
+
+USES = """
+import torch, patchattn as pa
+a, b, c = (torch.rand(2, 4, 10, 11, requires_grad=True) for _ in range(3))
+pa.patch_attention(a, b, c, patch_size=3, aggregate=True, similarity="cosine").sum().backward()
+pa.scram_attention(a, b, c, expand=1, normalization="count").sum().backward()
+for estimator in ("snis", "mh"):
+    pa.scram_attention(a, b, c, estimator=estimator, samples=4)
+for method in ("exact", "guided", "patchmatch"):
+    pa.match(a, b, method=method, patch_size=3)
+"""
+
+
+def test_the_next_process_compiles_nothing() -> None:
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", USES], capture_output=True, text=True, check=True)
+    assert "compiling" not in done.stderr

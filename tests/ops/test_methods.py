@@ -31,8 +31,8 @@ def test_defaults() -> None:
 
 
 @pytest.mark.parametrize(("method", "k", "scans", "by_products", "expected"), [
-    ("guided", 160, 2, True, "guided"),
-    ("guided", 161, 2, True, "exact"),
+    ("guided", 159, 2, True, "guided"),
+    ("guided", 160, 2, True, "exact"),
     ("auto", 161, None, True, "exact"),
     ("auto", 161, None, False, "guided"),
     ("guided", 161, 1, True, "guided"),

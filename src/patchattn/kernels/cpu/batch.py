@@ -90,7 +90,8 @@ def item_kernel(*, vectorize: bool = False) -> Callable[[Callable[..., Any]], An
         own = ", ".join(f"own({name}, item)" for name in names)
         with configured():
             one = numba.njit(inline="always", **SETTINGS)(function)
-        scope: dict[str, Any] = {"one": one, "own": _own}
+        # The disk cache reads a kernel back into the module that its globals name.
+        scope: dict[str, Any] = {"one": one, "own": _own, "__name__": function.__module__}
         exec(ALL_ITEMS.format(names=", ".join(names), own=own), scope)
         return kernel(vectorize=vectorize, around=function)(scope["all_items"])
 
