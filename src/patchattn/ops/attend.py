@@ -40,9 +40,7 @@ def attend_operator(
 
 
 @fake("attend")
-def _attend_fake(
-    similarity: Tensor, index: Tensor, value: Tensor, window: Sequence[int], temperature: float, backend: str
-) -> tuple[Tensor, Tensor]:
+def _attend_fake(similarity: Tensor, index: Tensor, value: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
     output = value.new_empty((index.shape[0], value.shape[1], *index.shape[3:]))
     return output, value.new_empty((*index.shape[:2], *index.shape[3:]), dtype=dtype)
@@ -69,15 +67,7 @@ def attend_backward(
 
 @fake("attend_backward")
 def _attend_backward_fake(
-    grad_output: Tensor,
-    similarity: Tensor,
-    index: Tensor,
-    value: Tensor,
-    output: Tensor,
-    log_normalizer: Tensor,
-    window: Sequence[int],
-    temperature: float,
-    backend: str,
+    grad_output: Tensor, similarity: Tensor, index: Tensor, value: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor]:
     return similarity.new_empty(similarity.shape), value.new_empty(value.shape)
 

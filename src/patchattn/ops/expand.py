@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 from torch import Tensor
 
@@ -37,16 +38,6 @@ def expand(
 
 
 @fake("expand")
-def _expand_fake(
-    index: Tensor,
-    key: Tensor,
-    query_mask: Tensor | None,
-    key_mask: Tensor | None,
-    radius: Sequence[int],
-    is_causal: bool,
-    strict: bool,
-    max_offset: Sequence[int] | None,
-    backend: str,
-) -> Tensor:
+def _expand_fake(index: Tensor, key: Tensor, query_mask: Any, key_mask: Any, radius: Sequence[int], *_: Any) -> Tensor:
     window = prod(2 * r + 1 for r in radius)
     return index.new_empty((*index.shape[:2], index.shape[2] * window, *index.shape[3:]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,16 +34,7 @@ def similarity_operator(
 
 
 @fake("similarity_at")
-def _similarity_at_fake(
-    query: Tensor,
-    key: Tensor,
-    index: Tensor,
-    patch_size: Sequence[int],
-    padding_mode: str,
-    num_heads: int,
-    similarity: str,
-    backend: str,
-) -> Tensor:
+def _similarity_at_fake(query: Tensor, key: Tensor, index: Tensor, *_: Any) -> Tensor:
     dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
     return query.new_empty(index.shape, dtype=dtype)
 
@@ -66,17 +58,7 @@ def similarity_at_backward(
 
 
 @fake("similarity_at_backward")
-def _similarity_at_backward_fake(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    index: Tensor,
-    patch_size: Sequence[int],
-    padding_mode: str,
-    num_heads: int,
-    similarity: str,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
+def _similarity_at_backward_fake(grad: Tensor, query: Tensor, key: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return query.new_empty(query.shape), key.new_empty(key.shape)
 
 
@@ -100,17 +82,6 @@ def similarity_tangent(
 
 
 @fake("similarity_tangent")
-def _similarity_tangent_fake(
-    query: Tensor,
-    key: Tensor,
-    index: Tensor,
-    by_query: Tensor,
-    by_key: Tensor,
-    patch_size: Sequence[int],
-    padding_mode: str,
-    num_heads: int,
-    similarity: str,
-    backend: str,
-) -> Tensor:
+def _similarity_tangent_fake(query: Tensor, key: Tensor, index: Tensor, *_: Any) -> Tensor:
     dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
     return query.new_empty(index.shape, dtype=dtype)

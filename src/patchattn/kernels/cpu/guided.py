@@ -70,7 +70,7 @@ def search_guided(
 ) -> tuple[Tensor, Tensor]:
     """Find k matches for every query by `iterations` guided scans; see `patchattn.match`."""
     search = lambda item: _Search(item, k, seed).run(iterations)  # noqa: E731
-    return search_items(query, key, k, geometry, constraints, init, search, together=True)
+    return search_items(query, key, k, geometry, constraints, init, search)
 
 
 class _Search:

@@ -90,20 +90,15 @@ def search_items(
     constraints: Constraints,
     init: Tensor | None,
     search: Callable[[Item], Lists],
-    together: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Call `search` for every item, and put its lists into a field: index and similarity, `(B, heads, k, *query)`.
 
-    Args:
-        query, key, k, geometry, constraints, init: What is searched.
-        search: Finds the lists of an item.
-        together: Small items are searched side by side, each by one thread. (`search` calls nothing that has threads of
-            its own.)
+    Small items are searched side by side, each by one thread: `search` must call nothing that has threads of its own.
     """
     index, similarity = new_field(query, k, geometry)
     items = items_of(query, key, geometry, constraints, init)
     number, count = query.shape[0] * geometry.num_heads, prod(query.shape[2:])
-    if not together or count > SMALL or number < torch.get_num_threads():
+    if count > SMALL or number < torch.get_num_threads():
         for item in items:
             store(search(item), item.number, index, similarity)
         return index, similarity

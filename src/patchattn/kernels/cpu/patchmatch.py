@@ -43,7 +43,7 @@ def search_patchmatch(
 ) -> tuple[Tensor, Tensor]:
     """Find k matches for every query by PatchMatch; see `patchattn.match`."""
     search = lambda item: search_item(item, k, iterations, seed, item.init)  # noqa: E731
-    return search_items(query, key, k, geometry, constraints, init, search, together=True)
+    return search_items(query, key, k, geometry, constraints, init, search)
 
 
 def search_repeated(
@@ -61,7 +61,7 @@ def search_repeated(
     This is how SCRAM's Algorithm 1 finds the top-kappa(max) and the top-kappa(mode).
     """
     search = lambda item: _search_item_repeatedly(item, k, iterations, seed)  # noqa: E731
-    return search_items(query, key, k, geometry, constraints, init, search, together=True)
+    return search_items(query, key, k, geometry, constraints, init, search)
 
 
 def _search_item_repeatedly(item: Item, k: int, iterations: int, seed: int) -> Lists:

@@ -35,8 +35,13 @@ def precision_of(dtype: torch.dtype, elements: int, depth: int) -> Precision:
     numbers = torch.finfo(dtype)
     unit = numbers.eps / 2
     # For the products, and for the similarities in float64 that they are compared with.
-    relative = 1.01 * (depth + 16) * unit + 1.01 * (elements + 16) * 2.0**-53
+    relative = _relative_error(depth + 16, unit) + _relative_error(elements + 16, 2.0**-53)
     return Precision(relative, unit, numbers.tiny, numbers.max / 8)
+
+
+def _relative_error(roundings: int, unit: float) -> float:
+    """The bound of so many roundings in a row: n u / (1 - n u); none beyond where it holds."""
+    return roundings * unit / (1 - roundings * unit) if 2 * roundings * unit < 1 else np.inf
 
 
 @inlined
