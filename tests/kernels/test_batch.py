@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from patchattn.kernels.arguments import Constraints, PatchGeometry
+from patchattn.progress import watch_progress
 from patchattn.similarity import resolve_similarity
 
 pytestmark = pytest.mark.needs("cpu")
@@ -72,6 +73,28 @@ def test_groups_and_threads_change_nothing(shared: bool, monkeypatch: pytest.Mon
             assert all(map(torch.equal, expected, outputs(shared, "l2", slice(None))))
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_exact_search_of_many_items_is_shared_out_by_groups_or_by_rows(threads: int) -> None:
+    """Forty items are four groups: more than enough for one thread and two, too few for three."""
+    from patchattn.kernels import cpu
+
+    query, key = torch.randn(2, 40, 2, 15, 16, generator=torch.Generator().manual_seed(2))
+    geometry, before = PatchGeometry((5, 5), "reflect", 1, resolve_similarity("l2")), torch.get_num_threads()
+    steps: list[tuple[int, int]] = []
+    try:
+        torch.set_num_threads(threads)
+        with watch_progress(lambda done, total: steps.append((done, total))):
+            index, similarity = cpu.search_exact(query, key, 2, geometry, Constraints())
+    finally:
+        torch.set_num_threads(before)
+    assert steps[-1] == (40, 40)
+    assert steps == sorted(steps)
+    for b in (0, 7, 8, 39):
+        alone = cpu.search_exact(query[b : b + 1], key[b : b + 1], 2, geometry, Constraints())
+        assert torch.equal(index[b], alone[0][0])
+        assert torch.equal(similarity[b], alone[1][0])
 
 
 def test_items_that_share_a_key_add_to_its_gradient_in_order() -> None:

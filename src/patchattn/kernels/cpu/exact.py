@@ -7,6 +7,7 @@ keys these are, and they are measured too.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from functools import partial
 from math import prod
@@ -37,6 +38,12 @@ BLOCK = 2048
 """Queries, and keys, in one block: 16 MiB of products in single precision."""
 ROWS = 64
 """Queries in one range of work."""
+PER_THREAD = 2
+"""Groups of items for each thread from which on a thread computes whole groups, alone, instead of a share of each.
+
+Between the kernels of a group there is other work, which so goes on beside the others' kernels. With fewer groups
+threads would wait for the last.
+"""
 SUMS = 120
 """Multiplications in the time of one sum along a diagonal, which its memory takes: the addends are cached."""
 MOST = 1e12
@@ -55,11 +62,20 @@ def search_exact(
     search = _Search(query, key, k, geometry, constraints)
     total = query.shape[0] * geometry.num_heads
     together = max(1, BLOCK // max(search.count, search.keys, 1))
-    for low in range(0, total, together):
-        items = np.arange(low, min(low + together, total))
-        for output, found in zip((index, similarity), search.run(items), strict=True):
-            store_lists(found.reshape(items.size, -1), range(low, low + items.size), output)
-        report(int(items[-1]) + 1, total)
+    done = itertools.count(1)
+
+    def compute(low: int, high: int) -> None:
+        found = search.run(np.arange(low, high))
+        for output, lists in zip((index, similarity), found, strict=True):
+            store_lists(lists.reshape(high - low, -1), range(low, high), output)
+        report(min(next(done) * together, total), total)
+
+    if total >= PER_THREAD * together * torch.get_num_threads():
+        run_ranges(compute, total, together)
+        report(total, total)  # the last group may have been another thread's, which nobody watches
+    else:
+        for low in range(0, total, together):
+            compute(low, min(low + together, total))
     # What float32 has no number for is no match.
     return index.masked_fill_(similarity == -torch.inf, -1), similarity
 

@@ -30,7 +30,9 @@ __all__ = ["SummedBlock", "depth_of", "summed_blocks"]
 BYTES = 24 * 2**20
 """Memory of all buffers, unless one query at a time takes more."""
 ROWS = 16
-"""Rows of sums in one range of work: those beside each other read the same numbers."""
+"""Rows of sums in one range of work, at least: those beside each other read the same numbers."""
+ADDITIONS = 1 << 18
+"""In one range of work, at least: some 50 us, beside which the call of a kernel is cheap."""
 STRETCH = 1024
 """Numbers of a row that are summed before those of the next, while what both read is at hand."""
 SAMPLE = 256
@@ -221,7 +223,8 @@ def _sum(
     A row has `pieces` runs of `length`; `steps` from one to the next, where it is read and where it is written.
     """
     terms, starts, targets = starts.shape[-1], starts.reshape(-1), rows.reshape(-1) * (pieces * length)
-    run_ranges(_sum_range, targets.size, ROWS, numbers, starts, terms, pieces, *steps, length, output, targets)
+    chunk = max(ROWS, ADDITIONS // (pieces * length * terms))
+    run_ranges(_sum_range, targets.size, chunk, numbers, starts, terms, pieces, *steps, length, output, targets)
 
 
 @kernel()
