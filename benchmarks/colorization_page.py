@@ -41,7 +41,7 @@ def write(results: Sequence[Entry], setting: Setting, folder: Path | None) -> No
         f"Frames of {setting.size}x{setting.size}, {setting.steps} steps of Adam (the paper: 256x256, 200,000); mean "
         "squared error of RGB in [0, 1] on three sequences that no network has seen, each frame from the one before "
         "it; mean and range of so many seeds. The paper's numbers are of other frames: compare within a column.",
-        "All networks begin with random weights and learn from seven sequences (the paper: DAVIS whole), the colours "
+        "All networks begin with random weights and learn from seven sequences (the paper: DAVIS whole), the colors "
         f"of each pair changed at random, at a rate of 1e-3 that falls to 0 over the last {setting.steps // 4} steps. "
         f"In the first {setting.explore} steps they attend to random keys, from then on as they should; linear "
         "attention, and the row that says so, have no such steps.",

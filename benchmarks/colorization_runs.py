@@ -66,7 +66,7 @@ class Setting:
         explore = self.explore if network.explores else 0
         return [
             "train", "colorization", "--data", str(self.data / "davis"), "--output", str(self.folder(network, seed)),
-            "--attention", network.attention, *settings, "--explore", str(explore), "--recolour",
+            "--attention", network.attention, *settings, "--explore", str(explore), "--recolor",
             "--size", str(self.size), "--steps", str(self.steps), "--cooldown", str(self.steps // 4),
             "--hold-out", str(HOLD_OUT), "--seed", str(seed), "--checkpoint-every", "100", "--log-every", "50",
             "--sample-every", str(self.steps), "--threads", "1", "--resume", "--json",

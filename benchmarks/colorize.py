@@ -1,8 +1,8 @@
-"""Guided colorization: how near do colours come to the true ones, and does a film drift?
+"""Guided colorization: how near do colors come to the true ones, and does a film drift?
 
     python benchmarks/colorize.py --data DIR [--results docs/results] [--model PATH|default] [--only SEQUENCE ...]
 
-DIR holds davis/SEQUENCE/NNNNN.jpg: frames of a film, ten apart. Every file but the first is made gray and coloured
+DIR holds davis/SEQUENCE/NNNNN.jpg: frames of a film, ten apart. Every file but the first is made gray and colored
 after the file before it (near) and after the first one (far). Prints the tables; with --results writes them to
 colorize.md there, the numbers to colorize.json, and one picture for each test sequence, colorize-SEQUENCE.jpg.
 """
@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from patchattn.tasks.colorize import colorize
-from patchattn.tasks.colours import from_lab, to_gray, to_lab, with_luminance
+from patchattn.tasks.colors import from_lab, to_gray, to_lab, with_luminance
 from patchattn.tasks.frames import FrameColorizer
-from patchattn.tasks.images import Picture, read_picture
+from patchattn.tasks.images import Image, read_image
 
 TEST = ("dog", "goat", "horsejump-high")
 """No setting was chosen on these."""
@@ -36,9 +36,9 @@ Method = Callable[[Tensor, Tensor], Tensor]
 """From gray and reference to RGB."""
 
 
-def chroma_psnr(colour: Tensor, truth: Tensor) -> float:
+def chroma_psnr(color: Tensor, truth: Tensor) -> float:
     """PSNR of a* and b*, in dB, where 100 counts as their range."""
-    output, target = (to_lab(picture)[:, 1:].contiguous() for picture in (colour, truth))
+    output, target = (to_lab(picture)[:, 1:].contiguous() for picture in (color, truth))
     return float(peak_signal_noise_ratio(output, target, data_range=100.0))
 
 
@@ -48,13 +48,13 @@ def painted(chroma: Tensor, gray: Tensor) -> Tensor:
     return with_luminance(from_lab(torch.cat([lightness, chroma], 1)), gray)
 
 
-def no_colour(gray: Tensor, reference: Tensor) -> Tensor:
+def no_color(gray: Tensor, reference: Tensor) -> Tensor:
     """Gray as it is."""
     return gray.expand(-1, 3, -1, -1)
 
 
 def copied(gray: Tensor, reference: Tensor) -> Tensor:
-    """The reference's colours at the same place."""
+    """The reference's colors at the same place."""
     return painted(to_lab(reference)[:, 1:], gray)
 
 
@@ -73,19 +73,19 @@ def by_lightness(gray: Tensor, reference: Tensor) -> Tensor:
 
 def attended(gray: Tensor, reference: Tensor) -> Tensor:
     """What `patchattn colorize` does."""
-    return colorize(gray, reference).picture.colour
+    return colorize(gray, reference).picture.color
 
 
 def methods(network: nn.Module | None) -> dict[str, Method]:
     """What is compared, in the table's order."""
     known: dict[str, Method] = {
-        "gray": no_colour,
+        "gray": no_color,
         "copy in place": copied,
         "global transfer": by_lightness,
         "attention": attended,
     }
     if network is not None:
-        known["network"] = lambda gray, reference: colorize(gray, reference, network=network).picture.colour
+        known["network"] = lambda gray, reference: colorize(gray, reference, network=network).picture.color
     return known
 
 
@@ -108,7 +108,7 @@ def report_pairs(sequences: dict[str, list[Tensor]], compared: dict[str, Method]
             rows.append([f"{name}{' (test)' if name in TEST else ''}", distance, *shown])
             print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
     return Report(
-        "How near do colours come? PSNR of a* and b* in dB (100 counts as the range), mean over the sequence. near: "
+        "How near do colors come? PSNR of a* and b* in dB (100 counts as the range), mean over the sequence. near: "
         "the reference is the file before, ten frames earlier; far: the sequence's first file. No setting was chosen "
         "on the sequences marked as test.",
         ["sequence", "reference", *compared],
@@ -118,17 +118,17 @@ def report_pairs(sequences: dict[str, list[Tensor]], compared: dict[str, Method]
 
 
 def report_films(sequences: dict[str, list[Tensor]]) -> Report:
-    """Chroma PSNR of a film's frames, for the ways to colour one after another."""
+    """Chroma PSNR of a film's frames, for the ways to color one after another."""
     rows, results = [], []
     for name, frames in sequences.items():
-        ways: dict[str, Callable[[Picture], Any]] = {
-            "each from the reference": FrameColorizer(Picture(frames[0])),
+        ways: dict[str, Callable[[Image], Any]] = {
+            "each from the reference": FrameColorizer(Image(frames[0])),
             "the same, every search anew": lambda picture, first=frames[0]: colorize(picture, first),
-            "from the previous result": FrameColorizer(Picture(frames[0]), source="previous"),
+            "from the previous result": FrameColorizer(Image(frames[0]), source="previous"),
         }
         found = {
-            way: [chroma_psnr(colour(Picture(to_gray(frame))).picture.colour, frame) for frame in frames[1:]]
-            for way, colour in ways.items()
+            way: [chroma_psnr(color(Image(to_gray(frame))).picture.color, frame) for frame in frames[1:]]
+            for way, color in ways.items()
         }
         results.append({"sequence": name, "chroma_psnr": found})
         rows.append([name, *(f"{statistics.fmean(values):.2f}, {values[-1]:.2f}" for values in found.values())])
@@ -143,7 +143,7 @@ def report_films(sequences: dict[str, list[Tensor]]) -> Report:
 
 
 def pictures(sequences: dict[str, list[Tensor]], compared: dict[str, Method], folder: Path) -> None:
-    """One picture for each test sequence: its last file, coloured after the file before and after the first one."""
+    """One picture for each test sequence: its last file, colored after the file before and after the first one."""
     for name in set(TEST) & set(sequences):
         frames = sequences[name]
         truth = frames[-1]
@@ -155,9 +155,9 @@ def pictures(sequences: dict[str, list[Tensor]], compared: dict[str, Method], fo
                 "truth": truth,
             }
             for method, function in compared.items():
-                if function is not no_colour:
-                    colour = function(to_gray(truth), reference)
-                    columns[f"{method}, {chroma_psnr(colour, truth):.1f} dB"] = colour
+                if function is not no_color:
+                    color = function(to_gray(truth), reference)
+                    columns[f"{method}, {chroma_psnr(color, truth):.1f} dB"] = color
             rows.append(columns)
         draw(rows, folder / f"colorize-{name}.jpg")
 
@@ -176,9 +176,7 @@ def read_sequences(data: Path, only: list[str] | None) -> dict[str, list[Tensor]
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())
     if unknown := set(only or ()) - set(names):
         sys.exit(f"--only: {', '.join(sorted(unknown))}: not in {folder}, which has {', '.join(names)}")
-    return {
-        name: [read_picture(path).colour for path in sorted((folder / name).glob("*.jpg"))] for name in only or names
-    }
+    return {name: [read_image(path).color for path in sorted((folder / name).glob("*.jpg"))] for name in only or names}
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ LEAF, SAMPLES = 8, 64
 SMALL = 32
 """Side of the part of an image that a layer is run on beforehand."""
 STEPS = 4
-"""Distances at which PatchMatch asks neighbours in one iteration."""
+"""Distances at which PatchMatch asks neighbors in one iteration."""
 
 
 def flops(layer: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> float:
@@ -102,7 +102,7 @@ def _guided(queries: Facts, keys: Facts, iterations: int) -> int:
         looked_at = min(keys.n, SAMPLES * 2**level)
         total += FORMULAS["tree.widest"](replace(keys, level=level, samples_of_ranges=looked_at)).operations
     total += FORMULAS["guided.begin"](replace(queries, leaves=queries.n)).operations
-    # A scan follows all matches of the neighbours on one side: one in each dimension.
+    # A scan follows all matches of the neighbors on one side: one in each dimension.
     scanned = replace(queries, leaves=queries.n * length * len(queries.size))
     total += iterations * FORMULAS["guided.scan"](scanned).operations
     return total + _compared(queries, length)

@@ -23,19 +23,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import torch
 from machine import table
 from mutations import mutated, seeds, videos
 from page import machine_line, write_page
-from PIL import Image
 
-from patchattn.tasks.images import Picture, read_picture
+from patchattn.tasks.images import Image, read_image
 from patchattn.tasks.masks import read_mask
 from patchattn.tasks.sequences import read_frames
 from patchattn.tasks.video import map_film
 from patchattn.tasks.warnings import FileWarning
 
-PHOTO = Picture(torch.rand(1, 3, 24, 32))
+PHOTO = Image(torch.rand(1, 3, 24, 32))
 """The photograph that masks belong to."""
 SECONDS = 10
 MEMORY = 2**30
@@ -43,8 +43,8 @@ BATCH = 200
 """Files that one process reads, so that memory is measured anew."""
 
 
-def read_image(data: bytes, folder: Path) -> None:
-    read_picture(data)
+def read_photo(data: bytes, folder: Path) -> None:
+    read_image(data)
 
 
 def read_sequence(data: bytes, folder: Path) -> None:
@@ -65,7 +65,7 @@ def read_video(data: bytes, folder: Path) -> None:
 
 
 READERS: dict[str, Callable[[bytes, Path], None]] = {
-    "image": read_image,
+    "image": read_photo,
     "frames": read_sequence,
     "mask": read_hole,
     "video": read_video,
@@ -146,8 +146,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="folder for fuzzing.md and fuzzing.json")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    Image.MAX_IMAGE_PIXELS = None  # as the commands have it
-    Image.preinit()
+    PIL.Image.MAX_IMAGE_PIXELS = None  # as the commands have it
+    PIL.Image.preinit()
     sound = {"image": seeds(), "frames": seeds(), "mask": seeds(mask=True), "video": videos()}
     rows, results = [], []
     with tempfile.TemporaryDirectory() as folder:

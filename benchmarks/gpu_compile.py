@@ -68,7 +68,7 @@ def cases(quick: bool) -> list[Case]:
         special += [
             replace(one, dtype=torch.float64, extra="float64"),
             replace(one, dtype=torch.bfloat16, extra="bfloat16"),
-            replace(one, channels=3, extra="colours"),
+            replace(one, channels=3, extra="colors"),
             replace(one, channels=1, extra="gray"),
             replace(one, k=16, constraints="separation", extra="separation"),
             replace(one, constraints="offset", extra="max_offset"),

@@ -66,7 +66,7 @@ def plot(path: Path, found: list[dict[str, Any]]) -> None:
     names = sorted({row["kernel"] for row in found}, reverse=True)
     figure = Figure(figsize=(9, 1.6 + 0.32 * len(names)), dpi=100, layout="constrained")
     axes = figure.subplots()
-    for special, colour, label in (
+    for special, color, label in (
         (True, "tab:gray", "special cases"),
         (False, "tab:blue", "p 1, 3, 7; C 16, 64; k 1, 3, 16"),
     ):
@@ -76,7 +76,7 @@ def plot(path: Path, found: list[dict[str, Any]]) -> None:
             if JUDGED in row and bool(row["extra"]) == special
         ]
         if points:
-            axes.scatter(*zip(*points, strict=True), s=26, alpha=0.5, color=colour, label=label, linewidths=0)
+            axes.scatter(*zip(*points, strict=True), s=26, alpha=0.5, color=color, label=label, linewidths=0)
     axes.axvline(LEAST, color="tab:red", linewidth=1)
     axes.axvline(WANTED, color="tab:orange", linewidth=1)
     axes.set_yticks(range(len(names)), names)

@@ -166,7 +166,7 @@ class Rates:
     start: float
     """Patches measured to fill the lists."""
     spread: list[float]
-    """In the four steps of each iteration; of a neighbour's matches only what is new is looked at."""
+    """In the four steps of each iteration; of a neighbor's matches only what is new is looked at."""
     random: list[float]
     leaves: list[float]
     """Leaves of eight keys compared in each scan of guided search."""
@@ -213,12 +213,12 @@ def measure_rates(side: int = MEASURED_SIDE) -> Rates:
 
 
 def photographs(side: int) -> tuple[Tensor, Tensor]:
-    """Two views of one scene, in 16 channels: three colours through a fixed random convolution."""
+    """Two views of one scene, in 16 channels: three colors through a fixed random convolution."""
     import skimage.data
 
     mixing = torch.randn((16, 3, 3, 3), generator=torch.Generator().manual_seed(0))
     views = []
     for view in skimage.data.stereo_motorcycle()[:2]:
-        colours = torch.from_numpy(view[:496, 200:696].copy()).permute(2, 0, 1)[None].float() / 255
-        views.append(conv2d(interpolate(colours, (side, side), mode="area"), mixing, padding=1))
+        colors = torch.from_numpy(view[:496, 200:696].copy()).permute(2, 0, 1)[None].float() / 255
+        views.append(conv2d(interpolate(colors, (side, side), mode="area"), mixing, padding=1))
     return views[0], views[1]

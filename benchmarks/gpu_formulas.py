@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 
-__all__ = ["FORMULAS", "Facts", "Needs", "in_windows", "neighbours"]
+__all__ = ["FORMULAS", "Facts", "Needs", "in_windows", "neighbors"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Facts:
     candidates: int = 0
     """Patches measured. Of similarity_at and its gradient: matches, all of them."""
     window: int = 1
-    """Side of the window of voting neighbours, or of an expanded match."""
+    """Side of the window of voting neighbors, or of an expanded match."""
     votes: int = 0
     """Votes for keys inside the image."""
     near: int = 0
@@ -109,8 +109,8 @@ class Needs:
     """Of floating point (multiply and add are two)."""
 
 
-def neighbours(size: tuple[int, ...], distance: int) -> int:
-    """Pairs of a query and a neighbour `distance` away along one dimension, both inside."""
+def neighbors(size: tuple[int, ...], distance: int) -> int:
+    """Pairs of a query and a neighbor `distance` away along one dimension, both inside."""
     return sum(2 * max(0, side - distance) * (prod(size) // side) for side in size)
 
 
@@ -137,8 +137,8 @@ def _start(f: Facts) -> Needs:
 
 
 def _spread(f: Facts) -> Needs:
-    # Of each neighbour's matches when they entered, and the key of those that are new: here of all.
-    return _measured(f, f.dated_lists + neighbours(f.size, f.distance) * f.k * 8, f.dated_lists)
+    # Of each neighbor's matches when they entered, and the key of those that are new: here of all.
+    return _measured(f, f.dated_lists + neighbors(f.size, f.distance) * f.k * 8, f.dated_lists)
 
 
 def _random(f: Facts) -> Needs:
@@ -269,7 +269,7 @@ def _begin(f: Facts) -> Needs:
 
 def _scan(f: Facts) -> Needs:
     of_list = f.length * 8
-    lists = f.n * of_list + neighbours(f.size, 1) // 2 * of_list
+    lists = f.n * of_list + neighbors(f.size, 1) // 2 * of_list
     # Eight keys of a leaf: their positions and their numbers, in words of two.
     leaf = 8 * 4 + 8 * f.numbers * 2
     own = len(f.size) * f.n * (f.numbers * 2 + 4)

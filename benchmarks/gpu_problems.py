@@ -118,7 +118,7 @@ def _tangent(case: Case, tangent: Callable[..., Any]) -> None:
 
 
 def _windows(case: Case) -> list[tuple[int, ...]]:
-    """Without the votes of the neighbours, and with them."""
+    """Without the votes of the neighbors, and with them."""
     own = (1,) * len(case.size)
     return list(dict.fromkeys([own, case.geometry.patch_size]))
 

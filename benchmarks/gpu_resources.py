@@ -23,7 +23,7 @@ TARGETS = {
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 
-# A multiprocessor of NVIDIA's data-centre GPUs (CUDA C++ Programming Guide, technical specifications per compute
+# A multiprocessor of NVIDIA's data-center GPUs (CUDA C++ Programming Guide, technical specifications per compute
 # capability): registers of 32 bits, handed out 256 at a time to a warp; warps in steps of four; blocks.
 REGISTERS, REGISTER_UNIT, WARP_UNIT, MOST_WARPS, MOST_BLOCKS = 65536, 256, 4, 64, 32
 SHARED_BYTES = {"sm_80": 164 * 1024, "sm_90": 228 * 1024, "sm_100": 228 * 1024}

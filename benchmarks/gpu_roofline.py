@@ -65,18 +65,18 @@ SIDES = (256, 512, 1024, 2048)
 
 
 SHARED, APART = "shared", "apart"
-"""What neighbouring queries ask for: the same, all of it in the first-level cache (where it is no use to ask whether a
+"""What neighboring queries ask for: the same, all of it in the first-level cache (where it is no use to ask whether a
 second one is fast enough); or nothing in common. A real image lies between."""
 
 
-def limits_of(needs: Needs, gpu: Gpu, neighbours: str) -> dict[str, float]:
+def limits_of(needs: Needs, gpu: Gpu, neighbors: str) -> dict[str, float]:
     """Seconds that each part of a GPU takes at its peak for one launch; the longest is the least time."""
     limits = {
         "memory": needs.once / gpu.memory,
         "first-level cache": (needs.loads + needs.stores) / gpu.first_level,
         "arithmetic": needs.operations / gpu.single,
     }
-    if neighbours == APART:
+    if neighbors == APART:
         limits["second-level cache"] = (needs.far + needs.stores) / gpu.second_level
     return limits
 
@@ -150,9 +150,9 @@ OPERATORS = (
 )  # fmt: skip
 
 
-def seconds_of(operator: str, side: int, rates: Rates, gpu: Gpu, neighbours: str) -> float:
+def seconds_of(operator: str, side: int, rates: Rates, gpu: Gpu, neighbors: str) -> float:
     parts = parts_of(operator, side, rates, gpu)
-    return sum(max(*limits_of(needs, gpu, neighbours).values(), wait) for _, needs, wait in parts)
+    return sum(max(*limits_of(needs, gpu, neighbors).values(), wait) for _, needs, wait in parts)
 
 
 def dense_seconds(side: int, gpu: Gpu, patch: int = 784, values: int = 16) -> float:
@@ -225,7 +225,7 @@ def rates_text(rates: Rates) -> str:
     return "\n".join(
         [
             f"- PatchMatch: {rates.start:.1f} patches to fill the lists; in iterations 1 to {PATCHMATCH_ITERATIONS} "
-            f"the four steps of propagation measure {', '.join(f'{x:.1f}' for x in rates.spread)} (all neighbours' "
+            f"the four steps of propagation measure {', '.join(f'{x:.1f}' for x in rates.spread)} (all neighbors' "
             f"matches would be 48), the random search {', '.join(f'{x:.1f}' for x in rates.random)} (of "
             f"{MEASURED_SIDE.bit_length()} windows).",
             f"- Guided: scans compare {', '.join(f'{x:.1f}' for x in rates.leaves)} leaves of eight keys, after "
@@ -245,9 +245,9 @@ def plot(path: Path, rates: Rates) -> None:
     looks = {"search_patchmatch": "tab:gray", "search_guided": "tab:blue", "attend, 7x7 votes": "tab:green"}
     for axes, gpu in zip(panels, GPUS, strict=True):
         axes.plot(sides, [dense_seconds(s, gpu) for s in sides], color="black", label="exact attention, tensor cores")
-        for name, colour in looks.items():
+        for name, color in looks.items():
             both = [[seconds_of(name, s, rates, gpu, how) for s in sides] for how in (SHARED, APART)]
-            axes.fill_between(sides, *both, color=colour, alpha=0.5, linewidth=1, label=name)
+            axes.fill_between(sides, *both, color=color, alpha=0.5, linewidth=1, label=name)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
@@ -285,9 +285,9 @@ def report(checks: list[Checked], rates: Rates) -> str:
             "## Least times",
             "Of each launch the longest of: everything once through the memory bus; all loads from the first-level "
             "cache; arithmetic; and, for the second number, every candidate's patch from the second-level cache, as if "
-            "no neighbour had asked for the same. Launches one after the other; the time to launch (some microseconds "
+            "no neighbor had asked for the same. Launches one after the other; the time to launch (some microseconds "
             "each) is not in it. From 1024² on the tables (67 MB each) are larger than the second-level cache: the "
-            "second number then holds if neighbours' candidates are mostly neighbours, as in natural pictures.",
+            "second number then holds if neighbors' candidates are mostly neighbors, as in natural pictures.",
             "Assumed: "
             + "; ".join(
                 f"{gpu.name}: {gpu.memory / 1e12:g} TB/s memory, {gpu.second_level / 1e12:g} TB/s second-level cache "

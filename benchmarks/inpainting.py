@@ -27,7 +27,7 @@ from page import check_plots, machine_line, picture, write_page
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from patchattn.tasks.images import read_picture
+from patchattn.tasks.images import read_image
 from patchattn.tasks.inpaint import QUALITIES, inpaint
 
 Bytes = NDArray[np.uint8]
@@ -39,7 +39,7 @@ SHOWN = ("OpenCV, Telea", "PyPatchMatch", "patchattn, good")
 
 
 def ours(image: Bytes, hole: NDArray[np.bool_], *, quality: str) -> Bytes:
-    return to_bytes(inpaint(to_tensor(image), torch.from_numpy(hole), quality=quality).picture.colour)
+    return to_bytes(inpaint(to_tensor(image), torch.from_numpy(hole), quality=quality).picture.color)
 
 
 def py_patch_match(image: Bytes, hole: NDArray[np.bool_], *, patch_size: int) -> Bytes:
@@ -80,7 +80,7 @@ def to_bytes(image: Tensor) -> Bytes:
 
 
 def total_variation(image: Tensor, where: Tensor) -> float:
-    """The sum of absolute differences between neighbours of which at least one is there."""
+    """The sum of absolute differences between neighbors of which at least one is there."""
     down, across = where[1:] | where[:-1], where[:, 1:] | where[:, :-1]
     return float(image.diff(dim=2).abs()[0][:, down].sum() + image.diff(dim=3).abs()[0][:, across].sum())
 
@@ -100,8 +100,8 @@ def measure(pairs: list[tuple[Path, Path]], chosen: dict[str, Method]) -> tuple[
     results: list[dict[str, Any]] = []
     made: dict[str, Any] = {}
     for image_path, mask_path in pairs:
-        image = to_bytes(read_picture(image_path).colour)
-        hole = (read_picture(mask_path).colour.mean(1)[0] > 0.5).numpy()
+        image = to_bytes(read_image(image_path).color)
+        hole = (read_image(mask_path).color.mean(1)[0] > 0.5).numpy()
         made[image_path.stem] = {"truth": image, "hole": hole}
         for name, method in chosen.items():
             method(image, hole)

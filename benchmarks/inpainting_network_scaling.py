@@ -26,7 +26,7 @@ from patchattn.attention.contextual import contextual_memory
 from patchattn.networks.architectures import InpaintingArchitecture
 from patchattn.networks.contextual import InpaintingNetwork
 from patchattn.networks.weights import load_inpainting_network
-from patchattn.tasks.images import read_picture
+from patchattn.tasks.images import read_image
 
 HEIGHT, WIDTH, HOLE, HOLES = 2700, 3300, 128, 8
 PARTS = (4, 2, 1)
@@ -45,11 +45,11 @@ def network_of(checkpoint: Path | None, attention: str) -> InpaintingNetwork:
 def picture_and_hole(path: Path, part: int) -> tuple[Tensor, Tensor]:
     """The middle of a photograph at the size asked for, and holes on a grid."""
     height, width = HEIGHT // part, WIDTH // part
-    colour = read_picture(path).colour
-    scale = min(colour.shape[2] / height, colour.shape[3] / width)
+    color = read_image(path).color
+    scale = min(color.shape[2] / height, color.shape[3] / width)
     rows, columns = int(height * scale), int(width * scale)
-    colour = colour[..., :rows, :columns]
-    picture = torch.nn.functional.interpolate(colour, (height, width), mode="bilinear", antialias=True)
+    color = color[..., :rows, :columns]
+    picture = torch.nn.functional.interpolate(color, (height, width), mode="bilinear", antialias=True)
     hole = torch.zeros(1, height, width, dtype=torch.bool)
     for number in range(HOLES):
         y, x = height * (1 + 2 * (number // 4)) // 4, width * (1 + 2 * (number % 4)) // 8

@@ -62,10 +62,10 @@ def draw(curves: dict[str, dict[int, list[tuple[int, float]]]], path: Path) -> N
 
     figure = Figure(figsize=(8, 4.5), dpi=120)
     axes = figure.subplots()
-    for colour, (attention, runs) in zip(("#d62728", "#1f77b4"), curves.items(), strict=True):
+    for color, (attention, runs) in zip(("#d62728", "#1f77b4"), curves.items(), strict=True):
         for number, curve in enumerate(runs.values()):
             label = attention if number == 0 else None
-            axes.plot(*zip(*curve, strict=True), color=colour, linewidth=1.2, alpha=0.8, label=label)
+            axes.plot(*zip(*curve, strict=True), color=color, linewidth=1.2, alpha=0.8, label=label)
     axes.set_yscale("log")
     axes.set_xlabel("step")
     axes.set_ylabel("loss: differences from the truth")

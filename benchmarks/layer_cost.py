@@ -29,12 +29,12 @@ def attend(layer: Callable[..., Tensor], inputs: Sequence[Tensor]) -> int:
 
 
 def smooth_features(side: int, channels: int, backward: bool = False) -> list[Tensor]:
-    """Query, key and value: three smooth colours, mixed to more channels, as pictures are (the search takes another
+    """Query, key and value: three smooth colors, mixed to more channels, as pictures are (the search takes another
     way through white noise).
     """
-    colours = [interpolate(torch.rand(1, 3, side // 8, side // 8), (side, side), mode="bicubic") for _ in range(3)]
+    colors = [interpolate(torch.rand(1, 3, side // 8, side // 8), (side, side), mode="bicubic") for _ in range(3)]
     mixing = torch.rand(channels, 3)
-    return [torch.einsum("oc,bchw->bohw", mixing, x).contiguous().requires_grad_(backward) for x in colours]
+    return [torch.einsum("oc,bchw->bohw", mixing, x).contiguous().requires_grad_(backward) for x in colors]
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ from collections.abc import Callable
 
 import imagecodecs
 import numpy as np
+import PIL.Image
 import pillow_heif
 import skimage.data
 import torch
 from numpy.random import Generator
-from PIL import Image, PngImagePlugin
+from PIL import PngImagePlugin
 
-from patchattn.tasks.images import Picture, write_picture
+from patchattn.tasks.images import Image, write_image
 from patchattn.tasks.metadata import Metadata
 from patchattn.tasks.sequences import ImageSequence, write_frames
 
@@ -35,10 +36,10 @@ def seeds(*, mask: bool = False) -> dict[str, bytes]:
     if mask:
         photo = np.zeros_like(photo)
         photo[8:14, 10:20] = 255
-    image = Image.fromarray(photo)
+    image = PIL.Image.fromarray(photo)
     made: dict[str, bytes] = {}
 
-    def save(name: str, one: Image.Image, kind: str, **settings: object) -> None:
+    def save(name: str, one: PIL.Image.Image, kind: str, **settings: object) -> None:
         file = io.BytesIO()
         one.save(file, kind, **settings)
         made[name] = file.getvalue()
@@ -72,16 +73,16 @@ def seeds(*, mask: bool = False) -> dict[str, bytes]:
     for compression in ("raw", "tiff_lzw", "tiff_deflate", "jpeg", "packbits"):
         save(f"{compression}.tif", image, "TIFF", compression=compression)
     save("pages.tif", image, "TIFF", save_all=True, append_images=[image.convert("L")])
-    colour = torch.from_numpy(photo.copy()).permute(2, 0, 1)[None].float() / 255
+    color = torch.from_numpy(photo.copy()).permute(2, 0, 1)[None].float() / 255
     for name in ("deep.png", "deep.tif"):
         file = io.BytesIO()
-        deep = Picture(colour, bit_depth=16, metadata=Metadata(EXIF[6:], XMP, (72, 72)))
-        write_picture(file, deep, format=name.partition(".")[2])
+        deep = Image(color, bit_depth=16, metadata=Metadata(EXIF[6:], XMP, (72, 72)))
+        write_image(file, deep, format=name.partition(".")[2])
         made[name] = file.getvalue()
     for name, kind in (("several.gif", "animation"), ("several.webp", "animation"), ("several.apng", "animation"),
                        ("several.tif", "pages")):  # fmt: skip
         file = io.BytesIO()
-        pictures = [Picture(colour.roll(number, 3).round()) for number in range(3)]
+        pictures = [Image(color.roll(number, 3).round()) for number in range(3)]
         write_frames(file, pictures, ImageSequence(kind, "other", (0.1,) * 3), format=name.partition(".")[2])
         made[name] = file.getvalue()
     made["plain.jxl"] = bytes(imagecodecs.jpegxl_encode(photo))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchattn import MatchField, match
-from patchattn.tasks.images import read_picture
+from patchattn.tasks.images import read_image
 
 PATCH, K = 7, 3
 SAMPLE = 4000
@@ -49,9 +49,9 @@ def check_data(data: Path, sections: Iterable[str]) -> None:
 
 def read(path: Path, size: int | None = None) -> Tensor:
     """A picture as (1, 3, height, width), resized to `size` x `size` if one is given."""
-    colour = read_picture(path).colour
-    colour = colour.expand(-1, 3, -1, -1)
-    return colour if size is None else resized(colour, size)
+    color = read_image(path).color
+    color = color.expand(-1, 3, -1, -1)
+    return color if size is None else resized(color, size)
 
 
 def resized(picture: Tensor, size: int, mode: str = "bilinear") -> Tensor:
@@ -91,7 +91,7 @@ def large_pair(data: Path, size: int) -> tuple[Tensor, Tensor]:
     return resized(query, size, "bicubic"), resized(key, size, "bicubic")
 
 
-def standardised(features: Tensor) -> Tensor:
+def standardized(features: Tensor) -> Tensor:
     """Each channel with mean 0 and standard deviation 1."""
     deviation, mean = torch.std_mean(features, dim=(2, 3), keepdim=True)
     return (features - mean) / deviation.clamp(min=1e-12)
@@ -108,13 +108,13 @@ def convolved(picture: Tensor) -> Tensor:
 
 
 def tokens(picture: Tensor) -> Tensor:
-    """A fixed random network of three 3x3 convolutions, 64 channels, standardised: what attention looks at."""
+    """A fixed random network of three 3x3 convolutions, 64 channels, standardized: what attention looks at."""
     generator = torch.Generator().manual_seed(0)
     features = picture
     for n, (inputs, outputs) in enumerate([(3, 32), (32, 64), (64, 64)]):
         weight = torch.randn(outputs, inputs, 3, 3, generator=generator) * (2 / (9 * inputs)) ** 0.5
         features = _convolve(features.relu() if n else features, weight)
-    return standardised(features)
+    return standardized(features)
 
 
 def timed(query: Tensor, key: Tensor, runs: int, **search: Any) -> tuple[MatchField, dict[str, float]]:

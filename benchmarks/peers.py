@@ -1,4 +1,4 @@
-"""What else finds nearest patches: approximate nearest-neighbour libraries on the unfolded patches of two frames.
+"""What else finds nearest patches: approximate nearest-neighbor libraries on the unfolded patches of two frames.
 
 Queries are all patches of one picture, keys all patches of another (reflect padding), as float32 vectors; each peer
 builds its index and finds the k keys of least squared distance for every query. Its time is that of unfolding,
@@ -34,7 +34,7 @@ from machine import machine, save, seconds, table
 from numpy.typing import NDArray
 from torch import Tensor
 
-from patchattn.tasks.images import read_picture
+from patchattn.tasks.images import read_image
 
 PATCH, K = 7, 3
 SAMPLE = 4000
@@ -336,7 +336,7 @@ def main() -> None:
     missing = [str(file) for file in files if not file.exists()]
     if missing:
         sys.exit(f"--data: missing {', '.join(missing)}")
-    pictures = [read_picture(file).colour for file in files]
+    pictures = [read_image(file).color for file in files]
     results: list[Measured] = []
     for size in arguments.sizes:
         try:

@@ -236,7 +236,7 @@ def _named(pair: Pair) -> dict[str, Any]:
 
 SETTING = (
     "A frame is rebuilt from the frame ten before it, both resized to 512x512: queries are the 7x7 RGB patches of the "
-    "one, keys those of the other, values its pixels; l2 (summed squared differences of colours in [0, 1]), "
+    "one, keys those of the other, values its pixels; l2 (summed squared differences of colors in [0, 1]), "
     "temperature 1. Error: mean squared error over pixels and channels. The pairs are all consecutive files, ten "
     "frames apart, of ten DAVIS sequences; the paper does not name its 30 pairs, so that its numbers compare as ratios "
     "between layers, not one by one. What takes minutes a pair at 512x512, exact matches and full attention at stride "
@@ -249,7 +249,7 @@ EXACT_TEXT = (
     "Full attention at stride 1 averages over all keys. Each pair's ratio is of errors on the same pixels."
 )
 TEMPERATURE_TEXT = (
-    "The paper does not give its temperature. At 1, squared distances of colours in [0, 1] are small, and full "
+    "The paper does not give its temperature. At 1, squared distances of colors in [0, 1] are small, and full "
     "attention averages over many keys; the lower the temperature, the more all copy the best match."
 )
 FIGURE_TEXT = (

@@ -35,16 +35,16 @@ def figure(pairs: Sequence[Pair], store: Store, path: Path) -> None:
         pictures = {"target": target, "reference": reference}
         pictures |= {title: read(store.picture_of(pair, row)) for row, title in COLUMNS.items()}
         y, x = moved(target, reference)
-        for column, (title, colour) in enumerate(pictures.items()):
+        for column, (title, color) in enumerate(pictures.items()):
             above, below = panels[2 * number][column], panels[2 * number + 1][column]
-            show_image(above, _pixels(colour), title)
+            show_image(above, _pixels(color), title)
             _square(above, y, x)
-            show_image(below, _pixels(colour[..., y : y + ZOOM, x : x + ZOOM]), "")
+            show_image(below, _pixels(color[..., y : y + ZOOM, x : x + ZOOM]), "")
     write_figure(drawn, path)
 
 
-def _pixels(colour: Tensor) -> Any:
-    return colour[0].movedim(0, -1).clamp(0, 1).numpy()
+def _pixels(color: Tensor) -> Any:
+    return color[0].movedim(0, -1).clamp(0, 1).numpy()
 
 
 def _square(axes: Any, y: int, x: int) -> None:
@@ -71,10 +71,10 @@ def scatter(errors: Mapping[str, Mapping[str, float]], strided: str, path: Path)
         "PSAL Aggreg., k = 1": ("tab:orange", "^"),
         "PSAL Aggreg., k = 3": ("tab:green", "s"),
     }
-    for row, (colour, marker) in looks.items():
+    for row, (color, marker) in looks.items():
         names = [name for name in errors[row] if name in errors[strided]]
         x, y = ([errors[of][name] for name in names] for of in (strided, row))
-        axes.scatter(x, y, color=colour, marker=marker, s=24, alpha=0.8, label=row)
+        axes.scatter(x, y, color=color, marker=marker, s=24, alpha=0.8, label=row)
     axes.set_xscale("log")
     axes.set_yscale("log")
     low = min(axes.get_xlim()[0], axes.get_ylim()[0])

@@ -154,11 +154,11 @@ class Store:
     def picture_of(self, pair: Pair, row: str) -> Path:
         return self._path(pair, row, SIDE, "png")
 
-    def keep(self, pair: Pair, row: str, colour: Tensor) -> None:
+    def keep(self, pair: Pair, row: str, color: Tensor) -> None:
         """Save a rebuilt picture, to look at."""
         from PIL import Image
 
-        pixels = (colour[0].clamp(0, 1) * 255).round().byte().movedim(0, -1).numpy()
+        pixels = (color[0].clamp(0, 1) * 255).round().byte().movedim(0, -1).numpy()
         with atomic_writer(self.picture_of(pair, row)) as file:
             Image.fromarray(pixels).save(file, "PNG")
 

@@ -2,7 +2,7 @@
 
 On real feature maps of 64 x 64, single positions, scaled dot products, temperature 1: two photographs with themselves,
 and one video frame with another (the pair whose attention is coherent), each as `tokens` (64 channels; values are the
-key's features) and as standardised colours (3 channels; values are the key's picture, standardised too).
+key's features) and as standardized colors (3 channels; values are the key's picture, standardized too).
 
 The error is the root mean square of (output - full attention) over all queries and channels, relative to the root mean
 square of full attention's output. That of an estimator is the root of the mean over several seeds of its square.
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from machine import Report
-from pairs import frames, read, resized, standardised, tokens
+from pairs import frames, read, resized, standardized, tokens
 from scram_plot import new_figure, plain_logarithmic, write_figure
 from torch import Tensor
 
@@ -53,7 +53,7 @@ DEFAULTS = (0.5, 2.0, 3)
 
 @dataclass(frozen=True)
 class Map:
-    """What is attended to, and whether its attention is coherent: neighbours attend to neighbours."""
+    """What is attended to, and whether its attention is coherent: neighbors attend to neighbors."""
 
     name: str
     query: Tensor
@@ -102,7 +102,7 @@ def maps_of(data: Path) -> list[Map]:
     pictures.append(("two video frames", *(resized(frame, SIDE) for frame in frames(data)), True))
     maps = []
     for name, query, key, coherent in pictures:
-        for kind, features in (("64 channels", tokens), ("colours", standardised)):
+        for kind, features in (("64 channels", tokens), ("colors", standardized)):
             maps.append(Map(f"{name}, {kind}", features(query), features(key), features(key), coherent))
     return maps
 
@@ -385,13 +385,13 @@ def _plot_error(path: Path, results: list[dict[str, Any]], names: list[str]) -> 
     for n, name in enumerate(names):
         axes = panels[n % 2, n // 2]
         here = [r for r in results if r["map"] == name]
-        for (rule, radius), (colour, line, marker) in DRAWN.items():
+        for (rule, radius), (color, line, marker) in DRAWN.items():
             points = [(r["keys"], r["error"]) for r in here if (r.get("rule"), r.get("expand")) == (rule, radius)]
             label = f"sparse, top-κ({rule}), b = {radius}"
-            axes.plot(*zip(*points, strict=True), color=colour, linestyle=line, marker=marker, ms=5, label=label)
-        for kind, (colour, line, marker) in DRAWN_ESTIMATORS.items():
+            axes.plot(*zip(*points, strict=True), color=color, linestyle=line, marker=marker, ms=5, label=label)
+        for kind, (color, line, marker) in DRAWN_ESTIMATORS.items():
             points = [(r["samples"], r["error"]) for r in here if r["kind"] == kind]
-            axes.plot(*zip(*points, strict=True), color=colour, linestyle=line, marker=marker, ms=5, label=kind)
+            axes.plot(*zip(*points, strict=True), color=color, linestyle=line, marker=marker, ms=5, label=kind)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         plain_logarithmic(axes.xaxis, ticks)

@@ -40,7 +40,7 @@ SELECTIONS = ("max", "mode")
 BLOB_SIDE, BLOB_KAPPA, BLOB_SEPARATION = 32, 12, 5
 ROW, COLUMN = 4, 5
 BLOB_WIDTH = 3.5
-# Strength and centre (row, column), the strongest first.
+# Strength and center (row, column), the strongest first.
 BLOBS = ((8.0, (22, 9)), (6.5, (8, 20)), (5.5, (24, 25)))
 BLOB_NAMES = ("strongest", "second", "weakest")
 BLOB_METHODS = ("exact", "repeated", "patchmatch")
@@ -182,9 +182,9 @@ def _blob_images() -> tuple[Tensor, Tensor]:
 def _blob_of(field: MatchField) -> Tensor:
     """For every match (k, *query): the blob it is in (within two of its widths), or len(BLOBS) outside."""
     y, x = field.coordinates()[0, 0].unbind(1)
-    centres = torch.tensor([centre for _, centre in BLOBS])
+    centers = torch.tensor([center for _, center in BLOBS])
     view = (-1, *[1] * y.dim())
-    distance = ((y - centres[:, 0].view(view)) ** 2 + (x - centres[:, 1].view(view)) ** 2).double().sqrt()
+    distance = ((y - centers[:, 0].view(view)) ** 2 + (x - centers[:, 1].view(view)) ** 2).double().sqrt()
     nearest, which = distance.min(0)
     return torch.where(nearest <= 2 * BLOB_WIDTH, which, len(BLOBS))
 
@@ -225,7 +225,7 @@ def report_blobs(plots: Path | None) -> list[Report]:
     return [
         Report(
             f"Where are the {BLOB_KAPPA} keys of one query when the keys have three blobs? Keys of query ({ROW}, "
-            f"{COLUMN}) in each blob (within {2 * BLOB_WIDTH:g} pixels of its centre); mode with separation "
+            f"{COLUMN}) in each blob (within {2 * BLOB_WIDTH:g} pixels of its center); mode with separation "
             f"{BLOB_SEPARATION}; the last column: of how many of the 1,024 queries, all the same, this holds.",
             ["selection", "method", *BLOB_NAMES, "outside", "asked: keys in", "seen", "share of queries"],
             rows,

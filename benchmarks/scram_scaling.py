@@ -1,7 +1,7 @@
 """Section `scaling`: Figure 4 of SCRAM. How time and memory of an attention layer grow with the image.
 
 One image, self-attention, batch and heads 1, float32, value = key, each of the three a tensor of its own (so that
-backward makes three gradients): the standardised colours of a photograph (d_k = 3, as in the paper) and its `tokens`
+backward makes three gradients): the standardized colors of a photograph (d_k = 3, as in the paper) and its `tokens`
 (64). The picture is the photograph in highres/ with most detail (the largest file), cut square and resized.
 
 Every number is measured in a process of its own, which warms up on a small image, notes the memory of its first call
@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from layer_cost import attend
 from machine import Report, seconds, spread
-from pairs import read, resized, standardised, tokens
+from pairs import read, resized, standardized, tokens
 from process import MIB, in_fresh_process, peak_beyond
 from scram_plot import new_figure, plain_logarithmic, write_figure
-from sparse_transformer import factorised_attention, summary_width
+from sparse_transformer import factorized_attention, summary_width
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -52,8 +52,8 @@ def _scram(kappa: int) -> Layer:
 # By name: what makes the layer, the power of n its time grows with at most, and whether it takes images.
 LAYERS: dict[str, tuple[Callable[[], Layer], float, bool]] = {
     "SDPA": (lambda: scaled_dot_product_attention, 2, False),
-    "strided": (lambda: partial(factorised_attention, pattern="strided"), 1.5, False),
-    "fixed": (lambda: partial(factorised_attention, pattern="fixed"), 1.5, False),
+    "strided": (lambda: partial(factorized_attention, pattern="strided"), 1.5, False),
+    "fixed": (lambda: partial(factorized_attention, pattern="fixed"), 1.5, False),
     **{f"SCRAM {kappa}": (partial(_scram, kappa), 1.15, True) for kappa in KAPPAS},
 }
 LOOKS = {
@@ -79,7 +79,7 @@ def features_of(data: Path, side: int, width: int) -> Tensor:
     length = min(height, across)
     top, left = (height - length) // 2, (across - length) // 2
     picture = resized(picture[:, :, top : top + length, left : left + length], side, "bicubic")
-    return standardised(picture) if width == 3 else tokens(picture)
+    return standardized(picture) if width == 3 else tokens(picture)
 
 
 def _inputs(features: Tensor, as_image: bool, backward: bool) -> list[Tensor]:
@@ -296,11 +296,11 @@ def plot_scaling(path: Path, results: list[dict[str, Any]]) -> None:
     axes_of = figure.subplots(len(WIDTHS), len(panels), sharey="col")
     for width, row in zip(WIDTHS, axes_of, strict=True):
         for axes, (which, value, title, unit) in zip(row, panels, strict=True):
-            for name, (colour, marker) in LOOKS.items():
+            for name, (color, marker) in LOOKS.items():
                 line = line_of(results, name, width, which, value)
                 # Of smaller images the allocator's memory is measured, not the layer's.
                 x = [side for side in line if value == "seconds" or side >= 64]
-                axes.plot(x, [line[side] for side in x], color=colour, marker=marker, label=NAMES[name], linewidth=1.8)
+                axes.plot(x, [line[side] for side in x], color=color, marker=marker, label=NAMES[name], linewidth=1.8)
             axes.set_xscale("log", base=2)
             axes.set_yscale("log")
             plain_logarithmic(axes.xaxis, sides)

@@ -1,6 +1,6 @@
 """Section `search`: how Algorithm 1 of SCRAM is best run.
 
-Self-attention on 128 x 128 positions of a photograph (the first in bsds500/): its standardised colours (d_k = 3) and
+Self-attention on 128 x 128 positions of a photograph (the first in bsds500/): its standardized colors (d_k = 3) and
 its `tokens` (64), single positions, scaled dot products. Algorithm 1 as printed is `repeated`, kappa runs of T = 8
 iterations; `patchmatch` is one run, of the same 8, with a list of kappa matches; `guided` makes two scans.
 
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from machine import Report, seconds, spread
-from pairs import read, standardised, tokens
+from pairs import read, standardized, tokens
 from scram_plot import new_figure, plain_logarithmic, write_figure
 from search_features import recall
 from torch import Tensor
@@ -101,7 +101,7 @@ def report_search(data: Path, plots: Path | None, runs: int, side: int = SIDE) -
     picture = read(min(data.glob("bsds500/*.jpg")), side)
     mask = _sample(side, SAMPLED)
     rows, results = [], []
-    for features in (standardised(picture), tokens(picture)):
+    for features in (standardized(picture), tokens(picture)):
         for selection, separation in SELECTIONS.items():
             for k in KAPPAS:
                 for result in _measure(features, k, separation, runs, mask):
@@ -134,10 +134,10 @@ def _plot_search(path: Path, results: list[dict[str, Any]]) -> None:
     for width, row in zip(widths, panels, strict=True):
         for selection, axes in zip(SELECTIONS, row, strict=True):
             here = [r for r in results if (r["width"], r["selection"]) == (width, selection)]
-            for name, (colour, marker) in LOOKS.items():
+            for name, (color, marker) in LOOKS.items():
                 points = [r for r in here if r["method"] == name]
                 x, y = [r["seconds"]["median"] for r in points], [r["mass"] for r in points]
-                axes.scatter(x, y, color=colour, marker=marker, s=340, alpha=0.85, label=NAMES[name])
+                axes.scatter(x, y, color=color, marker=marker, s=340, alpha=0.85, label=NAMES[name])
                 for r, *at in zip(points, x, y, strict=True):
                     axes.text(*at, str(r["k"]), color="white", weight="bold", ha="center", va="center")
             axes.axhline(1, color="black", linewidth=1)

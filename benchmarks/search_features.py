@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from machine import Report
-from pairs import PHOTOGRAPHS, K, convolved, frames, interior_cost, read, standardised, timed, tokens
+from pairs import PHOTOGRAPHS, K, convolved, frames, interior_cost, read, standardized, timed, tokens
 from torch import Tensor
 
 from patchattn import MatchField
@@ -99,7 +99,7 @@ def _as_it_is(picture: Tensor) -> Tensor:
 KINDS = (
     Kind("RGB, 7x7", 7, _as_it_is, False),
     Kind("RGB, 3x3", 3, _as_it_is, False),
-    Kind("16 channels, 7x7", 7, lambda picture: standardised(convolved(picture)), True),
+    Kind("16 channels, 7x7", 7, lambda picture: standardized(convolved(picture)), True),
     Kind("64 channels, 1x1", 1, tokens, True),
 )
 

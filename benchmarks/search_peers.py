@@ -1,4 +1,4 @@
-"""Section `peers`: the search beside libraries for nearest neighbours, on the same patches in the same run."""
+"""Section `peers`: the search beside libraries for nearest neighbors, on the same patches in the same run."""
 
 from __future__ import annotations
 

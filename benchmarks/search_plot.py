@@ -27,25 +27,23 @@ def _kind(result: dict[str, Any]) -> str:
 
 def _draw_ours(axes: Any, results: list[dict[str, Any]]) -> None:
     """Lines with their iterations at the points."""
-    for method, (colour, marker) in OURS.items():
+    for method, (color, marker) in OURS.items():
         points = [result for result in results if result["search"] == method]
         x, y = [p["seconds"]["median"] for p in points], [p["over_exact"][0] for p in points]
-        axes.plot(x, y, color=colour, marker=marker, label=f"{method} (iterations at the points)", zorder=3)
+        axes.plot(x, y, color=color, marker=marker, label=f"{method} (iterations at the points)", zorder=3)
         for n, (point, *at) in enumerate(zip(points, x, y, strict=True)):
             # Below and above the falling line in turn: late iterations lie near each other.
             side, where, height = (-1, "right", "top") if n % 2 == 0 else (1, "left", "bottom")
             label = str(point["iterations"])
-            axes.annotate(
-                label, at, (4 * side, 3 * side), textcoords="offset points", color=colour, ha=where, va=height
-            )
+            axes.annotate(label, at, (4 * side, 3 * side), textcoords="offset points", color=color, ha=where, va=height)
 
 
 def _draw_peers(axes: Any, results: list[dict[str, Any]]) -> None:
     peers = [result for result in results if result["search"] not in OURS]
     looks = cycle(zip(["tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink"], "^v<>DP"))  # noqa: B905
-    for kind, (colour, marker) in zip(dict.fromkeys(map(_kind, peers)), looks):  # noqa: B905
+    for kind, (color, marker) in zip(dict.fromkeys(map(_kind, peers)), looks):  # noqa: B905
         points = [(p["seconds"]["median"], p["over_exact"][0]) for p in peers if _kind(p) == kind]
-        axes.scatter(*zip(*points, strict=True), color=colour, marker=marker, s=70, label=kind, alpha=0.85, zorder=4)
+        axes.scatter(*zip(*points, strict=True), color=color, marker=marker, s=70, label=kind, alpha=0.85, zorder=4)
 
 
 def plot(path: Path, results: list[dict[str, Any]]) -> None:

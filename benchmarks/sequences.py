@@ -50,8 +50,8 @@ def mel(count: int, seed: int, noise: float = 0.0) -> Tensor:
     )
     edges = 700 * (10 ** (torch.linspace(0, 2840, 42) / 2595) - 1) / rate * window
     bins = torch.arange(power.shape[0])[None]
-    left, centre, right = (edges[n : n + 40, None] for n in range(3))
-    bands = torch.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)).clamp(min=0)
+    left, center, right = (edges[n : n + 40, None] for n in range(3))
+    bands = torch.minimum((bins - left) / (center - left), (right - bins) / (right - center)).clamp(min=0)
     return (bands @ power).add(1e-3).log()[None, :, :count]
 
 

@@ -1,4 +1,4 @@
-"""The factorised attention of the Sparse Transformer (Child, Gray, Radford, Sutskever 2019), at its best on a CPU.
+"""The factorized attention of the Sparse Transformer (Child, Gray, Radford, Sutskever 2019), at its best on a CPU.
 
     python benchmarks/sparse_transformer.py
 
@@ -145,7 +145,7 @@ class _Factorised(torch.autograd.Function):
         return grad_query, grad_key, grad_value, None
 
 
-def factorised_attention(query: Tensor, key: Tensor, value: Tensor, pattern: str) -> Tensor:
+def factorized_attention(query: Tensor, key: Tensor, value: Tensor, pattern: str) -> Tensor:
     """Attention within a pattern between (1, 1, n, d), as `scaled_dot_product_attention` takes them."""
     n, width = query.shape[2:]
     side = side_of(n)
@@ -166,7 +166,7 @@ def check(side: int, width: int, pattern: str, dtype: torch.dtype) -> float:
             mask = dense_pattern(side * side, pattern)
             output = functional.scaled_dot_product_attention(*leaves, attn_mask=mask)
         else:
-            output = factorised_attention(*leaves, name)
+            output = factorized_attention(*leaves, name)
         output.backward(grad)
         answers.append([output.detach(), *(leaf.grad for leaf in leaves)])
     return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(*answers, strict=True))
@@ -185,7 +185,7 @@ def main() -> None:
         wrong = "" if error < allowed[dtype] else "  WRONG"
         print(f"{pattern:8} {side:3} x {side:<3} d = {width:<3} {dtype!s:14} {error:.1e}{wrong}")
     if any(error >= allowed[dtype] for (*_, dtype), error in errors.items()):
-        raise SystemExit("the factorised attention differs from the dense one")
+        raise SystemExit("the factorized attention differs from the dense one")
 
 
 if __name__ == "__main__":

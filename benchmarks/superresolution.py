@@ -37,7 +37,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 
 from patchattn.networks.cross_scale import SuperResolutionNetwork
 from patchattn.networks.weights import load_superresolution_network
-from patchattn.tasks.images import Picture, read_picture
+from patchattn.tasks.images import Image, read_image
 from patchattn.tasks.upscale import upscale
 
 Method = Callable[[Tensor, int], Tensor]
@@ -53,7 +53,7 @@ def bicubic(small: Tensor, scale: int) -> Tensor:
 
 
 def without_weights(small: Tensor, scale: int) -> Tensor:
-    return upscale(Picture(small), scale).picture.colour
+    return upscale(Image(small), scale).picture.color
 
 
 @cache
@@ -110,9 +110,9 @@ class Case:
 
     def images(self) -> tuple[Tensor, Tensor]:
         """The truth and the small picture, RGB in [0, 1]."""
-        colour = read_picture(self.path).colour.expand(1, 3, -1, -1)
-        height, width = (n - n % self.scale for n in colour.shape[2:])
-        truth = colour[..., :height, :width]
+        color = read_image(self.path).color.expand(1, 3, -1, -1)
+        height, width = (n - n % self.scale for n in color.shape[2:])
+        truth = color[..., :height, :width]
         small = functional.interpolate(
             truth, (height // self.scale, width // self.scale), mode="bicubic", antialias=True
         )

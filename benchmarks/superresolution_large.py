@@ -23,20 +23,20 @@ from page import machine_line, write_page
 from process import in_fresh_process, peak_beyond
 
 from patchattn.networks.weights import load_superresolution_network
-from patchattn.tasks.images import read_picture
+from patchattn.tasks.images import read_image
 
 FULL = 256
 """The largest side that full attention is measured on."""
 
 
 def measure(photograph: Path, side: int, cross_scale: str) -> dict[str, Any]:
-    colour = read_picture(photograph).colour[..., :side, :side].contiguous()
-    if colour.shape[2:] != (side, side):
+    color = read_image(photograph).color[..., :side, :side].contiguous()
+    if color.shape[2:] != (side, side):
         raise ValueError(f"--sides: {photograph} has no square of {side} pixels.")
     network = load_superresolution_network(scale=2, cross_scale=cross_scale)
-    network.enlarge(colour[..., :32, :32])
+    network.enlarge(color[..., :32, :32])
     began = time.process_time()
-    memory, enlarged = peak_beyond(lambda: network.enlarge(colour))
+    memory, enlarged = peak_beyond(lambda: network.enlarge(color))
     told = {"side": side, "cross_scale": cross_scale, "seconds": time.process_time() - began, "memory": memory}
     return {**told, "size": list(enlarged.shape[2:]), "finite": bool(enlarged.isfinite().all())}
 
@@ -85,7 +85,7 @@ def main() -> None:
     photographs = sorted((arguments.data / "highres").glob("*.jpg"))
     if not photographs:
         sys.exit(f"--data: {arguments.data} lacks highres/*.jpg; put them there or give another folder")
-    largest = max(photographs, key=lambda path: min(read_picture(path).size))
+    largest = max(photographs, key=lambda path: min(read_image(path).size))
     if arguments.one is not None:
         with torch.no_grad():
             print(json.dumps(measure(largest, int(arguments.one[0]), arguments.one[1])))

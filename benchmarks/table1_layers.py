@@ -33,7 +33,7 @@ class Entry:
     """Of the number of pixels, that the time grows with."""
     memory: str
     """What the memory grows with."""
-    colour: str
+    color: str
     marker: str
     paper: tuple[float, ...] = ()
     """GB at `PAPER_SIDES`."""

@@ -68,9 +68,9 @@ def plot(cells: Sequence[Cell], path: Path) -> None:
         measured = [cell for cell in row if cell.measured]
         # What is extrapolated begins at the last measurement.
         beyond = [cell for cell in row if not cell.measured or cell is measured[-1]]
-        look: dict[str, Any] = {"color": entry.colour, "marker": entry.marker}
+        look: dict[str, Any] = {"color": entry.color, "marker": entry.marker}
         axes.plot([cell.side**2 for cell in measured], [cell.memory / GB for cell in measured], label=name, **look)
-        axes.plot([c.side**2 for c in beyond], [c.memory / GB for c in beyond], linestyle=":", color=entry.colour)
+        axes.plot([c.side**2 for c in beyond], [c.memory / GB for c in beyond], linestyle=":", color=entry.color)
         axes.plot(
             [side**2 for side, _ in zip(PAPER_SIDES, entry.paper, strict=False)], list(entry.paper), linestyle="none",
             markerfacecolor="none", markersize=10, **look,

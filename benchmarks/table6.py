@@ -5,7 +5,7 @@
 
 FILE: a network that `patchattn train inpainting` has written, or a public checkpoint. FOLDER: pictures that it has not
 seen. Each network is measured with both attentions, on the same squares of `--size` pixels with a hole of `--hole`
-somewhere. All errors are of the hole alone, colours in [0, 1].
+somewhere. All errors are of the hole alone, colors in [0, 1].
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Quality:
 
 
 def total_variation(images: Tensor) -> float:
-    """|x[i+1] - x[i]| + |x[j+1] - x[j]|, the mean over pixels and colours."""
+    """|x[i+1] - x[i]| + |x[j+1] - x[j]|, the mean over pixels and colors."""
     return float(images.diff(dim=2).abs().mean() + images.diff(dim=3).abs().mean())
 
 
@@ -110,7 +110,7 @@ def main() -> None:
         "# Inpainting networks with either attention (PSAL, Table 6)",
         f"{arguments.count} squares of {sizes.picture}x{sizes.picture} pixels with holes of {sizes.hole}x{sizes.hole}; "
         "means over the holes. The attention named is the one that the network is measured with, whatever it was "
-        "trained with. TV: the sum of the differences to the right and lower neighbours, a mean over pixels. "
+        "trained with. TV: the sum of the differences to the right and lower neighbors, a mean over pixels. "
         "Written by `python benchmarks/table6.py --checkpoint FILE ... --data FOLDER --results docs/results`.",
         table(["network", "attention", *HEADINGS], rows),
         machine_line(),

@@ -44,7 +44,7 @@ BATCH, LEARNING_RATE, WEIGHT_DECAY = 16, 4e-3, 0.05
 
 
 class ChannelNorm(nn.LayerNorm):
-    """Layer normalisation of the channels of every pixel by itself: no pixel learns of another here."""
+    """Layer normalization of the channels of every pixel by itself: no pixel learns of another here."""
 
     def forward(self, image: Tensor) -> Tensor:
         return super().forward(image.movedim(1, -1)).movedim(-1, 1)
@@ -78,7 +78,7 @@ class Transformer(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Pictures `(B, 1, 8, 8)`, standardised, to scores of the ten digits, `(B, 10)`."""
+    """Pictures `(B, 1, 8, 8)`, standardized, to scores of the ten digits, `(B, 10)`."""
 
     def __init__(self, attention: dict[str, Any]) -> None:
         super().__init__()

@@ -46,13 +46,13 @@ def inpaint(work: Path) -> list[Image.Image]:
 
 
 def colorize(work: Path) -> list[Image.Image]:
-    """One eye's view in gray, the other eye's in colour, and the first one coloured after the second."""
+    """One eye's view in gray, the other eye's in color, and the first one colored after the second."""
     left, right, _ = skimage.data.stereo_motorcycle()
     gray, reference = Image.fromarray(left).convert("L"), Image.fromarray(right)
     gray.save(work / "gray.png")
     reference.save(work / "reference.png")
-    run("colorize", work / "gray.png", work / "reference.png", "-o", work / "coloured.png")
-    return [gray, reference, Image.open(work / "coloured.png")]
+    run("colorize", work / "gray.png", work / "reference.png", "-o", work / "colored.png")
+    return [gray, reference, Image.open(work / "colored.png")]
 
 
 def reconstruct(work: Path) -> list[Image.Image]:

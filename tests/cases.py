@@ -1,4 +1,4 @@
-"""What the tests (and the benchmarks) share: features, photographs, labelled cases, and the one table of tolerances."""
+"""What the tests (and the benchmarks) share: features, photographs, labeled cases, and the one table of tolerances."""
 
 from __future__ import annotations
 

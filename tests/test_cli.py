@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import skimage.data
 import torch
-from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
@@ -25,15 +25,15 @@ from patchattn.cli.app import app
 from patchattn.cli.stages import stages
 from patchattn.kernels import default_backend
 from patchattn.tasks import reconstruct as reconstruct_task
-from patchattn.tasks.images import Picture, read_picture, write_picture
+from patchattn.tasks.images import Image, read_image, write_image
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with two views of one scene, in which the test runs."""
     left, right, _ = skimage.data.stereo_motorcycle()
-    Image.fromarray(left[200:240, 300:350]).save(tmp_path / "target.png")
-    Image.fromarray(right[196:246, 270:340]).save(tmp_path / "reference.jpg", quality=95)
+    PIL.Image.fromarray(left[200:240, 300:350]).save(tmp_path / "target.png")
+    PIL.Image.fromarray(right[196:246, 270:340]).save(tmp_path / "reference.jpg", quality=95)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -55,12 +55,10 @@ def test_reconstruct_writes_and_tells() -> None:
     assert lines["PSNR"].endswith(" dB")
     assert lines["time"].endswith(" s")
     assert "MiB" in lines["memory"]
-    assert read_picture("out.png").size == read_picture("field.png").size == (40, 50)
-    target = read_picture("target.png").colour
+    assert read_image("out.png").size == read_image("field.png").size == (40, 50)
+    target = read_image("target.png").color
     # The number is that of the picture, but for rounding to 8 bits.
-    assert float((read_picture("out.png").colour - target).square().mean()) == pytest.approx(
-        float(lines["MSE"]), abs=5e-5
-    )
+    assert float((read_image("out.png").color - target).square().mean()) == pytest.approx(float(lines["MSE"]), abs=5e-5)
 
 
 def test_reconstruct_json_is_all_there_is() -> None:
@@ -91,11 +89,11 @@ def test_infinite_psnr_is_null_in_json() -> None:
 
 
 def test_sixteen_bits_and_alpha() -> None:
-    target = read_picture("target.png")
+    target = read_image("target.png")
     alpha = torch.linspace(0, 1, 40 * 50).view(1, 1, 40, 50)
-    write_picture("deep.tif", Picture(target.colour, alpha, 16))
+    write_image("deep.tif", Image(target.color, alpha, 16))
     assert run("reconstruct", "deep.tif", "reference.jpg", "-o", "out.png").exit_code == 0
-    result = read_picture("out.png")
+    result = read_image("out.png")
     assert result.bit_depth == 16
     assert result.alpha is not None
     torch.testing.assert_close(result.alpha, alpha, rtol=0, atol=1e-5)
@@ -251,7 +249,7 @@ def keyboard() -> Iterator[None]:
 def test_interruption_of_a_real_process(folder: Path) -> None:
     before = sorted(folder.iterdir())
     rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 256, (400, 400, 3), dtype=np.uint8)).save("noise.png")
+    PIL.Image.fromarray(rng.integers(0, 256, (400, 400, 3), dtype=np.uint8)).save("noise.png")
     with process("reconstruct", "noise.png", "noise.png", "-o", "out.png", "--method", "exact") as running:
         wait_for_work(running, 4)  # past the start, in the middle of a minute's work
         running.send_signal(signal.SIGINT)

@@ -8,18 +8,18 @@ from typing import Any
 
 import av
 import numpy as np
+import PIL.Image
 import pytest
 import skimage.data
 import torch
-from PIL import Image
 from typer.testing import CliRunner, Result
 
 from patchattn.cli.app import app
 from patchattn.networks.architectures import ColorizationArchitecture
 from patchattn.networks.weights import network_bytes
 from patchattn.tasks import colorize
-from patchattn.tasks.colours import to_gray
-from patchattn.tasks.images import Picture, read_picture, write_picture
+from patchattn.tasks.colors import to_gray
+from patchattn.tasks.images import Image, read_image, write_image
 from patchattn.tasks.journal import JOURNAL
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -29,16 +29,16 @@ OPTIONS = ("--patch-size", "5", "--k", "2")
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A gray picture, another view of it in colours, and a folder of three gray pictures; the test runs there."""
+    """A gray picture, another view of it in colors, and a folder of three gray pictures; the test runs there."""
     left, right, _ = skimage.data.stereo_motorcycle()
     for number in range(3):
-        colour = torch.from_numpy(left[200:240, 300 + number : 350 + number].copy()).permute(2, 0, 1)[None] / 255
+        color = torch.from_numpy(left[200:240, 300 + number : 350 + number].copy()).permute(2, 0, 1)[None] / 255
         path = tmp_path / "frames" / f"{number}.png"
         path.parent.mkdir(exist_ok=True)
-        write_picture(path, Picture(to_gray(colour)))
+        write_image(path, Image(to_gray(color)))
     (tmp_path / "frames" / "0.png").rename(tmp_path / "gray.png")
-    write_picture(tmp_path / "frames" / "0.png", read_picture(tmp_path / "gray.png"))
-    Image.fromarray(right[196:246, 270:340]).save(tmp_path / "reference.png")
+    write_image(tmp_path / "frames" / "0.png", read_image(tmp_path / "gray.png"))
+    PIL.Image.fromarray(right[196:246, 270:340]).save(tmp_path / "reference.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -51,8 +51,8 @@ def visible(folder: str) -> list[str]:
     return sorted(path.name for path in Path(folder).iterdir() if not path.name.startswith("."))
 
 
-def coloured(path: str) -> bool:
-    picture = read_picture(path).colour
+def colored(path: str) -> bool:
+    picture = read_image(path).color
     return picture.shape[1] == 3 and bool((picture.amax(1) - picture.amin(1)).mean() > 0.02)
 
 
@@ -63,12 +63,10 @@ def test_picture() -> None:
     assert lines["wrote"] == "out.png (50 x 40, 8 bit)"
     assert lines["field"] == "field.png"
     assert lines["time"].endswith(" s")
-    assert coloured("out.png")
-    assert read_picture("field.png").size == (20, 25)
+    assert colored("out.png")
+    assert read_image("field.png").size == (20, 25)
     # Three channels rounded to 8 bits do not have one channel's luminance to the last bit.
-    torch.testing.assert_close(
-        to_gray(read_picture("out.png").colour), read_picture("gray.png").colour, atol=2 / 255, rtol=0
-    )
+    torch.testing.assert_close(to_gray(read_image("out.png").color), read_image("gray.png").color, atol=2 / 255, rtol=0)
 
 
 def test_json_and_settings() -> None:
@@ -90,15 +88,15 @@ def test_json_and_settings() -> None:
 
 
 def test_sixteen_bits_and_alpha() -> None:
-    gray = read_picture("gray.png").colour
-    write_picture("deep.png", Picture(gray, alpha=gray, bit_depth=16))
+    gray = read_image("gray.png").color
+    write_image("deep.png", Image(gray, alpha=gray, bit_depth=16))
     result = run("deep.png", "reference.png", "-o", "out.png", *OPTIONS)
     assert result.exit_code == 0, result.output
-    out = read_picture("out.png")
+    out = read_image("out.png")
     assert out.bit_depth == 16
     assert out.alpha is not None
-    assert torch.equal(out.alpha, read_picture("deep.png").alpha)
-    torch.testing.assert_close(to_gray(out.colour), gray, atol=1e-4, rtol=0)
+    assert torch.equal(out.alpha, read_image("deep.png").alpha)
+    torch.testing.assert_close(to_gray(out.color), gray, atol=1e-4, rtol=0)
 
 
 def test_folder() -> None:
@@ -112,7 +110,7 @@ def test_folder() -> None:
     assert visible("out") == ["0.png", "1.png", "2.png"]
     assert [path.name for path in Path("out").iterdir() if path.name.startswith(".")] == [JOURNAL]
     assert told["passed_over"] == {".txt": 1}
-    assert all(coloured(f"out/{number}.png") for number in range(3))
+    assert all(colored(f"out/{number}.png") for number in range(3))
 
 
 def test_resume_goes_on_where_an_interruption_stopped() -> None:
@@ -124,13 +122,13 @@ def test_resume_goes_on_where_an_interruption_stopped() -> None:
     told = json.loads(result.stdout)
     assert (told["done"], told["finished_before"]) == (["1.png"], ["0.png", "2.png"])
     assert {name: Path("out", name).stat().st_mtime_ns for name in written} == written
-    assert coloured("out/1.png")
+    assert colored("out/1.png")
     # Without the option all are done again.
     assert len(json.loads(run("frames", "reference.png", "-o", "out", "--json", *OPTIONS).stdout)["done"]) == 3
 
 
-def test_from_previous_takes_the_colours_of_the_result_before() -> None:
-    # Of one colour, the reference has nothing else to give, so the second picture's colours tell where they come from.
+def test_from_previous_takes_the_colors_of_the_result_before() -> None:
+    # Of one color, the reference has nothing else to give, so the second picture's colors tell where they come from.
     assert run("frames", "reference.png", "-o", "one", "--from", "previous", *OPTIONS).exit_code == 0
     assert run("frames", "reference.png", "-o", "all", *OPTIONS).exit_code == 0
     assert Path("one/0.png").read_bytes() == Path("all/0.png").read_bytes()
@@ -159,9 +157,9 @@ def test_unreadable_pictures_stop_or_are_skipped() -> None:
 
 
 def test_pictures_of_several_sizes() -> None:
-    write_picture("frames/1.png", Picture(read_picture("gray.png").colour[:, :, :30, :44]))
+    write_image("frames/1.png", Image(read_image("gray.png").color[:, :, :30, :44]))
     assert run("frames", "reference.png", "-o", "out", *OPTIONS).exit_code == 0
-    assert [read_picture(f"out/{number}.png").size for number in range(3)] == [(40, 50), (30, 44), (40, 50)]
+    assert [read_image(f"out/{number}.png").size for number in range(3)] == [(40, 50), (30, 44), (40, 50)]
 
 
 def write_video(path: str, frames: int = 3) -> Path:
@@ -170,7 +168,7 @@ def write_video(path: str, frames: int = 3) -> Path:
         stream = video.add_stream("libx264", rate=10, options={"crf": "10", "g": "1"})
         stream.width, stream.height, stream.pix_fmt = 50, 40, "yuv420p"
         for number in range(frames):
-            gray = np.asarray(Image.open(f"frames/{number % 3}.png").convert("RGB"))
+            gray = np.asarray(PIL.Image.open(f"frames/{number % 3}.png").convert("RGB"))
             video.mux(stream.encode(av.VideoFrame.from_ndarray(gray, format="rgb24")))
         video.mux(stream.encode())
     return Path(path)
@@ -270,7 +268,7 @@ def test_a_network_of_the_user_s(folder: Path) -> None:
     result = run("gray.png", "reference.png", "-o", "out.png", "--model", "green.safetensors", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["model"] == "green.safetensors"
-    red, green, blue = read_picture("out.png").colour[0]
+    red, green, blue = read_image("out.png").color[0]
     assert (green >= red).all()
     assert (green > blue + 0.1).float().mean() > 0.5
 
@@ -280,7 +278,7 @@ def test_the_network_that_ships() -> None:
     assert result.exit_code == 0, result.output
     plain = run("gray.png", "reference.png", "-o", "plain.png")
     assert plain.exit_code == 0, plain.output
-    found, attended = (read_picture(name).colour for name in ("out.png", "plain.png"))
+    found, attended = (read_image(name).color for name in ("out.png", "plain.png"))
     assert not torch.equal(found, attended)
     torch.testing.assert_close(to_gray(found), to_gray(attended), atol=0.01, rtol=0)
 
@@ -326,6 +324,6 @@ def test_wrong_arguments_are_named(arguments: tuple[str, ...], message: str) -> 
 def test_folder_without_pictures_and_names_that_meet() -> None:
     Path("empty").mkdir()
     assert "GRAY: there is no image in empty" in run("empty", "reference.png", "-o", "out").stderr
-    Image.open("frames/0.png").save("frames/0.bmp")
+    PIL.Image.open("frames/0.png").save("frames/0.bmp")
     assert run("frames", "reference.png", "-o", "out", *OPTIONS).exit_code == 0
     assert visible("out") == ["0.bmp.png", "0.png.png", "1.png", "2.png"]

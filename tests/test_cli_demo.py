@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pytest
 import torch
-from PIL import Image
 from typer.testing import CliRunner
 
 from patchattn import match, patch_attention
@@ -24,7 +24,7 @@ from patchattn.demo.limits import Limits, check_size
 from patchattn.demo.look import look, marks
 from patchattn.demo.process import WorkerProcess
 from patchattn.demo.storage import Owner
-from patchattn.tasks.images import Picture, write_picture
+from patchattn.tasks.images import Image, write_image
 
 SETTINGS = {"k": 3, "patch_size": 3, "similarity": "l2", "method": "exact", "temperature": 0.5}
 
@@ -78,7 +78,7 @@ def test_a_password_is_not_short(password: str) -> None:
 
 def test_sizes_are_checked_before_decoding(tmp_path: Path) -> None:
     for name in ("a.png", "a.tif"):
-        write_picture(tmp_path / name, Picture(torch.zeros(1, 3, 30, 40), bit_depth=16))
+        write_image(tmp_path / name, Image(torch.zeros(1, 3, 30, 40), bit_depth=16))
         check_size(tmp_path / name, 0.0012, "The file")
         with pytest.raises(ValueError, match=r"The file: 40 x 30 .* this page takes up to 0\.0011\."):
             check_size(tmp_path / name, 0.0011, "The file")
@@ -86,7 +86,7 @@ def test_sizes_are_checked_before_decoding(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["EPS", "PCX", "TGA", "SGI", "IM", "ICO"])
 def test_kinds_are_checked_by_content_before_decoding(tmp_path: Path, kind: str) -> None:
-    Image.new("RGB", (30, 40)).save(tmp_path / "a.png", kind)
+    PIL.Image.new("RGB", (30, 40)).save(tmp_path / "a.png", kind)
     with pytest.raises(
         ValueError, match=rf"^The file: .*a\.png is a file of the kind {kind}, and this page takes AVIF"
     ):
@@ -95,7 +95,7 @@ def test_kinds_are_checked_by_content_before_decoding(tmp_path: Path, kind: str)
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM"])
 def test_pictures_are_taken_by_any_name(tmp_path: Path, kind: str) -> None:
-    Image.new("RGB", (30, 40)).save(tmp_path / "a.png", kind)
+    PIL.Image.new("RGB", (30, 40)).save(tmp_path / "a.png", kind)
     check_size(tmp_path / "a.png", 1, "The file")
     with pytest.raises(ValueError, match=r"30 x 40 are 0\.0 megapixels"):
         check_size(tmp_path / "a.png", 0.001, "The file")
@@ -103,25 +103,25 @@ def test_pictures_are_taken_by_any_name(tmp_path: Path, kind: str) -> None:
 
 def test_marks_are_what_the_layer_attends_to(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
-    one, other = (Picture(torch.rand(1, 3, 10, 12, generator=generator)) for _ in range(2))
+    one, other = (Image(torch.rand(1, 3, 10, 12, generator=generator)) for _ in range(2))
     found = look((one, other), tmp_path, SETTINGS, lambda stage: None)
     assert {path.name for path in tmp_path.iterdir()} == {"field.pt", "query.png", "key.png", "flow.png"}
-    field = match(one.colour, other.colour, k=3, patch_size=3, method="exact")
+    field = match(one.color, other.color, k=3, patch_size=3, method="exact")
     shared = {"patch_size": 3, "temperature": 0.5}
-    output = patch_attention(one.colour, other.colour, other.colour, field=field, aggregate=True, **shared)
+    output = patch_attention(one.color, other.color, other.color, field=field, aggregate=True, **shared)
     for row, column in ((4, 5), (0, 0), (9, 11)):
         told = marks(Path(found["field"]), row, column)
         weights = (field.similarity[0, 0, :, row, column] / 0.5).softmax(0)
         everything = field_of_all(one, other)[0, 0, :, row, column] / 0.5
         assert [weight for *_, weight in told["matches"]] == pytest.approx(weights.tolist(), abs=1e-4)
         assert told["mass"] == pytest.approx(float(everything.softmax(0)[:3].sum()), abs=1e-4)
-        voted = sum(weight * other.colour[0, :, int(y), int(x)] for y, x, weight in told["votes"])
+        voted = sum(weight * other.color[0, :, int(y), int(x)] for y, x, weight in told["votes"])
         torch.testing.assert_close(voted, output[0, :, row, column], atol=0.02, rtol=0)
 
 
-def field_of_all(one: Picture, other: Picture) -> torch.Tensor:
+def field_of_all(one: Image, other: Image) -> torch.Tensor:
     """The similarities of every pixel to all 120, best first."""
-    return match(one.colour, other.colour, k=120, patch_size=3, method="exact").similarity
+    return match(one.color, other.color, k=120, patch_size=3, method="exact").similarity
 
 
 def test_work_is_told_of_and_errors_are_sentences(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_work_is_told_of_and_errors_are_sentences(tmp_path: Path) -> None:
         }
         with pytest.raises(Failed, match=r"^The file: there is no file a\.png\.$"):
             await told_of(lane, "one", job)
-        write_picture(tmp_path / "a.png", Picture(torch.rand(1, 1, 30, 40)))
+        write_image(tmp_path / "a.png", Image(torch.rand(1, 1, 30, 40)))
         told = await told_of(lane, "one", job)
         assert told[0] == {"stage": "reading"}
         assert told[-1]["result"]["size"] == [30, 40]
@@ -148,7 +148,7 @@ def test_work_is_told_of_and_errors_are_sentences(tmp_path: Path) -> None:
 def test_stopped_work_ends_at_once_and_the_next_begins(tmp_path: Path) -> None:
     async def ask(lane: Lane) -> None:
         # All pixels with all pixels, which takes many minutes.
-        write_picture(tmp_path / "a.png", Picture(torch.rand(1, 3, 640, 640)))
+        write_image(tmp_path / "a.png", Image(torch.rand(1, 3, 640, 640)))
         job = {"folder": str(tmp_path), "megapixels": 1, "path": str(tmp_path / "a.png"), "name": "a.png"}
         job |= {"photo": job["path"], "reference": job["path"], "settings": SETTINGS | {"patch_size": 15}}
         long, short = job | {"job": "look"}, job | {"job": "open"}
@@ -171,7 +171,7 @@ def test_stopped_work_ends_at_once_and_the_next_begins(tmp_path: Path) -> None:
 
 
 def test_work_ends_with_its_server_however_that_ends(tmp_path: Path) -> None:
-    write_picture(tmp_path / "a.png", Picture(torch.rand(1, 3, 640, 640)))
+    write_image(tmp_path / "a.png", Image(torch.rand(1, 3, 640, 640)))
     picture = str(tmp_path / "a.png")
     settings = SETTINGS | {"patch_size": 15}
     job = {"job": "look", "folder": str(tmp_path), "megapixels": 1, "photo": picture, "reference": picture}

@@ -75,7 +75,7 @@ ERRORS = [
 @pytest.mark.parametrize("place", ["reading", "working", "writing"])
 def test_whatever_fails_in_one_image_is_skipped(monkeypatch: pytest.MonkeyPatch, place: str, error: Exception) -> None:
     calls = iter(range(100))
-    name = {"reading": "read_picture", "writing": "write_picture"}.get(place, "upscale")
+    name = {"reading": "read_image", "writing": "write_image"}.get(place, "upscale")
     module = upscale_task if place == "working" else images
     with monkeypatch.context() as patch:
         patch.setattr(module, name, failing(error, getattr(module, name), lambda *_, **__: next(calls) == 1))

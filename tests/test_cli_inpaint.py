@@ -173,10 +173,10 @@ def test_network(mode: str, attention: tuple[str, ...]) -> None:
     given, filled = pixels("given.png"), pixels("filled.png")
     known = pixels("mask.png") == 0
     np.testing.assert_array_equal(filled[known], given[known])
-    colour = torch.from_numpy(given.reshape(60, 90, -1)[..., :3].copy()).movedim(2, 0)[None].expand(-1, 3, -1, -1)
+    color = torch.from_numpy(given.reshape(60, 90, -1)[..., :3].copy()).movedim(2, 0)[None].expand(-1, 3, -1, -1)
     with torch.no_grad():
         chosen = load_inpainting_network("network.safetensors", attention=attention[1] if attention else None)
-        expected = chosen.fill(colour / 255, torch.from_numpy(~known)[None]).clamp(0, 1)[0]
+        expected = chosen.fill(color / 255, torch.from_numpy(~known)[None]).clamp(0, 1)[0]
     if mode == "L":
         np.testing.assert_allclose(filled[HOLE], 255 * expected.mean(0)[HOLE], atol=0.51)
     else:

@@ -35,7 +35,7 @@ def run(*options: str) -> Result:
 
 
 def test_a_run_tells_what_it_wrote() -> None:
-    setting = ("--hold-out", "1", "--recolour", "--start", "aligned", "--explore", "1")
+    setting = ("--hold-out", "1", "--recolor", "--start", "aligned", "--explore", "1")
     result = run(*setting)
     assert result.exit_code == 0, result.output
     lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())

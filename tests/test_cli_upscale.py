@@ -6,16 +6,17 @@ import json
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import skimage.data
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import ImageCms
 from typer.testing import CliRunner, Result
 
 from patchattn.cli.app import app
 from patchattn.networks.architectures import SuperResolutionArchitecture
 from patchattn.networks.weights import network_bytes
-from patchattn.tasks.images import Picture, read_picture, write_picture
+from patchattn.tasks.images import Image, read_image, write_image
 from patchattn.tasks.upscale import upscale
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -26,7 +27,7 @@ PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A photograph, and a folder of two, in which the test runs."""
-    photograph = Image.fromarray(skimage.data.coffee()[100:130, 200:245])
+    photograph = PIL.Image.fromarray(skimage.data.coffee()[100:130, 200:245])
     photograph.save(tmp_path / "photo.png", icc_profile=PROFILE)
     (tmp_path / "photos").mkdir()
     for name in ("a", "b"):
@@ -40,7 +41,7 @@ def run(*arguments: str) -> Result:
 
 
 def pixels(path: str) -> NDArray[np.uint8]:
-    return np.asarray(Image.open(path))
+    return np.asarray(PIL.Image.open(path))
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -48,23 +49,23 @@ def test_picture(scale: int) -> None:
     result = run("photo.png", "--scale", str(scale), "-o", "large.png")
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith(f"wrote   large.png ({45 * scale} x {30 * scale}, 8 bit)")
-    expected = upscale(read_picture("photo.png"), scale).picture.colour[0].movedim(0, 2)
+    expected = upscale(read_image("photo.png"), scale).picture.color[0].movedim(0, 2)
     np.testing.assert_allclose(pixels("large.png"), 255 * expected, atol=0.51)
-    with Image.open("large.png") as large:
+    with PIL.Image.open("large.png") as large:
         assert large.info["icc_profile"] == PROFILE
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
 @pytest.mark.parametrize("bit_depth", [8, 16])
 def test_channels_and_bits_stay(mode: str, bit_depth: int) -> None:
-    given = read_picture("photo.png")
-    colour = given.colour[:, : 1 if mode[0] == "L" else 3]
-    alpha = given.colour[:, :1] if mode[-1] == "A" else None
-    write_picture("given.png", Picture(colour, alpha, bit_depth=16 if bit_depth == 16 else 8))
+    given = read_image("photo.png")
+    color = given.color[:, : 1 if mode[0] == "L" else 3]
+    alpha = given.color[:, :1] if mode[-1] == "A" else None
+    write_image("given.png", Image(color, alpha, bit_depth=16 if bit_depth == 16 else 8))
     result = run("given.png", "-o", "large.png")
     assert result.exit_code == 0, result.output
-    large = read_picture("large.png")
-    assert (large.size, large.bit_depth, large.colour.shape[1]) == ((60, 90), bit_depth, colour.shape[1])
+    large = read_image("large.png")
+    assert (large.size, large.bit_depth, large.color.shape[1]) == ((60, 90), bit_depth, color.shape[1])
     assert (large.alpha is None) == (alpha is None)
 
 
@@ -116,8 +117,8 @@ def test_folder(folder: Path) -> None:
     ],
 )
 def test_wrong_arguments_are_named(folder: Path, arguments: tuple[str, ...], message: str) -> None:
-    Image.new("LA", (5, 4)).save("open.png")
-    Image.new("L", (8200, 1)).save("long.png")
+    PIL.Image.new("LA", (5, 4)).save("open.png")
+    PIL.Image.new("L", (8200, 1)).save("long.png")
     before = sorted(folder.iterdir())
     result = run(*arguments)
     assert result.exit_code == 2, result.output

@@ -44,7 +44,7 @@ def test_full_attention(flops: Callable[..., float]) -> None:
     ({"patch_size": 1, "method": "exact"}, 30 * 28 * 3 * 4 + 2 * 30 * 3 * 2),
     # Patches of 9 pixels; nine times as many votes.
     ({"patch_size": 3, "method": "exact", "aggregate": True}, 30 * 28 * 3 * 36 + 2 * 30 * 27 * 2),
-    # Three to begin with, and at most 4 steps of 4 neighbours' 3 matches and 3 windows (of 7, 3 and 1 keys).
+    # Three to begin with, and at most 4 steps of 4 neighbors' 3 matches and 3 windows (of 7, 3 and 1 keys).
     ({"patch_size": 1, "method": "patchmatch", "iterations": 2}, 30 * (3 + 2 * (48 + 3)) * 12 + 2 * 30 * 3 * 2),
 ])  # fmt: skip
 def test_patch_attention(flops: Callable[..., float], settings: dict[str, Any], expected: float) -> None:

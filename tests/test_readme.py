@@ -83,10 +83,10 @@ def test_command_line(pictures: Path) -> None:
         less = ["--steps", "2", "--size", "16", "--accelerator", "cpu"] if command[1] == "train" else []
         result = CliRunner().invoke(app, [*command[1:], *less])
         assert result.exit_code == 0, f"{shlex.join(command)}: {result.output}"
-    assert (pictures / "coloured" / "0.png").is_file()
+    assert (pictures / "colored" / "0.png").is_file()
     assert (pictures / "completed" / "a.png").is_file()
     assert (pictures / "enlarged" / "a.png").is_file()
     assert (pictures / "run" / "network.safetensors").is_file()
-    assert {"rebuilt.png", "field.png", "field.npz", "coloured.png", "completed.png"} <= {
+    assert {"rebuilt.png", "field.png", "field.npz", "colored.png", "completed.png"} <= {
         path.name for path in pictures.iterdir()
     }

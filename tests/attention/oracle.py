@@ -137,10 +137,10 @@ def patch_attention(query: Array, key: Array, value: Array, told: Compared, k: i
     mass = np.zeros(found.shape)
     for i, at in enumerate(places(size)):
         for offset in product(*(range(-(p // 2), p // 2 + 1) for p in told.patch)):
-            neighbour = at + offset
-            if ((neighbour < 0) | (neighbour >= size)).any():
+            neighbor = at + offset
+            if ((neighbor < 0) | (neighbor >= size)).any():
                 continue
-            n = np.ravel_multi_index(tuple(neighbour), size)
+            n = np.ravel_multi_index(tuple(neighbor), size)
             for j, there in enumerate(places(keys)):
                 target = there - offset
                 if ((target >= 0) & (target < keys)).all():

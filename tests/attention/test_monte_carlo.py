@@ -139,7 +139,7 @@ def test_the_variance_is_that_over_seeds() -> None:
     assert float(said / seen) == pytest.approx(1, abs=0.1)
 
 
-def test_effective_sample_size_and_normalisation() -> None:
+def test_effective_sample_size_and_normalization() -> None:
     weight = torch.tensor([[1.0, 1, 1, 1], [0, 5, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]]).T[None, None]
     assert effective_sample_size(weight)[0, 0].tolist() == [4, 1, 2, 0]
     torch.testing.assert_close(effective_sample_size(1e-3 * weight), effective_sample_size(weight))

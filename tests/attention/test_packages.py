@@ -65,7 +65,7 @@ def test_performer_with_many_features_is_near_full_attention() -> None:
 
 
 def test_reformer_with_one_chunk_back_and_no_more_is_full_attention() -> None:
-    # Two chunks see each other: every query sees every key, normalised, once.
+    # Two chunks see each other: every query sees every key, normalized, once.
     query, key, value = normals(2, 4, 6, 7), normals(1, 4, 6, 7, seed=1), normals(2, 6, 6, 7, seed=2)
     settings: dict[str, Any] = {"patch_size": 3, "temperature": 2.0, "num_heads": 2, "bucket_size": 42, "hashes": 1}
     found = reformer_attention(query, key, value, **settings)

@@ -51,9 +51,9 @@ def by_hand(
         keys: set[int] = set()
         for matched in field.index[b, h].flatten(1)[:, i].tolist():
             if matched >= 0:
-                centre = positions[matched]
+                center = positions[matched]
                 for j, place in enumerate(positions):
-                    near = all(abs(a - c) <= r for a, c, r in zip(place, centre, radius, strict=True))
+                    near = all(abs(a - c) <= r for a, c, r in zip(place, center, radius, strict=True))
                     if near and allowed(i, j):
                         keys.add(j)
         if keys:
@@ -157,15 +157,15 @@ def test_modes_are_apart(method: str, backend: str) -> None:
 def test_three_blobs() -> None:
     """The paper's Figure 3: top-mode's keys lie in all three blobs, top-max's on the strongest."""
     rows, columns = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
-    centres, heights = ((7, 8), (22, 6), (18, 24)), (1.0, 0.8, 0.7)
-    blobs = [torch.exp(-((rows - y) ** 2 + (columns - x) ** 2) / 18) for y, x in centres]
+    centers, heights = ((7, 8), (22, 6), (18, 24)), (1.0, 0.8, 0.7)
+    blobs = [torch.exp(-((rows - y) ** 2 + (columns - x) ** 2) / 18) for y, x in centers]
     key = sum(height * blob for height, blob in zip(heights, blobs, strict=True))[None, None]
     query = torch.full((1, 1, 32, 32), 8.0)
     held = {}
     for selection, more in (("max", {}), ("mode", {"separation": 9})):
         _, field = scram_attention(query, key, key, k=3, selection=selection, return_field=True, **more)
         y, x = field.coordinates()[0, 0].flatten(2).unbind(1)
-        near = [((y - b) ** 2 + (x - a) ** 2 <= 16).any(0).double().mean() for b, a in centres]
+        near = [((y - b) ** 2 + (x - a) ** 2 <= 16).any(0).double().mean() for b, a in centers]
         held[selection] = [float(share) for share in near]
     assert held["mode"] == pytest.approx([1, 1, 1], abs=0.02)
     assert held["max"] == pytest.approx([1, 0, 0], abs=0.02)
@@ -184,7 +184,7 @@ def test_the_argmax_is_kept_on_low_rank_maps(name: str, method: str) -> None:
         assert (field.index[0, 0] == best).any(0).double().mean() >= 0.98
 
 
-# Non-local means: any f, any normalisation.
+# Non-local means: any f, any normalization.
 
 
 def test_classical_non_local_means(backend: str) -> None:

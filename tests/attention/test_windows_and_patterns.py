@@ -65,7 +65,7 @@ def test_local_by_its_definition(name: str, similarity: str) -> None:
 def test_sparse_by_its_definition(name: str, similarity: str, pattern: str) -> None:
     size = SIZES[name][0]
     patch = (1, 3, 3)[-len(size) :]
-    # Far from 0, where squared distances lose digits that a common centre gives back.
+    # Far from 0, where squared distances lose digits that a common center gives back.
     query, key = normals(2, 4, *size) + 3, normals(1, 4, *size, seed=1) + 3
     value = normals(2, 6, *size, seed=2)
     settings: dict[str, Any] = {"patch_size": patch, "similarity": similarity, "temperature": 2.0, "num_heads": 2}

@@ -117,7 +117,7 @@ def test_a_mask_that_is_loaded_is_the_hole(visit: Visit, files: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("name", "button", "pictures", "made", "size"),
     [
-        ("Colorize", "Colour", 2, "photo-coloured.png", (128, 96)),
+        ("Colorize", "Color", 2, "photo-colored.png", (128, 96)),
         ("Enlarge", "Enlarge", 1, "photo-2x.png", (256, 192)),
         ("Rebuild", "Rebuild", 2, "photo-rebuilt.png", (128, 96)),
     ],

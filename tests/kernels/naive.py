@@ -201,11 +201,11 @@ class NaivePatchMatch:
         before = [list(entries) for entries in self.lists]
         signs = (-1,) if self.constraints.is_causal else (-1, 1)
         for i, d, sign in itertools.product(range(len(before)), range(len(self.key_shape)), signs):
-            neighbour = list(place_of(i, self.query_shape))
-            neighbour[d] += sign * reach
-            if not 0 <= neighbour[d] < self.query_shape[d]:
+            neighbor = list(place_of(i, self.query_shape))
+            neighbor[d] += sign * reach
+            if not 0 <= neighbor[d] < self.query_shape[d]:
                 continue
-            for _, j in before[position_of(neighbour, self.query_shape)]:
+            for _, j in before[position_of(neighbor, self.query_shape)]:
                 c = list(place_of(j, self.key_shape))
                 c[d] -= sign * reach
                 if 0 <= c[d] < self.key_shape[d]:
@@ -214,13 +214,13 @@ class NaivePatchMatch:
     def search(self, i: int, iteration: int) -> None:
         if not self.lists[i]:
             return
-        centre = place_of(self.lists[i][0][1], self.key_shape)
+        center = place_of(self.lists[i][0][1], self.key_shape)
         windows = naive_reach(i, self.query_shape, self.key_shape, self.constraints)
         radius, n = max(self.key_shape), 0
         while radius >= 1:
             place = []
             for d, (lo, hi) in enumerate(windows):
-                low, high = max(lo, centre[d] - radius), min(hi, centre[d] + radius)
+                low, high = max(lo, center[d] - radius), min(hi, center[d] + radius)
                 place.append(self.uniform(i, iteration, n, low, high))
                 n += 1
             self.offer(i, position_of(place, self.key_shape))

@@ -34,15 +34,15 @@ from tests.kernels.parity import assert_same_bits, both
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
 
 MOST_ELEMENTS = 24
-"""Of a patch: up to here (dot products add one) it is not projected, only centred and scaled by a power of two, so that
-nothing is rounded in one backend and not in the other."""
+"""Of a patch: up to here (dot products add one) it is not projected, only centered and scaled by a power of two, so
+that nothing is rounded in one backend and not in the other."""
 CONSTRAINED_PAIRS = ("1d", "2d_sizes", "3d")
 CONSTRAINED = [(name, label) for name in CONSTRAINED_PAIRS for label in CONSTRAINTS]
 CONSTRAINED += [(name, label) for name in CONSTRAINED_PAIRS if name in SAME_SIZE for label in CAUSAL]
 
 
 def smooth(*shape: int, seed: int = 0) -> Tensor:
-    """Whole numbers that change slowly, so that matches of neighbours are worth something."""
+    """Whole numbers that change slowly, so that matches of neighbors are worth something."""
     image = integers(*shape, seed=seed, high=40)
     for dim in 2 * list(range(2, len(shape))):
         image = ((image.roll(-1, dim) + image + image.roll(1, dim)) / 3).round()
@@ -94,7 +94,7 @@ def test_bit_for_bit_by_similarities_that_end_with_patchmatch(compiled: str, nam
 
 @pytest.mark.parametrize("name", ["1d", "2d_sizes", "3d"])
 def test_the_same_matches_by_cosine(compiled: str, name: str) -> None:
-    # Products of normalised patches round: their similarities may differ in the last bit, and must not tie.
+    # Products of normalized patches round: their similarities may differ in the last bit, and must not tie.
     pair, iterations = PAIRS[name].on(compiled), fewer(compiled, 2, 1)
     found, expected = search_both(compiled, pair, iterations=iterations, similarity="cosine", make=untied)
     assert torch.equal(found[0], expected[0])

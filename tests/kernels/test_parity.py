@@ -162,7 +162,7 @@ def test_exact_bit_for_bit_under_constraints(compiled: str, name: str, constrain
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_exact_cosine(compiled: str, name: str) -> None:
-    # Products of normalised patches round, so that equal similarities may change places.
+    # Products of normalized patches round, so that equal similarities may change places.
     pair = PAIRS[name]
     query, key = pair.features(normals)
     found, expected = both(

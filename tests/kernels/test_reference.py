@@ -252,7 +252,7 @@ def assert_same_field(found: tuple[torch.Tensor, torch.Tensor], expected: Any, s
     assert found[0].dtype == torch.int32
     assert found[1].dtype == torch.float32
     np.testing.assert_array_equal(found[0], expected[0])
-    # Sums of whole numbers are exact; normalised patches round, each processor's products in their own order.
+    # Sums of whole numbers are exact; normalized patches round, each processor's products in their own order.
     rounding = 4e-7 if similarity.name == "cosine" else 0
     np.testing.assert_allclose(found[1], expected[1], rtol=rounding, atol=rounding)
 
@@ -326,16 +326,16 @@ def naive_attend(similarity: Any, index: Any, value: Any, window: Any, temperatu
     for b, h, *i in np.ndindex(batch, heads, *query_shape):
         votes = []
         for o in itertools.product(*(range(-(size // 2), size // 2 + 1) for size in window)):
-            neighbour = tuple(x + y for x, y in zip(i, o, strict=True))
-            if not all(0 <= x < size for x, size in zip(neighbour, query_shape, strict=True)):
+            neighbor = tuple(x + y for x, y in zip(i, o, strict=True))
+            if not all(0 <= x < size for x, size in zip(neighbor, query_shape, strict=True)):
                 continue
             for m in range(k):
-                j = index[(b, h, m, *neighbour)]
+                j = index[(b, h, m, *neighbor)]
                 if j < 0:
                     continue
                 place = tuple(x - y for x, y in zip(place_of(j, key_shape), o, strict=True))
                 if all(0 <= x < size for x, size in zip(place, key_shape, strict=True)):
-                    votes.append((math.exp(similarity[(b, h, m, *neighbour)] / temperature), place))
+                    votes.append((math.exp(similarity[(b, h, m, *neighbor)] / temperature), place))
         total = sum(weight for weight, _ in votes)
         for weight, place in votes:
             group = slice(h * channels, (h + 1) * channels)

@@ -150,8 +150,8 @@ def test_offsets_are_as_likely_to_either_side() -> None:
 
 def test_nothing_beyond_the_radius_can_be_drawn() -> None:
     gaussian = Gaussian(1.0, torch.device("cpu"))
-    centre, low, high = torch.tensor([20, 20, 20, -9]), torch.tensor([0, 0, 24, 0]), torch.tensor([9, 15, 30, 30])
-    assert gaussian.total(centre, low, high).tolist() == [0, 0, int(gaussian_weights(1.0)[-1]), 0]
+    center, low, high = torch.tensor([20, 20, 20, -9]), torch.tensor([0, 0, 24, 0]), torch.tensor([9, 15, 30, 30])
+    assert gaussian.total(center, low, high).tolist() == [0, 0, int(gaussian_weights(1.0)[-1]), 0]
 
 
 # ---- the mixture ----

@@ -26,8 +26,8 @@ def field(index: Tensor, key_shape: tuple[int, ...] = (9, 8)) -> MatchField:
 INDEX = torch.zeros(2, 1, 3, 9, 8, dtype=torch.int32)
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"patch_size": 4}, "patch_size: expected odd numbers (a patch has a centre), got 4"),
-    ({"patch_size": (3, 2)}, "patch_size: expected odd numbers (a patch has a centre), got (3, 2)"),
+    ({"patch_size": 4}, "patch_size: expected odd numbers (a patch has a center), got 4"),
+    ({"patch_size": (3, 2)}, "patch_size: expected odd numbers (a patch has a center), got (3, 2)"),
     ({"patch_size": -3}, "patch_size: expected a whole number of at least 1, or 2 of them"),
     ({"patch_size": 0}, "got 0"),
     ({"patch_size": 2.5}, "patch_size: expected a whole number of at least 1"),

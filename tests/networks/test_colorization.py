@@ -27,7 +27,7 @@ def test_it_is_the_papers_figure() -> None:
     }  # fmt: skip
 
 
-def test_attention_has_but_to_bring_the_colours() -> None:
+def test_attention_has_but_to_bring_the_colors() -> None:
     network = ColorizationNetwork(PatchAttention(**SMALL))
     torch.nn.init.zeros_(network.output.weight)
     torch.nn.init.zeros_(network.output.bias)
@@ -35,17 +35,17 @@ def test_attention_has_but_to_bring_the_colours() -> None:
     assert torch.equal(network(gray, torch.rand(2, 3, 9, 14)), gray.expand(-1, 3, -1, -1))
 
 
-def test_one_match_brings_the_colour_of_its_pixel() -> None:
+def test_one_match_brings_the_color_of_its_pixel() -> None:
     """With projections that hand on what they get, the network is attention from gray to gray."""
     network = ColorizationNetwork(PatchAttention(k=1, patch_size=1, method="exact"), channels=3)
-    centre = torch.zeros(3, 3, 3, 3)
-    centre[range(3), range(3), 1, 1] = 1
+    center = torch.zeros(3, 3, 3, 3)
+    center[range(3), range(3), 1, 1] = 1
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()
-        network.query.weight.copy_(centre.sum(1, keepdim=True))
+        network.query.weight.copy_(center.sum(1, keepdim=True))
         for layer in (network.key, network.value, network.output):
-            layer.weight.copy_(centre)
+            layer.weight.copy_(center)
     gray = torch.rand(1, 1, 8, 9)
     reference = gray.expand(-1, 3, -1, -1)
     torch.testing.assert_close(network(gray, reference.flip(3)), 2 * reference)

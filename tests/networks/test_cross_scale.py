@@ -290,9 +290,9 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
         load_superresolution_network(scale=5)
     with pytest.raises(ValueError, match=r"cross_scale_settings: got .* without an attention that they belong to"):
         load_superresolution_network(cross_scale_settings={"k": 1})
-    colours = tmp_path / "colours.safetensors"
-    colours.write_bytes(network_bytes(ColorizationArchitecture().build(), ColorizationArchitecture()))
+    colors = tmp_path / "colors.safetensors"
+    colors.write_bytes(network_bytes(ColorizationArchitecture().build(), ColorizationArchitecture()))
     with pytest.raises(ValueError, match="is a network for colorization; expected one for superresolution"):
-        load_superresolution_network(colours)
+        load_superresolution_network(colors)
     with pytest.raises(ValueError, match="is a network for superresolution; expected one for colorization"):
         load_network(saved(tmp_path, SuperResolutionArchitecture(channels=4)))

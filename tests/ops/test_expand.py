@@ -99,12 +99,12 @@ def test_the_keys_are_the_union_of_the_windows(backend: str, name: str) -> None:
     assert found.shape == (pair.batch, pair.heads, 4 * prod(2 * r + 1 for r in radius), *pair.query)
     places = list(product(*map(range, pair.key)))
     for b, h, i in product(range(pair.batch), range(pair.heads), range(prod(pair.query))):
-        centres = [places[m] for m in keys_of(index, b, h, i)]
+        centers = [places[m] for m in keys_of(index, b, h, i)]
         near = {
             j
             for j, place in enumerate(places)
-            for centre in centres
-            if all(abs(a - c) <= r for a, c, r in zip(place, centre, radius, strict=True))
+            for center in centers
+            if all(abs(a - c) <= r for a, c, r in zip(place, center, radius, strict=True))
         }
         held = keys_of(found, b, h, i)
         assert len(held) == len(set(held)), "a key counts once"

@@ -31,7 +31,7 @@ def counts(layer: AttentionLayer, device: str = "cpu") -> tuple[int, int]:
     ({"method": "exact"}, KEYS, 1),
     ({"method": "exact", "num_heads": 2}, KEYS, 1),
     ({"method": "exact", "patch_size": 3}, KEYS, 9),
-    # Three to begin with, and at most 4 steps of 4 neighbours' 3 matches and 3 windows.
+    # Three to begin with, and at most 4 steps of 4 neighbors' 3 matches and 3 windows.
     ({"method": "patchmatch", "iterations": 2}, 3 + 2 * (48 + 3), 1),
     ({"method": "repeated", "iterations": 2}, 3 * (1 + 2 * (16 + 3)), 1),
 ])  # fmt: skip

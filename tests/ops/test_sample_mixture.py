@@ -123,10 +123,10 @@ def test_densities_are_those_of_equation_17(backend: str, alpha: float, dims: in
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
 def test_keys_come_as_often_as_their_density_says(backend: str, alpha: float) -> None:
     # Many queries with the same modes: none is like another to the random numbers.
-    size, centres, number = (4, 6), [(0, 0), (2, 4)], 20_000
-    modes = torch.tensor([6 * y + x for y, x in centres]).int().view(1, 1, 2, 1, 1).expand(1, 1, 2, 100, 50)
+    size, centers, number = (4, 6), [(0, 0), (2, 4)], 20_000
+    modes = torch.tensor([6 * y + x for y, x in centers]).int().view(1, 1, 2, 1, 1).expand(1, 1, 2, 100, 50)
     index, _ = sample_mixture(*arguments(modes, size, backend, alpha=alpha, samples=4))
-    expected = torch.tensor([density(key, centres, size, SCALE[2], alpha) for key in product(range(4), range(6))])
+    expected = torch.tensor([density(key, centers, size, SCALE[2], alpha) for key in product(range(4), range(6))])
     assert float(expected.sum()) == pytest.approx(1, abs=1e-6)
     often = index.flatten().bincount(minlength=24) / number
     # Four standard deviations of a share, and a little for keys that hardly ever come.

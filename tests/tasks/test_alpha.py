@@ -13,7 +13,7 @@ from torch import Tensor
 from patchattn.networks.cross_scale import SuperResolutionNetwork
 from patchattn.networks.weights import load_superresolution_network
 from patchattn.tasks.alpha import check_visible, resize_with_alpha, visible_color
-from patchattn.tasks.images import Picture
+from patchattn.tasks.images import Image
 from patchattn.tasks.resampling import resize
 from patchattn.tasks.upscale import SCALES, upscale
 
@@ -42,31 +42,29 @@ def strokes() -> Tensor:
     return ((columns % 5 == 2) | (rows == columns))[None, None]
 
 
-def pictures() -> dict[str, Picture]:
+def pictures() -> dict[str, Image]:
     disc, soft = distance() < 8, ((11 - distance()) / 6).clamp(0, 1)
     white, black = torch.ones(1, 3, *SIZE), torch.zeros(1, 3, *SIZE)
     icon, shadow = torch.where(disc, white, black), torch.maximum(disc.float(), 0.5 * soft.roll((3, 3), (2, 3)))
     return {
-        "white disc, black at 1 of 255": Picture(icon, torch.where(disc, 1.0, 1 / 255)),
-        "white disc, black at 8 of 255": Picture(icon, torch.where(disc, 1.0, 8 / 255)),
-        "black disc, white at 0": Picture(1 - icon, disc.float()),
-        "photograph, noise at 1 of 255": Picture(
-            torch.where(disc, photograph(), noise()), torch.where(disc, 1, 1 / 255)
-        ),
-        "photograph, noise at 30 of 255": Picture(torch.where(disc, photograph(), noise()), torch.where(disc, 1, 0.12)),
-        "soft edge": Picture(torch.where(soft > 0, photograph(), noise()), soft),
-        "soft shadow": Picture(icon, shadow),
-        "16 bits": Picture(icon, torch.where(disc, 1.0, 1 / 65535), bit_depth=16),
-        "gray": Picture(photograph()[:, :1], soft),
-        "alpha is noise": Picture(photograph(), noise()[:, :1].clamp(0.2, 1)),
-        "thin strokes": Picture(torch.where(strokes(), white, black), torch.where(strokes(), 1.0, 2 / 255)),
-        "nothing is opaque": Picture(icon, torch.where(disc, 0.1, 0.001)),
+        "white disc, black at 1 of 255": Image(icon, torch.where(disc, 1.0, 1 / 255)),
+        "white disc, black at 8 of 255": Image(icon, torch.where(disc, 1.0, 8 / 255)),
+        "black disc, white at 0": Image(1 - icon, disc.float()),
+        "photograph, noise at 1 of 255": Image(torch.where(disc, photograph(), noise()), torch.where(disc, 1, 1 / 255)),
+        "photograph, noise at 30 of 255": Image(torch.where(disc, photograph(), noise()), torch.where(disc, 1, 0.12)),
+        "soft edge": Image(torch.where(soft > 0, photograph(), noise()), soft),
+        "soft shadow": Image(icon, shadow),
+        "16 bits": Image(icon, torch.where(disc, 1.0, 1 / 65535), bit_depth=16),
+        "gray": Image(photograph()[:, :1], soft),
+        "alpha is noise": Image(photograph(), noise()[:, :1].clamp(0.2, 1)),
+        "thin strokes": Image(torch.where(strokes(), white, black), torch.where(strokes(), 1.0, 2 / 255)),
+        "nothing is opaque": Image(icon, torch.where(disc, 0.1, 0.001)),
     }
 
 
-def seen(picture: Picture, background: float) -> Tensor:
+def seen(picture: Image, background: float) -> Tensor:
     assert picture.alpha is not None
-    return picture.colour * picture.alpha + background * (1 - picture.alpha)
+    return picture.color * picture.alpha + background * (1 - picture.alpha)
 
 
 @cache
@@ -74,7 +72,7 @@ def network(scale: int) -> SuperResolutionNetwork:
     return load_superresolution_network(scale=scale, cross_scale="psal")
 
 
-def enlarged(picture: Picture, scale: int, by_network: bool) -> Picture:
+def enlarged(picture: Image, scale: int, by_network: bool) -> Image:
     return upscale(picture, scale, network=network(scale) if by_network else None).picture
 
 
@@ -93,8 +91,8 @@ def test_no_background_shows_a_rim(name: str, scale: int, by_network: bool) -> N
     """Nothing is seen that exceeds what is seen nearby in the low picture."""
     picture = pictures()[name]
     result = enlarged(picture, scale, by_network)
-    assert result.colour.min() >= 0
-    assert result.colour.max() <= 1
+    assert result.color.min() >= 0
+    assert result.color.max() <= 1
     for background in BACKGROUNDS:
         low, high = seen(picture, background), seen(result, background)
         most, least = (F.interpolate(sign * F.max_pool2d(sign * low, 11, 1, 5), scale_factor=scale) for sign in (1, -1))
@@ -109,7 +107,7 @@ def test_made_smaller_again_it_is_the_picture_as_it_is_seen(name: str, scale: in
     result = enlarged(picture, scale, by_network=False)
     for background in BACKGROUNDS:
         low, high = seen(picture, background), seen(result, background)
-        plain = seen(Picture(resize(picture.colour, result.size), resize(picture.alpha, result.size)), background)  # type: ignore[arg-type]
+        plain = seen(Image(resize(picture.color, result.size), resize(picture.alpha, result.size)), background)  # type: ignore[arg-type]
         missed, missed_by_interpolation = ((resize(image, SIZE) - low).square().mean() for image in (high, plain))
         assert missed < missed_by_interpolation
         if picture.alpha is not None and name in ("soft edge", "gray"):
@@ -120,7 +118,7 @@ def test_made_smaller_again_it_is_the_picture_as_it_is_seen(name: str, scale: in
 def test_what_is_stored_under_low_alpha_does_not_matter(alpha: float) -> None:
     disc = distance() < 8
     opacity = torch.where(disc, 1.0, alpha)
-    one, other = (enlarged(Picture(torch.where(disc, photograph(), noise(n)), opacity), 2, False) for n in (0, 1))
+    one, other = (enlarged(Image(torch.where(disc, photograph(), noise(n)), opacity), 2, False) for n in (0, 1))
     for background in BACKGROUNDS:
         difference = (seen(one, background) - seen(other, background)).abs().max()
         # What is seen of it anyway, and no more.
@@ -130,9 +128,9 @@ def test_what_is_stored_under_low_alpha_does_not_matter(alpha: float) -> None:
 @pytest.mark.parametrize("by_network", [False, True])
 @pytest.mark.parametrize("scale", SCALES)
 def test_opaque_is_as_without_alpha(scale: int, by_network: bool) -> None:
-    picture = Picture(photograph())
-    opaque = enlarged(Picture(photograph(), torch.ones(1, 1, *SIZE)), scale, by_network)
-    assert torch.equal(opaque.colour, enlarged(picture, scale, by_network).colour)
+    picture = Image(photograph())
+    opaque = enlarged(Image(photograph(), torch.ones(1, 1, *SIZE)), scale, by_network)
+    assert torch.equal(opaque.color, enlarged(picture, scale, by_network).color)
     assert opaque.alpha is not None
     assert torch.equal(opaque.alpha, torch.ones_like(opaque.alpha))
 
@@ -140,18 +138,16 @@ def test_opaque_is_as_without_alpha(scale: int, by_network: bool) -> None:
 def test_hardly_transparent_is_nearly_as_without_alpha() -> None:
     alpha = torch.ones(1, 1, *SIZE)
     alpha[..., 3, 4] = 254 / 255
-    difference = (
-        enlarged(Picture(photograph(), alpha), 2, False).colour - enlarged(Picture(photograph()), 2, False).colour
-    )
+    difference = enlarged(Image(photograph(), alpha), 2, False).color - enlarged(Image(photograph()), 2, False).color
     assert difference.abs().max() < 1 / 255
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 0.5])
 def test_even_alpha_stays_even(alpha: float) -> None:
-    result = enlarged(Picture(photograph(), torch.full((1, 1, *SIZE), alpha)), 3, False)
+    result = enlarged(Image(photograph(), torch.full((1, 1, *SIZE), alpha)), 3, False)
     torch.testing.assert_close(result.alpha, torch.full((1, 1, 72, 84), alpha))
-    expected = enlarged(Picture(photograph()), 3, False).colour
-    torch.testing.assert_close(result.colour, expected, rtol=0, atol=2 / 255)
+    expected = enlarged(Image(photograph()), 3, False).color
+    torch.testing.assert_close(result.color, expected, rtol=0, atol=2 / 255)
 
 
 # ------------------------------------------------------------------------------------------------------------- resizing
@@ -161,7 +157,7 @@ def test_even_alpha_stays_even(alpha: float) -> None:
 @pytest.mark.parametrize("name", list(pictures()))
 def test_resized_as_it_is_seen(name: str, size: tuple[int, int]) -> None:
     picture = pictures()[name]
-    color, alpha = resize_with_alpha(picture.colour, picture.alpha, size)
+    color, alpha = resize_with_alpha(picture.color, picture.alpha, size)
     assert alpha is not None
     assert color.min() >= 0
     assert color.max() <= 1
@@ -183,16 +179,16 @@ def test_resized_without_alpha_to_weigh_by(alpha: float | None) -> None:
 
 def test_visible_colors_are_as_they_are_and_others_continue_them() -> None:
     disc = distance() < 8
-    picture = Picture(torch.where(disc, 0.7, noise()), torch.where(disc, 1.0, 0.02))
+    picture = Image(torch.where(disc, 0.7, noise()), torch.where(disc, 1.0, 0.02))
     torch.testing.assert_close(visible_color(picture), torch.full((1, 3, *SIZE), 0.7), rtol=0, atol=1e-5)
-    assert torch.equal(visible_color(Picture(noise())), noise())
-    assert torch.equal(visible_color(Picture(noise(), torch.zeros(1, 1, *SIZE))), noise())
-    faint = Picture(noise(), torch.full((1, 1, *SIZE), 0.01))
+    assert torch.equal(visible_color(Image(noise())), noise())
+    assert torch.equal(visible_color(Image(noise(), torch.zeros(1, 1, *SIZE))), noise())
+    faint = Image(noise(), torch.full((1, 1, *SIZE), 0.01))
     assert torch.equal(visible_color(faint), noise())
 
 
 def test_a_source_of_colors_must_be_seen() -> None:
     with pytest.raises(ValueError, match="reference: it is wholly transparent; expected visible colors to take"):
-        check_visible("reference", Picture(noise(), torch.zeros(1, 1, *SIZE)))
-    check_visible("reference", Picture(noise(), torch.full((1, 1, *SIZE), 1 / 255)))
-    check_visible("reference", Picture(noise()))
+        check_visible("reference", Image(noise(), torch.zeros(1, 1, *SIZE)))
+    check_visible("reference", Image(noise(), torch.full((1, 1, *SIZE), 1 / 255)))
+    check_visible("reference", Image(noise()))

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import imagecodecs
 import numpy as np
+import PIL.Image
 import pytest
 import skimage.data
 import tifffile
 import torch
-from PIL import Image, ImageCms
+from PIL import ImageCms
 
 from patchattn.tasks.codecs import ColorChunks
 from patchattn.tasks.codecs.icc import (
@@ -31,7 +32,7 @@ from patchattn.tasks.codecs.icc import (
 )
 from patchattn.tasks.color_profiles import profile_of, to_profile, to_srgb
 from patchattn.tasks.colorize import colorize
-from patchattn.tasks.images import Picture, read_picture, write_picture
+from patchattn.tasks.images import Image, read_image, write_image
 from patchattn.tasks.sequences import ImageSequence, read_frames, write_frames
 from patchattn.tasks.warnings import FileWarning
 
@@ -71,7 +72,7 @@ def iccp(profile: bytes) -> tuple[str, bytes]:
 
 def srgb_of(data: bytes | Path) -> np.ndarray:
     """What another program shows of a file: its numbers in sRGB, by Pillow and LittleCMS, in 8 bits."""
-    with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
+    with PIL.Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
         profile = image.info.get("icc_profile")
         image = image if image.mode in ("L", "RGB") else image.convert("RGB")
         if profile is None:
@@ -110,11 +111,11 @@ SAID = {
 def test_chunks_become_a_profile(tmp_path: Path, name: str, extension: str) -> None:
     chunks, decoding, matrix = SAID[name]
     array = few_colors()
-    picture = read_picture(png(array, *chunks))
+    picture = read_image(png(array, *chunks))
     path = tmp_path / f"a{extension}"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        write_picture(path, picture)
+        write_image(path, picture)
     said = [str(one.message) for one in caught]
     # The chunk sRGB says what is meant anyway: nothing is converted.
     converted = extension in (".bmp", ".gif") and "sRGB goes" not in name
@@ -124,7 +125,7 @@ def test_chunks_become_a_profile(tmp_path: Path, name: str, extension: str) -> N
     difference = np.abs(srgb_of(path) - wanted)
     assert difference.mean() < 8 if extension == ".jpg" else difference.max() <= 1
     if extension not in (".bmp", ".gif"):
-        assert read_picture(path).icc_profile is not None
+        assert read_image(path).icc_profile is not None
 
 
 @pytest.mark.parametrize("name", SAID)
@@ -132,16 +133,16 @@ def test_chunks_become_a_profile(tmp_path: Path, name: str, extension: str) -> N
 def test_chunks_stay_in_png(tmp_path: Path, name: str, dtype: str) -> None:
     chunks, decoding, matrix = SAID[name]
     array = few_colors() if dtype == "uint8" else few_colors().astype(np.uint16) * 257
-    write_picture(tmp_path / "a.png", read_picture(png(array, *chunks)))
+    write_image(tmp_path / "a.png", read_image(png(array, *chunks)))
     data = (tmp_path / "a.png").read_bytes()
     for kind, body in chunks:
         at = data.index(kind.encode())
         assert data[at + 4 : at + 4 + len(body)] == body
         assert at < data.index(b"IDAT")
-    with Image.open(tmp_path / "a.png") as image:
+    with PIL.Image.open(tmp_path / "a.png") as image:
         image.load()  # checksums
-    back = read_picture(tmp_path / "a.png")
-    shown = to_srgb(back).colour[0].permute(1, 2, 0).numpy()
+    back = read_image(tmp_path / "a.png")
+    shown = to_srgb(back).color[0].permute(1, 2, 0).numpy()
     np.testing.assert_allclose(shown, expected(array, decoding, matrix), atol=3e-4)
     assert to_srgb(back).bit_depth == back.bit_depth
 
@@ -149,7 +150,7 @@ def test_chunks_stay_in_png(tmp_path: Path, name: str, dtype: str) -> None:
 def test_depth_survives_the_conversion() -> None:
     """Neighbors among 65,536 numbers stay apart."""
     ramp = np.arange(20_000, 20_256, dtype=np.uint16).reshape(16, 16, 1)
-    shown = to_srgb(read_picture(png(ramp[:, :, 0], GAMA[1 / 1.8]))).colour.flatten()
+    shown = to_srgb(read_image(png(ramp[:, :, 0], GAMA[1 / 1.8]))).color.flatten()
     assert shown.mul(65535).round().unique().numel() == len(np.unique(np.rint(expected(ramp, 1.8) * 65535))) == 256
     np.testing.assert_allclose(shown.numpy(), expected(ramp, 1.8).ravel(), atol=2e-5)
 
@@ -157,21 +158,21 @@ def test_depth_survives_the_conversion() -> None:
 @pytest.mark.parametrize("extension", [".png", ".tif", ".jpg", ".webp"])
 def test_gray_with_gamma(tmp_path: Path, extension: str) -> None:
     array = few_colors()[:, :, 0]
-    write_picture(tmp_path / f"a{extension}", read_picture(png(array, GAMA[1 / 1.8])))
-    back = read_picture(tmp_path / f"a{extension}")
-    shown = to_srgb(back).colour[0, 0].numpy()
+    write_image(tmp_path / f"a{extension}", read_image(png(array, GAMA[1 / 1.8])))
+    back = read_image(tmp_path / f"a{extension}")
+    shown = to_srgb(back).color[0, 0].numpy()
     np.testing.assert_allclose(shown, expected(array, 1.8), atol=0.05 if extension == ".jpg" else 5e-4)
 
 
 @pytest.mark.parametrize("extension", [".tif", ".jpg", ".webp", ".bmp"])
 def test_more_light_than_white_is_said(tmp_path: Path, extension: str) -> None:
-    picture = read_picture(png(photograph(), CICP["PQ"], ("cLLI", bytes(8))))
+    picture = read_image(png(photograph(), CICP["PQ"], ("cLLI", bytes(8))))
     with pytest.warns(FileWarning, match=r"--output: .*cICP says \(primaries 9, PQ\); .* are left as they are"):
-        write_picture(tmp_path / f"a{extension}", picture, argument="--output")
-    write_picture(tmp_path / "a.png", picture)
-    assert read_picture(tmp_path / "a.png").color_chunks == picture.color_chunks
+        write_image(tmp_path / f"a{extension}", picture, argument="--output")
+    write_image(tmp_path / "a.png", picture)
+    assert read_image(tmp_path / "a.png").color_chunks == picture.color_chunks
     with pytest.raises(ValueError, match=r"reference: what its file says of its colors cannot be applied .*PQ"):
-        colorize(picture.colour[:, :1], picture)
+        colorize(picture.color[:, :1], picture)
 
 
 @pytest.mark.parametrize(
@@ -185,9 +186,9 @@ def test_more_light_than_white_is_said(tmp_path: Path, extension: str) -> None:
     ],
 )
 def test_chunks_that_make_no_sense(tmp_path: Path, chunks: tuple[tuple[str, bytes], ...], message: str) -> None:
-    picture = Picture(torch.rand(1, 3, 4, 5), color_chunks=ColorChunks(chunks))
+    picture = Image(torch.rand(1, 3, 4, 5), color_chunks=ColorChunks(chunks))
     with pytest.warns(FileWarning, match=message):
-        write_picture(tmp_path / "a.tif", picture)
+        write_image(tmp_path / "a.tif", picture)
     with pytest.raises(ValueError, match=message):
         to_srgb(picture)
 
@@ -202,7 +203,7 @@ def test_profiles_mean_the_same_to_others(curve: Curve) -> None:
         data = png(array, iccp(rgb_profile(primaries, curve, "x")))
         wanted = expected(array, None if curve == SRGB_CURVE else curve.gamma, matrix) * 255
         assert np.abs(srgb_of(data) - wanted).max() < 1.6
-        shown = to_srgb(read_picture(data)).colour[0].permute(1, 2, 0).numpy() * 255
+        shown = to_srgb(read_image(data)).color[0].permute(1, 2, 0).numpy() * 255
         np.testing.assert_allclose(shown, wanted, atol=0.1)
 
 
@@ -244,31 +245,31 @@ PROFILES = {
 @pytest.mark.parametrize("file", ["a.png", "a.jpg", "a.tif", "a.webp"])
 def test_profiles_that_do_not_fit_are_said(tmp_path: Path, name: str, file: str) -> None:
     profile, message = PROFILES[name]
-    Image.fromarray(photograph()).save(tmp_path / file, icc_profile=profile)
+    PIL.Image.fromarray(photograph()).save(tmp_path / file, icc_profile=profile)
     with pytest.warns(FileWarning, match=rf"PHOTO: .*{file} {message}"):
-        picture = read_picture(tmp_path / file, argument="PHOTO")
+        picture = read_image(tmp_path / file, argument="PHOTO")
     assert (picture.icc_profile is None) == (name != "of gray")
     assert picture.icc_profile is None or is_sound(picture.icc_profile)
 
 
 def test_gray_with_a_profile_of_rgb(tmp_path: Path) -> None:
     profile = rgb_profile(P3, Curve(1.8), "P3")
-    Image.fromarray(photograph()[:, :, 0]).save(tmp_path / "a.jpg", icc_profile=profile)
+    PIL.Image.fromarray(photograph()[:, :, 0]).save(tmp_path / "a.jpg", icc_profile=profile)
     with pytest.warns(FileWarning, match=r"of RGB beside its gray pixels; its equivalent for gray takes its place"):
-        picture = read_picture(tmp_path / "a.jpg")
+        picture = read_image(tmp_path / "a.jpg")
     assert picture.icc_profile == fit_profile(profile, 1)
 
 
 def test_precedence_and_targets() -> None:
     linear, p3 = ColorChunks((GAMA[1.0],)), rgb_profile(P3, SRGB_CURVE, "P3")
-    picture = Picture(torch.rand(1, 3, 4, 5))
+    picture = Image(torch.rand(1, 3, 4, 5))
     assert profile_of(picture) is None
-    assert profile_of(Picture(picture.colour, icc_profile=p3, color_chunks=linear)) == p3
-    assert profile_of(Picture(picture.colour, icc_profile=p3, color_chunks=ColorChunks((CICP["709"],)))) != p3
+    assert profile_of(Image(picture.color, icc_profile=p3, color_chunks=linear)) == p3
+    assert profile_of(Image(picture.color, icc_profile=p3, color_chunks=ColorChunks((CICP["709"],)))) != p3
     there = to_profile(picture, p3)
-    torch.testing.assert_close(to_srgb(there).colour, picture.colour, rtol=0, atol=1e-4)
-    assert not torch.allclose(there.colour, picture.colour, atol=0.01)
-    assert to_profile(there, p3).colour is there.colour
+    torch.testing.assert_close(to_srgb(there).color, picture.color, rtol=0, atol=1e-4)
+    assert not torch.allclose(there.color, picture.color, atol=0.01)
+    assert to_profile(there, p3).color is there.color
 
 
 # ------------------------------------------------------------------------------------------------- CMYK and L*a*b*
@@ -307,15 +308,15 @@ def test_cmyk(tmp_path: Path, file: str, tagged: bool) -> None:
     if file == "deep.tif":
         tifffile.imwrite(tmp_path / file, inks.astype(np.uint16) * 257, photometric="separated", iccprofile=profile)
     else:
-        Image.fromarray(inks, "CMYK").save(tmp_path / file, icc_profile=profile, quality=100)
+        PIL.Image.fromarray(inks, "CMYK").save(tmp_path / file, icc_profile=profile, quality=100)
     said = (
         r"converted to sRGB by their profile" if tagged else r"CMYK colors without a profile; they are converted by the"
     )
     with pytest.warns(FileWarning, match=said):
-        picture = read_picture(tmp_path / file)
+        picture = read_image(tmp_path / file)
     assert picture.bit_depth == (16 if file == "deep.tif" else 8)
     assert picture.icc_profile is None
-    image = Image.fromarray(inks, "CMYK")
+    image = PIL.Image.fromarray(inks, "CMYK")
     if tagged:
         source = ImageCms.ImageCmsProfile(io.BytesIO(cmyk_profile()))
         wanted = ImageCms.profileToProfile(
@@ -328,7 +329,7 @@ def test_cmyk(tmp_path: Path, file: str, tagged: bool) -> None:
         )
     else:
         wanted = image.convert("RGB")
-    shown = picture.colour[0].permute(1, 2, 0).numpy() * 255
+    shown = picture.color[0].permute(1, 2, 0).numpy() * 255
     assert np.abs(shown - np.asarray(wanted)).max() < (4 if file == "a.jpg" else 1.6)
 
 
@@ -349,9 +350,9 @@ def test_lab(tmp_path: Path, dtype: str, kind: str) -> None:
         stored = np.rint(stored).astype(dtype)
     tifffile.imwrite(tmp_path / "a.tif", stored, photometric=kind.lower(), iccprofile=b"x" * 200)
     with pytest.warns(FileWarning, match=r"has L\*a\*b\* colors, which are converted to sRGB"):
-        picture = read_picture(tmp_path / "a.tif")
+        picture = read_image(tmp_path / "a.tif")
     assert picture.bit_depth == (8 if dtype == "uint8" else 16)
-    shown = picture.colour[0].permute(1, 2, 0).numpy() * 255
+    shown = picture.color[0].permute(1, 2, 0).numpy() * 255
     assert np.abs(shown - array).max() < (6 if dtype == "uint8" else 0.5)
 
 
@@ -361,10 +362,10 @@ def test_lab(tmp_path: Path, dtype: str, kind: str) -> None:
 @pytest.mark.parametrize("decoding", [1.0, 1.8, 2.2, 2.6, 3.0])
 def test_colorize_shows_gray_as_bright_as_before(tmp_path: Path, decoding: float) -> None:
     array = skimage.data.astronaut()[60:108, 180:244]
-    Image.fromarray(array[:, :, 1]).save(tmp_path / "a.tif", icc_profile=gray_profile(Curve(decoding), "gray"))
-    gray = read_picture(tmp_path / "a.tif")
-    result = colorize(gray, read_picture(png(array)), patch_size=3)
-    write_picture(tmp_path / "b.png", result.picture)
+    PIL.Image.fromarray(array[:, :, 1]).save(tmp_path / "a.tif", icc_profile=gray_profile(Curve(decoding), "gray"))
+    gray = read_image(tmp_path / "a.tif")
+    result = colorize(gray, read_image(png(array)), patch_size=3)
+    write_image(tmp_path / "b.png", result.picture)
     shown = np.asarray(srgb_of(tmp_path / "b.png")) / 255
     linear = np.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4)
     bright = linear @ [0.2126, 0.7152, 0.0722]
@@ -373,7 +374,7 @@ def test_colorize_shows_gray_as_bright_as_before(tmp_path: Path, decoding: float
 
 
 def test_animated_png_keeps_its_chunks(tmp_path: Path) -> None:
-    picture = read_picture(png(photograph(), GAMA[1.0], CHRM))
+    picture = read_image(png(photograph(), GAMA[1.0], CHRM))
     like = ImageSequence("animation", "png", (0.1, 0.1))
     write_frames(tmp_path / "a.png", [picture, picture], like)
     assert next(iter(read_frames(tmp_path / "a.png"))).color_chunks == picture.color_chunks
@@ -383,12 +384,12 @@ def test_animated_png_keeps_its_chunks(tmp_path: Path) -> None:
 
 def test_a_profile_cannot_fill_the_memory() -> None:
     with pytest.warns(FileWarning, match=DAMAGED):
-        assert read_picture(png(photograph(), iccp(bytes(80 << 20)))).icc_profile is None
+        assert read_image(png(photograph(), iccp(bytes(80 << 20)))).icc_profile is None
 
 
 def test_large_profiles_are_read(tmp_path: Path) -> None:
     """Pillow leaves them out without a word."""
     profile = srgb_profile() + np.random.default_rng(0).bytes(2 << 20)
     profile = struct.pack(">I", len(profile)) + profile[4:]
-    write_picture(tmp_path / "a.png", Picture(torch.rand(1, 3, 4, 5), icc_profile=profile))
-    assert read_picture(tmp_path / "a.png").icc_profile == profile
+    write_image(tmp_path / "a.png", Image(torch.rand(1, 3, 4, 5), icc_profile=profile))
+    assert read_image(tmp_path / "a.png").icc_profile == profile

@@ -11,15 +11,15 @@ from patchattn.networks.weights import load_network
 from patchattn.tasks.codecs.icc import Curve, gray_profile
 from patchattn.tasks.color_profiles import srgb_profile
 from patchattn.tasks.colorize import Colorization, colorize
-from patchattn.tasks.colours import to_gray, to_lab
-from patchattn.tasks.images import Picture
+from patchattn.tasks.colors import to_gray, to_lab
+from patchattn.tasks.images import Image
 
 GRAY_GAMMA_18 = gray_profile(Curve(1.8), "gamma 1.8")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def colours(array: object) -> Tensor:
+def colors(array: object) -> Tensor:
     return (torch.as_tensor(array).float() / 255).permute(2, 0, 1)[None].contiguous()
 
 
@@ -27,11 +27,11 @@ def colours(array: object) -> Tensor:
 def pair() -> tuple[Tensor, Tensor]:
     """Two views of one motorcycle, cropped and moved by more than the views differ."""
     left, right, _ = skimage.data.stereo_motorcycle()
-    return colours(left[180:276, 300:428]), colours(right[170:270, 290:430])
+    return colors(left[180:276, 300:428]), colors(right[170:270, 290:430])
 
 
 @pytest.fixture(scope="module")
-def coloured(pair: tuple[Tensor, Tensor]) -> Colorization:
+def colored(pair: tuple[Tensor, Tensor]) -> Colorization:
     return colorize(to_gray(pair[0]), pair[1])
 
 
@@ -40,43 +40,43 @@ def chroma_error(picture: Tensor, truth: Tensor) -> float:
 
 
 def by_brightness(gray: Tensor, reference: Tensor) -> Tensor:
-    """The mean colour of the reference's pixels of the same brightness."""
+    """The mean color of the reference's pixels of the same brightness."""
     level = (to_gray(reference) * 63).round().long().flatten()
     count = torch.zeros(64).index_add_(0, level, torch.ones(len(level)))
     mean = torch.zeros(3, 64).index_add_(1, level, reference[0].flatten(1)) / count.clamp(min=1)
     return mean[:, (gray * 63).round().long().flatten()].view(1, 3, *gray.shape[2:])
 
 
-def test_better_than_a_colour_for_each_brightness(pair: tuple[Tensor, Tensor], coloured: Colorization) -> None:
+def test_better_than_a_color_for_each_brightness(pair: tuple[Tensor, Tensor], colored: Colorization) -> None:
     target, reference = pair
-    error = chroma_error(coloured.picture.colour, target)
+    error = chroma_error(colored.picture.color, target)
     assert error < 0.6 * chroma_error(by_brightness(to_gray(target), reference), target)
     assert error < 0.25 * chroma_error(to_gray(target).expand(-1, 3, -1, -1), target)
     assert error < 0.5 * chroma_error(reference[:, :, :96, :128], target)
 
 
-def test_luminance_is_the_target_s(pair: tuple[Tensor, Tensor], coloured: Colorization) -> None:
-    torch.testing.assert_close(to_gray(coloured.picture.colour), to_gray(pair[0]), atol=3e-6, rtol=0)
-    assert coloured.picture.colour.min() >= 0
-    assert coloured.picture.colour.max() <= 1
+def test_luminance_is_the_target_s(pair: tuple[Tensor, Tensor], colored: Colorization) -> None:
+    torch.testing.assert_close(to_gray(colored.picture.color), to_gray(pair[0]), atol=3e-6, rtol=0)
+    assert colored.picture.color.min() >= 0
+    assert colored.picture.color.max() <= 1
 
 
-def test_what_else_is_told(coloured: Colorization) -> None:
-    assert coloured.field is not None
-    assert coloured.field.index.shape == (1, 1, 3, 48, 64)
-    assert tuple(coloured.field.key_shape) == (50, 70)
-    assert coloured.seconds > 0
-    assert coloured.peak_memory is None or coloured.peak_memory > 2**24
+def test_what_else_is_told(colored: Colorization) -> None:
+    assert colored.field is not None
+    assert colored.field.index.shape == (1, 1, 3, 48, 64)
+    assert tuple(colored.field.key_shape) == (50, 70)
+    assert colored.seconds > 0
+    assert colored.peak_memory is None or colored.peak_memory > 2**24
 
 
-def test_votes_help(pair: tuple[Tensor, Tensor], coloured: Colorization) -> None:
+def test_votes_help(pair: tuple[Tensor, Tensor], colored: Colorization) -> None:
     alone = colorize(to_gray(pair[0]), pair[1], aggregate=False)
-    assert chroma_error(coloured.picture.colour, pair[0]) < chroma_error(alone.picture.colour, pair[0])
+    assert chroma_error(colored.picture.color, pair[0]) < chroma_error(alone.picture.color, pair[0])
 
 
-def test_the_same_picture_gets_its_colours_back(pair: tuple[Tensor, Tensor]) -> None:
+def test_the_same_picture_gets_its_colors_back(pair: tuple[Tensor, Tensor]) -> None:
     result = colorize(to_gray(pair[0]), pair[0], k=1, aggregate=False, method="exact")
-    torch.testing.assert_close(result.picture.colour, pair[0], atol=0.01, rtol=0)
+    torch.testing.assert_close(result.picture.color, pair[0], atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3])
@@ -85,42 +85,42 @@ def test_any_size_and_scale(pair: tuple[Tensor, Tensor], scale: int, size: tuple
     gray = to_gray(pair[0])[:, :, : size[0], : size[1]]
     result = colorize(gray, pair[1][:, :, :53, :71], scale=scale, patch_size=5)
     assert result.picture.size == size
-    torch.testing.assert_close(to_gray(result.picture.colour), gray, atol=3e-6, rtol=0)
-    assert chroma_error(result.picture.colour, gray.expand(-1, 3, -1, -1)) > 1
+    torch.testing.assert_close(to_gray(result.picture.color), gray, atol=3e-6, rtol=0)
+    assert chroma_error(result.picture.color, gray.expand(-1, 3, -1, -1)) > 1
 
 
-def test_the_target_s_own_colours_do_not_count(pair: tuple[Tensor, Tensor]) -> None:
+def test_the_target_s_own_colors_do_not_count(pair: tuple[Tensor, Tensor]) -> None:
     one, other = (colorize(target, pair[1]) for target in (pair[0], to_gray(pair[0])))
-    assert torch.equal(one.picture.colour, other.picture.colour)
+    assert torch.equal(one.picture.color, other.picture.color)
 
 
 def test_depth_and_alpha_are_the_target_s_and_colors_are_srgb(pair: tuple[Tensor, Tensor]) -> None:
     gray = to_gray(pair[0])[:, :, :24, :32]
-    target = Picture(gray, alpha=gray, bit_depth=16, icc_profile=GRAY_GAMMA_18)
-    result = colorize(target, Picture(pair[1], alpha=torch.ones(1, 1, 100, 140))).picture
-    assert result.colour.shape == (1, 3, 24, 32)
+    target = Image(gray, alpha=gray, bit_depth=16, icc_profile=GRAY_GAMMA_18)
+    result = colorize(target, Image(pair[1], alpha=torch.ones(1, 1, 100, 140))).picture
+    assert result.color.shape == (1, 3, 24, 32)
     assert result.bit_depth == 16
     assert result.alpha is gray
     assert result.icc_profile == srgb_profile()
     # It is as bright as the profile says.
     bright = gray.double() ** 1.8
     shown = torch.where(bright <= 0.0031308, 12.92 * bright, 1.055 * bright ** (1 / 2.4) - 0.055)
-    torch.testing.assert_close(to_gray(result.colour).double(), shown, rtol=0, atol=1e-4)
+    torch.testing.assert_close(to_gray(result.color).double(), shown, rtol=0, atol=1e-4)
 
 
-def test_start_from_a_field(pair: tuple[Tensor, Tensor], coloured: Colorization) -> None:
+def test_start_from_a_field(pair: tuple[Tensor, Tensor], colored: Colorization) -> None:
     """With no iterations, the search can only keep what it starts from, or add to it."""
-    again = colorize(to_gray(pair[0]), pair[1], init=coloured.field, iterations=0)
+    again = colorize(to_gray(pair[0]), pair[1], init=colored.field, iterations=0)
     assert again.field is not None
-    assert coloured.field is not None
-    assert (again.field.similarity >= coloured.field.similarity - 1e-5).all()
+    assert colored.field is not None
+    assert (again.field.similarity >= colored.field.similarity - 1e-5).all()
 
 
-def test_seeds(pair: tuple[Tensor, Tensor], coloured: Colorization) -> None:
+def test_seeds(pair: tuple[Tensor, Tensor], colored: Colorization) -> None:
     again = colorize(to_gray(pair[0]), pair[1])
-    assert torch.equal(again.picture.colour, coloured.picture.colour)
+    assert torch.equal(again.picture.color, colored.picture.color)
     one, other = (colorize(pair[0], pair[1], method="patchmatch", iterations=0, seed=seed) for seed in (0, 1))
-    assert not torch.equal(one.picture.colour, other.picture.colour)
+    assert not torch.equal(one.picture.color, other.picture.color)
 
 
 class Red(nn.Module):
@@ -132,7 +132,7 @@ class Red(nn.Module):
 
 
 @pytest.mark.parametrize(("given", "learned", "scale"), [(1, 8, 1), (3, None, 3), (None, None, 1), (None, 30, None)])
-def test_a_network_s_colours_get_the_target_s_luminance(
+def test_a_network_s_colors_get_the_target_s_luminance(
     pair: tuple[Tensor, Tensor], given: int | None, learned: int | None, scale: int | None
 ) -> None:
     network = Red()
@@ -146,37 +146,37 @@ def test_a_network_s_colours_get_the_target_s_luminance(
         torch.testing.assert_close(asked[..., 0, 0], picture[..., :scale, :scale].mean((2, 3)))
     assert result.field is None
     assert result.picture.size == tuple(pair[0].shape[2:])
-    red, green, _ = result.picture.colour[0]
+    red, green, _ = result.picture.color[0]
     assert (red >= green - 1e-6).all()
     assert (red > green + 0.1).float().mean() > 0.5
-    torch.testing.assert_close(to_gray(result.picture.colour), to_gray(pair[0]), atol=3e-6, rtol=0)
+    torch.testing.assert_close(to_gray(result.picture.color), to_gray(pair[0]), atol=3e-6, rtol=0)
 
 
 def test_stages_are_told(pair: tuple[Tensor, Tensor]) -> None:
     told: list[str] = []
     colorize(pair[0], pair[1], progress=told.append)
     colorize(pair[0], pair[1], progress=told.append, network=Red())
-    assert told == ["matching", "attending", "colouring", "asking the network", "colouring"]
+    assert told == ["matching", "attending", "coloring", "asking the network", "coloring"]
 
 
-def test_a_reference_without_colour_gives_gray(pair: tuple[Tensor, Tensor]) -> None:
-    result = colorize(pair[0], to_gray(pair[1]).expand(-1, 3, -1, -1)).picture.colour
+def test_a_reference_without_color_gives_gray(pair: tuple[Tensor, Tensor]) -> None:
+    result = colorize(pair[0], to_gray(pair[1]).expand(-1, 3, -1, -1)).picture.color
     assert (result.amax(1) - result.amin(1)).max() < 0.01
 
 
 # ---------------------------------------------------------------------------------------------------------------- alpha
 
 
-def half_transparent(picture: Tensor, alpha: float, garbage: Tensor) -> Picture:
+def half_transparent(picture: Tensor, alpha: float, garbage: Tensor) -> Image:
     """A picture whose right third is nearly transparent, with something else stored there."""
     opacity = torch.ones(1, 1, *picture.shape[2:])
     opacity[..., 2 * picture.shape[3] // 3 :] = alpha
-    return Picture(torch.where(opacity < 1, garbage, picture), opacity)
+    return Image(torch.where(opacity < 1, garbage, picture), opacity)
 
 
 @pytest.mark.parametrize("by_network", [False, True])
 @pytest.mark.parametrize("alpha", [0.0, 1 / 65535, 1 / 255, 5 / 255, 10 / 255])
-def test_transparent_pixels_of_the_reference_give_no_colours(
+def test_transparent_pixels_of_the_reference_give_no_colors(
     pair: tuple[Tensor, Tensor], alpha: float, by_network: bool
 ) -> None:
     gray, network = to_gray(pair[0][..., :48, :64]), load_network() if by_network else None
@@ -184,7 +184,7 @@ def test_transparent_pixels_of_the_reference_give_no_colours(
         colorize(gray, half_transparent(pair[1][..., :48, :66], alpha, garbage), network=network, patch_size=5)
         for garbage in (torch.tensor([1.0, 0.0, 1.0]).view(1, 3, 1, 1), torch.zeros(1, 1, 1, 1))
     )
-    assert torch.equal(one.picture.colour, other.picture.colour)
+    assert torch.equal(one.picture.color, other.picture.color)
     if one.field is not None:
         assert (one.field.index % 33 < 22).all()
 
@@ -199,16 +199,16 @@ def test_transparent_pixels_of_the_target_do_not_change_those_beside_them(
         colorize(half_transparent(gray, alpha, torch.tensor(garbage)), pair[1], network=network, patch_size=5).picture
         for garbage in (0.0, 1.0)
     )
-    assert torch.equal(one.colour[..., :42], other.colour[..., :42])
+    assert torch.equal(one.color[..., :42], other.color[..., :42])
 
 
 @pytest.mark.parametrize("by_network", [False, True])
 def test_opaque_is_as_without_alpha(pair: tuple[Tensor, Tensor], by_network: bool) -> None:
     pictures = to_gray(pair[0][..., :40, :60]), pair[1][..., :41, :61]
-    opaque = [Picture(picture, torch.ones(1, 1, *picture.shape[2:])) for picture in pictures]
+    opaque = [Image(picture, torch.ones(1, 1, *picture.shape[2:])) for picture in pictures]
     network = load_network() if by_network else None
     result, expected = (colorize(*two, network=network, patch_size=5).picture for two in (opaque, pictures))
-    assert torch.equal(result.colour, expected.colour)
+    assert torch.equal(result.color, expected.color)
 
 
 # --------------------------------------------------------------------------------------------------- small and constant
@@ -220,7 +220,7 @@ def test_strips(pair: tuple[Tensor, Tensor], size: tuple[int, int], by_network: 
     network = load_network() if by_network else None
     strip = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
     for gray, reference in ((to_gray(strip), pair[1][..., :40, :50]), (to_gray(pair[0])[..., :20, :30], strip)):
-        result = colorize(gray, reference, network=network).picture.colour
+        result = colorize(gray, reference, network=network).picture.color
         assert result.shape[2:] == gray.shape[2:]
         torch.testing.assert_close(to_gray(result), gray, atol=3e-6, rtol=0)
 
@@ -230,14 +230,14 @@ def test_strips(pair: tuple[Tensor, Tensor], size: tuple[int, int], by_network: 
 def test_white_stays_white_and_black_black(pair: tuple[Tensor, Tensor], size: tuple[int, int], level: float) -> None:
     flat = torch.full((1, 1, *size), level)
     for network in (None, load_network()):
-        result = colorize(flat, pair[1][..., :40, :50], network=network).picture.colour
+        result = colorize(flat, pair[1][..., :40, :50], network=network).picture.color
         torch.testing.assert_close(result, flat.expand(1, 3, *size), atol=1e-5, rtol=0)
 
 
-def test_an_even_strip_gets_an_even_colour_of_a_network(pair: tuple[Tensor, Tensor]) -> None:
+def test_an_even_strip_gets_an_even_color_of_a_network(pair: tuple[Tensor, Tensor]) -> None:
     """What is added around a strip is more of it."""
     for size in ((1, 40), (3, 50)):
-        result = colorize(torch.full((1, 1, *size), 0.5), pair[1][..., :40, :50], network=load_network()).picture.colour
+        result = colorize(torch.full((1, 1, *size), 0.5), pair[1][..., :40, :50], network=load_network()).picture.color
         assert (result - result[..., :1, :1]).abs().max() < 0.02
 
 
@@ -245,9 +245,9 @@ def test_an_even_strip_gets_an_even_colour_of_a_network(pair: tuple[Tensor, Tens
     ("changes", "message"),
     [
         ({"reference": torch.rand(1, 1, 32, 32)}, "reference: it has one channel, gray; expected three"),
-        ({"gray": torch.rand(3, 32, 32)}, "colour: got shape"),
+        ({"gray": torch.rand(3, 32, 32)}, "color: got shape"),
         (
-            {"reference": Picture(torch.rand(1, 3, 9, 9), torch.zeros(1, 1, 9, 9))},
+            {"reference": Image(torch.rand(1, 3, 9, 9), torch.zeros(1, 1, 9, 9))},
             "reference: it is wholly transparent",
         ),
         ({"reference": torch.full((1, 3, 9, 9), torch.nan)}, "reference: it holds NaN or infinity"),

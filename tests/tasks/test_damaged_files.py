@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.mutations import mutated, seeds
-from patchattn.tasks.images import read_picture
+from patchattn.tasks.images import read_image
 from patchattn.tasks.sequences import read_frames
 
 # Ours say what is left out; Pillow has its own.
@@ -26,7 +26,7 @@ def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_seeds_are_sound(name: str) -> None:
-    assert sorted(read_picture(files()[name]).size) == [24, 32] or name.endswith(".ico")
+    assert sorted(read_image(files()[name]).size) == [24, 32] or name.endswith(".ico")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -35,7 +35,7 @@ def test_changed_files(name: str) -> None:
     for number in range(40):
         data = mutated(files()[name], number)
         try:
-            read_picture(data)
+            read_image(data)
             for _ in read_frames(data):
                 pass
             read += 1
@@ -52,7 +52,7 @@ def test_cut_anywhere(name: str) -> None:
     whole = files()[name]
     for length in range(0, len(whole) - 60, max(1, len(whole) // 40)):
         try:
-            picture = read_picture(whole[:length])
+            picture = read_image(whole[:length])
         except ValueError as error:
             sentence = str(error)
         else:

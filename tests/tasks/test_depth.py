@@ -10,15 +10,15 @@ from pathlib import Path
 
 import imagecodecs
 import numpy as np
+import PIL.Image
 import pillow_heif
 import pillow_jxl  # noqa: F401  # registers itself
 import pytest
 import skimage.data
 import tifffile
-from PIL import Image
 
 from patchattn.tasks.codecs import READ_SUFFIXES
-from patchattn.tasks.images import Picture, read_picture, write_picture
+from patchattn.tasks.images import Image, read_image, write_image
 from patchattn.tasks.warnings import FileWarning
 
 
@@ -34,10 +34,10 @@ def photograph(channels: int, bits: int, size: tuple[int, int] = (16, 20)) -> np
     return array.astype(np.uint8 if bits <= 8 else np.uint16)
 
 
-def assert_holds(picture: Picture, array: np.ndarray, largest: int, atol: float = 0) -> None:
+def assert_holds(picture: Image, array: np.ndarray, largest: int, atol: float = 0) -> None:
     """The picture has the samples of an array, scaled and rounded as its depth asks."""
     assert picture.bit_depth == (8 if largest < 256 else 16)
-    planes = picture.colour if picture.alpha is None else np.concatenate([picture.colour, picture.alpha], 1)
+    planes = picture.color if picture.alpha is None else np.concatenate([picture.color, picture.alpha], 1)
     full = 2**picture.bit_depth - 1
     found = np.rint(np.asarray(planes)[0].transpose(1, 2, 0).astype(np.float64) * full)
     wanted = np.rint(np.atleast_3d(array).astype(np.float64) * full / largest)
@@ -66,21 +66,21 @@ def netpbm(kind: str, array: np.ndarray, largest: int) -> bytes:
 @pytest.mark.parametrize(("kind", "channels"), [("P2", 1), ("P3", 3), ("P5", 1), ("P6", 3), ("P7", 2), ("P7", 4)])
 def test_netpbm(kind: str, channels: int, largest: int) -> None:
     array = (photograph(channels, 16).astype(np.int64) * largest // 65535).astype(np.uint16)
-    assert_holds(read_picture(netpbm(kind, array, largest)), array, largest)
+    assert_holds(read_image(netpbm(kind, array, largest)), array, largest)
 
 
 @pytest.mark.parametrize("kind", ["P1", "P4"])
 @pytest.mark.parametrize("width", [7, 8, 13])
 def test_netpbm_bits(kind: str, width: int) -> None:
     array = (photograph(1, 8, (5, width)) > 99).astype(np.uint8)
-    assert_holds(read_picture(netpbm(kind, array, 1)), 1 - array, 1)
+    assert_holds(read_image(netpbm(kind, array, 1)), 1 - array, 1)
 
 
 @pytest.mark.parametrize("extension", [".png", ".tif"])
 def test_sixteen_bits_of_netpbm_arrive(tmp_path: Path, extension: str) -> None:
     array = photograph(3, 16)
     (tmp_path / "a.ppm").write_bytes(netpbm("P6", array, 65535))
-    write_picture(tmp_path / f"b{extension}", read_picture(tmp_path / "a.ppm"))
+    write_image(tmp_path / f"b{extension}", read_image(tmp_path / "a.ppm"))
     np.testing.assert_array_equal(imagecodecs.imread(tmp_path / f"b{extension}"), array)
 
 
@@ -98,13 +98,13 @@ def test_sixteen_bits_of_netpbm_arrive(tmp_path: Path, extension: str) -> None:
 )
 def test_netpbm_damage(data: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=rf"cannot read standard input as a picture \({message}"):
-        read_picture(data)
+        read_image(data)
 
 
 def test_second_netpbm_picture_is_said() -> None:
     one = netpbm("P5", photograph(1, 8), 255)
     with pytest.warns(FileWarning, match="has more after its first picture, left out"):
-        assert_holds(read_picture(one + one), photograph(1, 8), 255)
+        assert_holds(read_image(one + one), photograph(1, 8), 255)
 
 
 # --------------------------------------------------------------------------------- JPEG 2000, AVIF, HEIF, JPEG XL, TIFF
@@ -117,7 +117,7 @@ def test_jpeg_2000(bits: int, channels: int, codec: str) -> None:
     array = photograph(channels, bits)
     squeezed = array[:, :, 0] if channels == 1 else array
     data = imagecodecs.jpeg2k_encode(squeezed, level=0, reversible=True, bitspersample=bits, codecformat=codec)
-    assert_holds(read_picture(data), array, 2**bits - 1)
+    assert_holds(read_image(data), array, 2**bits - 1)
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12])
@@ -126,22 +126,22 @@ def test_avif(bits: int, channels: int) -> None:
     array = photograph(channels, bits)
     squeezed = array[:, :, 0] if channels == 1 else array
     data = imagecodecs.avif_encode(squeezed, level=100, bitspersample=bits, speed=9)
-    picture = read_picture(data)
-    if channels == 1 and picture.colour.shape[1] == 3:
+    picture = read_image(data)
+    if channels == 1 and picture.color.shape[1] == 3:
         array = array.repeat(3, 2)
     assert_holds(picture, array, 2**bits - 1)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_avif_orientation(tmp_path: Path, orientation: int) -> None:
-    exif = Image.Exif()
+    exif = PIL.Image.Exif()
     exif[0x0112] = orientation
     array = photograph(3, 8)
-    Image.fromarray(array).save(tmp_path / "a.avif", exif=exif, quality=100, subsampling="4:4:4")
+    PIL.Image.fromarray(array).save(tmp_path / "a.avif", exif=exif, quality=100, subsampling="4:4:4")
     turned = {1: array, 2: array[:, ::-1], 3: array[::-1, ::-1], 4: array[::-1], 5: array.transpose(1, 0, 2)}
     turned |= {6: np.rot90(array, -1), 7: np.rot90(array[::-1], 1), 8: np.rot90(array, 1)}
     wanted = turned[orientation]
-    back = read_picture(tmp_path / "a.avif").colour[0].permute(1, 2, 0).numpy() * 255
+    back = read_image(tmp_path / "a.avif").color[0].permute(1, 2, 0).numpy() * 255
     assert back.shape == wanted.shape
     assert np.abs(back - wanted).mean() < 3
 
@@ -151,31 +151,33 @@ def test_avif_orientation(tmp_path: Path, orientation: int) -> None:
 def test_heif(tmp_path: Path, bits: int, channels: int) -> None:
     array = photograph(channels, bits)
     if bits == 8:
-        Image.fromarray(array).save(tmp_path / "a.heic", format="HEIF", quality=-1, chroma=444, matrix_coefficients=0)
+        PIL.Image.fromarray(array).save(
+            tmp_path / "a.heic", format="HEIF", quality=-1, chroma=444, matrix_coefficients=0
+        )
     else:
         pillow_heif.options.SAVE_HDR_TO_12_BIT = bits == 12
         mode = "RGB;16" if channels == 3 else "RGBA;16"
         file = pillow_heif.from_bytes(mode, (20, 16), (array << (16 - bits)).tobytes())
         file.save(tmp_path / "a.heic", quality=-1, chroma=444, matrix_coefficients=0)
         pillow_heif.options.SAVE_HDR_TO_12_BIT = False
-    picture = read_picture(tmp_path / "a.heic")
+    picture = read_image(tmp_path / "a.heic")
     assert_holds(picture, array, 2**bits - 1)
     assert dict(picture.color_chunks.chunks) == {"cICP": bytes([1, 13, 0, 1])}
 
 
 def test_further_pictures_in_heif_are_said(tmp_path: Path) -> None:
     file = pillow_heif.from_bytes("RGB", (20, 16), photograph(3, 8).tobytes())
-    file.add_from_pillow(Image.fromarray(photograph(3, 8)[::-1].copy()))
+    file.add_from_pillow(PIL.Image.fromarray(photograph(3, 8)[::-1].copy()))
     file.save(tmp_path / "a.heic", quality=-1)
     with pytest.warns(FileWarning, match=r"has 2 pictures; the main one is read and 1 left out"):
-        read_picture(tmp_path / "a.heic")
+        read_image(tmp_path / "a.heic")
 
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_jpeg_xl(bits: int, channels: int) -> None:
     array = photograph(channels, bits)
-    picture = read_picture(imagecodecs.jpegxl_encode(array, lossless=True))
+    picture = read_image(imagecodecs.jpegxl_encode(array, lossless=True))
     assert_holds(picture, array, 2**bits - 1)
     assert picture.icc_profile is not None
 
@@ -183,16 +185,16 @@ def test_jpeg_xl(bits: int, channels: int) -> None:
 def test_further_frames_of_jpeg_xl_are_said() -> None:
     array = photograph(3, 8)
     with pytest.warns(FileWarning, match=r"has more than one frame; the first is read"):
-        assert_holds(read_picture(imagecodecs.jpegxl_encode(np.stack([array, array[::-1]]), lossless=True)), array, 255)
+        assert_holds(read_image(imagecodecs.jpegxl_encode(np.stack([array, array[::-1]]), lossless=True)), array, 255)
 
 
 @pytest.mark.parametrize(("suffix", "package", "name"), [("heic", "pillow_heif", "heif"), ("jxl", "pillow_jxl", "jxl")])
 def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, suffix: str, package: str, name: str) -> None:
     memory = io.BytesIO()
-    Image.fromarray(photograph(3, 8)).save(memory, {"heic": "HEIF", "jxl": "JXL"}[suffix])
+    PIL.Image.fromarray(photograph(3, 8)).save(memory, {"heic": "HEIF", "jxl": "JXL"}[suffix])
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(RuntimeError, match=rf'{package}.*pip install "patchattn\[{name}\]"'):
-        read_picture(memory.getvalue())
+        read_image(memory.getvalue())
     assert f".{suffix}" in READ_SUFFIXES
 
 
@@ -201,7 +203,7 @@ def test_tiff_of_odd_depths(tmp_path: Path, bits: int) -> None:
     array = photograph(1, bits)[:, :, 0]
     options = {} if bits == 16 else {"bitspersample": bits, "compression": None}
     tifffile.imwrite(tmp_path / "a.tif", array, photometric="minisblack", **options)
-    assert_holds(read_picture(tmp_path / "a.tif"), array, 2**bits - 1)
+    assert_holds(read_image(tmp_path / "a.tif"), array, 2**bits - 1)
 
 
 # ---------------------------------------------------------------------------------------------------------------- PNG
@@ -220,8 +222,8 @@ def test_png_with_a_transparent_color(channels: int, dtype: str) -> None:
     array = photograph(channels, 16 if dtype == "uint16" else 8)
     key = array[5, 7].astype(np.uint16)
     data = png_with(array[:, :, 0].copy() if channels == 1 else array, b"tRNS", key.astype(">u2").tobytes())
-    picture = read_picture(data)
-    assert_holds(Picture(picture.colour, None, picture.bit_depth), array, np.iinfo(array.dtype).max)
+    picture = read_image(data)
+    assert_holds(Image(picture.color, None, picture.bit_depth), array, np.iinfo(array.dtype).max)
     assert picture.alpha is not None
     np.testing.assert_array_equal(picture.alpha[0, 0] == 0, (array == key).all(2))
     assert set(picture.alpha.unique().tolist()) == {0.0, 1.0}
@@ -231,9 +233,9 @@ def test_png_with_a_transparent_color(channels: int, dtype: str) -> None:
 @pytest.mark.parametrize("palette", [False, True])
 def test_png_of_few_bits(tmp_path: Path, bits: int, palette: bool) -> None:
     array = photograph(1, bits)[:, :, 0]
-    image = Image.fromarray(array, "L")
+    image = PIL.Image.fromarray(array, "L")
     if palette:
-        image = Image.fromarray(array, "P")
+        image = PIL.Image.fromarray(array, "P")
         colors = np.random.default_rng(0).integers(0, 256, (2**bits, 3)).astype(np.uint8)
         image.putpalette(colors.tobytes())
         image.save(tmp_path / "a.png", bits=bits, transparency=bytes([0, 128]))
@@ -242,7 +244,7 @@ def test_png_of_few_bits(tmp_path: Path, bits: int, palette: bool) -> None:
         data = png_of_gray(array, bits)
         (tmp_path / "a.png").write_bytes(data)
         expected = (array * (255 // (2**bits - 1)))[:, :, None]
-    assert_holds(read_picture(tmp_path / "a.png"), expected, 255)
+    assert_holds(read_image(tmp_path / "a.png"), expected, 255)
 
 
 def png_of_gray(array: np.ndarray, bits: int) -> bytes:
@@ -275,7 +277,7 @@ def floating(tmp_path: Path, name: str) -> bytes:
 @pytest.mark.parametrize("name", ["f16", "f32", "f64", "u32", "i16", "jxl", "jpg12"])
 def test_other_samples_are_refused_in_a_sentence(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match=r"cannot read standard input as a picture \(its .*(allowed|convert it first)"):
-        read_picture(floating(tmp_path, name))
+        read_image(floating(tmp_path, name))
 
 
 @pytest.mark.parametrize(
@@ -292,7 +294,7 @@ def test_other_samples_are_refused_in_a_sentence(tmp_path: Path, name: str) -> N
 )
 def test_other_files_are_refused_in_a_sentence(data: bytes, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        read_picture(data)
+        read_image(data)
 
 
 def test_raw_files_like_tiff(tmp_path: Path) -> None:
@@ -300,30 +302,30 @@ def test_raw_files_like_tiff(tmp_path: Path) -> None:
         tmp_path / "a.dng", photograph(3, 8), photometric="rgb", extratags=[(50706, 1, 4, b"\1\4\0\0", True)]
     )
     with pytest.raises(ValueError, match="a camera's raw file; develop it"):
-        read_picture(tmp_path / "a.dng")
+        read_image(tmp_path / "a.dng")
 
 
 def test_deep_sgi_is_said() -> None:
     memory = io.BytesIO()
-    Image.fromarray(photograph(3, 8)).save(memory, "SGI", bpc=2)
+    PIL.Image.fromarray(photograph(3, 8)).save(memory, "SGI", bpc=2)
     with pytest.warns(FileWarning, match="has 16 bits a channel, which are reduced to 8"):
-        read_picture(memory.getvalue())
+        read_image(memory.getvalue())
 
 
 @pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".tga", ".mpo", ".avif", ".jp2", ".ico", ".pbm", ".heif", ".jxl"])
 def test_suffixes_do_not_matter_to_reading(tmp_path: Path, suffix: str) -> None:
     formats = {".jfif": "JPEG", ".jpe": "JPEG", ".mpo": "JPEG", ".pbm": "PPM", ".heif": "HEIF", ".jxl": "JXL"}
-    image = Image.fromarray(photograph(3, 8, (16, 16)))
+    image = PIL.Image.fromarray(photograph(3, 8, (16, 16)))
     image.save(tmp_path / f"a{suffix}", formats.get(suffix))
     assert suffix in READ_SUFFIXES
-    assert read_picture(tmp_path / f"a{suffix}").size == (16, 16)
+    assert read_image(tmp_path / f"a{suffix}").size == (16, 16)
 
 
 def test_mpo_and_icons_say_what_is_left_out(tmp_path: Path) -> None:
-    image = Image.fromarray(photograph(3, 8, (64, 64)))
+    image = PIL.Image.fromarray(photograph(3, 8, (64, 64)))
     image.save(tmp_path / "a.mpo", save_all=True, append_images=[image.rotate(90)])
     with pytest.warns(FileWarning, match=r"has 2 pictures; the first is read and 1 is left out"):
-        read_picture(tmp_path / "a.mpo")
+        read_image(tmp_path / "a.mpo")
     image.save(tmp_path / "a.ico", sizes=[(16, 16), (32, 32), (64, 64)])
     with pytest.warns(FileWarning, match=r"has icons of 3 sizes; the largest is read and 2 are left out"):
-        assert read_picture(tmp_path / "a.ico").size == (64, 64)
+        assert read_image(tmp_path / "a.ico").size == (64, 64)

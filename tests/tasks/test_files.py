@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
-from PIL import Image
 
 from patchattn.networks.architectures import ColorizationArchitecture
 from patchattn.tasks.files import CheckedFile, atomic_writer
-from patchattn.tasks.images import Picture, write_picture
+from patchattn.tasks.images import Image, write_image
 from patchattn.training.checkpoints import write_checkpoint
 
 FORMATS = (".png", ".tif", ".webp", ".jpg", ".bmp")
@@ -38,8 +38,8 @@ def largest_file(size: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, usual)
 
 
-def noise(size: int = 64) -> Picture:
-    return Picture(torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)))
+def noise(size: int = 64) -> Image:
+    return Image(torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)))
 
 
 def write_npz(path: Path) -> None:
@@ -58,7 +58,7 @@ def write_text(path: Path) -> None:
 
 
 WRITERS: dict[str, Callable[[Path], None]] = {
-    **{name: lambda path: write_picture(path, noise()) for name in FORMATS},
+    **{name: lambda path: write_image(path, noise()) for name in FORMATS},
     ".npz": write_npz,
     ".safetensors": write_network,
     ".json": write_text,
@@ -183,7 +183,7 @@ def test_a_failure_at_any_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, error: BaseException
 ) -> None:
     path = tmp_path / "a.png"
-    write_picture(path, noise(4))
+    write_image(path, noise(4))
     before = path.read_bytes()
 
     def failing(*_: object, **__: object) -> None:
@@ -192,7 +192,7 @@ def test_a_failure_at_any_call(
     monkeypatch.setattr(os, call, failing)
     expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else ValueError
     with pytest.raises(expected):
-        write_picture(path, noise())
+        write_image(path, noise())
     monkeypatch.undo()
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -234,6 +234,6 @@ def test_any_name_that_the_system_takes(tmp_path: Path, name: bytes) -> None:
 def test_pillow_writes_through_the_checked_file(tmp_path: Path) -> None:
     with atomic_writer(tmp_path / "a.bin") as file, pytest.raises(io.UnsupportedOperation):
         file.fileno()
-    write_picture(tmp_path / "a.jpg", noise())
-    with Image.open(tmp_path / "a.jpg") as image:
+    write_image(tmp_path / "a.jpg", noise())
+    with PIL.Image.open(tmp_path / "a.jpg") as image:
         image.load()

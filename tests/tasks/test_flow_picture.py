@@ -8,9 +8,9 @@ import torch
 from patchattn.tasks.flow_picture import flow_picture
 
 
-def colour_of(row: int, column: int, largest: float = 10.0) -> list[float]:
+def color_of(row: int, column: int, largest: float = 10.0) -> list[float]:
     offsets = torch.tensor([row, column]).view(2, 1, 1)
-    return flow_picture(offsets, largest=largest).colour.flatten().tolist()
+    return flow_picture(offsets, largest=largest).color.flatten().tolist()
 
 
 @pytest.mark.parametrize(
@@ -25,25 +25,25 @@ def colour_of(row: int, column: int, largest: float = 10.0) -> list[float]:
         (0, 1000, [1, 0, 0]),
     ],
 )
-def test_known_colours(row: int, column: int, expected: list[float]) -> None:
-    assert colour_of(row, column) == pytest.approx(expected, abs=1e-6)
+def test_known_colors(row: int, column: int, expected: list[float]) -> None:
+    assert color_of(row, column) == pytest.approx(expected, abs=1e-6)
 
 
 def test_unmatched_is_black() -> None:
     picture = flow_picture(torch.zeros(2, 2, 2), matched=torch.tensor([[True, False], [True, True]]))
-    assert picture.colour[0, :, 0, 1].tolist() == [0, 0, 0]
-    assert picture.colour[0, :, 0, 0].tolist() == [1, 1, 1]
+    assert picture.color[0, :, 0, 1].tolist() == [0, 0, 0]
+    assert picture.color[0, :, 0, 0].tolist() == [1, 1, 1]
     nothing = flow_picture(torch.zeros(2, 2, 2), matched=torch.zeros(2, 2, dtype=torch.bool))
-    assert nothing.colour.max() == 0
+    assert nothing.color.max() == 0
 
 
 def test_stray_matches_do_not_pale_the_rest() -> None:
     offsets = torch.zeros(2, 100, 100)
     offsets[1] = 8
     offsets[1, :30] = 5000
-    colour = flow_picture(offsets).colour
-    assert colour[0, :, 50, 50].tolist() == pytest.approx([1, 0.5, 0.5])
-    assert colour[0, :, 0, 0].tolist() == pytest.approx([1, 0, 0])
+    color = flow_picture(offsets).color
+    assert color[0, :, 50, 50].tolist() == pytest.approx([1, 0.5, 0.5])
+    assert color[0, :, 0, 0].tolist() == pytest.approx([1, 0, 0])
 
 
 def test_errors() -> None:

@@ -12,17 +12,17 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
+import PIL.Image
 import pillow_heif  # noqa: F401  # Pillow writes with it
 import pillow_jxl  # noqa: F401  # likewise
 import pytest
 import skimage.data
 import tifffile
 import torch
-from PIL import Image
 
 from patchattn.tasks.codecs import FORMATS
 from patchattn.tasks.codecs.icc import SRGB_PRIMARIES, Curve, rgb_profile
-from patchattn.tasks.images import Picture, read_picture, write_picture
+from patchattn.tasks.images import Image, read_image, write_image
 from patchattn.tasks.metadata import Metadata
 from patchattn.tasks.sequences import SEQUENCE_FORMATS, ImageSequence, read_frames, write_frames
 from patchattn.tasks.warnings import FileWarning
@@ -49,7 +49,7 @@ def photograph(alpha: bool = False) -> np.ndarray:
 
 
 def exif() -> bytes:
-    tags = Image.Exif()
+    tags = PIL.Image.Exif()
     tags[0x010F], tags[0x011A], tags[0x011B], tags[0x0128] = "maker", 300.0, 300.0, 2
     return tags.tobytes()
 
@@ -60,7 +60,7 @@ def by_pillow(name: str, **options: Any) -> bytes:
     told: dict[str, Any] = {"exif": exif(), "icc_profile": PROFILE, "xmp": XMP, "dpi": (300, 300)}
     told |= {"TIFF": {"exif": None, "tiffinfo": {271: "maker", 700: XMP}}}.get(name, {})
     kept = {key: value for key, value in (told | options).items() if value is not None}
-    Image.fromarray(photograph(alpha)).save(memory, name, **kept)
+    PIL.Image.fromarray(photograph(alpha)).save(memory, name, **kept)
     return memory.getvalue()
 
 
@@ -100,7 +100,7 @@ def bmp() -> bytes:
 
 def gif() -> bytes:
     memory = io.BytesIO()
-    image = Image.fromarray(photograph()).quantize(32)
+    image = PIL.Image.fromarray(photograph()).quantize(32)
     image.save(memory, "GIF", transparency=3)
     return memory.getvalue()
 
@@ -126,7 +126,7 @@ FILES: dict[str, Callable[[], bytes]] = {
 """A file of each format that holds all that the format can, where one file can."""
 
 
-def held(picture: Picture) -> dict[str, bool]:
+def held(picture: Image) -> dict[str, bool]:
     told = picture.metadata
     return {
         "alpha": picture.alpha is not None,
@@ -140,7 +140,7 @@ def held(picture: Picture) -> dict[str, bool]:
 
 @pytest.mark.parametrize("name", READ)
 def test_read(name: str) -> None:
-    picture = read_picture(FILES[name]())
+    picture = read_image(FILES[name]())
     expected = {what: READ[name][what] == "yes" for what in held(picture)}
     if name in ("AVIF", "HEIF"):  # a profile goes before code points, and is here
         expected["color code points"] = False
@@ -149,7 +149,7 @@ def test_read(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["AVIF", "HEIF"])
 def test_read_code_points(name: str) -> None:
-    picture = read_picture(by_pillow(name.upper(), icc_profile=None))
+    picture = read_image(by_pillow(name.upper(), icc_profile=None))
     assert READ[name]["color code points"] == "yes"
     assert held(picture)["color code points"]
 
@@ -159,18 +159,18 @@ def test_read_code_points(name: str) -> None:
 def test_every_pair(source: str, target: str, tmp_path: Path) -> None:
     """What a file of one format becomes in a file of another."""
     rules = WRITTEN[target]
-    picture = read_picture(FILES[source]())
+    picture = read_image(FILES[source]())
     for extension in target.split(", "):
         path = tmp_path / f"a{extension}"
         if picture.alpha is not None and rules["alpha"] == "refused":
             with pytest.raises(ValueError, match="cannot hold the picture's 8 bits a channel and alpha"):
-                write_picture(path, picture)
-        opaque = Picture(picture.colour, None, 8, picture.icc_profile, picture.metadata, picture.color_chunks)
+                write_image(path, picture)
+        opaque = Image(picture.color, None, 8, picture.icc_profile, picture.metadata, picture.color_chunks)
         written = opaque if rules["alpha"] == "refused" else picture
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            write_picture(path, written)
-            back = read_picture(path)
+            write_image(path, written)
+            back = read_image(path)
         said = " ".join(str(one.message) for one in caught)
         assert all(issubclass(one.category, FileWarning) for one in caught)
         before, after = held(written), held(back)
@@ -187,36 +187,34 @@ def test_every_pair(source: str, target: str, tmp_path: Path) -> None:
             elif source != "JPEG XL":  # whose encoder here writes sRGB, which needs no conversion
                 assert "the colors are converted to sRGB" in said
         if extension not in (".jpg", ".jpeg", ".bmp", ".gif"):
-            torch.testing.assert_close(back.colour, written.colour, rtol=0, atol=1e-6)
+            torch.testing.assert_close(back.color, written.color, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("target", WRITTEN)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_depth_and_gray(target: str, channels: int, tmp_path: Path) -> None:
     rules = WRITTEN[target]
-    picture = Picture(torch.rand(1, channels, 6, 8), bit_depth=16)
+    picture = Image(torch.rand(1, channels, 6, 8), bit_depth=16)
     for extension in target.split(", "):
         if rules["16 bits"] == "refused":
             with pytest.raises(ValueError, match="cannot hold the picture's 16 bits"):
-                write_picture(tmp_path / f"a{extension}", picture)
+                write_image(tmp_path / f"a{extension}", picture)
         else:
-            write_picture(tmp_path / f"a{extension}", picture)
-            torch.testing.assert_close(
-                read_picture(tmp_path / f"a{extension}").colour, picture.colour, rtol=0, atol=1e-5
-            )
-        few = Picture((torch.rand(1, channels, 6, 8) * 15).round() / 15)
-        write_picture(tmp_path / f"b{extension}", few)
-        back = read_picture(tmp_path / f"b{extension}")
+            write_image(tmp_path / f"a{extension}", picture)
+            torch.testing.assert_close(read_image(tmp_path / f"a{extension}").color, picture.color, rtol=0, atol=1e-5)
+        few = Image((torch.rand(1, channels, 6, 8) * 15).round() / 15)
+        write_image(tmp_path / f"b{extension}", few)
+        back = read_image(tmp_path / f"b{extension}")
         if channels == 1 and rules["gray"] == "converted" and extension != ".gif":  # whose gray palettes are gray
-            assert back.colour.shape[1] == 3
+            assert back.color.shape[1] == 3
         else:
-            assert back.colour.shape[1] == channels
+            assert back.color.shape[1] == channels
 
 
 @pytest.mark.parametrize("target", WRITTEN)
 def test_several_pictures(target: str, tmp_path: Path) -> None:
     rule = WRITTEN[target]["several pictures"]
-    two = [Picture(torch.full((1, 3, 4, 5), value)) for value in (0.0, 1.0)]
+    two = [Image(torch.full((1, 3, 4, 5), value)) for value in (0.0, 1.0)]
     for extension in target.split(", "):
         kind = {"frames": "animation", "pages": "pages"}.get(rule)
         assert SEQUENCE_FORMATS.get(extension) == kind
@@ -238,17 +236,17 @@ def test_the_tables_are_whole() -> None:
 def test_a_profile_in_another_file_is_said() -> None:
     data = bmp().replace(b"DEBM", b"KNIL")
     with pytest.warns(FileWarning, match="names a color profile in another file, which is not read"):
-        assert read_picture(data).icc_profile is None
+        assert read_image(data).icc_profile is None
 
 
 def test_metadata_of_a_page(tmp_path: Path) -> None:
     """What is left out is said once for all frames."""
     told = Metadata(exif()[6:], XMP, (300, 300))
-    two = [Picture(torch.full((1, 3, 4, 5), value), metadata=told) for value in (0.0, 1.0)]
+    two = [Image(torch.full((1, 3, 4, 5), value), metadata=told) for value in (0.0, 1.0)]
     with pytest.warns(FileWarning) as said:
         write_frames(tmp_path / "a.gif", two, ImageSequence("animation", "png", (0.1, 0.1)))
     assert [str(one.message).split("a.gif: ")[1] for one in said] == [
         "its format has no room for the EXIF and XMP and resolution, left out."
     ]
     tifffile.imwrite(tmp_path / "a.tif", photograph(), photometric="rgb")
-    assert read_picture(tmp_path / "a.tif").metadata.exif is None
+    assert read_image(tmp_path / "a.tif").metadata.exif is None

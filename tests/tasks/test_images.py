@@ -1,4 +1,4 @@
-"""Picture files: every mode and depth comes back as it was written; errors say what to do."""
+"""Image files: every mode and depth comes back as it was written; errors say what to do."""
 
 from __future__ import annotations
 
@@ -10,40 +10,41 @@ from pathlib import Path
 
 import imagecodecs
 import numpy as np
+import PIL.Image
 import pytest
 import skimage.data
 import tifffile
 import torch
-from PIL import Image, ImageCms, ImageOps
+from PIL import ImageCms, ImageOps
 
 from patchattn.tasks import images
 from patchattn.tasks.files import atomic_writer
-from patchattn.tasks.images import Picture, check_picture_output, read_picture, write_picture
+from patchattn.tasks.images import Image, check_image_output, read_image, write_image
 from patchattn.tasks.warnings import FileWarning
 
 
 def photograph(channels: int, dtype: str, size: tuple[int, int] = (19, 23)) -> np.ndarray:
     """A crop of a photograph as gray (1), gray with alpha (2), RGB (3) or RGBA (4); all 16 bits in use."""
     crop = skimage.data.astronaut()[60 : 60 + size[0], 180 : 180 + size[1]]
-    colours = crop if channels >= 3 else crop[:, :, :1]
+    colors = crop if channels >= 3 else crop[:, :, :1]
     if channels in (2, 4):
-        colours = np.concatenate([colours, crop[::-1, :, 1:2]], axis=2)
+        colors = np.concatenate([colors, crop[::-1, :, 1:2]], axis=2)
     if dtype == "uint16":
-        noise = np.random.default_rng(0).integers(0, 256, colours.shape)
-        return (colours.astype(np.uint16) * 256 + noise).astype(np.uint16)
-    return colours
+        noise = np.random.default_rng(0).integers(0, 256, colors.shape)
+        return (colors.astype(np.uint16) * 256 + noise).astype(np.uint16)
+    return colors
 
 
-def as_picture(array: np.ndarray, icc_profile: bytes | None = None) -> Picture:
+def as_picture(array: np.ndarray, icc_profile: bytes | None = None) -> Image:
     planes = torch.from_numpy(array.astype(np.float32) / np.iinfo(array.dtype).max).permute(2, 0, 1)[None]
-    colours = 1 if array.shape[2] <= 2 else 3
-    alpha = planes[:, colours:] if array.shape[2] > colours else None
-    return Picture(planes[:, :colours], alpha, 16 if array.dtype == np.uint16 else 8, icc_profile)
+    colors = 1 if array.shape[2] <= 2 else 3
+    alpha = planes[:, colors:] if array.shape[2] > colors else None
+    return Image(planes[:, :colors], alpha, 16 if array.dtype == np.uint16 else 8, icc_profile)
 
 
-def assert_same(one: Picture, other: Picture) -> None:
+def assert_same(one: Image, other: Image) -> None:
     assert one.bit_depth == other.bit_depth
-    torch.testing.assert_close(one.colour, other.colour, rtol=0, atol=1e-7)
+    torch.testing.assert_close(one.color, other.color, rtol=0, atol=1e-7)
     assert (one.alpha is None) == (other.alpha is None)
     if one.alpha is not None:
         torch.testing.assert_close(one.alpha, other.alpha, rtol=0, atol=1e-7)
@@ -63,10 +64,10 @@ LOSSLESS = [
 def test_round_trip(tmp_path: Path, extension: str, channels: int, dtype: str) -> None:
     picture = as_picture(photograph(channels, dtype))
     path = tmp_path / f"a{extension}"
-    write_picture(path, picture)
-    back = read_picture(path)
+    write_image(path, picture)
+    back = read_image(path)
     if extension == ".webp":  # it has no gray
-        picture = Picture(picture.colour.expand(-1, 3, -1, -1), picture.alpha)
+        picture = Image(picture.color.expand(-1, 3, -1, -1), picture.alpha)
     assert_same(back, picture)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
@@ -75,18 +76,18 @@ def test_round_trip(tmp_path: Path, extension: str, channels: int, dtype: str) -
 @pytest.mark.parametrize("channels", [1, 3])
 def test_jpeg_is_near(tmp_path: Path, extension: str, channels: int) -> None:
     picture = as_picture(photograph(channels, "uint8"))
-    write_picture(tmp_path / f"a{extension}", picture)
-    back = read_picture(tmp_path / f"a{extension}")
-    assert back.colour.shape == picture.colour.shape
-    assert (back.colour - picture.colour).abs().mean() < 0.01
+    write_image(tmp_path / f"a{extension}", picture)
+    back = read_image(tmp_path / f"a{extension}")
+    assert back.color.shape == picture.color.shape
+    assert (back.color - picture.color).abs().mean() < 0.01
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_sixteen_bit_png_is_read_by_others(tmp_path: Path, channels: int) -> None:
     array = photograph(channels, "uint16")
-    write_picture(tmp_path / "a.png", as_picture(array, SRGB))
+    write_image(tmp_path / "a.png", as_picture(array, SRGB))
     np.testing.assert_array_equal(np.atleast_3d(imagecodecs.imread(tmp_path / "a.png")), array)
-    with Image.open(tmp_path / "a.png") as image:
+    with PIL.Image.open(tmp_path / "a.png") as image:
         image.load()  # the checksums of all chunks are right
         assert image.size == (23, 19)
 
@@ -94,32 +95,32 @@ def test_sixteen_bit_png_is_read_by_others(tmp_path: Path, channels: int) -> Non
 def test_sixteen_bits_survive_reading_from_others(tmp_path: Path) -> None:
     array = photograph(3, "uint16")
     imagecodecs.imwrite(tmp_path / "a.png", array)
-    assert_same(read_picture(tmp_path / "a.png"), as_picture(array))
-    Image.fromarray(array[:, :, 0]).save(tmp_path / "gray.png")
-    assert_same(read_picture(tmp_path / "gray.png"), as_picture(array[:, :, :1]))
+    assert_same(read_image(tmp_path / "a.png"), as_picture(array))
+    PIL.Image.fromarray(array[:, :, 0]).save(tmp_path / "gray.png")
+    assert_same(read_image(tmp_path / "gray.png"), as_picture(array[:, :, :1]))
 
 
 def test_palette_and_few_bits(tmp_path: Path) -> None:
-    source = Image.fromarray(photograph(3, "uint8"))
+    source = PIL.Image.fromarray(photograph(3, "uint8"))
     palette = source.quantize(16)
     palette.save(tmp_path / "palette.png")
     palette.save(tmp_path / "transparent.gif", transparency=3)
     source.convert("1").save(tmp_path / "bits.png")
     expected = as_picture(np.asarray(palette.convert("RGB")))
-    assert_same(read_picture(tmp_path / "palette.png"), expected)
-    transparent = read_picture(tmp_path / "transparent.gif")
+    assert_same(read_image(tmp_path / "palette.png"), expected)
+    transparent = read_image(tmp_path / "transparent.gif")
     assert transparent.alpha is not None
     np.testing.assert_array_equal(transparent.alpha[0, 0] == 0, np.asarray(palette) == 3)
-    bits = read_picture(tmp_path / "bits.png")
-    assert bits.colour.shape[1] == 1
-    assert set(bits.colour.unique().tolist()) == {0.0, 1.0}
+    bits = read_image(tmp_path / "bits.png")
+    assert bits.color.shape[1] == 1
+    assert set(bits.color.unique().tolist()) == {0.0, 1.0}
 
 
 def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
-    Image.fromarray(photograph(3, "uint8")).convert("CMYK").save(tmp_path / "a.jpg", icc_profile=SRGB)
+    PIL.Image.fromarray(photograph(3, "uint8")).convert("CMYK").save(tmp_path / "a.jpg", icc_profile=SRGB)
     with pytest.warns(FileWarning, match=r"path: .*a\.jpg has CMYK colors with a profile that is not one of CMYK"):
-        picture = read_picture(tmp_path / "a.jpg")
-    assert picture.colour.shape == (1, 3, 19, 23)
+        picture = read_image(tmp_path / "a.jpg")
+    assert picture.color.shape == (1, 3, 19, 23)
     assert picture.icc_profile is None
 
 
@@ -139,7 +140,7 @@ def test_exif_orientation(tmp_path: Path, file: str, orientation: int) -> None:
         8: np.rot90(upright, -1),
     }[orientation]
     path = tmp_path / file
-    exif = Image.Exif()
+    exif = PIL.Image.Exif()
     exif[0x0112] = orientation
     if file == "deep.tif":
         tifffile.imwrite(path, stored, photometric="rgb", extratags=[(274, 3, 1, orientation, True)])
@@ -150,16 +151,16 @@ def test_exif_orientation(tmp_path: Path, file: str, orientation: int) -> None:
         path.write_bytes(data[:33] + chunk + data[33:])
     else:
         options = {"lossless": True} if file == "a.webp" else {}
-        Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif, **options)
-        with Image.open(path) as image:  # Pillow means the same by the tag
+        PIL.Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif, **options)
+        with PIL.Image.open(path) as image:  # Pillow means the same by the tag
             assert np.abs(np.asarray(ImageOps.exif_transpose(image)).astype(float) - upright).mean() < 7
-    back = read_picture(path)
+    back = read_image(path)
     assert back.size == (24, 40)
     tolerance = 0.025 if file == "a.jpg" else 1e-7
-    assert (back.colour - as_picture(upright).colour).abs().mean() < tolerance
+    assert (back.color - as_picture(upright).color).abs().mean() < tolerance
     # What is written is upright, and says nothing else.
-    write_picture(tmp_path / "again.png", back)
-    assert_same(read_picture(tmp_path / "again.png"), back)
+    write_image(tmp_path / "again.png", back)
+    assert_same(read_image(tmp_path / "again.png"), back)
 
 
 @pytest.mark.parametrize(
@@ -175,11 +176,11 @@ def test_exif_orientation(tmp_path: Path, file: str, orientation: int) -> None:
 )
 def test_icc_profile_is_kept(tmp_path: Path, extension: str, dtype: str) -> None:
     path = tmp_path / f"a{extension}"
-    write_picture(path, as_picture(photograph(3, dtype), SRGB))
-    assert read_picture(path).icc_profile == SRGB
+    write_image(path, as_picture(photograph(3, dtype), SRGB))
+    assert read_image(path).icc_profile == SRGB
     # In a gray file stands what a profile of RGB says of gray; WebP has no gray.
-    write_picture(path, as_picture(photograph(1, dtype), SRGB))
-    profile = read_picture(path).icc_profile
+    write_image(path, as_picture(photograph(1, dtype), SRGB))
+    profile = read_image(path).icc_profile
     assert profile == SRGB if extension == ".webp" else profile is not None and profile[16:20] == b"GRAY"
 
 
@@ -198,7 +199,7 @@ def test_tiff_variants(tmp_path: Path, name: str) -> None:
         half = (array[:, :, :3].astype(np.int64) * 32768 // 65535).astype(np.uint16)
         premultiplied = np.concatenate([half, array[:, :, 3:]], 2)
         tifffile.imwrite(path, premultiplied, photometric="rgb", extrasamples=["assocalpha"])
-        torch.testing.assert_close(read_picture(path).colour, as_picture(array).colour, rtol=0, atol=4e-5)
+        torch.testing.assert_close(read_image(path).color, as_picture(array).color, rtol=0, atol=4e-5)
         return
     elif name == "palette":
         colormap = np.random.default_rng(0).integers(0, 65536, (3, 65536)).astype(np.uint16)
@@ -207,16 +208,16 @@ def test_tiff_variants(tmp_path: Path, name: str) -> None:
     else:
         tifffile.imwrite(path, array, photometric="rgb", extrasamples=["unspecified"])
         with pytest.warns(FileWarning, match=r"has 1 further channel that is no alpha, left out"):
-            assert_same(read_picture(path), as_picture(array[:, :, :3]))
+            assert_same(read_image(path), as_picture(array[:, :, :3]))
         return
-    assert_same(read_picture(path), as_picture(expected))
+    assert_same(read_image(path), as_picture(expected))
 
 
 def test_first_page_is_read(tmp_path: Path) -> None:
     first, second = photograph(1, "uint16")[:, :, 0], photograph(1, "uint16")[::-1, :, 0]
     tifffile.imwrite(tmp_path / "a.tif", np.stack([first, second]), photometric="minisblack")
     with pytest.warns(FileWarning, match=r"PHOTO: .*a\.tif has 2 pages; the first is read and 1 is left out\."):
-        assert_same(read_picture(tmp_path / "a.tif", argument="PHOTO"), as_picture(first[:, :, None]))
+        assert_same(read_image(tmp_path / "a.tif", argument="PHOTO"), as_picture(first[:, :, None]))
 
 
 # ----------------------------------------------------------------------------------------------------------- streams
@@ -240,26 +241,26 @@ class Pipe:
 def test_streams(tmp_path: Path, format: str) -> None:
     picture = as_picture(photograph(3, "uint8") // 64 * 64)
     pipe = Pipe()
-    write_picture(pipe, picture, format=format)
+    write_image(pipe, picture, format=format)
     for source in (Pipe(pipe.data), pipe.data, io.BytesIO(pipe.data)):
-        assert_same(read_picture(source), picture)
+        assert_same(read_image(source), picture)
     # A path's extension does not count then.
-    write_picture(tmp_path / "a.jpg", picture, format=format)
+    write_image(tmp_path / "a.jpg", picture, format=format)
     assert (tmp_path / "a.jpg").read_bytes() == pipe.data
 
 
 def test_streams_in_messages() -> None:
     picture = as_picture(photograph(4, "uint8"))
     with pytest.raises(ValueError, match=r"PHOTO: cannot read standard input as a picture \(its format is unknown\)"):
-        read_picture(b"words", argument="PHOTO")
+        read_image(b"words", argument="PHOTO")
     with pytest.raises(ValueError, match=r"--output: standard output has no extension .* give a format: png, tif, .*"):
-        write_picture(Pipe(), picture, argument="--output")
+        write_image(Pipe(), picture, argument="--output")
     with pytest.raises(ValueError, match=r"format: got 'xyz'; allowed are png, tif, "):
-        check_picture_output(Pipe(), format="xyz")
+        check_image_output(Pipe(), format="xyz")
     with pytest.raises(
         ValueError, match=r"--output: standard output as \.jpg cannot hold the picture's 8 bits a channel an"
     ):
-        check_picture_output(Pipe(), alpha=True, argument="--output", format="jpg")
+        check_image_output(Pipe(), alpha=True, argument="--output", format="jpg")
 
 
 # ------------------------------------------------------------------------------------------------------------ errors
@@ -267,92 +268,92 @@ def test_streams_in_messages() -> None:
 
 def test_missing_file() -> None:
     with pytest.raises(ValueError, match=r"TARGET: there is no file no/such\.png"):
-        read_picture("no/such.png", argument="TARGET")
+        read_image("no/such.png", argument="TARGET")
 
 
 def test_folder_instead_of_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"path: .* is not a file"):
-        read_picture(tmp_path)
+        read_image(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["text.png", "empty.jpg"])
 def test_no_picture(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("words" if name == "text.png" else "")
     with pytest.raises(ValueError, match=rf"path: cannot read .*{name} as a picture .*expected PNG, JPEG"):
-        read_picture(tmp_path / name)
+        read_image(tmp_path / name)
 
 
 @pytest.mark.parametrize("file", ["a.png", "deep.png", "a.jpg", "a.tif", "deep.tif", "a.webp"])
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.9])
 def test_damaged_file(tmp_path: Path, file: str, kept: float) -> None:
     path = tmp_path / file
-    write_picture(path, as_picture(photograph(3, "uint16" if file.startswith("deep") else "uint8", (64, 64))))
+    write_image(path, as_picture(photograph(3, "uint16" if file.startswith("deep") else "uint8", (64, 64))))
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
     with pytest.raises(ValueError, match=rf"path: cannot read .*{file} as a picture"):
-        read_picture(path)
+        read_image(path)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "uint32"])
 def test_wide_samples(tmp_path: Path, dtype: str) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.ones((4, 5), dtype))
     with pytest.raises(ValueError, match=r"its samples are 32.*of 8 and 16 bits"):
-        read_picture(tmp_path / "a.tif")
+        read_image(tmp_path / "a.tif")
 
 
 def test_unknown_extension(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"--output: .*a\.xyz ends in \.xyz; allowed are \.png, .* and \.apng"):
-        write_picture(tmp_path / "a.xyz", as_picture(photograph(3, "uint8")), argument="--output")
+        write_image(tmp_path / "a.xyz", as_picture(photograph(3, "uint8")), argument="--output")
     with pytest.raises(ValueError, match=r"ends in no extension"):
-        write_picture(tmp_path / "a", as_picture(photograph(3, "uint8")))
+        write_image(tmp_path / "a", as_picture(photograph(3, "uint8")))
 
 
 def test_format_too_poor(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"a\.jpg cannot hold the picture's 16 bits a channel; .*\.png, \.tif, \.tiff and \.apng"
     ):
-        write_picture(tmp_path / "a.jpg", as_picture(photograph(3, "uint16")))
+        write_image(tmp_path / "a.jpg", as_picture(photograph(3, "uint16")))
     with pytest.raises(ValueError, match=r"a\.bmp cannot hold the picture's 8 bits a channel and alpha"):
-        write_picture(tmp_path / "a.bmp", as_picture(photograph(4, "uint8")))
+        write_image(tmp_path / "a.bmp", as_picture(photograph(4, "uint8")))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_no_such_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"path: cannot write .*a\.png: there is no folder .*nowhere; create it"):
-        write_picture(tmp_path / "nowhere" / "a.png", as_picture(photograph(3, "uint8")))
+        write_image(tmp_path / "nowhere" / "a.png", as_picture(photograph(3, "uint8")))
 
 
 def test_folder_not_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Permissions do not bind the superuser, whom tests may run as.
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(ValueError, match=r"path: cannot write .*: the folder .* is not writable"):
-        write_picture(tmp_path / "a.png", as_picture(photograph(3, "uint8")))
+        write_image(tmp_path / "a.png", as_picture(photograph(3, "uint8")))
 
 
 def test_something_else_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "a.png").mkdir()
     with pytest.raises(ValueError, match=r"a\.png: it exists and is not a file"):
-        write_picture(tmp_path / "a.png", as_picture(photograph(3, "uint8")))
+        write_image(tmp_path / "a.png", as_picture(photograph(3, "uint8")))
 
 
 def test_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"picture: it holds NaN"):
-        write_picture(tmp_path / "a.png", Picture(torch.full((1, 3, 4, 5), torch.nan)))
+        write_image(tmp_path / "a.png", Image(torch.full((1, 3, 4, 5), torch.nan)))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"colour": torch.rand(3, 4, 5)}, r"colour: got shape \(3, 4, 5\)"),
-        ({"colour": torch.rand(1, 2, 4, 5)}, r"colour: got shape \(1, 2, 4, 5\)"),
-        ({"colour": torch.ones(1, 3, 4, 5, dtype=torch.uint8)}, r"colour: .*torch\.uint8; expected floats"),
-        ({"colour": torch.rand(1, 3, 0, 5)}, r"colour: .*no pixels"),
+        ({"color": torch.rand(3, 4, 5)}, r"color: got shape \(3, 4, 5\)"),
+        ({"color": torch.rand(1, 2, 4, 5)}, r"color: got shape \(1, 2, 4, 5\)"),
+        ({"color": torch.ones(1, 3, 4, 5, dtype=torch.uint8)}, r"color: .*torch\.uint8; expected floats"),
+        ({"color": torch.rand(1, 3, 0, 5)}, r"color: .*no pixels"),
         ({"alpha": torch.rand(1, 1, 4, 6)}, r"alpha: got shape \(1, 1, 4, 6\), expected \(1, 1, 4, 5\)"),
         ({"bit_depth": 12}, r"bit_depth: got 12, allowed are 8 and 16"),
     ],
 )
 def test_no_such_picture(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Picture(**({"colour": torch.rand(1, 3, 4, 5)} | changes))
+        Image(**({"color": torch.rand(1, 3, 4, 5)} | changes))
 
 
 # ---------------------------------------------------------------------------------------------------- whole or not
@@ -363,7 +364,7 @@ def test_failure_in_the_middle_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: type[BaseException]
 ) -> None:
     path = tmp_path / "a.png"
-    write_picture(path, as_picture(photograph(3, "uint8")))
+    write_image(path, as_picture(photograph(3, "uint8")))
     before = path.read_bytes()
 
     def half(file: object, *_: object) -> None:
@@ -372,7 +373,7 @@ def test_failure_in_the_middle_leaves_the_old_file(
 
     monkeypatch.setattr(images, "encode", half)
     with pytest.raises(ValueError if failure is OSError else failure, match="in the middle"):
-        write_picture(path, as_picture(photograph(1, "uint8")))
+        write_image(path, as_picture(photograph(1, "uint8")))
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
 
@@ -396,7 +397,7 @@ def test_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     link = tmp_path / "link.png"
     link.symlink_to(tmp_path / "folder" / "real.png")
-    write_picture(link, as_picture(photograph(3, "uint8")))
+    write_image(link, as_picture(photograph(3, "uint8")))
     assert link.is_symlink()
     assert (tmp_path / "folder" / "real.png").is_file()
 
@@ -404,7 +405,7 @@ def test_link_is_followed(tmp_path: Path) -> None:
 def test_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    write_picture(tmp_path / "a.png", as_picture(photograph(3, "uint8")))
+    write_image(tmp_path / "a.png", as_picture(photograph(3, "uint8")))
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(RuntimeError, match=r'PIL is not installed; .*pip install "patchattn\[tools\]"'):
-        read_picture(tmp_path / "a.png")
+        read_image(tmp_path / "a.png")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from patchattn.tasks.boxes import boxes
-from patchattn.tasks.images import Picture
+from patchattn.tasks.images import Image
 from patchattn.tasks.inpaint import QUALITIES, Inpainting, inpaint
 from patchattn.tasks.scales import dilated, scales_of
 from patchattn.tasks.smooth_fill import smooth_fill
@@ -49,14 +49,14 @@ def tiles(height: int, width: int) -> Tensor:
 def test_what_repeats_is_restored(hole: Tensor) -> None:
     picture = tiles(75, 90)
     result = inpaint(picture, hole, levels=1)
-    torch.testing.assert_close(result.picture.colour, picture, rtol=0, atol=0.02)
+    torch.testing.assert_close(result.picture.color, picture, rtol=0, atol=0.02)
 
 
 def test_known_pixels_stay_as_they_were() -> None:
-    picture = Picture(torch.rand(1, 3, 40, 50), torch.rand(1, 1, 40, 50), bit_depth=16, icc_profile=b"profile")
+    picture = Image(torch.rand(1, 3, 40, 50), torch.rand(1, 1, 40, 50), bit_depth=16, icc_profile=b"profile")
     hole = rectangle(40, 50, slice(10, 20), slice(15, 30))
     result = inpaint(picture, hole, quality="fast").picture
-    assert torch.equal(result.colour[..., ~hole], picture.colour[..., ~hole])
+    assert torch.equal(result.color[..., ~hole], picture.color[..., ~hole])
     assert result.alpha is not None
     assert picture.alpha is not None
     assert torch.equal(result.alpha[..., ~hole], picture.alpha[..., ~hole])
@@ -66,11 +66,11 @@ def test_known_pixels_stay_as_they_were() -> None:
 
 @pytest.mark.parametrize("alpha", [0.0, 0.2, 0.5, 0.9, 0.999])
 def test_transparent_pixels_are_the_hole_and_opaque_afterwards(alpha: float) -> None:
-    colour, hole = tiles(60, 60), rectangle(60, 60, slice(20, 32), slice(20, 40))
-    picture = Picture(torch.where(hole, 0, colour), torch.where(hole, alpha, 1.0)[None, None])
+    color, hole = tiles(60, 60), rectangle(60, 60, slice(20, 32), slice(20, 40))
+    picture = Image(torch.where(hole, 0, color), torch.where(hole, alpha, 1.0)[None, None])
     result = inpaint(picture, levels=1).picture
     assert result.alpha is None
-    torch.testing.assert_close(result.colour, colour, rtol=0, atol=0.02)
+    torch.testing.assert_close(result.color, color, rtol=0, atol=0.02)
 
 
 @pytest.mark.parametrize("faintest", [0.5, 0.1, 0.004, 1e-4])
@@ -84,10 +84,10 @@ def test_nothing_is_left_of_what_is_partly_covered(faintest: float, patch_size: 
     gray = 0.4 + 0.2 * torch.rand(1, 1, 80, 90, generator=torch.Generator().manual_seed(0)).expand(1, 3, 80, 90)
     picture = torch.lerp(gray, torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1).expand_as(gray), red)
     if in_alpha:
-        result = inpaint(Picture(picture, (1 - red)[None, None]), patch_size=patch_size, quality="fast").picture
+        result = inpaint(Image(picture, (1 - red)[None, None]), patch_size=patch_size, quality="fast").picture
     else:
         result = inpaint(picture, red, patch_size=patch_size, quality="fast").picture
-    cast = result.colour[:, 0] - result.colour[:, 1]
+    cast = result.color[:, 0] - result.color[:, 1]
     assert cast.abs().max() < 1e-6
 
 
@@ -96,8 +96,8 @@ def test_the_hole_is_widened() -> None:
     wide = rectangle(60, 70, slice(17, 33), slice(17, 43))
     picture = torch.rand(1, 3, 60, 70, generator=torch.Generator().manual_seed(0))
     grown, expected = inpaint(picture, hole, grow=3, quality="fast"), inpaint(picture, wide, quality="fast")
-    assert torch.equal(grown.picture.colour, expected.picture.colour)
-    assert torch.equal(grown.picture.colour[..., ~wide], picture[..., ~wide])
+    assert torch.equal(grown.picture.color, expected.picture.color)
+    assert torch.equal(grown.picture.color[..., ~wide], picture[..., ~wide])
 
 
 def test_light_comes_from_the_surroundings() -> None:
@@ -106,7 +106,7 @@ def test_light_comes_from_the_surroundings() -> None:
     texture = 0.08 * torch.rand(1, 1, 96, 120, generator=torch.Generator().manual_seed(0))
     picture = 0.2 + 0.6 * (1 - 2 * (across.square() + down.square())) + texture
     hole = rectangle(96, 120, slice(28, 68), slice(40, 80))
-    missed = (inpaint(picture, hole).picture.colour - picture)[..., hole]
+    missed = (inpaint(picture, hole).picture.color - picture)[..., hole]
     assert missed.mean().abs() < 0.025, "the votes alone miss it by 0.034"
 
 
@@ -117,8 +117,8 @@ def test_a_network_fills_instead() -> None:
 
     picture, hole = torch.rand(1, 1, 20, 20), rectangle(20, 20, slice(5, 9), slice(5, 9))
     result = inpaint(picture, hole, network=Gray())
-    assert result.picture.colour[..., hole].eq(0.5).all()
-    assert torch.equal(result.picture.colour[..., ~hole], picture[..., ~hole])
+    assert result.picture.color[..., hole].eq(0.5).all()
+    assert torch.equal(result.picture.color[..., ~hole], picture[..., ~hole])
     assert result.field is None
     with pytest.raises(ValueError, match="keep_out: a network copies no patches"):
         inpaint(picture, hole, network=Gray(), keep_out=~hole)
@@ -127,7 +127,7 @@ def test_a_network_fills_instead() -> None:
 def test_nothing_to_fill() -> None:
     picture = torch.rand(1, 1, 9, 9)
     result = inpaint(picture, torch.zeros(9, 9, dtype=torch.bool))
-    assert torch.equal(result.picture.colour, picture)
+    assert torch.equal(result.picture.color, picture)
     assert result.field is None
 
 
@@ -135,9 +135,9 @@ def copied_from(result: Inpainting, patch_size: int) -> Tensor:
     """The pixels of all patches that were copied."""
     assert result.field is not None
     index = result.field.index
-    centres = torch.zeros(result.picture.size, dtype=torch.bool)
-    centres.view(-1)[index[index >= 0].long()] = True
-    return dilated(centres[None, None], patch_size // 2)[0, 0]
+    centers = torch.zeros(result.picture.size, dtype=torch.bool)
+    centers.view(-1)[index[index >= 0].long()] = True
+    return dilated(centers[None, None], patch_size // 2)[0, 0]
 
 
 def test_nothing_is_copied_from_the_hole_or_from_where_it_is_forbidden() -> None:
@@ -160,7 +160,7 @@ def test_matches_are_those_of_all_patches_that_touch_the_hole() -> None:
 def test_texture_is_copied_and_not_blurred() -> None:
     picture = photograph(slice(10, 150), slice(20, 160))
     hole = rectangle(140, 140, slice(50, 90), slice(55, 95))
-    found = inpaint(picture, hole).picture.colour
+    found = inpaint(picture, hole).picture.color
     smooth = smooth_fill(picture, hole[None, None])
 
     def variation(image: Tensor) -> float:
@@ -178,7 +178,7 @@ def test_texture_is_copied_and_not_blurred() -> None:
 
 def test_the_same_seed_gives_the_same_picture() -> None:
     picture, hole = photograph(slice(0, 64), slice(0, 90)), rectangle(64, 90, slice(20, 40), slice(30, 60))
-    first, second, other = (inpaint(picture, hole, quality="fast", seed=seed).picture.colour for seed in (1, 1, 2))
+    first, second, other = (inpaint(picture, hole, quality="fast", seed=seed).picture.color for seed in (1, 1, 2))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
 
@@ -209,7 +209,7 @@ def test_scales_are_told(quality: str) -> None:
             r"no patch of 11 x 11 pixels lies outside of it and of keep_out",
         ),
         ({"quality": "perfect"}, r"quality: got 'perfect'; allowed are 'fast', 'good', 'best'"),
-        ({"patch_size": 4}, r"patch_size: expected an odd number \(a patch has a centre\), got 4"),
+        ({"patch_size": 4}, r"patch_size: expected an odd number \(a patch has a center\), got 4"),
         ({"levels": 0}, r"levels: expected a whole number of at least 1"),
         ({"iterations": 0}, r"iterations: expected a whole number of at least 1"),
         ({"seed": -1}, r"seed: expected a whole number of at least 0"),
@@ -224,12 +224,12 @@ def test_an_opaque_picture_has_no_hole_in_its_alpha() -> None:
     with pytest.raises(
         ValueError, match=r"hole: got None, and no pixel of the picture is transparent; expected a mask"
     ):
-        inpaint(Picture(torch.rand(1, 3, 20, 30), torch.ones(1, 1, 20, 30)))
+        inpaint(Image(torch.rand(1, 3, 20, 30), torch.ones(1, 1, 20, 30)))
 
 
 def test_a_picture_that_is_transparent_everywhere_has_nothing_to_copy() -> None:
     with pytest.raises(ValueError, match="hole: no patch of 11 x 11 pixels lies outside of the picture's transparent"):
-        inpaint(Picture(torch.rand(1, 3, 20, 30), torch.full((1, 1, 20, 30), 0.99)))
+        inpaint(Image(torch.rand(1, 3, 20, 30), torch.full((1, 1, 20, 30), 0.99)))
 
 
 @settings(max_examples=15, deadline=None)
@@ -247,7 +247,7 @@ def test_any_size_and_any_hole(height: int, width: int, channels: int, patch_siz
     hole = torch.rand(height, width, generator=generator) < 0.01
     hole[top : top + 4, left : left + 5] = True
     hole[:5, :5] = hole[-5:, -5:] = False  # something to copy
-    result = inpaint(picture, hole, patch_size=patch_size, quality="fast").picture.colour
+    result = inpaint(picture, hole, patch_size=patch_size, quality="fast").picture.color
     assert result.shape == picture.shape
     assert torch.equal(result[..., ~hole], picture[..., ~hole])
     assert result.min() >= 0
@@ -275,7 +275,7 @@ def test_holes_far_apart_are_filled_each_by_itself() -> None:
     picture = tiles(200, 220)
     hole = rectangle(200, 220, slice(10, 24), slice(12, 30)) | rectangle(200, 220, slice(170, 190), slice(190, 207))
     result = inpaint(picture, hole, levels=1)
-    torch.testing.assert_close(result.picture.colour, picture, rtol=0, atol=0.02)
+    torch.testing.assert_close(result.picture.color, picture, rtol=0, atol=0.02)
     assert result.field is not None
     assert torch.equal(result.field.index[0, 0, 0] >= 0, dilated(hole[None, None], 5)[0, 0])
 
@@ -314,7 +314,7 @@ def test_thin_holes_are_completed_well_and_in_tiles(hole: Tensor) -> None:
     picture = photograph(slice(60, 260), slice(120, 360))
     reports: list[str] = []
     result = inpaint(picture, hole, progress=reports.append)
-    found = result.picture.colour
+    found = result.picture.color
     assert all(report.startswith("tile ") for report in reports)
     assert torch.equal(found[..., ~hole], picture[..., ~hole])
     smooth = smooth_fill(picture, hole[None, None])
@@ -331,7 +331,7 @@ def test_dust_far_away_changes_nothing() -> None:
     picture = photograph(slice(60, 260), slice(100, 500))
     near, far = specks(200, 400, 30, 5), specks(200, 400, 30, 5, seed=1)
     near[:, 120:] = far[:, :280] = False
-    alone, both = (inpaint(picture, hole).picture.colour for hole in (near, near | far))
+    alone, both = (inpaint(picture, hole).picture.color for hole in (near, near | far))
     assert torch.equal(alone[..., :160], both[..., :160])
 
 
@@ -344,8 +344,8 @@ def test_dust_beside_a_wide_hole_leaves_it_to_the_scales() -> None:
     assert result.field is not None
     assert (result.field.index[0, 0, 0] >= 0)[wide | dust].all()
     assert not (copied_from(result, 7) & (wide | dust)).any()
-    alone = inpaint(picture, wide, quality="fast").picture.colour
-    errors = [(image - picture)[..., wide].square().mean() for image in (result.picture.colour, alone)]
+    alone = inpaint(picture, wide, quality="fast").picture.color
+    errors = [(image - picture)[..., wide].square().mean() for image in (result.picture.color, alone)]
     assert errors[0] < 1.3 * errors[1]
 
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from patchattn.tasks.images import read_picture
+from patchattn.tasks.images import read_image
 from patchattn.tasks.masks import MaskOptions, add_jpeg_rim, read_mask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -65,7 +65,7 @@ def coverage(folder: Path, image: Array | Image.Image, suffix: str = ".png", pho
     path = folder / f"mask{suffix}"
     (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(path, **save)
     Image.fromarray(photo).save(folder / "photo.png")
-    return read_mask(path, read_picture(folder / "photo.png"), MaskOptions(**how)).numpy()
+    return read_mask(path, read_image(folder / "photo.png"), MaskOptions(**how)).numpy()
 
 
 PAINTS = [(255, 0, 0), (0, 255, 0), (128, 0, 0), (255, 0, 255), (40, 80, 220)]
@@ -228,7 +228,7 @@ def test_a_mask_is_turned_as_its_file_says(tmp_path: Path) -> None:
     exif[0x0112] = 6
     turned.save(tmp_path / "mask.png", exif=exif)
     Image.fromarray(PHOTO).save(tmp_path / "photo.png")
-    found = read_mask(tmp_path / "mask.png", read_picture(tmp_path / "photo.png"))
+    found = read_mask(tmp_path / "mask.png", read_image(tmp_path / "photo.png"))
     assert torch.equal(found > 0, torch.from_numpy(HARD > 0))
 
 
@@ -252,7 +252,7 @@ def test_jpeg_leaves_traces_beside_an_object(tmp_path: Path, suffix: str, rim: i
 @pytest.mark.parametrize("paint", [RED, (0, 200, 60), (40, 80, 220)], ids=["red", "green", "blue"])
 def test_beyond_the_rim_a_jpeg_has_no_color_of_the_object(tmp_path: Path, paint: Any, quality: int) -> None:
     Image.fromarray(mixed(paint, GRAY, HARD)).save(tmp_path / "photo.jpg", quality=quality)
-    photo = read_picture(tmp_path / "photo.jpg").colour[0]
+    photo = read_image(tmp_path / "photo.jpg").color[0]
     rim = add_jpeg_rim(torch.from_numpy(HARD / 255), tmp_path / "photo.jpg") > 0
     cast = (photo - photo.mean(0)).abs().amax(0)
     assert cast[~torch.from_numpy(HARD > 0)].max() > 0.1

@@ -12,20 +12,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import skimage.data
 import tifffile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, ImageCms
 from PIL.PngImagePlugin import PngInfo
 from typer.testing import CliRunner
 
 from patchattn.cli.app import app
 from patchattn.tasks.colorize import colorize
 from patchattn.tasks.exif import Exif
-from patchattn.tasks.images import Picture, read_picture, write_picture
+from patchattn.tasks.images import Image, read_image, write_image
 from patchattn.tasks.inpaint import inpaint
 from patchattn.tasks.metadata import NO_METADATA, Metadata
 from patchattn.tasks.reconstruct import reconstruct
@@ -63,8 +64,8 @@ def pixels(depth: int, size: tuple[int, int] = (HEIGHT, WIDTH), channels: int = 
     return array.astype(np.uint16) * 257 if depth == 16 else array
 
 
-def exif_of(orientation: int = 1, size: tuple[int, int] = (HEIGHT, WIDTH), note: bytes = NOTE) -> Image.Exif:
-    exif = Image.Exif()
+def exif_of(orientation: int = 1, size: tuple[int, int] = (HEIGHT, WIDTH), note: bytes = NOTE) -> PIL.Image.Exif:
+    exif = PIL.Image.Exif()
     for tag, value in {**FIRST, 0x112: orientation, 0x100: size[1], 0x101: size[0]}.items():
         exif[tag] = value
     sizes = {0xA002: size[1], 0xA003: size[0]}
@@ -91,7 +92,7 @@ def save(path: Path, depth: int = 8, orientation: int = 1, dpi: tuple[float, flo
     size = (WIDTH, HEIGHT) if sideways else (HEIGHT, WIDTH)
     exif = exif_of(orientation, size)
     # Pillow's PNG and TIFF of 16 bits are gray.
-    image = Image.fromarray(pixels(depth, size, 3 if depth == 8 else 1))
+    image = PIL.Image.fromarray(pixels(depth, size, 3 if depth == 8 else 1))
     options: dict[str, object] = {"dpi": dpi}
     packet = xmp(b' tiff:Orientation="%d"' % orientation)
     if path.suffix == ".png":
@@ -99,7 +100,7 @@ def save(path: Path, depth: int = 8, orientation: int = 1, dpi: tuple[float, flo
         options["pnginfo"].add_itxt("XML:com.adobe.xmp", packet.decode())
         options["exif"] = with_thumbnail(exif.tobytes())
     elif path.suffix == ".tif":
-        options["exif"] = Image.Exif()
+        options["exif"] = PIL.Image.Exif()
         options["exif"].load(exif.tobytes())
         options["exif"][700] = packet
     else:
@@ -113,14 +114,14 @@ def save(path: Path, depth: int = 8, orientation: int = 1, dpi: tuple[float, flo
     return path
 
 
-def interoperability(exif: Image.Exif) -> dict[int, object]:
+def interoperability(exif: PIL.Image.Exif) -> dict[int, object]:
     """The directory of that name; some releases of Pillow raise an error where there is none."""
     return dict(exif.get_ifd(INTEROP)) if INTEROP in exif.get_ifd(EXIF) else {}
 
 
 def assert_kept(path: Path, size: tuple[int, int], dpi: tuple[float, float] = (300, 300)) -> None:
     """Pillow finds in the file what `save` wrote, and what is true of the picture in it."""
-    with Image.open(path) as image:
+    with PIL.Image.open(path) as image:
         assert image.size == size[::-1]
         exif = image.getexif()
         assert {tag: exif[tag] for tag in FIRST} == FIRST
@@ -157,13 +158,13 @@ PAIRS = [
 def test_from_format_to_format(
     tmp_path: Path, source: str, depth: int, target: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    picture = read_picture(save(tmp_path / source, depth))
+    picture = read_image(save(tmp_path / source, depth))
     out = tmp_path / f"out{target}"
     with caplog.at_level(logging.WARNING):
-        write_picture(out, picture)
+        write_image(out, picture)
         assert_kept(out, (HEIGHT, WIDTH))
-        back = read_picture(out)
-    with Image.open(out) as image:
+        back = read_image(out)
+    with PIL.Image.open(out) as image:
         # Pillow itself leaves a wrong offset of it in TIFF, which is no reason for a warning.
         assert interoperability(image.getexif()) == ({} if source == "a.tif" else {1: "R98"})
     assert not caplog.records
@@ -177,14 +178,14 @@ def test_from_format_to_format(
 @pytest.mark.parametrize("depth", [8, 16])
 def test_tiff_is_read_by_others(tmp_path: Path, depth: int, alpha: bool, channels: int) -> None:
     """Its directory is written a second time: the pixels must still be found, in either byte order."""
-    metadata = read_picture(save(tmp_path / "a.jpg")).metadata
-    colour = torch.rand(1, channels, 150, 170, generator=torch.Generator().manual_seed(0))
-    picture = Picture(colour, colour[:, :1] if alpha else None, depth, SRGB if channels == 3 else None)
-    write_picture(tmp_path / "plain.tif", picture)
+    metadata = read_image(save(tmp_path / "a.jpg")).metadata
+    color = torch.rand(1, channels, 150, 170, generator=torch.Generator().manual_seed(0))
+    picture = Image(color, color[:, :1] if alpha else None, depth, SRGB if channels == 3 else None)
+    write_image(tmp_path / "plain.tif", picture)
     for order in "<>":
         exif = exif_of()
         exif.endian = order
-        write_picture(tmp_path / "a.tif", replace(picture, metadata=replace(metadata, exif=exif.tobytes())))
+        write_image(tmp_path / "a.tif", replace(picture, metadata=replace(metadata, exif=exif.tobytes())))
         np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), tifffile.imread(tmp_path / "plain.tif"))
         with tifffile.TiffFile(tmp_path / "a.tif") as file:
             assert file.byteorder == order
@@ -202,44 +203,44 @@ def test_tiff_is_read_by_others(tmp_path: Path, depth: int, alpha: bool, channel
 @pytest.mark.parametrize(("file", "depth"), FILES)
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_applied_once(tmp_path: Path, file: str, depth: int, orientation: int) -> None:
-    picture = read_picture(save(tmp_path / file, depth, orientation, dpi=(300, 150)))
+    picture = read_image(save(tmp_path / file, depth, orientation, dpi=(300, 150)))
     assert picture.size == (HEIGHT, WIDTH)
     dpi = (150, 300) if orientation > 4 else (300, 150)
     assert picture.metadata.resolution == dpi
     for target in (".png", ".tif") if depth == 16 else (".jpg", ".png", ".tif", ".webp"):
         out = tmp_path / f"out{target}"
-        write_picture(out, picture)
+        write_image(out, picture)
         assert_kept(out, (HEIGHT, WIDTH), dpi)
-        again = read_picture(out)
-        assert (again.colour - picture.colour).abs().mean() < (0.03 if target == ".jpg" else 1e-6)
+        again = read_image(out)
+        assert (again.color - picture.color).abs().mean() < (0.03 if target == ".jpg" else 1e-6)
 
 
 def test_orientation_in_xmp_alone(tmp_path: Path) -> None:
-    Image.fromarray(pixels(8)).save(tmp_path / "a.jpg", xmp=xmp(b' tiff:Orientation="6"'))
-    picture = read_picture(tmp_path / "a.jpg")
+    PIL.Image.fromarray(pixels(8)).save(tmp_path / "a.jpg", xmp=xmp(b' tiff:Orientation="6"'))
+    picture = read_image(tmp_path / "a.jpg")
     assert picture.size == (WIDTH, HEIGHT)
     assert picture.metadata.xmp == xmp()
 
 
 @pytest.mark.parametrize("target", [".jpg", ".png", ".tif", ".webp"])
 def test_size_is_that_of_the_picture_written(tmp_path: Path, target: str) -> None:
-    picture = read_picture(save(tmp_path / "a.jpg", orientation=6))
+    picture = read_image(save(tmp_path / "a.jpg", orientation=6))
     # Above 65535 the number needs another type.
     for size in ((48, 80), (1, 70000)) if target in (".png", ".tif") else ((48, 80),):
-        enlarged = replace(picture, colour=torch.rand(1, 3, *size), bit_depth=16 if target in (".png", ".tif") else 8)
-        write_picture(tmp_path / f"out{target}", enlarged)
+        enlarged = replace(picture, color=torch.rand(1, 3, *size), bit_depth=16 if target in (".png", ".tif") else 8)
+        write_image(tmp_path / f"out{target}", enlarged)
         assert_kept(tmp_path / f"out{target}", size)
 
 
 def test_letters_and_types_stay_as_they_are(tmp_path: Path) -> None:
     """Pillow would write question marks, and other types."""
     block = exif_of().tobytes().replace(b"(c) Somebody", "© Jörg B.".encode().ljust(12, b"!"))
-    Image.fromarray(pixels(8)).save(tmp_path / "a.jpg", exif=block)
-    write_picture(tmp_path / "b.tif", read_picture(tmp_path / "a.jpg"))
-    write_picture(tmp_path / "c.webp", read_picture(tmp_path / "b.tif"))
+    PIL.Image.fromarray(pixels(8)).save(tmp_path / "a.jpg", exif=block)
+    write_image(tmp_path / "b.tif", read_image(tmp_path / "a.jpg"))
+    write_image(tmp_path / "c.webp", read_image(tmp_path / "b.tif"))
     with tifffile.TiffFile(tmp_path / "b.tif") as file:
         assert file.pages[0].tags["Copyright"].value == "© Jörg B.!"
-    with Image.open(tmp_path / "a.jpg") as given, Image.open(tmp_path / "c.webp") as written:
+    with PIL.Image.open(tmp_path / "a.jpg") as given, PIL.Image.open(tmp_path / "c.webp") as written:
         kinds = []
         for image in (given, written):
             exif = image.getexif()
@@ -254,27 +255,27 @@ def test_letters_and_types_stay_as_they_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", [".jpg", ".png", ".webp"])
 def test_note_of_the_maker_keeps_its_place(tmp_path: Path, target: str) -> None:
-    given = read_picture(save(tmp_path / "a.jpg"))
-    write_picture(tmp_path / f"out{target}", given)
+    given = read_image(save(tmp_path / "a.jpg"))
+    write_image(tmp_path / f"out{target}", given)
     blocks = []
     for name in ("a.jpg", f"out{target}"):
-        with Image.open(tmp_path / name) as image:
+        with PIL.Image.open(tmp_path / name) as image:
             blocks.append(image.info["exif"].removeprefix(b"Exif\0\0"))
     assert blocks[0].index(NOTE) == blocks[1].index(NOTE)
     # Nothing grows by being read and written.
-    write_picture(tmp_path / f"again{target}", read_picture(tmp_path / f"out{target}"))
-    with Image.open(tmp_path / f"again{target}") as image:
+    write_image(tmp_path / f"again{target}", read_image(tmp_path / f"out{target}"))
+    with PIL.Image.open(tmp_path / f"again{target}") as image:
         assert image.info["exif"].removeprefix(b"Exif\0\0") == blocks[1]
 
 
 def test_properties_of_xmp_that_are_true_no_more(tmp_path: Path) -> None:
-    Image.fromarray(pixels(8)).save(tmp_path / "a.webp", xmp=xmp(ATTRIBUTES, ELEMENTS) + bytes(7))
-    found = read_picture(tmp_path / "a.webp").metadata.xmp
+    PIL.Image.fromarray(pixels(8)).save(tmp_path / "a.webp", xmp=xmp(ATTRIBUTES, ELEMENTS) + bytes(7))
+    found = read_image(tmp_path / "a.webp").metadata.xmp
     assert found is not None
     assert re.sub(rb"\s", b"", found) == re.sub(rb"\s", b"", xmp())
     renamed = xmp(ATTRIBUTES, ELEMENTS).replace(b"tiff:", b"t:").replace(b":tiff=", b":t=")
-    Image.fromarray(pixels(8)).save(tmp_path / "a.webp", xmp=renamed)
-    found = read_picture(tmp_path / "a.webp").metadata.xmp
+    PIL.Image.fromarray(pixels(8)).save(tmp_path / "a.webp", xmp=renamed)
+    found = read_image(tmp_path / "a.webp").metadata.xmp
     assert found is not None
     assert b"Orientation" not in found
     assert b"ImageWidth" not in found
@@ -289,10 +290,10 @@ def test_resolution_is_kept_to_rounding(
     tmp_path_factory: pytest.TempPathFactory, dpi: tuple[float, float], targets: list[str]
 ) -> None:
     folder = tmp_path_factory.getbasetemp()
-    picture = Picture(torch.zeros(1, 3, 2, 3), metadata=Metadata(resolution=dpi))
+    picture = Image(torch.zeros(1, 3, 2, 3), metadata=Metadata(resolution=dpi))
     for target in targets:
-        write_picture(folder / f"dpi{target}", picture)
-        picture = read_picture(folder / f"dpi{target}")
+        write_image(folder / f"dpi{target}", picture)
+        picture = read_image(folder / f"dpi{target}")
     # To pixels per inch once, and to pixels per meter each time.
     rounding = 0.02 * len(targets) + (0.5 if ".jpg" in targets else 0)
     assert picture.metadata.resolution == pytest.approx(dpi, abs=rounding, rel=1e-5)
@@ -301,10 +302,8 @@ def test_resolution_is_kept_to_rounding(
 @pytest.mark.parametrize("target", [".jpg", ".png", ".tif", ".webp", ".bmp"])
 def test_whole_resolution_stays_whole(tmp_path: Path, target: str) -> None:
     for dpi in (72.0, 96.0, 240.0, 300.0, 2400.0):
-        write_picture(
-            tmp_path / f"a{target}", Picture(torch.zeros(1, 1, 2, 3), metadata=Metadata(resolution=(dpi, dpi)))
-        )
-        assert read_picture(tmp_path / f"a{target}").metadata.resolution == (dpi, dpi)
+        write_image(tmp_path / f"a{target}", Image(torch.zeros(1, 1, 2, 3), metadata=Metadata(resolution=(dpi, dpi))))
+        assert read_image(tmp_path / f"a{target}").metadata.resolution == (dpi, dpi)
 
 
 @pytest.mark.parametrize(("unit", "expected"), [(1, None), (2, (118.11, 118.11)), (3, (300, 300)), (9, None)])
@@ -312,24 +311,24 @@ def test_units_of_resolution(tmp_path: Path, unit: int, expected: tuple[float, f
     exif = exif_of()
     exif[0x11A] = exif[0x11B] = 118.11
     exif[0x128] = unit
-    Image.fromarray(pixels(8)).save(tmp_path / "a.webp", exif=exif)
-    assert read_picture(tmp_path / "a.webp").metadata.resolution == (expected and pytest.approx(expected, abs=0.001))
+    PIL.Image.fromarray(pixels(8)).save(tmp_path / "a.webp", exif=exif)
+    assert read_image(tmp_path / "a.webp").metadata.resolution == (expected and pytest.approx(expected, abs=0.001))
 
 
 def test_resolution_too_fine_for_jpeg(tmp_path: Path) -> None:
     exif = exif_of().tobytes()
-    write_picture(tmp_path / "a.jpg", Picture(torch.zeros(1, 1, 2, 3), metadata=Metadata(exif, resolution=(1e5, 1e5))))
-    assert read_picture(tmp_path / "a.jpg").metadata.resolution == (1e5, 1e5)
+    write_image(tmp_path / "a.jpg", Image(torch.zeros(1, 1, 2, 3), metadata=Metadata(exif, resolution=(1e5, 1e5))))
+    assert read_image(tmp_path / "a.jpg").metadata.resolution == (1e5, 1e5)
 
 
 def test_png_of_old(tmp_path: Path) -> None:
     """EXIF as text, as programs wrote it before PNG had a chunk for it."""
     block, info = exif_of(6, (WIDTH, HEIGHT)).tobytes(), PngInfo()
     info.add_text("Raw profile type exif", f"\nexif\n{len(block):8}\n{block.hex()}\n")
-    Image.fromarray(pixels(8, (WIDTH, HEIGHT))).save(tmp_path / "a.png", pnginfo=info)
-    picture = read_picture(tmp_path / "a.png")
+    PIL.Image.fromarray(pixels(8, (WIDTH, HEIGHT))).save(tmp_path / "a.png", pnginfo=info)
+    picture = read_image(tmp_path / "a.png")
     assert picture.size == (HEIGHT, WIDTH)
-    write_picture(
+    write_image(
         tmp_path / "b.jpg", replace(picture, metadata=replace(picture.metadata, xmp=xmp(), resolution=(300, 300)))
     )
     assert_kept(tmp_path / "b.jpg", (HEIGHT, WIDTH))
@@ -346,9 +345,9 @@ def test_big_tiff_and_tags_about_layout(tmp_path: Path) -> None:
     }.items():
         unit = {"resolutionunit": "CENTIMETER"} if name == "big" else {}
         tifffile.imwrite(tmp_path / "a.tif", pixels(16, channels=1), extratags=tags, **options, **unit)
-        picture = read_picture(tmp_path / "a.tif")
-        write_picture(tmp_path / "b.png", picture)
-        with Image.open(tmp_path / "b.png") as image:
+        picture = read_image(tmp_path / "a.tif")
+        write_image(tmp_path / "b.png", picture)
+        with PIL.Image.open(tmp_path / "b.png") as image:
             told = dict(image.getexif())
         expected = {0x8298: "Somebody"}
         if name == "big":
@@ -361,21 +360,21 @@ def test_big_tiff_and_tags_about_layout(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("suffix", "depth"), [(".jpg", 8), (".png", 8), (".png", 16), (".tif", 8), (".tif", 16)])
 def test_nothing_stays_nothing(tmp_path: Path, suffix: str, depth: int) -> None:
     if depth == 16 or suffix == ".tif":
-        write = tifffile.imwrite if suffix == ".tif" else lambda path, array: Image.fromarray(array).save(path)
+        write = tifffile.imwrite if suffix == ".tif" else lambda path, array: PIL.Image.fromarray(array).save(path)
         write(tmp_path / f"a{suffix}", pixels(depth, channels=1))
     else:
-        Image.fromarray(pixels(depth)).save(tmp_path / f"a{suffix}")
-    picture = read_picture(tmp_path / f"a{suffix}")
+        PIL.Image.fromarray(pixels(depth)).save(tmp_path / f"a{suffix}")
+    picture = read_image(tmp_path / f"a{suffix}")
     assert picture.metadata == NO_METADATA
-    write_picture(tmp_path / "b.png", picture)
+    write_image(tmp_path / "b.png", picture)
     data = (tmp_path / "b.png").read_bytes()
     assert [kind for kind in (b"eXIf", b"iTXt", b"pHYs", b"iCCP") if kind in data] == []
     if depth == 8:
-        write_picture(tmp_path / "b.webp", picture)
+        write_image(tmp_path / "b.webp", picture)
         assert (tmp_path / "b.webp").read_bytes()[12:16] == b"VP8L"
-        write_picture(tmp_path / "b.jpg", picture)
+        write_image(tmp_path / "b.jpg", picture)
         assert b"Exif" not in (tmp_path / "b.jpg").read_bytes()
-    write_picture(tmp_path / "b.tif", picture)
+    write_image(tmp_path / "b.tif", picture)
     with tifffile.TiffFile(tmp_path / "b.tif") as file:
         assert {"ExifTag", "GPSTag", "XMP", "Make"}.isdisjoint(tag.name for tag in file.pages[0].tags)
 
@@ -409,34 +408,34 @@ def some_block() -> bytes:
     return with_thumbnail(exif_of(note=NOTE[:20]).tobytes())
 
 
-def read_tolerantly(path: Path) -> tuple[Picture, list[str]]:
+def read_tolerantly(path: Path) -> tuple[Image, list[str]]:
     """Read, and return our warnings; Pillow has its own."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        picture = read_picture(path)
+        picture = read_image(path)
     return picture, [str(one.message) for one in caught if issubclass(one.category, MetadataWarning)]
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
 @pytest.mark.parametrize("block", [b"no EXIF at all", b"II*\0", b"MM\0*\0\0\0\x08", b"II*\0\xff\xff\xff\x7f\0\0\0\0"])
 def test_damaged_exif_is_told_of(tmp_path: Path, name: str, block: bytes) -> None:
-    Image.fromarray(pixels(8)).save(tmp_path / name, exif=b"Exif\0\0" + block, xmp=xmp())
+    PIL.Image.fromarray(pixels(8)).save(tmp_path / name, exif=b"Exif\0\0" + block, xmp=xmp())
     picture, told = read_tolerantly(tmp_path / name)
     assert picture.size == (HEIGHT, WIDTH)
     assert told == [f"path: the EXIF of {tmp_path / name} is damaged; what cannot be read of it is left out."]
     assert picture.metadata.exif is None
     # The XMP, which Pillow writes to PNG otherwise, is another matter.
     assert name == "a.png" or picture.metadata.xmp == xmp()
-    write_picture(tmp_path / f"out{name[1:]}", picture)
+    write_image(tmp_path / f"out{name[1:]}", picture)
 
 
 def test_what_is_left_of_damaged_exif_is_kept(tmp_path: Path) -> None:
     block = exif_of().tobytes()
-    Image.fromarray(pixels(8)).save(tmp_path / "a.webp", exif=block[: block.index(b"50mm")])
+    PIL.Image.fromarray(pixels(8)).save(tmp_path / "a.webp", exif=block[: block.index(b"50mm")])
     picture, told = read_tolerantly(tmp_path / "a.webp")
     assert len(told) == 1
-    write_picture(tmp_path / "b.png", picture)
-    with Image.open(tmp_path / "b.png") as image:
+    write_image(tmp_path / "b.png", picture)
+    with PIL.Image.open(tmp_path / "b.png") as image:
         assert image.getexif()[0x110] == "Model 1"
 
 
@@ -449,10 +448,10 @@ def test_any_damage_to_exif(tmp_path_factory: pytest.TempPathFactory, data: st.D
     block = block[: data.draw(st.integers(1, len(block)))]
     folder = tmp_path_factory.getbasetemp()
     name = data.draw(st.sampled_from(["damaged.jpg", "damaged.png", "damaged.webp"]))
-    Image.fromarray(pixels(8)).save(folder / name, exif=b"Exif\0\0" + bytes(block))
+    PIL.Image.fromarray(pixels(8)).save(folder / name, exif=b"Exif\0\0" + bytes(block))
     picture, _ = read_tolerantly(folder / name)
     for target in (".tif", ".jpg"):
-        write_picture(folder / f"repaired{target}", picture)
+        write_image(folder / f"repaired{target}", picture)
         again, told = read_tolerantly(folder / f"repaired{target}")
         assert again.size == picture.size
         assert not told
@@ -460,33 +459,33 @@ def test_any_damage_to_exif(tmp_path_factory: pytest.TempPathFactory, data: st.D
 
 @pytest.mark.parametrize("packet", [b"<a", b"<a>\xff</a>", b"no XML", b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>'])
 def test_damaged_xmp_is_told_of(tmp_path: Path, packet: bytes) -> None:
-    Image.fromarray(pixels(8)).save(tmp_path / "a.jpg", xmp=packet, exif=exif_of())
+    PIL.Image.fromarray(pixels(8)).save(tmp_path / "a.jpg", xmp=packet, exif=exif_of())
     with pytest.warns(MetadataWarning, match=r"path: the XMP of .*a\.jpg is damaged"):
-        picture = read_picture(tmp_path / "a.jpg")
+        picture = read_image(tmp_path / "a.jpg")
     assert picture.metadata.xmp is None
     assert picture.metadata.exif is not None
 
 
 def test_both_damaged(tmp_path: Path) -> None:
-    Image.fromarray(pixels(8)).save(tmp_path / "a.webp", xmp=b"<a", exif=b"nothing")
+    PIL.Image.fromarray(pixels(8)).save(tmp_path / "a.webp", xmp=b"<a", exif=b"nothing")
     with pytest.warns(MetadataWarning, match=r"PHOTO: the EXIF and XMP of .*a\.webp is damaged"):
-        read_picture(tmp_path / "a.webp", argument="PHOTO")
+        read_image(tmp_path / "a.webp", argument="PHOTO")
 
 
 def test_too_long_for_jpeg(tmp_path: Path) -> None:
     long = exif_of(note=bytes(70000)).tobytes()
-    picture = Picture(torch.zeros(1, 3, 4, 5), metadata=Metadata(exif=long, resolution=(300, 300)))
+    picture = Image(torch.zeros(1, 3, 4, 5), metadata=Metadata(exif=long, resolution=(300, 300)))
     with pytest.warns(MetadataWarning, match=r"JPEG holds 65527 bytes of EXIF; the picture's 7\d{4} are left out"):
-        write_picture(tmp_path / "a.jpg", picture)
-    assert read_picture(tmp_path / "a.jpg").metadata == Metadata(resolution=(300, 300))
+        write_image(tmp_path / "a.jpg", picture)
+    assert read_image(tmp_path / "a.jpg").metadata == Metadata(resolution=(300, 300))
     packet = xmp(elements=b" " * 66000)
     with pytest.warns(MetadataWarning, match=r"JPEG holds 65504 bytes of XMP; the picture's 66\d{3} are left out"):
-        write_picture(tmp_path / "a.jpg", Picture(torch.zeros(1, 3, 4, 5), metadata=Metadata(xmp=packet)))
+        write_image(tmp_path / "a.jpg", Image(torch.zeros(1, 3, 4, 5), metadata=Metadata(xmp=packet)))
     # The longest that fit.
     packet = xmp(elements=b" " * (65504 - len(xmp())))
     block = exif_of(note=bytes(65527 - len(exif_of(note=b"12345678").tobytes()) - 400)).tobytes()
-    write_picture(tmp_path / "a.jpg", Picture(torch.zeros(1, 3, 4, 5), metadata=Metadata(block, packet)))
-    metadata = read_picture(tmp_path / "a.jpg").metadata
+    write_image(tmp_path / "a.jpg", Image(torch.zeros(1, 3, 4, 5), metadata=Metadata(block, packet)))
+    metadata = read_image(tmp_path / "a.jpg").metadata
     assert metadata.xmp == packet
     assert metadata.exif is not None
 
@@ -500,9 +499,9 @@ def test_too_long_for_jpeg(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_metadata_is_refused(tmp_path: Path, metadata: Metadata, message: str) -> None:
-    picture = Picture(torch.zeros(1, 3, 4, 5), metadata=metadata)
+    picture = Image(torch.zeros(1, 3, 4, 5), metadata=metadata)
     with pytest.raises(ValueError, match=message):
-        write_picture(tmp_path / "a.png", picture)
+        write_image(tmp_path / "a.png", picture)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -516,8 +515,8 @@ def test_no_resolution(resolution: tuple[float, float]) -> None:
 
 
 def test_tools_pass_on_what_the_picture_tells(tmp_path: Path) -> None:
-    photo = read_picture(save(tmp_path / "a.jpg"))
-    other = Picture(torch.rand(1, 3, 30, 30), metadata=Metadata(resolution=(72, 72)))
+    photo = read_image(save(tmp_path / "a.jpg"))
+    other = Image(torch.rand(1, 3, 30, 30), metadata=Metadata(resolution=(72, 72)))
     hole = torch.zeros(photo.size, dtype=torch.bool)
     hole[8:12, 8:12] = True
     results = [
@@ -535,14 +534,14 @@ def test_command_line(tmp_path: Path, target: str) -> None:
     photo, mask, out = save(tmp_path / "photo.jpg", orientation=6), tmp_path / "mask.png", tmp_path / target
     hole = np.zeros((HEIGHT, WIDTH), np.uint8)
     hole[8:14, 20:28] = 255
-    Image.fromarray(hole).save(mask)
+    PIL.Image.fromarray(hole).save(mask)
     arguments = ["inpaint", str(photo), "--mask", str(mask), "-o", str(out), "--quality", "fast", "--patch-size", "5"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert not result.stderr
     assert_kept(out, (HEIGHT, WIDTH))
-    with Image.open(photo) as given, Image.open(out) as filled:
-        upright = np.asarray(given.transpose(Image.Transpose.ROTATE_270)).astype(int)
+    with PIL.Image.open(photo) as given, PIL.Image.open(out) as filled:
+        upright = np.asarray(given.transpose(PIL.Image.Transpose.ROTATE_270)).astype(int)
         difference = np.abs(np.asarray(filled.convert("RGB")) - upright)[hole == 0]
         assert filled.info["icc_profile"] == SRGB
     assert difference.max() <= (20 if target == "out.jpg" else 0)
@@ -551,7 +550,7 @@ def test_command_line(tmp_path: Path, target: str) -> None:
 @pytest.mark.usefixtures("one_thread")
 def test_command_line_says_in_one_sentence_what_is_damaged(tmp_path: Path) -> None:
     block = with_thumbnail(exif_of().tobytes())
-    Image.fromarray(pixels(8)).save(tmp_path / "a.jpg", exif=b"Exif\0\0" + block[: block.index(b"50mm")])
+    PIL.Image.fromarray(pixels(8)).save(tmp_path / "a.jpg", exif=b"Exif\0\0" + block[: block.index(b"50mm")])
     arguments = [str(tmp_path / "a.jpg"), str(tmp_path / "a.jpg"), "-o", str(tmp_path / "out.png"), "--patch-size", "3"]
     result = CliRunner().invoke(app, ["reconstruct", *arguments])
     assert result.exit_code == 0, result.output

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from patchattn.tasks.codecs.icc import SRGB_PRIMARIES, Curve, rgb_profile
 from patchattn.tasks.color_profiles import to_profile
-from patchattn.tasks.images import Picture
+from patchattn.tasks.images import Image
 from patchattn.tasks.peak_memory import peak_memory
 from patchattn.tasks.reconstruct import reconstruct
 
 PROFILES = [rgb_profile(SRGB_PRIMARIES, Curve(gamma), f"gamma {gamma}") for gamma in (2.2, 1.8)]
 
 
-def colours(array: object) -> Tensor:
+def colors(array: object) -> Tensor:
     tensor = torch.as_tensor(array).float() / 255
     return tensor.permute(2, 0, 1)[None].contiguous() if tensor.ndim == 3 else tensor[None, None]
 
@@ -27,14 +27,14 @@ def colours(array: object) -> Tensor:
 def pair() -> tuple[Tensor, Tensor]:
     """Two views of the same motorcycle, cropped."""
     left, right, _ = skimage.data.stereo_motorcycle()
-    return colours(left[200:248, 300:364]), colours(right[196:252, 270:370])
+    return colors(left[200:248, 300:364]), colors(right[196:252, 270:370])
 
 
 def test_real_photographs(pair: tuple[Tensor, Tensor]) -> None:
     target, reference = pair
     plain = reconstruct(target, reference, method="exact")
     voted = reconstruct(target, reference, method="exact", aggregate=True)
-    assert plain.picture.colour.shape == target.shape
+    assert plain.picture.color.shape == target.shape
     assert voted.mse < plain.mse < 0.006
     # Far better than the nearest thing without attention: the other picture at the same place.
     assert plain.mse < 0.5 * float((reference[:, :, 4:52, 30:94] - target).square().mean())
@@ -42,7 +42,7 @@ def test_real_photographs(pair: tuple[Tensor, Tensor]) -> None:
 
 def test_numbers_are_what_they_say(pair: tuple[Tensor, Tensor]) -> None:
     result = reconstruct(*pair, k=1, method="exact")
-    mse = float((result.picture.colour - pair[0]).square().mean())
+    mse = float((result.picture.color - pair[0]).square().mean())
     assert result.mse == pytest.approx(mse, rel=1e-5)
     assert result.psnr == pytest.approx(-10 * math.log10(mse), rel=1e-4)
     assert result.seconds > 0
@@ -55,7 +55,7 @@ def test_one_match_copies_its_pixel(pair: tuple[Tensor, Tensor]) -> None:
     target, reference = pair
     result = reconstruct(target, reference, k=1, method="exact")
     copied = reference.flatten(2)[:, :, result.field.index[0, 0, 0].long()]
-    torch.testing.assert_close(result.picture.colour, copied, rtol=0, atol=1e-6)
+    torch.testing.assert_close(result.picture.color, copied, rtol=0, atol=1e-6)
 
 
 def test_same_picture_is_perfect(pair: tuple[Tensor, Tensor]) -> None:
@@ -69,13 +69,13 @@ def test_search_is_near_exact(pair: tuple[Tensor, Tensor]) -> None:
     found = reconstruct(*pair, method="patchmatch", iterations=10)
     assert found.mse < 1.5 * exact.mse
     again = reconstruct(*pair, method="patchmatch", iterations=10)
-    assert torch.equal(found.picture.colour, again.picture.colour)
+    assert torch.equal(found.picture.color, again.picture.color)
 
 
 def test_gray_and_gray_stays_gray(pair: tuple[Tensor, Tensor]) -> None:
     target, reference = (picture.mean(1, keepdim=True) for picture in pair)
     result = reconstruct(target, reference, method="exact")
-    assert result.picture.colour.shape == (1, 1, 48, 64)
+    assert result.picture.color.shape == (1, 1, 48, 64)
     assert result.mse < 0.006
 
 
@@ -83,29 +83,27 @@ def test_gray_target_is_compared_in_rgb(pair: tuple[Tensor, Tensor]) -> None:
     gray = pair[0].mean(1, keepdim=True)
     result = reconstruct(gray, pair[1], method="exact")
     expected = reconstruct(gray.repeat(1, 3, 1, 1), pair[1], method="exact")
-    assert torch.equal(result.picture.colour, expected.picture.colour)
+    assert torch.equal(result.picture.color, expected.picture.color)
     assert result.mse == expected.mse
 
 
 def test_gray_reference_gives_gray_values(pair: tuple[Tensor, Tensor]) -> None:
-    result = reconstruct(pair[0], pair[1].mean(1, keepdim=True), method="exact").picture.colour
+    result = reconstruct(pair[0], pair[1].mean(1, keepdim=True), method="exact").picture.color
     assert result.shape == pair[0].shape
     assert torch.equal(result[:, 0], result[:, 2])
 
 
 def test_depth_and_alpha_are_the_targets_and_profile_the_references(pair: tuple[Tensor, Tensor]) -> None:
     alpha = torch.linspace(0.2, 1, 48 * 64).view(1, 1, 48, 64)
-    target = Picture(pair[0], alpha, 16, PROFILES[0])
-    reference = Picture(pair[1], pair[1][:, :1].clamp(min=0.2), 8, PROFILES[1])
+    target = Image(pair[0], alpha, 16, PROFILES[0])
+    reference = Image(pair[1], pair[1][:, :1].clamp(min=0.2), 8, PROFILES[1])
     result = reconstruct(target, reference, method="exact")
     assert result.picture.bit_depth == 16
     assert result.picture.alpha is alpha
     assert result.picture.icc_profile == PROFILES[1]
-    # Neither depth nor alpha of what can be seen changes the colours; the target's are those that it shows.
-    same = reconstruct(
-        to_profile(Picture(pair[0], icc_profile=PROFILES[0]), PROFILES[1]).colour, pair[1], method="exact"
-    )
-    assert torch.equal(result.picture.colour, same.picture.colour)
+    # Neither depth nor alpha of what can be seen changes the colors; the target's are those that it shows.
+    same = reconstruct(to_profile(Image(pair[0], icc_profile=PROFILES[0]), PROFILES[1]).color, pair[1], method="exact")
+    assert torch.equal(result.picture.color, same.picture.color)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1 / 65535, 1 / 255, 5 / 255, 10 / 255])
@@ -118,24 +116,24 @@ def test_what_is_hardly_seen_has_no_part(pair: tuple[Tensor, Tensor], alpha: flo
         for opacity in faint:
             opacity[..., 20:30, 30:50] = alpha
         stored = [torch.where(a == alpha, garbage, picture) for a, picture in zip(faint, pair, strict=True)]
-        target, reference = (Picture(c, a) for c, a in zip(stored, faint, strict=True))
+        target, reference = (Image(c, a) for c, a in zip(stored, faint, strict=True))
         results.append(reconstruct(target, reference, method="exact", aggregate=True))
-    assert torch.equal(results[0].picture.colour, results[1].picture.colour)
+    assert torch.equal(results[0].picture.color, results[1].picture.color)
     assert results[0].mse == results[1].mse < 0.01
     rows, columns = results[0].field.index // 60, results[0].field.index % 60
     assert not ((rows >= 20) & (rows < 30) & (columns >= 30) & (columns < 50)).any()
 
 
 def test_opaque_is_as_without_alpha(pair: tuple[Tensor, Tensor]) -> None:
-    opaque = [Picture(picture, torch.ones(1, 1, *picture.shape[2:])) for picture in pair]
+    opaque = [Image(picture, torch.ones(1, 1, *picture.shape[2:])) for picture in pair]
     result, expected = reconstruct(*opaque, method="exact"), reconstruct(*pair, method="exact")
-    assert torch.equal(result.picture.colour, expected.picture.colour)
+    assert torch.equal(result.picture.color, expected.picture.color)
     assert result.mse == expected.mse
 
 
 def test_a_target_that_is_not_seen_is_rebuilt_as_it_is_stored(pair: tuple[Tensor, Tensor]) -> None:
-    result = reconstruct(Picture(pair[0], torch.zeros(1, 1, 48, 64)), pair[1], method="exact")
-    assert torch.equal(result.picture.colour, reconstruct(*pair, method="exact").picture.colour)
+    result = reconstruct(Image(pair[0], torch.zeros(1, 1, 48, 64)), pair[1], method="exact")
+    assert torch.equal(result.picture.color, reconstruct(*pair, method="exact").picture.color)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (2, 3), (3, 200)])
@@ -147,7 +145,7 @@ def test_small_pictures_and_strips(size: tuple[int, int]) -> None:
 
 
 def test_a_constant_picture_stays_constant() -> None:
-    result = reconstruct(torch.full((1, 3, 12, 15), 0.3), torch.full((1, 3, 20, 9), 0.7)).picture.colour
+    result = reconstruct(torch.full((1, 3, 12, 15), 0.3), torch.full((1, 3, 20, 9), 0.7)).picture.color
     torch.testing.assert_close(result, torch.full((1, 3, 12, 15), 0.7))
 
 
@@ -155,7 +153,7 @@ def test_a_constant_picture_stays_constant() -> None:
     ("changes", "message"),
     [
         (
-            {"reference": Picture(torch.rand(1, 3, 8, 8), torch.zeros(1, 1, 8, 8))},
+            {"reference": Image(torch.rand(1, 3, 8, 8), torch.zeros(1, 1, 8, 8))},
             "reference: it is wholly transparent",
         ),
         ({"reference": torch.full((1, 3, 8, 8), torch.nan)}, "reference: it holds NaN or infinity"),
@@ -171,7 +169,7 @@ def test_pictures_that_cannot_be_worked_on(changes: dict[str, object], message: 
 
 def test_temperature_and_similarity_matter(pair: tuple[Tensor, Tensor]) -> None:
     results = [
-        reconstruct(*pair, method="exact", **options).picture.colour
+        reconstruct(*pair, method="exact", **options).picture.color
         for options in ({}, {"temperature": 100.0}, {"similarity": "l1"}, {"patch_size": 3})
     ]
     assert all(not torch.equal(results[0], other) for other in results[1:])
@@ -202,5 +200,5 @@ def test_wrong_options(pair: tuple[Tensor, Tensor], options: dict[str, object], 
 
 
 def test_no_picture() -> None:
-    with pytest.raises(ValueError, match=r"colour: got shape \(3, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"color: got shape \(3, 8, 8\)"):
         reconstruct(torch.rand(3, 8, 8), torch.rand(1, 3, 8, 8))

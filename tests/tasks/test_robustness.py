@@ -13,14 +13,14 @@ from pathlib import Path
 
 import imagecodecs
 import numpy as np
+import PIL.Image
 import pillow_heif  # noqa: F401  # Pillow writes with it
 import pytest
 import skimage.data
 import tifffile
 import torch
-from PIL import Image
 
-from patchattn.tasks.images import Picture, read_picture, write_picture
+from patchattn.tasks.images import Image, read_image, write_image
 from patchattn.tasks.sequences import ImageSequence, read_frames, write_frames
 from patchattn.tasks.warnings import FileWarning
 
@@ -36,16 +36,16 @@ def photograph(size: tuple[int, int] = (24, 30)) -> np.ndarray:
 
 def written(format: str) -> bytes:
     memory = io.BytesIO()
-    exif = Image.Exif()
+    exif = PIL.Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "maker"
     options = {"exif": exif} if format in ("JPEG", "PNG", "WEBP", "TIFF", "AVIF") else {}
-    Image.fromarray(photograph()).save(memory, format, **options)
+    PIL.Image.fromarray(photograph()).save(memory, format, **options)
     return memory.getvalue()
 
 
 def several(format: str) -> bytes:
     memory = io.BytesIO()
-    pictures = [Picture(torch.rand(1, 3, 20, 24, generator=torch.Generator().manual_seed(n)).round()) for n in range(3)]
+    pictures = [Image(torch.rand(1, 3, 20, 24, generator=torch.Generator().manual_seed(n)).round()) for n in range(3)]
     kind = "pages" if format == "tif" else "animation"
     write_frames(memory, pictures, ImageSequence(kind, "other", (0.1,) * 3), format=format)  # type: ignore[arg-type]
     return memory.getvalue()
@@ -53,7 +53,7 @@ def several(format: str) -> bytes:
 
 def deep(extension: str) -> bytes:
     memory = io.BytesIO()
-    write_picture(memory, Picture(torch.rand(1, 3, 20, 24), bit_depth=16), format=extension)
+    write_image(memory, Image(torch.rand(1, 3, 20, 24), bit_depth=16), format=extension)
     return memory.getvalue()
 
 
@@ -78,18 +78,18 @@ def test_cut_files_are_refused(name: str, kept: float) -> None:
     if name == "frames.tif" and kept >= 0.5:  # whole pages are left
         said = r"damaged after page \d; what may follow|the first is read and 2 are left"
         with pytest.warns(FileWarning, match=said):
-            read_picture(cut)
+            read_image(cut)
         with pytest.raises(ValueError, match="path: cannot read standard input as a picture"):
             list(read_frames(cut))
         return
     with pytest.raises(ValueError, match=r"path: cannot read standard input as a picture \(.+\); expected"):
-        read_picture(cut)
+        read_image(cut)
 
 
 def test_a_cut_png_says_what_is_missing() -> None:
     data = written("PNG")
     with pytest.raises(ValueError, match=r"the file is cut: of its chunk IDAT \d+ bytes are missing"):
-        read_picture(data[: len(data) // 2])
+        read_image(data[: len(data) // 2])
 
 
 # -------------------------------------------------------------------------------------------------------------- bombs
@@ -144,7 +144,7 @@ BOMBS = {
 @pytest.mark.parametrize("name", BOMBS)
 def test_headers_that_lie_do_not_fill_the_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as on the command line
-    for read in (read_picture, lambda source: list(read_frames(source))):
+    for read in (read_image, lambda source: list(read_frames(source))):
         began = time.process_time()
         tracemalloc.start()
         with pytest.raises(ValueError, match=r"path: cannot read standard input as a picture \("):
@@ -161,7 +161,7 @@ def test_texts_that_grow_do_not_fill_the_memory(kind: bytes, keyword: bytes) -> 
     body = keyword + (b"\0\1\0\0\0" if kind == b"iTXt" else b"\0\0") + GROWING
     data = png(6, 5, *[chunk(kind, body)] * 5)
     tracemalloc.start()
-    assert read_picture(data).size == (5, 6)
+    assert read_image(data).size == (5, 6)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < MEMORY
@@ -169,11 +169,11 @@ def test_texts_that_grow_do_not_fill_the_memory(kind: bytes, keyword: bytes) -> 
 
 def test_blank_pages_are_no_bombs(tmp_path: Path) -> None:
     """White paper, scanned for a fax at 600 dpi, and a white square."""
-    Image.new("1", (4960, 7016), 1).save(tmp_path / "a.tif", compression="group4")
-    assert read_picture(tmp_path / "a.tif").size == (7016, 4960)
+    PIL.Image.new("1", (4960, 7016), 1).save(tmp_path / "a.tif", compression="group4")
+    assert read_image(tmp_path / "a.tif").size == (7016, 4960)
     for name, options in (("a.png", {}), ("a.jpg", {"progressive": True})):
-        Image.new("L", (4100, 4000), 255).save(tmp_path / name, **options)
-        assert read_picture(tmp_path / name).size == (4000, 4100)
+        PIL.Image.new("L", (4100, 4000), 255).save(tmp_path / name, **options)
+        assert read_image(tmp_path / name).size == (4000, 4100)
 
 
 def test_circles_of_pages_end(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_what_decoders_warn_of_is_said() -> None:
             struct.pack_into("<HHII", data, at, 284, 3, 3, 8)  # three planar configurations
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        read_picture(bytes(data), argument="PHOTO")
+        read_image(bytes(data), argument="PHOTO")
     assert all(issubclass(one.category, FileWarning) for one in caught)
     assert all(str(one.message).startswith("PHOTO: standard input") for one in caught)
     assert caught
@@ -205,4 +205,4 @@ def test_programs_are_not_run() -> None:
     """Encapsulated PostScript, which Pillow gives to Ghostscript."""
     program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n"
     with pytest.raises(ValueError, match=r"path: cannot read standard input as a picture \(its format is unknown\)"):
-        read_picture(program)
+        read_image(program)

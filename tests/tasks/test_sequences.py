@@ -12,14 +12,14 @@ from pathlib import Path
 
 import imagecodecs
 import numpy as np
+import PIL.Image
 import pytest
 import skimage.data
 import tifffile
 import torch
-from PIL import Image
 from PIL import ImageSequence as PillowSequence
 
-from patchattn.tasks.images import Picture, read_picture
+from patchattn.tasks.images import Image, read_image
 from patchattn.tasks.metadata import Metadata
 from patchattn.tasks.sequences import (
     ImageSequence,
@@ -51,19 +51,19 @@ def moving(count: int = 5, channels: int = 3) -> list[np.ndarray]:
     return frames
 
 
-def pictures(arrays: list[np.ndarray]) -> list[Picture]:
+def pictures(arrays: list[np.ndarray]) -> list[Image]:
     return [as_picture(array) for array in arrays]
 
 
-def as_picture(array: np.ndarray) -> Picture:
+def as_picture(array: np.ndarray) -> Image:
     planes = torch.from_numpy(array.astype(np.float32) / np.iinfo(array.dtype).max).permute(2, 0, 1)[None]
     colors = 1 if array.shape[2] <= 2 else 3
     alpha = planes[:, colors:] if array.shape[2] > colors else None
-    return Picture(planes[:, :colors], alpha, 16 if array.dtype == np.uint16 else 8)
+    return Image(planes[:, :colors], alpha, 16 if array.dtype == np.uint16 else 8)
 
 
-def as_array(picture: Picture) -> np.ndarray:
-    planes = picture.colour if picture.alpha is None else torch.cat([picture.colour, picture.alpha], 1)
+def as_array(picture: Image) -> np.ndarray:
+    planes = picture.color if picture.alpha is None else torch.cat([picture.color, picture.alpha], 1)
     largest = 2**picture.bit_depth - 1
     return (planes[0].permute(1, 2, 0) * largest).round().numpy().astype(int)
 
@@ -78,7 +78,7 @@ def shown(array: np.ndarray) -> np.ndarray:
 
 
 def by_pillow(path: Path) -> Iterator[np.ndarray]:
-    with Image.open(path) as image:
+    with PIL.Image.open(path) as image:
         for frame in PillowSequence.Iterator(image):
             yield np.asarray(frame.convert("RGBA")).astype(int)
 
@@ -98,7 +98,7 @@ def test_animation_round_trip(tmp_path: Path, name: str, plays: int) -> None:
     # Others see the same.
     for seen, array in zip(by_pillow(tmp_path / name), arrays, strict=True):
         np.testing.assert_array_equal(seen, shown(array))
-    with Image.open(tmp_path / name) as image:
+    with PIL.Image.open(tmp_path / name) as image:
         assert image.info.get("loop") == ({0: 0, 1: None, 3: 2} if name == "a.gif" else {0: 0, 1: 1, 3: 3})[plays]
 
 
@@ -147,7 +147,7 @@ def gif_frame(
     delay: int = 10,
 ) -> bytes:
     memory = io.BytesIO()
-    Image.fromarray(indices.astype(np.uint8)).save(memory, "GIF", optimize=False, interlace=False)
+    PIL.Image.fromarray(indices.astype(np.uint8)).save(memory, "GIF", optimize=False, interlace=False)
     data = memory.getvalue()
     data = data[data.index(b",", 13 + 768) + 10 : -1]
     bits = (len(table) // 3 - 1).bit_length() - 1
@@ -205,7 +205,7 @@ def test_gif_variants(kind: str) -> None:
         data, expected = gif(gif_frame(full), gif_frame(small), table=table), np.full((8, 8, 1), 77)
     assert count_frames(data) == (2 if kind == "gray" else 1)
     np.testing.assert_array_equal(as_array(next(iter(read_frames(data)))), expected)
-    np.testing.assert_array_equal(as_array(read_picture(data, frame=0)), expected)
+    np.testing.assert_array_equal(as_array(read_image(data, frame=0)), expected)
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:
@@ -242,13 +242,13 @@ def test_animated_png_compositing() -> None:
     for picture, wanted in zip(opened, expected, strict=True):
         np.testing.assert_allclose(as_array(picture), wanted, atol=1)
     with pytest.warns(FileWarning, match=r"has 3 frames besides its picture, which are left out"):
-        still = read_picture(data)
+        still = read_image(data)
     assert (as_array(still) == 50).all()
 
 
 def test_webp_by_others(tmp_path: Path) -> None:
     arrays = moving(4, 4)
-    images = [Image.fromarray(array) for array in arrays]
+    images = [PIL.Image.fromarray(array) for array in arrays]
     options = {"save_all": True, "append_images": images[1:], "lossless": True, "exact": True}
     images[0].save(tmp_path / "a.webp", duration=[10, 20, 30, 400], loop=2, background=(1, 2, 3, 4), **options)
     sequence = read_frames(tmp_path / "a.webp")
@@ -297,10 +297,10 @@ def test_gif_says_what_it_loses(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------- pages
 
 
-def mixed() -> list[Picture]:
+def mixed() -> list[Image]:
     deep = photograph(1, (12, 9)).astype(np.uint16) * 257 + 3
     arrays = [photograph(3), deep, photograph(4, (7, 40)), np.where(photograph(1) > 99, 255, 0).astype(np.uint8)]
-    exif = Image.Exif()
+    exif = PIL.Image.Exif()
     told = []
     for number, picture in enumerate(pictures(arrays)):
         exif[0x10F] = f"page {number} of the camera"
@@ -324,7 +324,7 @@ def test_pages_keep_size_depth_and_metadata(tmp_path: Path) -> None:
             assert picture.metadata.exif is not None
             assert page.metadata.exif is not None
             assert page.metadata.exif[30:50] in picture.metadata.exif
-    with Image.open(tmp_path / "b.tiff") as image:
+    with PIL.Image.open(tmp_path / "b.tiff") as image:
         assert image.n_frames == 4
         image.seek(2)
         assert image.size == (40, 7)
@@ -348,12 +348,12 @@ def test_pages_of_others(tmp_path: Path, order: str, big: bool) -> None:
     ]
     for picture, array in zip(sequence, arrays, strict=True):
         np.testing.assert_array_equal(as_array(picture), np.atleast_3d(array))
-    assert read_picture(tmp_path / "a.tif", frame=1).bit_depth == 16
+    assert read_image(tmp_path / "a.tif", frame=1).bit_depth == 16
 
 
 def test_bytes_order_of_pages_from_elsewhere(tmp_path: Path) -> None:
     """The second page's EXIF is in the other byte order than the file."""
-    exif = Image.Exif()
+    exif = PIL.Image.Exif()
     exif[0x9003] = "2020:01:01 00:00:00"
     exif[0x829D] = 2.8
     first = exif.tobytes()[6:]
@@ -382,14 +382,14 @@ def test_streams(format: str, kind: str) -> None:
 def test_one_frame_of_several(tmp_path: Path) -> None:
     write_frames(tmp_path / "a.gif", pictures(moving()), ImageSequence("animation", "gif", DURATIONS))
     with pytest.warns(FileWarning, match=r"--target: .*a\.gif has 5 frames; the first is read and 4 are left out\."):
-        np.testing.assert_array_equal(as_array(read_picture(tmp_path / "a.gif", argument="--target")), moving()[0])
-    np.testing.assert_array_equal(as_array(read_picture(tmp_path / "a.gif", frame=3)), moving()[3])
+        np.testing.assert_array_equal(as_array(read_image(tmp_path / "a.gif", argument="--target")), moving()[0])
+    np.testing.assert_array_equal(as_array(read_image(tmp_path / "a.gif", frame=3)), moving()[3])
     with pytest.raises(ValueError, match=r"there is no frame 5; it has 5, counted from 0"):
-        read_picture(tmp_path / "a.gif", frame=5)
+        read_image(tmp_path / "a.gif", frame=5)
 
 
 def test_a_still_picture_is_a_sequence_of_one(tmp_path: Path) -> None:
-    Image.fromarray(photograph()).save(tmp_path / "a.bmp")
+    PIL.Image.fromarray(photograph()).save(tmp_path / "a.bmp")
     sequence = read_frames(tmp_path / "a.bmp")
     assert len(sequence) == count_frames(tmp_path / "a.bmp") == 1
     np.testing.assert_array_equal(as_array(next(iter(sequence))), photograph())
@@ -424,10 +424,10 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"frames: there are? (is none|0)"):
         write_frames(tmp_path / "a.gif", [], like)
     with pytest.raises(ValueError, match=r"frames: one has \(12, 30\) pixels of 8 bits, the first \(24, 30\)"):
-        write_frames(tmp_path / "a.png", [two[0], replace(two[1], colour=two[1].colour[:, :, :12])], like)
+        write_frames(tmp_path / "a.png", [two[0], replace(two[1], color=two[1].color[:, :, :12])], like)
     with pytest.raises(ValueError, match=r"frames: some are gray"):
-        write_frames(tmp_path / "a.png", [two[0], replace(two[1], colour=two[1].colour[:, :1])], like)
-    half = replace(two[1], alpha=torch.full_like(two[1].colour[:, :1], 0.5))
+        write_frames(tmp_path / "a.png", [two[0], replace(two[1], color=two[1].color[:, :1])], like)
+    half = replace(two[1], alpha=torch.full_like(two[1].color[:, :1], 0.5))
     with pytest.raises(ValueError, match=r"frames: one is transparent somewhere"):
         write_frames(tmp_path / "a.png", [two[0], half], like)
     assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from patchattn.networks.weights import load_superresolution_network
 from patchattn.tasks import recurrence
-from patchattn.tasks.images import Picture
+from patchattn.tasks.images import Image
 from patchattn.tasks.recurrence import HALO, STEPS, Recurrence
 from patchattn.tasks.resampling import back_project, local_bounds, resize
 from patchattn.tasks.upscale import SCALES, Upscaling, _enlarged, upscale
@@ -34,7 +34,7 @@ def smaller(picture: Tensor, scale: int) -> Tensor:
 
 
 def enlarged(picture: Tensor, scale: int = 2, **arguments: Any) -> Tensor:
-    return upscale(picture, scale, **arguments).picture.colour
+    return upscale(picture, scale, **arguments).picture.color
 
 
 def psnr(picture: Tensor, truth: Tensor) -> float:
@@ -81,15 +81,15 @@ def test_made_smaller_again_it_is_the_picture(scale: int) -> None:
     assert (missed < ONE_STEP).float().mean() > 0.95
 
 
-def test_colours_are_those_of_interpolation() -> None:
+def test_colors_are_those_of_interpolation() -> None:
     """The detail is gray: the same for all channels."""
     picture = photograph(slice(100, 140), slice(200, 260))
     detail = _enlarged(picture, 2, settings_of(), str) - resize(picture, (80, 120))
     torch.testing.assert_close(detail, detail[:, :1].expand_as(detail), rtol=0, atol=1e-6)
     gray = enlarged(picture[:, :1])
     assert gray.shape == (1, 1, 80, 120)
-    as_colour = enlarged(picture[:, :1].expand(-1, 3, -1, -1))
-    torch.testing.assert_close(as_colour, gray.expand(-1, 3, -1, -1), rtol=0, atol=1e-3)
+    as_color = enlarged(picture[:, :1].expand(-1, 3, -1, -1))
+    torch.testing.assert_close(as_color, gray.expand(-1, 3, -1, -1), rtol=0, atol=1e-3)
 
 
 # ---------------------------------------------------------------------------------------------------------------- bands
@@ -136,7 +136,7 @@ def test_bands_cover_everything_once(height: int, width: int, size: int) -> None
 
 
 def test_the_rest_of_the_picture_is_passed_on() -> None:
-    picture = Picture(torch.rand(1, 3, 9, 12), torch.rand(1, 1, 9, 12), bit_depth=16, icc_profile=b"profile")
+    picture = Image(torch.rand(1, 3, 9, 12), torch.rand(1, 1, 9, 12), bit_depth=16, icc_profile=b"profile")
     result = upscale(picture, 3)
     assert isinstance(result, Upscaling)
     assert (result.picture.size, result.picture.bit_depth) == ((27, 36), 16)
@@ -146,17 +146,17 @@ def test_the_rest_of_the_picture_is_passed_on() -> None:
     assert result.seconds > 0
 
 
-def test_what_is_transparent_has_no_part_in_the_colours_beside_it() -> None:
+def test_what_is_transparent_has_no_part_in_the_colors_beside_it() -> None:
     alpha = torch.ones(1, 1, 24, 30)
     alpha[..., 15:] = 0
     light = torch.full((1, 3, 24, 30), 0.8)
     hidden = torch.where(alpha > 0, light, torch.rand(1, 3, 24, 30))
-    result = upscale(Picture(hidden, alpha)).picture
-    torch.testing.assert_close(result.colour, torch.full((1, 3, 48, 60), 0.8), rtol=0, atol=1e-5)
+    result = upscale(Image(hidden, alpha)).picture
+    torch.testing.assert_close(result.color, torch.full((1, 3, 48, 60), 0.8), rtol=0, atol=1e-5)
     assert result.alpha is not None
     assert result.alpha[..., :26].min() > 0.99
     assert result.alpha[..., 34:].max() < 0.01
-    unseen = upscale(Picture(hidden, torch.zeros_like(alpha))).picture.colour
+    unseen = upscale(Image(hidden, torch.zeros_like(alpha))).picture.color
     torch.testing.assert_close(unseen, enlarged(hidden))
 
 
@@ -227,10 +227,10 @@ def test_a_network_enlarges_instead(channels: int) -> None:
     ramp = torch.linspace(0.2, 0.8, 7)[:, None] + torch.linspace(0, 0.1, 9)
     told: list[str] = []
     result = upscale(ramp.expand(1, channels, 7, 9), 2, network=Doubling(), progress=told.append).picture
-    assert result.colour.shape == (1, channels, 14, 18)
-    torch.testing.assert_close(resize(result.colour, (7, 9)), ramp.expand(1, channels, 7, 9), rtol=0, atol=2 * ONE_STEP)
+    assert result.color.shape == (1, channels, 14, 18)
+    torch.testing.assert_close(resize(result.color, (7, 9)), ramp.expand(1, channels, 7, 9), rtol=0, atol=2 * ONE_STEP)
     # Its blocks are still there: patches would have made a ramp of them.
-    steps = result.colour.diff(dim=2)
+    steps = result.color.diff(dim=2)
     assert steps[:, :, 1::2].mean() > 2 * steps[:, :, ::2].mean()
     assert told == ["asking the network"]
 
@@ -245,7 +245,7 @@ class Cropping(Doubling):
     [
         ({"scale": 5}, r"scale: got 5; allowed are 2, 3 and 4"),
         ({"scale": 2.0}, r"scale: got 2\.0; allowed are 2, 3 and 4"),
-        ({"patch_size": 4}, r"patch_size: expected an odd number \(a patch has a centre\), got 4"),
+        ({"patch_size": 4}, r"patch_size: expected an odd number \(a patch has a center\), got 4"),
         ({"patch_size": 0}, r"patch_size: expected a whole number of at least 1"),
         ({"k": 0}, r"k: expected a whole number of at least 1"),
         ({"temperature": 0.0}, r"temperature: expected a number above 0, got 0\.0"),
@@ -255,7 +255,7 @@ class Cropping(Doubling):
             {"network": Cropping()},
             r"network: it enlarged to shape \(1, 3, 16, 23\); expected \(1, 3, 16, 24\)",
         ),
-        ({"picture": torch.rand(3, 8, 12)}, r"colour: got shape \(3, 8, 12\)"),
+        ({"picture": torch.rand(3, 8, 12)}, r"color: got shape \(3, 8, 12\)"),
     ],
 )
 def test_wrong_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
@@ -350,12 +350,12 @@ def test_strips_by_a_network(size: tuple[int, int], scale: int) -> None:
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-@pytest.mark.parametrize("where", ["colour", "alpha"])
+@pytest.mark.parametrize("where", ["color", "alpha"])
 def test_what_is_no_number_is_refused(where: str, value: float) -> None:
-    planes = {"colour": torch.rand(1, 3, 6, 6), "alpha": torch.rand(1, 1, 6, 6)}
+    planes = {"color": torch.rand(1, 3, 6, 6), "alpha": torch.rand(1, 1, 6, 6)}
     planes[where][..., 2, 3] = value
     with pytest.raises(ValueError, match=r"picture: it holds NaN or infinity; expected numbers in \[0, 1\]"):
-        upscale(Picture(**planes))
+        upscale(Image(**planes))
 
 
 # ----------------------------------------------------------------------------------------------------------- resampling

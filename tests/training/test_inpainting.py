@@ -1,4 +1,4 @@
-"""Training against critics: what is drawn, what is minimised, and that runs go on where they were stopped."""
+"""Training against critics: what is drawn, what is minimized, and that runs go on where they were stopped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from torch.nn import functional
 from patchattn.networks.architectures import InpaintingArchitecture
 from patchattn.networks.contextual import ATTENTIONS
 from patchattn.networks.weights import load_inpainting_network
-from patchattn.tasks.images import read_picture
+from patchattn.tasks.images import read_image
 from patchattn.training.adversarial import discount, gradient_penalty, wasserstein
 from patchattn.training.devices import make_fabric
 from patchattn.training.holes import Holes, HoleSizes, draw_holes
@@ -204,7 +204,7 @@ def test_the_generator_has_its_turn(data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_both_attentions_learn(tmp_path: Path, attention: str) -> None:
-    """The dark corner of a table, where hardly more than its colour is to be learned."""
+    """The dark corner of a table, where hardly more than its color is to be learned."""
     Image.fromarray(skimage.data.coffee()[100:260, :200]).save(tmp_path / "table.png")
     job = task(tmp_path, attention, critic_steps=1)
     holes = job.draw(range(100, 104))
@@ -220,7 +220,7 @@ def test_both_attentions_learn(tmp_path: Path, attention: str) -> None:
     assert type(network.refinement.attention) is ATTENTIONS[attention]
     assert after < 0.5 * before
     # With its hole, filled coarsely, filled, and truth.
-    assert read_picture(tmp_path / "run" / "samples" / "step-0000030.png").size == (72, 4 * 72)
+    assert read_image(tmp_path / "run" / "samples" / "step-0000030.png").size == (72, 4 * 72)
 
 
 def test_killed_and_resumed_is_as_if_nothing_had_happened(data: Path, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from torch.nn import functional
 from patchattn import FullAttention, LinearAttention, MatchField, PatchAttention
 from patchattn.networks.architectures import ColorizationArchitecture
 from patchattn.networks.weights import load_network
-from patchattn.tasks.colours import to_gray
-from patchattn.tasks.images import read_picture
+from patchattn.tasks.colors import to_gray
+from patchattn.tasks.images import read_image
 from patchattn.training import loop
 from patchattn.training.checkpoints import read_checkpoint
 from patchattn.training.colorization import ColorizationTask, colorization_errors, mean_error
@@ -63,7 +63,7 @@ def test_a_run_learns_and_leaves_its_files(data: Path, tmp_path: Path) -> None:
     assert mean_error(network, job.sequences) < 0.7 * before
     assert read_checkpoint(tmp_path / CHECKPOINT).step == 60
     # Gray, reference, result and truth.
-    assert read_picture(tmp_path / "samples" / "step-0000060.png").size == (SIZE, 4 * SIZE)
+    assert read_image(tmp_path / "samples" / "step-0000060.png").size == (SIZE, 4 * SIZE)
     (log,) = (tmp_path / LOG).iterdir()
     assert log.name.startswith("events")
     frames = [(name, at) for name, at, _ in colorization_errors(network, job.sequences)]

@@ -54,7 +54,7 @@ def contextual_attention(
     a position at which `key_mask` is False, else 1: such a score becomes 0, as in the published programs, so its key
     takes part in the softmax's denominator, and nothing else.
 
-    Only keys are normalised there: a query's norm sharpens its softmax. F fuses scores, so that whole regions are
+    Only keys are normalized there: a query's norm sharpens its softmax. F fuses scores, so that whole regions are
     copied from whole regions: each becomes the sum of itself and of those of the pixels one to the left and right, for
     query and key at once, and then the same upwards and downwards. Positions are counted row by row (then column by
     column), so that the end of one row is beside the beginning of the next.
@@ -162,7 +162,7 @@ def _attend(images: Images, rate: int, scale: float, fuse: bool, norm: str, memo
     query_size, key_size = _size(small_query), _size(small_key)
     q, k = (functional.unfold(image, patch_size, padding=patch_size // 2) for image in (small_query, small_key))
     # Everything up to the softmax is linear, so that the scale may come first, where the numbers are few.
-    scores = (_normalised(k, norm) * scale).transpose(1, 2) @ q  # (B, keys, queries)
+    scores = (_normalized(k, norm) * scale).transpose(1, 2) @ q  # (B, keys, queries)
     if fuse:
         for key_grid, query_grid in ((key_size, query_size), (key_size[::-1], query_size[::-1])):
             scores = _turned(_Summed.apply(scores), key_grid, query_grid)  # type: ignore[no-untyped-call]
@@ -183,7 +183,7 @@ def _size(image: Tensor) -> Size:
     return image.shape[2], image.shape[3]
 
 
-def _normalised(patches: Tensor, norm: str) -> Tensor:
+def _normalized(patches: Tensor, norm: str) -> Tensor:
     squares = patches.square()
     if norm == "added":
         return patches / (squares + EPSILON).sum(1, keepdim=True).sqrt()
@@ -194,7 +194,7 @@ def _normalised(patches: Tensor, norm: str) -> Tensor:
 class _Summed(torch.autograd.Function):
     """Each score with those before and after it, in keys and queries at once.
 
-    Autograd would copy the matrix once for each sum; but the gradients are sums of the same neighbours.
+    Autograd would copy the matrix once for each sum; but the gradients are sums of the same neighbors.
     """
 
     generate_vmap_rule = True

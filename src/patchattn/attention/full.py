@@ -43,7 +43,7 @@ def full_attention(
     Equation (1) of PSAL (its Q, K, V are our unfolded patches of query and key, and the pixels of value). Squared
     distances become products by one more element,
     $-\lVert q - k \rVert^2 = (2q, 1) \cdot (k, -\lVert k \rVert^2) - \lVert q \rVert^2$ (the last term drops out of the
-    softmax), and the cosine by normalising. Queries go tile by tile through groups of keys, whose softmaxes are joined,
+    softmax), and the cosine by normalizing. Queries go tile by tile through groups of keys, whose softmaxes are joined,
     and everything is computed again for the gradient: memory is linear in the pixels (n Cv for every 16,384 keys with
     gradients), while the paper's matrix of all weights takes n^2. Time grows with n^2 p^D C.
 
@@ -77,13 +77,13 @@ def full_attention(
 @as_operator("full_attention")
 def _attend(images: Images, similarity: str, temperature: float, stride: Sequence[int]) -> Tensor:
     q, k = images.bordered(images.query), images.bordered(images.key)
-    v, centre = images.value.to(images.compute), images.centre()
+    v, center = images.value.to(images.compute), images.center()
     side = _side(images.query_size, QUERIES)
     groups = _groups(images.key_size, stride)
 
     def attend(tile: Tile) -> Tensor:
         parts = [
-            recomputed(_attend_part, images, q, k, v, centre, tile, group, similarity, temperature) for group in groups
+            recomputed(_attend_part, images, q, k, v, center, tile, group, similarity, temperature) for group in groups
         ]
         return join(parts).transpose(2, 3).reshape(len(parts[0]), -1, *(at.stop - at.start for at in tile))
 
@@ -109,14 +109,14 @@ def _groups(size: tuple[int, ...], stride: Sequence[int]) -> list[Tile]:
 
 
 def _attend_part(
-    images: Images, q: Tensor, k: Tensor, v: Tensor, centre: Tensor, tile: Tile, group: Tile, similarity: str,
+    images: Images, q: Tensor, k: Tensor, v: Tensor, center: Tensor, tile: Tile, group: Tile, similarity: str,
     temperature: float,
 ) -> Tensor:  # fmt: skip
     """A tile of queries with a group of keys: `(B, heads, queries, Cv / heads + 1)`, see `partial`."""
     q_vectors, k_vectors = images.asking(q, tile).flatten(2, -2), images.vectors(k, group).flatten(2, -2)
     allowed = images.before(tile, group)[None, None] if images.is_causal else None
     k_vectors, values, allowed = images.silenced(k_vectors, images.values(v, group).flatten(2, -2), allowed, group)
-    q_vectors, k_vectors, values, scale = as_products(q_vectors, k_vectors, values, similarity, centre)
+    q_vectors, k_vectors, values, scale = as_products(q_vectors, k_vectors, values, similarity, center)
     return partial(q_vectors, k_vectors, values, scale / temperature, allowed)
 
 

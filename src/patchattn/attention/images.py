@@ -115,7 +115,7 @@ class Images:
         k, v, _ = self.silenced(k, v, None, everything)
         return q, k, v
 
-    def centre(self) -> Tensor:
+    def center(self) -> Tensor:
         """A patch that all scores may be computed relative to: `(1, heads, 1, elements)`, the mean key without what is
         masked or not finite; under causality the first, which is all that every query knows of.
         """
@@ -197,22 +197,22 @@ def split_heads(image: Tensor, num_heads: int) -> Tensor:
 
 
 def as_products(
-    q: Tensor, k: Tensor, v: Tensor, similarity: str, centre: Tensor
+    q: Tensor, k: Tensor, v: Tensor, similarity: str, center: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, float]:
     """Rewrite query and key vectors so that the similarity (up to a constant for each query) is scale * q.k.
 
     Vectors whose similarity is NaN or -inf throughout get products that are NaN, and bring no gradient to the others.
 
     Args:
-        centre: For l2: what is taken from both, which changes no difference and loses fewer digits. What belongs to one
-            softmax needs one centre.
+        center: For l2: what is taken from both, which changes no difference and loses fewer digits. What belongs to one
+            softmax needs one center.
     """
     # An infinite vector is infinitely far from all others, and has no direction; but it has products.
     infinite = similarity in ("l2", "cosine")
     (q, q_lost), (k, k_lost) = (without_nan(x, infinite=infinite) for x in (q, k))
     scale = q.shape[-1] ** -0.5 if similarity == "scaled_dot" else 1.0
     if similarity == "l2":
-        q, k = q - centre, k - centre
+        q, k = q - center, k - center
         q = torch.cat([2 * q, torch.ones_like(q[..., :1])], -1)
         k = torch.cat([k, -k.square().sum(-1, keepdim=True)], -1)
     elif similarity == "cosine":

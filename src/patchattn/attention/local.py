@@ -76,18 +76,18 @@ def local_attention(
 @as_operator("local_attention")
 def _attend(images: Images, similarity: str, temperature: float, sides: Sequence[int]) -> Tensor:
     q, k = images.bordered(images.query), images.bordered(images.key)
-    v, centre = images.value.to(images.compute), images.centre()
+    v, center = images.value.to(images.compute), images.center()
     # A tile of half a window has about twice as many keys in sight as each of its queries has.
     side = tuple(max(LEAST_SIDE, w // 2) for w in sides)
     tiles = [
-        recomputed(_attend_tile, images, q, k, v, centre, tile, sides, similarity, temperature)
+        recomputed(_attend_tile, images, q, k, v, center, tile, sides, similarity, temperature)
         for tile in tiles_of(images.query_size, side)
     ]
     return images.finished(assemble(tiles, images.query_size, side))
 
 
 def _attend_tile(
-    images: Images, q: Tensor, k: Tensor, v: Tensor, centre: Tensor, tile: Tile, window: Sequence[int],
+    images: Images, q: Tensor, k: Tensor, v: Tensor, center: Tensor, tile: Tile, window: Sequence[int],
     similarity: str, temperature: float,
 ) -> Tensor:  # fmt: skip
     """The output of one tile of queries: `(B, Cv, *tile)`."""
@@ -108,7 +108,7 @@ def _attend_tile(
     if images.is_causal:
         allowed = allowed & images.before(tile, seen)
     k_vectors, values, held = images.silenced(k_vectors, values, allowed[None, None], seen)
-    q_vectors, k_vectors, values, scale = as_products(q_vectors, k_vectors, values, similarity, centre)
+    q_vectors, k_vectors, values, scale = as_products(q_vectors, k_vectors, values, similarity, center)
     out = partial(q_vectors, k_vectors, values, scale / temperature, held)[..., :-1]
     batch = images.query.shape[0]
     return out.transpose(2, 3).reshape(batch, -1, *(at.stop - at.start for at in tile))

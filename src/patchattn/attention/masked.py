@@ -47,7 +47,7 @@ def masked_patch_attention(
         query, key, value: as in `patch_attention`, all of one spatial size.
         key_mask: bool `(B or 1, *spatial)`: False inside the hole; None: there is no hole.
         k, patch_size, similarity, temperature, aggregate, method, iterations, seed, padding_mode, backend: see
-            `patch_attention`. A patch that matches may reach into the hole, its centre is outside.
+            `patch_attention`. A patch that matches may reach into the hole, its center is outside.
 
     Returns:
         `(B, Cv, *spatial)` in the dtype of value; 0 in a hole without anything around it.

@@ -32,7 +32,7 @@ def importance_estimate(
     samples: int,
     seed: int,
 ) -> tuple[Tensor, Tensor]:
-    r"""Self-normalised importance sampling: keys from a mixture, weighted by target over density.
+    r"""Self-normalized importance sampling: keys from a mixture, weighted by target over density.
 
     $$\hat o_i = \frac{\sum_t w_{it} v_{j'_{it}}}{\sum_t w_{it}}, \qquad
     w_{it} = \frac{p^{(u)}_i(j'_{it})}{r_i(j'_{it})}, \qquad
@@ -107,11 +107,11 @@ def estimator_variance(weight: Tensor, keys: Tensor, value: Tensor, output: Tens
     $$\operatorname{Var}(\hat o_{ie}) = \sum_{t=1}^{T} \bar w_{it}^2\, (v_{j'_{it} e} - \hat o_{ie})^2, \qquad
     \bar w_{it} = \frac{w_{it}}{\sum_{t'} w_{it'}}$$
 
-    Equation (15) of SCRAM with the weights normalised: as printed it lacks the division by the square of their sum,
-    and would change with the scale of the unnormalised target.
+    Equation (15) of SCRAM with the weights normalized: as printed it lacks the division by the square of their sum,
+    and would change with the scale of the unnormalized target.
 
     Args:
-        weight: normalised, `(B, heads, T, *query)`.
+        weight: normalized, `(B, heads, T, *query)`.
         keys: `(B, heads, T, *query)`, -1 for none.
         value: `(B or 1, Cv, *key)`, in the precision of the result.
         output: the estimate, `(B, Cv, *query)`.
@@ -150,19 +150,19 @@ def r_hat(states: Tensor, value: Tensor, chains: int) -> Tensor:
             one = _values_at(value, chain[:, :, t])
             count += 1
             if count == 1:
-                centre, squares = one, torch.zeros_like(one)
+                center, squares = one, torch.zeros_like(one)
                 continue
             # Welford's recurrence: no difference of large numbers.
-            step = one - centre
-            centre = centre + step / count
-            squares = squares + step * (one - centre)
-        mean.append(centre)
+            step = one - center
+            center = center + step / count
+            squares = squares + step * (one - center)
+        mean.append(center)
         spread.append(squares / max(steps - 1, 1))
     means, spreads = torch.stack(mean, 2), torch.stack(spread, 2)  # (B, heads, chains, C, n)
     number = exists.sum(2)
     within = torch.where(exists, spreads, 0).sum(2) / number.clamp(min=1)
-    centre = torch.where(exists, means, 0).sum(2) / number.clamp(min=1)
-    between = torch.where(exists, (means - centre.unsqueeze(2)).square(), 0).sum(2) / (number - 1).clamp(min=1)
+    center = torch.where(exists, means, 0).sum(2) / number.clamp(min=1)
+    between = torch.where(exists, (means - center.unsqueeze(2)).square(), 0).sum(2) / (number - 1).clamp(min=1)
     ratio = torch.where(between > 0, between / within, 0)  # 0 / 0: nothing varies at all
     result = torch.where(between + within > 0, ((steps - 1) / steps + ratio).sqrt(), 1)
     defined = (number >= 2) & (steps >= 2)

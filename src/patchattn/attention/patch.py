@@ -71,7 +71,7 @@ def patch_attention(  # type: ignore[misc]
 
     PSAL's equations (4), (5) and (9): Q_i and K_j are our patches of `query` and `key` around i and j, V_j the pixels
     of `value`, psi the field found by `match`, tau the `temperature`, k = |psi(i)|. With `aggregate=True`, equation
-    (10) (PSAL Aggreg.): for every spatial neighbour i' of i within the patch window, each match j' of i' votes for the
+    (10) (PSAL Aggreg.): for every spatial neighbor i' of i within the patch window, each match j' of i' votes for the
     key j = j' + (i - i') with S = s(Q_i', K_j'). Votes that leave the key's domain do not count; two votes for one key
     stay two.
 
@@ -91,7 +91,7 @@ def patch_attention(  # type: ignore[misc]
         similarity: `"l2"`, `"l1"`, `"dot"`, `"scaled_dot"`, `"cosine"` or an object made by `pointwise_similarity`;
             see `match`.
         temperature: tau; smaller is sharper.
-        aggregate: let the matches of the patch neighbourhood vote.
+        aggregate: let the matches of the patch neighborhood vote.
         num_heads: the channels of query and key, and those of value, are split into so many groups.
         field: use this field instead of searching; k and the search's arguments are then not used.
         return_field: also return the field, to use again (`field=`) or to start the next search from (`init=`).

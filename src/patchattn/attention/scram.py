@@ -1,4 +1,4 @@
-"""Spatially coherent randomised attention (SCRAM): the best keys, their surroundings, and estimates of all the rest."""
+"""Spatially coherent randomized attention (SCRAM): the best keys, their surroundings, and estimates of all the rest."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def scram_attention(  # type: ignore[misc]
         k: kappa.
         selection: `"max"` or `"mode"`; None: `"mode"` for an estimator, else `"max"`.
         separation: L, in pixels, for all dimensions or one for each: two keys of one query differ by it in at least one
-            dimension. Only for `"mode"`. None: 2 expand + 1 (neighbourhoods do not overlap), but at least 5.
+            dimension. Only for `"mode"`. None: 2 expand + 1 (neighborhoods do not overlap), but at least 5.
         expand: b, for all dimensions or one for each. What lies outside the image or is masked is left out.
         patch_size: 1 compares single vectors, as the paper does.
         similarity, temperature, num_heads: as in `patch_attention`.
@@ -180,7 +180,7 @@ def scram_attention(  # type: ignore[misc]
             exponential.
         normalization: C: `"sum"` of the f, `"count"` of the keys, `"none"` (1), or a function from f, `(B, heads,
             keys, *query)` with 0 for no key, to `(B, heads, *query)`. Where C is 0 the output is 0.
-        estimator: None: equations (8) and (9); `"snis"`: self-normalised importance sampling; `"mh"`:
+        estimator: None: equations (8) and (9); `"snis"`: self-normalized importance sampling; `"mh"`:
             Metropolis-Hastings. These take no `expand` and no `weighting`.
         samples: T, for each query. `"mh"` rounds it up to k * chains chains of equal length.
         scale: phi, the length-scale of the Gaussian around a mode, in pixels, for all dimensions or one for each.

@@ -1,4 +1,4 @@
-"""The factorised attention of the Sparse Transformer: the query's row, and a column or the ends of all rows."""
+"""The factorized attention of the Sparse Transformer: the query's row, and a column or the ends of all rows."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _attend(images: Images, similarity: str, temperature: float, pattern: str, s
     length = size[-1]
     if summary is None:
         summary = min(8, max(1, length // 16))
-    pair = _Pair(images, similarity, temperature, images.centre().unsqueeze(3), summary)
+    pair = _Pair(images, similarity, temperature, images.center().unsqueeze(3), summary)
     rows = prod(size[:-1])
     in_rows = (1,) * (len(size) - 2) + (_at_once(length * length, size[-2]), length)
     groups: list[tuple[tuple[int, ...], Callable[..., Tensor]]] = [(in_rows, _attend_rows)]
@@ -120,7 +120,7 @@ class _Pair:
     images: Images
     similarity: str
     temperature: float
-    centre: Tensor
+    center: Tensor
     summary: int
 
     def cut(self, q: Tensor, k: Tensor, v: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
@@ -138,7 +138,7 @@ class _Pair:
             # A weight of 0 does not silence NaN.
             k, v = (x.masked_fill(~held[..., None], 0) for x in (k, v))
             allowed = allowed & held[..., None, :]
-        q, k, v, scale = as_products(q, k, v, self.similarity, self.centre)
+        q, k, v, scale = as_products(q, k, v, self.similarity, self.center)
         return partial(q, k, v, scale / self.temperature, allowed)
 
 

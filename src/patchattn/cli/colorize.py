@@ -22,9 +22,9 @@ __all__ = ["colorize"]
 def colorize(
     gray: Annotated[
         Path,
-        typer.Argument(metavar="GRAY", help="What to colour: a picture, a folder of pictures, or a video (.mp4, ...)."),
+        typer.Argument(metavar="GRAY", help="What to color: a picture, a folder of pictures, or a video (.mp4, ...)."),
     ],
-    reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="The picture to take colours from; any size.")],
+    reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="The picture to take colors from; any size.")],
     output: Annotated[
         Path,
         typer.Option(
@@ -46,12 +46,12 @@ def colorize(
         int | None,
         typer.Option(
             min=1,
-            help="By how much pictures are reduced to be compared; colours keep the full size.",
+            help="By how much pictures are reduced to be compared; colors keep the full size.",
             show_default="2; with --model, to the size of the frames that it learned from",
         ),
     ] = None,
     aggregate: Annotated[
-        bool, typer.Option(help="Let the matches of the neighbouring pixels vote too: far fewer stray colours.")
+        bool, typer.Option(help="Let the matches of the neighboring pixels vote too: far fewer stray colors.")
     ] = True,
     temperature: Temperature = 1.0,
     method: Method = "auto",
@@ -61,7 +61,7 @@ def colorize(
         str | None,
         typer.Option(
             metavar="PATH|default",
-            help="Colour by a trained network instead: a file of weights, or the network that ships with the package. "
+            help="Color by a trained network instead: a file of weights, or the network that ships with the package. "
             "The options of matching do not count then.",
         ),
     ] = None,
@@ -69,7 +69,7 @@ def colorize(
         str,
         typer.Option(
             "--from",
-            help="Folder and video: colour every picture from the REFERENCE, or from the previous result "
+            help="Folder and video: color every picture from the REFERENCE, or from the previous result "
             "(reference or previous). Errors of previous results add up.",
         ),
     ] = "reference",
@@ -87,7 +87,7 @@ def colorize(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Colour GRAY as what looks like it in REFERENCE is coloured; brightness stays exactly as it is.
+    """Color GRAY as what looks like it in REFERENCE is colored; brightness stays exactly as it is.
 
     A folder's pictures are taken in the order of their names, and written as NAME.png, each as soon as it is done; an
     interrupted run can go on with --resume. A video keeps its times, sound, subtitles and title, and is turned upright;

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from patchattn.tasks.colorize import Colorization
     from patchattn.tasks.folders import Source
     from patchattn.tasks.frames import FrameColorizer
-    from patchattn.tasks.images import Picture
+    from patchattn.tasks.images import Image
 
 __all__ = ["ColorizeJob", "color_video"]
 
@@ -44,7 +44,7 @@ class ColorizeJob(Job[Given]):
     command: ClassVar[str] = "colorize"
     argument: ClassVar[str] = "GRAY"
 
-    def complete(self, path: Path, picture: Picture) -> Given:
+    def complete(self, path: Path, picture: Image) -> Given:
         return Given(picture)
 
     def also_read(self) -> Mapping[str, Path | None]:
@@ -62,7 +62,7 @@ class ColorizeJob(Job[Given]):
 
         self.stage("reading")
         reference = read(self.reference, "REFERENCE")
-        if reference.colour.shape[1] == 1:
+        if reference.color.shape[1] == 1:
             raise ValueError(f"REFERENCE: {self.reference} has one channel, gray; expected colors to take.")
         network = self._network()
         return FrameColorizer(reference, source=self.source, network=network, progress=self.stage, **self.settings)

@@ -43,7 +43,7 @@ def demo(
     ] = 500.0,
     total_megabytes: Annotated[float, typer.Option(min=0.1, help="All files of all visitors.")] = 5000.0,
 ) -> None:
-    """Serve a page on which pictures can be filled, coloured, enlarged and rebuilt, and the layer looked at.
+    """Serve a page on which pictures can be filled, colored, enlarged and rebuilt, and the layer looked at.
 
     It needs no network and sends nothing anywhere. Ctrl-C ends it. Needs the extra `demo`.
 

@@ -15,7 +15,7 @@ from patchattn.cli.reading import any_size, source_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from patchattn.tasks.images import Picture
+    from patchattn.tasks.images import Image
     from patchattn.tasks.inpaint import Inpainting, InpaintingModel
     from patchattn.tasks.masks import MaskOptions
 
@@ -42,7 +42,7 @@ class InpaintJob(Job[GivenHole]):
 
     command: ClassVar[str] = "inpaint"
 
-    def complete(self, path: Path, picture: Picture) -> GivenHole:
+    def complete(self, path: Path, picture: Image) -> GivenHole:
         from patchattn.tasks.masks import MaskOptions, add_jpeg_rim
 
         mask = MaskOptions(self.mask_color, self.invert_mask, "--mask", "--mask-color", "--invert-mask")
@@ -69,7 +69,7 @@ class InpaintJob(Job[GivenHole]):
 
         return digest_of(super().key(), str(self.mask_color), str(self.invert_mask))
 
-    def _read_mask(self, mask: Path | None, photo: Path, picture: Picture, options: MaskOptions) -> Tensor | None:
+    def _read_mask(self, mask: Path | None, photo: Path, picture: Image, options: MaskOptions) -> Tensor | None:
         if mask is None:
             return None
         from patchattn.tasks.masks import read_mask

@@ -20,7 +20,7 @@ from patchattn.cli.writing import Target
 
 if TYPE_CHECKING:
     from patchattn.tasks.folders import Source
-    from patchattn.tasks.images import Picture
+    from patchattn.tasks.images import Image
     from patchattn.tasks.sequences import ImageSequence
 
 __all__ = ["Given", "Job", "JobFolder", "Model", "Result"]
@@ -56,14 +56,14 @@ class Model:
 class Given:
     """All that is read for one result."""
 
-    picture: Picture
+    picture: Image
 
 
 class Result(Protocol):
     """The results of the functions of `tasks`."""
 
     @property
-    def picture(self) -> Picture: ...
+    def picture(self) -> Image: ...
 
     @property
     def peak_memory(self) -> int | None: ...
@@ -102,7 +102,7 @@ class Job(ABC, Generic[Read]):
     """The name of the command's first argument."""
 
     @abstractmethod
-    def complete(self, path: Path, picture: Picture) -> Read:
+    def complete(self, path: Path, picture: Image) -> Read:
         """Read all that belongs to an image which was read from a path."""
 
     @abstractmethod
@@ -132,7 +132,7 @@ class Job(ABC, Generic[Read]):
         """Whether the result is transparent anywhere, as the image is."""
         return given.picture.alpha is not None
 
-    def check_size(self, picture: Picture, extension: str) -> None:
+    def check_size(self, picture: Image, extension: str) -> None:
         """Refuse an image that cannot be written, before the work."""
 
     def run(self, options: FolderOptions) -> Told:
@@ -171,7 +171,7 @@ class Job(ABC, Generic[Read]):
         results: list[Result] = []
         began = time.perf_counter()
 
-        def frames() -> Iterator[Picture]:
+        def frames() -> Iterator[Image]:
             for number, picture in enumerate(sequence, 1):
                 self.stage(f"frame {number} of {len(sequence)}")
                 self.check_size(picture, target.extension)
@@ -285,6 +285,6 @@ class JobFolder(Generic[Read]):
         return self._digests[path]
 
 
-def _moved(picture: Picture, device: str) -> Picture:
+def _moved(picture: Image, device: str) -> Image:
     alpha = None if picture.alpha is None else on_device(picture.alpha, device)
-    return replace(picture, colour=on_device(picture.colour, device), alpha=alpha)
+    return replace(picture, color=on_device(picture.color, device), alpha=alpha)

@@ -14,7 +14,7 @@ import typer
 from patchattn.cli.streams import is_stream
 
 if TYPE_CHECKING:
-    from patchattn.tasks.images import Picture
+    from patchattn.tasks.images import Image
 
 __all__ = ["Told", "megabytes", "print_json", "print_lines", "report_picture", "tell"]
 
@@ -38,7 +38,7 @@ def megabytes(size: int | None) -> str:
 
 
 def report_picture(
-    output: Path, picture: Picture, frames: int, seconds: float, memory: int | None, others: dict[str, str | None]
+    output: Path, picture: Image, frames: int, seconds: float, memory: int | None, others: dict[str, str | None]
 ) -> Told:
     """Report one image that was written, or its frames, and the other files that were."""
     height, width = picture.size

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 from patchattn.cli.streams import is_stream, read_stream
 
 if TYPE_CHECKING:
-    from patchattn.tasks.images import Picture
+    from patchattn.tasks.images import Image
 
 __all__ = ["any_size", "read", "source_of"]
 
 
-def read(path: Path, argument: str) -> Picture:
+def read(path: Path, argument: str) -> Image:
     """Read an image of any size; `-` is standard input."""
     any_size()
-    from patchattn.tasks.images import read_picture
+    from patchattn.tasks.images import read_image
 
-    return read_picture(source_of(path, argument), argument=argument)
+    return read_image(source_of(path, argument), argument=argument)
 
 
 def source_of(path: Path, argument: str) -> Path | bytes:

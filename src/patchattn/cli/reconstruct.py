@@ -44,7 +44,7 @@ def reconstruct(
     k: Annotated[int, typer.Option(min=1, help="Matches of each pixel.")] = 3,
     patch_size: PatchSize = 7,
     aggregate: Annotated[
-        bool, typer.Option("--aggregate", help="Let the matches of the neighbouring pixels vote too: smoother, better.")
+        bool, typer.Option("--aggregate", help="Let the matches of the neighboring pixels vote too: smoother, better.")
     ] = False,
     similarity: Similarity = "l2",
     temperature: Temperature = 1.0,
@@ -57,7 +57,7 @@ def reconstruct(
 ) -> None:
     """Rebuild TARGET from the pixels of REFERENCE, and tell how good the result is.
 
-    Prints the mean squared error (colours in [0, 1]), the PSNR in dB, the seconds that search and attention took, and
+    Prints the mean squared error (colors in [0, 1]), the PSNR in dB, the seconds that search and attention took, and
     the peak memory of the whole process.
     """
     with one_sentence_errors() as warned, stages(quiet=as_json) as stage:

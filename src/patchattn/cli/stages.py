@@ -50,7 +50,7 @@ def stages(*, quiet: bool, delay: float = 1.0, console: Console | None = None) -
     """
     if console is None:
         console = Console(stderr=True)
-        # Not `console.is_terminal`, which colour settings in the environment can force for a pipe.
+        # Not `console.is_terminal`, which color settings in the environment can force for a pipe.
         quiet = quiet or not sys.stderr.isatty()
     progress = Progress(
         SpinnerColumn(),

@@ -85,9 +85,9 @@ def colorization(
         str,
         typer.Option(help="First weights: random, as in the paper; aligned: equal grays match from the first step on."),
     ] = "random",
-    recolour: Annotated[
+    recolor: Annotated[
         bool,
-        typer.Option("--recolour", help="Change the colours of each pair at random: to learn to copy, not which ones."),
+        typer.Option("--recolor", help="Change the colors of each pair at random: to learn to copy, not which ones."),
     ] = False,
     explore: Annotated[
         int,
@@ -109,7 +109,7 @@ def colorization(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Learn to colour gray pictures by a coloured picture of the same scene.
+    """Learn to color gray pictures by a colored picture of the same scene.
 
     Writes `network.safetensors` for `patchattn colorize --model`, `checkpoint.safetensors` to go on from, pictures in
     `samples/` (gray, reference, result, truth) and a log for TensorBoard. A run that is interrupted or killed goes on
@@ -139,7 +139,7 @@ def colorization(
             raise ValueError(f"--hold-out: got {hold_out}; {data} has {len(sequences)} sequences, one must be left.")
         learned, held = sequences[: len(sequences) - hold_out], sequences[len(sequences) - hold_out :]
         task = ColorizationTask(
-            learned, architecture, crop=crop, batch_size=batch_size, seed=seed, start=start, recolour=recolour,
+            learned, architecture, crop=crop, batch_size=batch_size, seed=seed, start=start, recolor=recolor,
             explore=explore,
         )  # fmt: skip
         loss = run(

@@ -61,7 +61,7 @@ def upscale(
 
     With --model a network enlarges it.
 
-    Bit depth, transparency and colour profile stay as they are; made smaller again, the result is the photograph. A
+    Bit depth, transparency and color profile stay as they are; made smaller again, the result is the photograph. A
     folder's pictures are written as NAME.png, each as soon as it is done.
     """
     with one_sentence_errors() as warned, stages(quiet=as_json) as stage:

@@ -12,7 +12,7 @@ from patchattn.cli.options import on_device
 
 if TYPE_CHECKING:
     from patchattn.networks.cross_scale import SuperResolutionNetwork
-    from patchattn.tasks.images import Picture
+    from patchattn.tasks.images import Image
     from patchattn.tasks.upscale import Upscaling
 
 __all__ = ["UpscaleJob"]
@@ -27,7 +27,7 @@ class UpscaleJob(Job[Given]):
 
     command: ClassVar[str] = "upscale"
 
-    def complete(self, path: Path, picture: Picture) -> Given:
+    def complete(self, path: Path, picture: Image) -> Given:
         return Given(picture)
 
     def begin(self) -> Callable[[Given], Upscaling]:
@@ -41,7 +41,7 @@ class UpscaleJob(Job[Given]):
 
         check_settings(**self.settings)
 
-    def check_size(self, picture: Picture, extension: str) -> None:
+    def check_size(self, picture: Image, extension: str) -> None:
         height, width = (self.settings["scale"] * extent for extent in picture.size)
         longest = LONGEST_SIDE.get(extension, max(height, width))
         if max(height, width) > longest:

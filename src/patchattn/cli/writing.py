@@ -13,7 +13,7 @@ import typer
 from patchattn.cli.streams import check_stdout, is_stream, write_stream
 
 if TYPE_CHECKING:
-    from patchattn.tasks.images import Picture
+    from patchattn.tasks.images import Image
     from patchattn.tasks.sequences import ImageSequence
 
 __all__ = ["Format", "Target"]
@@ -72,7 +72,7 @@ class Target:
         )
         return sequence
 
-    def write_frames(self, frames: Iterable[Picture], like: ImageSequence) -> None:
+    def write_frames(self, frames: Iterable[Image], like: ImageSequence) -> None:
         """Write frames or pages, whole or not at all."""
         from patchattn.tasks.sequences import write_frames
 
@@ -80,12 +80,12 @@ class Target:
 
     def check(self, *, bit_depth: int = 8, alpha: bool = False) -> None:
         """Raise what writing would raise, before the work."""
-        from patchattn.tasks.images import check_picture_output
+        from patchattn.tasks.images import check_image_output
 
         stream = is_stream(self.path)
         if stream:
             check_stdout(argument=self.argument)
-        check_picture_output(
+        check_image_output(
             io.BytesIO() if stream else self.path,
             bit_depth=bit_depth,
             alpha=alpha,
@@ -93,11 +93,11 @@ class Target:
             argument=self.argument,
         )
 
-    def write(self, picture: Picture) -> None:
+    def write(self, picture: Image) -> None:
         """Write an image, whole or not at all."""
-        from patchattn.tasks.images import write_picture
+        from patchattn.tasks.images import write_image
 
-        self._written(lambda target: write_picture(target, picture, format=self._format, argument=self.argument))
+        self._written(lambda target: write_image(target, picture, format=self._format, argument=self.argument))
 
     def _written(self, write: Callable[[Path | io.BytesIO], None]) -> None:
         if not is_stream(self.path):

@@ -18,7 +18,7 @@ from patchattn.demo.look import look, marks
 from patchattn.demo.samples import write_sample
 from patchattn.tasks.alpha import resize_with_alpha
 from patchattn.tasks.colorize import colorize
-from patchattn.tasks.images import Picture, read_picture, write_picture
+from patchattn.tasks.images import Image, read_image, write_image
 from patchattn.tasks.inpaint import inpaint
 from patchattn.tasks.masks import MaskOptions, add_jpeg_rim, read_mask
 from patchattn.tasks.metadata import NO_METADATA
@@ -63,9 +63,9 @@ def inpaint_job(job: Job, tell: Tell) -> Job:
 
 def colorize_job(job: Job, tell: Tell) -> Job:
     tell("reading")
-    gray, reference = _read(job, "photo", "The gray picture"), _read(job, "reference", "The coloured picture")
+    gray, reference = _read(job, "photo", "The gray picture"), _read(job, "reference", "The colored picture")
     result = colorize(gray, reference, k=job["k"], progress=tell)
-    return _written(job, "coloured", result.picture, gray, tell, f"Coloured in {result.seconds:.1f} s.")
+    return _written(job, "colored", result.picture, gray, tell, f"Colored in {result.seconds:.1f} s.")
 
 
 def enlarge_job(job: Job, tell: Tell) -> Job:
@@ -109,13 +109,13 @@ JOBS: dict[str, Callable[[Job, Tell], Job]] = {
 }
 
 
-def _read(job: Job, name: str, argument: str) -> Picture:
+def _read(job: Job, name: str, argument: str) -> Image:
     path = Path(job[name])
     check_size(path, job["megapixels"], argument)
-    return read_picture(path, argument=argument)
+    return read_image(path, argument=argument)
 
 
-def _hole(job: Job, picture: Picture) -> Tensor | None:
+def _hole(job: Job, picture: Image) -> Tensor | None:
     """How much of each pixel is covered by a mask, painted on what is shown or loaded in the full size."""
     if not job["mask"]:
         if picture.alpha is not None:
@@ -124,7 +124,7 @@ def _hole(job: Job, picture: Picture) -> Tensor | None:
     if not job["painted"]:
         check_size(Path(job["mask"]), job["megapixels"], "The mask")
         return read_mask(job["mask"], picture, LOADED)
-    hole = _covered(_read(job, "mask", "The mask").colour.mean(1, keepdim=True), picture.size)
+    hole = _covered(_read(job, "mask", "The mask").color.mean(1, keepdim=True), picture.size)
     if not hole.any():
         raise ValueError("Nothing is painted yet: paint over what is to go, then fill.")
     return hole
@@ -139,12 +139,12 @@ def _covered(gray: Tensor, size: tuple[int, int]) -> Tensor:
     return F.adaptive_max_pool2d(gray, size)[0, 0] > 0
 
 
-def _written(job: Job, what: str, picture: Picture, before: Picture, tell: Tell, told: str) -> Job:
+def _written(job: Job, what: str, picture: Image, before: Image, tell: Tell, told: str) -> Job:
     """Write the result, and what is shown of it beside what it came from, both of one size."""
     tell("writing")
     folder = Path(job["folder"])
     path = folder / f"{Path(job['name']).stem}-{what}.{job['format']}"
-    write_picture(path, picture, argument="The result")
+    write_image(path, picture, argument="The result")
     size = _fitting(picture.size, SHOWN)
     return {
         "path": str(path),
@@ -160,11 +160,11 @@ def _fitting(size: tuple[int, int], longest: int) -> tuple[int, int]:
     return max(1, round(size[0] * ratio)), max(1, round(size[1] * ratio))
 
 
-def _show(picture: Picture, path: Path, size: tuple[int, int]) -> str:
+def _show(picture: Image, path: Path, size: tuple[int, int]) -> str:
     """Write a picture for the screen: of this size, of 8 bits, and without what its file tells of the place."""
-    colour, alpha = picture.colour, picture.alpha
+    color, alpha = picture.color, picture.alpha
     if size != picture.size:
-        colour, alpha = resize_with_alpha(colour, alpha, size)
-    shown = replace(picture, colour=colour, alpha=alpha, bit_depth=8, metadata=NO_METADATA)
-    write_picture(path, shown)
+        color, alpha = resize_with_alpha(color, alpha, size)
+    shown = replace(picture, color=color, alpha=alpha, bit_depth=8, metadata=NO_METADATA)
+    write_image(path, shown)
     return str(path)

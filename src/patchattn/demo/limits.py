@@ -39,7 +39,7 @@ KINDS = frozenset({"PNG", "JPEG", "MPO", "TIFF", "WEBP", "BMP", "GIF", "AVIF", "
 def check_size(path: Path, megapixels: float, argument: str) -> None:
     """Refuse a file by the kind and the size that its first bytes tell, before it is decoded.
 
-    What cannot be told here is left to `read_picture`, which tells what is wrong with the file.
+    What cannot be told here is left to `read_image`, which tells what is wrong with the file.
     """
     with extra("tools"):
         from PIL import Image, UnidentifiedImageError

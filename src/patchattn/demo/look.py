@@ -13,7 +13,7 @@ from torch import Tensor
 from patchattn import MatchField, full_attention, match, patch_attention
 from patchattn.tasks.alpha import resize_with_alpha
 from patchattn.tasks.flow_picture import flow_picture
-from patchattn.tasks.images import Picture, same_channels, write_picture
+from patchattn.tasks.images import Image, same_channels, write_image
 from patchattn.tasks.metadata import NO_METADATA
 
 __all__ = ["look", "marks"]
@@ -26,7 +26,7 @@ MOST = 400
 """How many votes are marked at most."""
 
 
-def look(pictures: tuple[Picture, Picture], folder: Path, settings: dict[str, Any], tell: Any) -> dict[str, Any]:
+def look(pictures: tuple[Image, Image], folder: Path, settings: dict[str, Any], tell: Any) -> dict[str, Any]:
     """Find the field between two pictures, keep it in the folder, and draw it.
 
     Args:
@@ -46,7 +46,7 @@ def look(pictures: tuple[Picture, Picture], folder: Path, settings: dict[str, An
     drawn = flow_picture(field.offsets()[0, 0, 0], matched=field.index[0, 0, 0] >= 0)
     shown = {"query": one, "key": other, "flow": drawn}
     for name, picture in shown.items():
-        write_picture(folder / f"{name}.png", picture)
+        write_image(folder / f"{name}.png", picture)
     return {
         "field": str(folder / "field.pt"),
         **{name: str(folder / f"{name}.png") for name in shown},
@@ -111,8 +111,8 @@ def _mass(
     return float(output[0, 0, radius, radius])
 
 
-def _small(picture: Picture) -> Picture:
+def _small(picture: Image) -> Image:
     ratio = min(1.0, SIDE / max(picture.size))
     size = max(1, round(picture.size[0] * ratio)), max(1, round(picture.size[1] * ratio))
-    colour = picture.colour if ratio == 1 else resize_with_alpha(picture.colour, picture.alpha, size)[0]
-    return replace(picture, colour=colour, alpha=None, bit_depth=8, metadata=NO_METADATA)
+    color = picture.color if ratio == 1 else resize_with_alpha(picture.color, picture.alpha, size)[0]
+    return replace(picture, color=color, alpha=None, bit_depth=8, metadata=NO_METADATA)

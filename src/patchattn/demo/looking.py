@@ -19,8 +19,8 @@ INTRO = (
 HINT = words.done("Click a pixel of the first picture, or move it by the arrow keys.")
 CLICKED = "(_, ...others) => [window.patchattn.clicked(), ...others]"
 SOURCES = (
-    Source("photo", "Picture that looks", {"Motorcycle, left eye": "left", "Bricks": "bricks", "Cat": "cat"}),
-    Source("reference", "Picture in which it looks", {"Motorcycle, right eye": "right", "Astronaut": "astronaut"}),
+    Source("photo", "Image that looks", {"Motorcycle, left eye": "left", "Bricks": "bricks", "Cat": "cat"}),
+    Source("reference", "Image in which it looks", {"Motorcycle, right eye": "right", "Astronaut": "astronaut"}),
 )
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from patchattn.extras import extra
-from patchattn.tasks.colours import to_gray
-from patchattn.tasks.images import Picture, write_picture
+from patchattn.tasks.colors import to_gray
+from patchattn.tasks.images import Image, write_image
 
 __all__ = ["write_sample"]
 
@@ -36,7 +36,7 @@ def write_sample(name: str, folder: Path) -> Path:
     if name not in samples:
         raise ValueError(f"There is no sample {name}.")
     array = samples[name]()
-    colour = torch.from_numpy(array.copy()).float().div(255).reshape(*array.shape[:2], -1).permute(2, 0, 1)[None]
+    color = torch.from_numpy(array.copy()).float().div(255).reshape(*array.shape[:2], -1).permute(2, 0, 1)[None]
     path = folder / f"{name}.png"
-    write_picture(path, Picture(to_gray(colour) if name.startswith("gray-") else colour))
+    write_image(path, Image(to_gray(color) if name.startswith("gray-") else color))
     return path

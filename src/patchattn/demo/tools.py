@@ -48,7 +48,7 @@ def _inpaint_settings() -> dict[str, Component]:
 def _colorize_settings() -> dict[str, Component]:
     import gradio as gr
 
-    return {"k": gr.Slider(1, 8, value=3, step=1, label="k", info="Matches of each pixel whose colours are mixed.")}
+    return {"k": gr.Slider(1, 8, value=3, step=1, label="k", info="Matches of each pixel whose colors are mixed.")}
 
 
 def _enlarge_settings() -> dict[str, Component]:
@@ -65,7 +65,7 @@ def _rebuild_settings() -> dict[str, Component]:
         "patch_size": gr.Slider(
             1, 15, value=7, step=2, label="Patch size", info="Side of what is compared, in pixels."
         ),
-        "aggregate": gr.Checkbox(True, label="Neighbours vote", info="Smoother, and nearer to the target."),
+        "aggregate": gr.Checkbox(True, label="Neighbors vote", info="Smoother, and nearer to the target."),
     }
 
 
@@ -85,11 +85,11 @@ TOOLS = (
     Tool(
         job="colorize",
         title="Colorize",
-        intro="A gray picture takes the colours of what looks like it in another. Its brightness stays as it is.",
-        verb="Colour",
+        intro="A gray picture takes the colors of what looks like it in another. Its brightness stays as it is.",
+        verb="Color",
         sources=(
             Source("photo", "Gray picture", {"Motorcycle, left eye": "gray-left", "Cat": "gray-cat"}),
-            Source("reference", "Picture with the colours", {"Motorcycle, right eye": "right", "Cat": "cat"}),
+            Source("reference", "Image with the colors", {"Motorcycle, right eye": "right", "Cat": "cat"}),
         ),
         settings=_colorize_settings,
     ),

@@ -34,7 +34,7 @@ def check_patch_size(
     check_choice("padding_mode", padding_mode, PADDING_MODES)
     sizes = per_dimension("patch_size", patch_size, len(query_size), 1)
     if any(size % 2 == 0 for size in sizes):
-        raise ValueError(f"patch_size: expected odd numbers (a patch has a centre), got {patch_size!r}.")
+        raise ValueError(f"patch_size: expected odd numbers (a patch has a center), got {patch_size!r}.")
     for name, image in (("query", query_size), ("key", key_size)):
         if 0 in image:
             continue  # there is no patch

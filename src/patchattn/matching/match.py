@@ -70,7 +70,7 @@ def match(
         num_heads: the channels are split into so many equal groups, each with a field of its own.
         method: `"exact"` looks at all keys, a block at a time, and finds what brute force in float64 finds, whatever
             the features' range. `"guided"` reduces patches to a few numbers, asks a k-d
-            tree and the neighbours where to look, and measures the best in full. Where the numbers hold less than 40 %
+            tree and the neighbors where to look, and measures the best in full. Where the numbers hold less than 40 %
             of the keys' variance (white noise) it runs PatchMatch instead, 5 iterations at least; where they cannot
             rank (`"l1"`, a similarity of your own) PatchMatch improves what they give. `"patchmatch"` is Algorithm 1
             of both papers, with a list of k matches; `"repeated"` the same as SCRAM has it, k runs for one match each,

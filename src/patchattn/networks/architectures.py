@@ -15,7 +15,7 @@ __all__ = ["AnyArchitecture", "ColorizationArchitecture", "InpaintingArchitectur
 
 @dataclass(frozen=True)
 class ColorizationArchitecture:
-    """What a network that colours is built from.
+    """What a network that colors is built from.
 
     Example:
         >>> ColorizationArchitecture(attention="psal", settings={"k": 1}).build().attention

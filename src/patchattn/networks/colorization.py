@@ -1,4 +1,4 @@
-"""Guided colorization: a gray picture takes its colours from a coloured one."""
+"""Guided colorization: a gray picture takes its colors from a colored one."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class ColorizationNetwork(nn.Module):
 
     $$\hat{y} = g + W_O * \operatorname{attention}(W_Q * g,\; W_K * r,\; W_V * r)$$
 
-    g is the gray target, r the coloured reference, every W a 3x3 convolution with a bias: W_Q from 1, W_K and W_V from
+    g is the gray target, r the colored reference, every W a 3x3 convolution with a bias: W_Q from 1, W_K and W_V from
     3 to `channels` channels, W_O from `channels` to 3. The gray picture is added to all three channels of the result,
-    so that attention has but to bring the colours (the paper's residual connection). With 16 channels these are 1,491
+    so that attention has but to bring the colors (the paper's residual connection). With 16 channels these are 1,491
     numbers.
 
     The paper's figure does not say what the convolutions read outside the picture; here they read it reflected, as the
@@ -71,7 +71,7 @@ class ColorizationNetwork(nn.Module):
         reference: Float[Tensor, "batch 3 height2 width2"],
         attention: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
     ) -> Float[Tensor, "batch 3 height width"]:
-        """Colour `gray`, in [0, 1], with the colours of `reference`.
+        """Color `gray`, in [0, 1], with the colors of `reference`.
 
         `attention`, called as `attention(query, key, value)`, takes the place of the network's own for this call.
         What is too small to be reflected is extended by `mirrored` first, and the result is cut to size.
@@ -80,8 +80,8 @@ class ColorizationNetwork(nn.Module):
         height, width = gray.shape[2:]
         gray, reference = (mirrored(picture, 1, self._least_side()) for picture in (gray, reference))
         attended = attend(self.query(gray), self.key(reference), self.value(reference))
-        coloured: Tensor = gray + self.output(attended)
-        return coloured[..., :height, :width]
+        colored: Tensor = gray + self.output(attended)
+        return colored[..., :height, :width]
 
     def _least_side(self) -> int:
         """The shortest side at which convolutions and patches can be reflected."""

@@ -33,7 +33,7 @@ def attend_operator(
 ) -> tuple[Tensor, Tensor]:
     """Return the output `(B, Cv, *query)` and the log of the softmax's denominator `(B, heads, *query)`.
 
-    `window` is the extent of the spatial neighbourhood whose matches vote: all ones without aggregation.
+    `window` is the extent of the spatial neighborhood whose matches vote: all ones without aggregation.
     """
     output, normalizer = load_backend(backend).attend(similarity, index, value, tuple(window), temperature)
     return output, normalizer

@@ -1,4 +1,4 @@
-"""Operator `patchattn::expand`: the neighbourhoods of the matches, as a set. No gradient: keys are positions."""
+"""Operator `patchattn::expand`: the neighborhoods of the matches, as a set. No gradient: keys are positions."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ COUNTER = "torch.utils.flop_counter"
 LEAF, NUMBERS = 8, 32
 """Keys of a leaf of the guided search's tree, and the numbers that patches are projected to, at most."""
 STEPS = 4
-"""Distances at which PatchMatch asks its neighbours on all sides in one iteration."""
+"""Distances at which PatchMatch asks its neighbors on all sides in one iteration."""
 
 Shape = Sequence[int]
 _formulas: dict[str, Callable[..., int]] = {}

@@ -18,7 +18,7 @@ __all__ = ["attended", "attended_backward_again"]
 
 @dataclass(frozen=True)
 class Votes:
-    """Who votes for whom: each query hears the matches of its spatial neighbours in a window."""
+    """Who votes for whom: each query hears the matches of its spatial neighbors in a window."""
 
     key: Tensor
     """int32 `(B, heads, votes, *query)`: the key voted for; -1 for none."""
@@ -29,7 +29,7 @@ class Votes:
     backend: str
 
     def heard(self, of_matches: Tensor) -> Tensor:
-        """What belongs to the matches, `(B, heads, k, *query)`, at the votes; 0 where no neighbour is."""
+        """What belongs to the matches, `(B, heads, k, *query)`, at the votes; 0 where no neighbor is."""
         return _heard(of_matches, self.window, 0)
 
     def told(self, of_votes: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ def _moved(image: Tensor, by: Sequence[int], outside: float) -> Tensor:
 
 
 def _keys(index: Tensor, key_size: tuple[int, ...], window: tuple[int, ...]) -> Tensor:
-    """The key of every vote: the neighbour's match, moved as the neighbour is moved to the query."""
+    """The key of every vote: the neighbor's match, moved as the neighbor is moved to the query."""
     if prod(window) == 1:
         return index
     found = []

@@ -1,1 +1,1 @@
-"""Picture in, picture out."""
+"""Image in, picture out."""

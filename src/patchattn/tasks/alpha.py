@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from patchattn.tasks.images import Picture
+from patchattn.tasks.images import Image
 from patchattn.tasks.resampling import Bounds, back_project, local_bounds, resize
 from patchattn.tasks.smooth_fill import smooth_fill
 
@@ -34,7 +34,7 @@ def visible(alpha: Float[Tensor, "1 1 height width"]) -> Bool[Tensor, "1 1 heigh
     return (alpha >= FAINT * alpha.max()) & (alpha > 0)
 
 
-def visible_color(picture: Picture) -> Float[Tensor, "1 channels height width"]:
+def visible_color(picture: Image) -> Float[Tensor, "1 channels height width"]:
     """Colors of a picture, those that are hardly seen replaced by a smooth continuation of those beside them.
 
     Args:
@@ -46,16 +46,16 @@ def visible_color(picture: Picture) -> Float[Tensor, "1 channels height width"]:
 
     Example:
         >>> alpha = torch.tensor([1.0, 1.0, 0.01]).view(1, 1, 1, 3)
-        >>> visible_color(Picture(torch.tensor([0.5, 0.5, 0.0]).view(1, 1, 1, 3), alpha)).flatten().tolist()
+        >>> visible_color(Image(torch.tensor([0.5, 0.5, 0.0]).view(1, 1, 1, 3), alpha)).flatten().tolist()
         [0.5, 0.5, 0.5]
     """
-    color = _widened(picture.colour)
+    color = _widened(picture.color)
     if picture.alpha is None or _ignored(picture.alpha):
         return color
     return smooth_fill(color, ~visible(picture.alpha))
 
 
-def check_visible(name: str, picture: Picture) -> None:
+def check_visible(name: str, picture: Image) -> None:
     """Raise a `ValueError` where a picture to take colors from is wholly transparent."""
     if picture.alpha is not None and not picture.alpha.any():
         raise ValueError(f"{name}: it is wholly transparent; expected visible colors to take.")
@@ -89,12 +89,12 @@ def resize_with_alpha(
         return resize(color, size).clamp(0, 1), alpha.max().expand(1, 1, *size).clone()
     new_alpha = resize(alpha, size).clamp(0, 1)
     on_black = torch.minimum(resize(alpha * color, size).clamp(min=0), new_alpha)
-    return _divided(on_black, new_alpha, resize(visible_color(Picture(color, alpha)), size)), new_alpha
+    return _divided(on_black, new_alpha, resize(visible_color(Image(color, alpha)), size)), new_alpha
 
 
 def enlarge_with_alpha(
     high: Float[Tensor, "1 channels high_height high_width"],
-    picture: Picture,
+    picture: Image,
 ) -> tuple[Float[Tensor, "1 channels high_height high_width"], Float[Tensor, "1 1 high_height high_width"] | None]:
     r"""Colors and alpha of an enlarged picture that becomes `picture` again, as seen, when it is made smaller.
 
@@ -117,7 +117,7 @@ def enlarge_with_alpha(
         The colors, not multiplied with alpha, and alpha, both in [0, 1].
     """
     size = (high.shape[2], high.shape[3])
-    color = _widened(picture.colour)
+    color = _widened(picture.color)
     if picture.alpha is None or _ignored(picture.alpha):
         bounds = local_bounds(color, size)
         alpha = None if picture.alpha is None else picture.alpha.max().expand(1, 1, *size).clone()

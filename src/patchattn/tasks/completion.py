@@ -19,7 +19,7 @@ from patchattn.tasks.smooth_fill import smooth_fill
 __all__ = ["Completion", "Effort", "begin", "enlarge", "improve"]
 
 TEXTURE = 0.3
-"""What a difference of texture weighs beside one of colour."""
+"""What a difference of texture weighs beside one of color."""
 NEARNESS = 0.1
 """What a distance of the whole picture's longer side weighs beside black against white: of equal patches, near ones are
 copied, which lie in the same light."""
@@ -78,7 +78,7 @@ class Completion:
     key: Tensor
     """What patches of the whole scale are compared by."""
     value: Tensor
-    """What they bring: colours, texture, and 1, so that votes are counted."""
+    """What they bring: colors, texture, and 1, so that votes are counted."""
 
     def field(self) -> MatchField:
         """The match of every patch of the scale that touches the hole; -1 elsewhere."""
@@ -151,7 +151,7 @@ def _query(completion: Completion, part: Part) -> Tensor:
 
 
 def _features(picture: Tensor, texture: Tensor, part: Part, size: tuple[int, int]) -> Tensor:
-    """Colours, texture and place, weighted; `picture` is that part of a picture of `size`."""
+    """Colors, texture and place, weighted; `picture` is that part of a picture of `size`."""
     row, column = (
         torch.arange(s.start, s.stop, device=picture.device, dtype=picture.dtype) / max(size)
         for s in (part.rows, part.columns)
@@ -185,8 +185,8 @@ def _voted(completion: Completion, factor: float) -> Completion:
         )
         channels = scale.picture.shape[1]
         hole, heard = part.of(scale.hole), votes[:, -1:] > 0
-        colour = _fitted(votes[:, :channels], part.of(scale.picture), hole, heard)
-        for image, voted in ((picture, colour), (texture, votes[:, channels:-1])):
+        color = _fitted(votes[:, :channels], part.of(scale.picture), hole, heard)
+        for image, voted in ((picture, color), (texture, votes[:, channels:-1])):
             inside = part.of(image)
             inside.copy_(torch.where(hole & heard, voted, inside))
     return replace(completion, picture=picture, texture=texture)

@@ -50,7 +50,7 @@ ABOUT_LAYOUT = {DESCRIPTION: rb'\{"shape"|shape=|ImageJ=|<\?xml|<OME', SOFTWARE:
 """How texts begin by which programs tell themselves how the pixels lie in a TIFF file."""
 
 INCHES = {None: 1.0, 2: 1.0, 3: 2.54}
-"""What a resolution is multiplied with by its unit: inches, which are meant where none is told, or centimetres."""
+"""What a resolution is multiplied with by its unit: inches, which are meant where none is told, or centimeters."""
 
 NEAR = 1 << 14
 """How far back the note of the camera's maker may begin to keep its place."""

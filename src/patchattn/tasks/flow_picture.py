@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Num
 from torch import Tensor
 
-from patchattn.tasks.images import Picture
+from patchattn.tasks.images import Image
 
 __all__ = ["flow_picture"]
 
@@ -16,7 +16,7 @@ def flow_picture(
     *,
     matched: Bool[Tensor, "height width"] | None = None,
     largest: float | None = None,
-) -> Picture:
+) -> Image:
     r"""Draw offsets as optical flow is drawn: the hue is the direction, the saturation the length.
 
     $$\text{hue} = \operatorname{atan2}(dy, dx) / 2\pi, \qquad
@@ -38,7 +38,7 @@ def flow_picture(
 
     Example:
         >>> rightwards = torch.tensor([0, 5]).view(2, 1, 1).expand(2, 4, 6)
-        >>> flow_picture(rightwards, largest=10).colour[0, :, 0, 0]
+        >>> flow_picture(rightwards, largest=10).color[0, :, 0, 0]
         tensor([1.0000, 0.5000, 0.5000])
     """
     if offsets.ndim != 3 or offsets.shape[0] != 2:
@@ -59,5 +59,5 @@ def flow_picture(
     # HSV to RGB at value 1, one channel at a time (red, green, blue: 5, 3, 1).
     shift = torch.tensor([5.0, 3.0, 1.0]).view(3, 1, 1)
     sector = torch.remainder(shift + 6 * hue, 6)
-    colour = 1 - saturation * torch.minimum(sector, 4 - sector).clamp(0, 1)
-    return Picture((colour * matched)[None])
+    color = 1 - saturation * torch.minimum(sector, 4 - sector).clamp(0, 1)
+    return Image((color * matched)[None])

@@ -11,7 +11,7 @@ from torch import Tensor
 from patchattn.checks import check_choice
 from patchattn.field import MatchField
 from patchattn.tasks.colorize import Colorization, colorize
-from patchattn.tasks.images import Picture
+from patchattn.tasks.images import Image
 
 __all__ = ["SOURCES", "FrameColorizer"]
 
@@ -31,18 +31,18 @@ class FrameColorizer:
         ValueError: `source` is none of the two.
 
     Example:
-        >>> colorizer = FrameColorizer(Picture(torch.rand(1, 3, 24, 32)), patch_size=3)
-        >>> [colorizer(Picture(torch.rand(1, 1, 24, 32))).picture.colour.shape[1] for _ in range(2)]
+        >>> colorizer = FrameColorizer(Image(torch.rand(1, 3, 24, 32)), patch_size=3)
+        >>> [colorizer(Image(torch.rand(1, 1, 24, 32))).picture.color.shape[1] for _ in range(2)]
         [3, 3]
     """
 
-    def __init__(self, reference: Picture, *, source: str = "reference", **settings: Any) -> None:
+    def __init__(self, reference: Image, *, source: str = "reference", **settings: Any) -> None:
         check_choice("source", source, SOURCES)
         self._reference, self._source, self._settings = reference, source, settings
         self._field: MatchField | None = None
         self._sizes: tuple[tuple[int, int], tuple[int, int]] | None = None
 
-    def __call__(self, picture: Picture) -> Colorization:
+    def __call__(self, picture: Image) -> Colorization:
         """Color the next image."""
         sizes = (picture.size, self._reference.size)
         # A field of other sizes says nothing about these two.
@@ -54,7 +54,7 @@ class FrameColorizer:
             self._reference = result.picture
         return result
 
-    def follow(self, result: Picture) -> None:
+    def follow(self, result: Image) -> None:
         """Go on from a result that was read from its file, as far as that is possible: without its field."""
         self._field = self._sizes = None
         if self._source == "previous":
@@ -64,11 +64,11 @@ class FrameColorizer:
         """Return all that is carried from image to image: another colorizer that loads it goes on alike.
 
         Example:
-            >>> reference, gray = Picture(torch.rand(1, 3, 24, 32)), Picture(torch.rand(1, 1, 24, 32))
+            >>> reference, gray = Image(torch.rand(1, 3, 24, 32)), Image(torch.rand(1, 1, 24, 32))
             >>> one, other = (FrameColorizer(reference, source="previous", patch_size=3) for _ in range(2))
             >>> _ = one(gray)
             >>> other.load_state_dict(one.state_dict())
-            >>> torch.equal(one(gray).picture.colour, other(gray).picture.colour)
+            >>> torch.equal(one(gray).picture.color, other(gray).picture.color)
             True
         """
         state: dict[str, Tensor] = {}
@@ -77,7 +77,7 @@ class FrameColorizer:
             state |= {"key_shape": torch.tensor(self._field.key_shape), "sizes": torch.tensor(self._sizes)}
         if self._source == "previous":
             reference = self._reference
-            state["reference"] = reference.colour
+            state["reference"] = reference.color
             if reference.alpha is not None:
                 state["alpha"] = reference.alpha
             if reference.icc_profile is not None:
@@ -94,4 +94,4 @@ class FrameColorizer:
             self._sizes = (tuple(picture), tuple(reference))
         if "reference" in state:
             profile = bytes(state["profile"].tolist()) if "profile" in state else None
-            self._reference = Picture(state["reference"], state.get("alpha"), icc_profile=profile)
+            self._reference = Image(state["reference"], state.get("alpha"), icc_profile=profile)

@@ -18,30 +18,30 @@ from patchattn.tasks.metadata import NO_METADATA, Metadata, fit_metadata
 from patchattn.tasks.reports import decoding, warning_of, warnings_about
 from patchattn.tasks.sources import Source, Target, check_target, extension_of, name_of, open_source, open_target
 
-__all__ = ["Picture", "check_picture_output", "read_picture", "same_channels", "write_picture"]
+__all__ = ["Image", "check_image_output", "read_image", "same_channels", "write_image"]
 
 
 @dataclass(frozen=True)
-class Picture:
+class Image:
     """A picture and what its file needs to be written as it was read.
 
     Raises:
         ValueError: the shapes, the dtype or the bit depth are none of those below.
 
     Example:
-        >>> picture = Picture(torch.rand(1, 3, 48, 64))
+        >>> picture = Image(torch.rand(1, 3, 48, 64))
         >>> picture.size, picture.bit_depth
         ((48, 64), 8)
     """
 
-    colour: Float[Tensor, "1 channels height width"]
+    color: Float[Tensor, "1 channels height width"]
     """Gray (1 channel) or RGB (3), in [0, 1], as encoded in the file: neither linear light nor another profile."""
     alpha: Float[Tensor, "1 1 height width"] | None = None
-    """Opacity in [0, 1], apart from the colours, which are not multiplied with it; None: opaque."""
+    """Opacity in [0, 1], apart from the colors, which are not multiplied with it; None: opaque."""
     bit_depth: Literal[8, 16] = 8
     """Bits of one channel in a file."""
     icc_profile: bytes | None = None
-    """What the numbers mean as colours; passed on, not applied (`color_profiles.to_srgb` applies it)."""
+    """What the numbers mean as colors; passed on, not applied (`color_profiles.to_srgb` applies it)."""
     metadata: Metadata = NO_METADATA
     """What else the file tells of the photograph; passed on."""
     color_chunks: ColorChunks = NO_COLOR_CHUNKS
@@ -49,14 +49,14 @@ class Picture:
     formats get a profile that says the same."""
 
     def __post_init__(self) -> None:
-        shape = tuple(self.colour.shape)
-        if len(shape) != 4 or shape[0] != 1 or shape[1] not in (1, 3) or not self.colour.is_floating_point():
+        shape = tuple(self.color.shape)
+        if len(shape) != 4 or shape[0] != 1 or shape[1] not in (1, 3) or not self.color.is_floating_point():
             raise ValueError(
-                f"colour: got shape {shape} of {self.colour.dtype}; "
+                f"color: got shape {shape} of {self.color.dtype}; "
                 "expected floats of shape (1, 1, height, width) or (1, 3, height, width)."
             )
         if 0 in shape:
-            raise ValueError(f"colour: got shape {shape}, which has no pixels.")
+            raise ValueError(f"color: got shape {shape}, which has no pixels.")
         if self.alpha is not None and tuple(self.alpha.shape) != (1, 1, *shape[2:]):
             raise ValueError(f"alpha: got shape {tuple(self.alpha.shape)}, expected {(1, 1, *shape[2:])}.")
         if self.bit_depth not in (8, 16):
@@ -65,10 +65,10 @@ class Picture:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels."""
-        return self.colour.shape[2], self.colour.shape[3]
+        return self.color.shape[2], self.color.shape[3]
 
 
-def read_picture(source: Source, *, argument: str = "path", frame: int | None = None) -> Picture:
+def read_image(source: Source, *, argument: str = "path", frame: int | None = None) -> Image:
     """Read a picture file.
 
     Any format that Pillow knows (PNG, JPEG, TIFF, WebP, AVIF, BMP, ...), Netpbm, and with extras HEIF and JPEG XL:
@@ -83,7 +83,7 @@ def read_picture(source: Source, *, argument: str = "path", frame: int | None = 
         frame: read this one of several frames or pages, counted from 0, and do not warn of the others.
 
     Returns:
-        The picture, its colours in [0, 1].
+        The picture, its colors in [0, 1].
 
     Raises:
         ValueError: there is no such file or frame, it is damaged, it is no picture, or its samples are wider than 16
@@ -93,8 +93,8 @@ def read_picture(source: Source, *, argument: str = "path", frame: int | None = 
     Example:
         >>> import tempfile
         >>> path = tempfile.mkdtemp() + "/gray.png"
-        >>> write_picture(path, Picture(torch.full((1, 1, 4, 6), 0.5), bit_depth=16))
-        >>> read_picture(path).colour.shape, read_picture(path).bit_depth
+        >>> write_image(path, Image(torch.full((1, 1, 4, 6), 0.5), bit_depth=16))
+        >>> read_image(path).color.shape, read_image(path).bit_depth
         (torch.Size([1, 1, 4, 6]), 16)
     """
     name = name_of(source)
@@ -105,10 +105,10 @@ def read_picture(source: Source, *, argument: str = "path", frame: int | None = 
     return to_picture(samples)
 
 
-def check_picture_output(
+def check_image_output(
     target: Target, *, bit_depth: int = 8, alpha: bool = False, argument: str = "path", format: str | None = None
 ) -> None:
-    """Raise what `write_picture` would raise, before the work that leads to the picture.
+    """Raise what `write_image` would raise, before the work that leads to the picture.
 
     Raises:
         ValueError: the extension is unknown, its format cannot hold the picture, or nothing can be written there.
@@ -136,11 +136,11 @@ def check_format(target: Target, format: str | None, allowed: Iterable[str], arg
     raise ValueError(f"{argument}: {name} ends in {extension or 'no extension'}; allowed are {_listed(list(allowed))}.")
 
 
-def write_picture(target: Target, picture: Picture, *, argument: str = "path", format: str | None = None) -> None:
+def write_image(target: Target, picture: Image, *, argument: str = "path", format: str | None = None) -> None:
     """Write a picture file at the picture's bit depth; the file appears whole or not at all.
 
     The extension chooses the format: .png, .tif and .tiff (8 or 16 bits), .webp (8 bits, lossless), .jpg and .jpeg
-    (8 bits, no alpha, quality 95), .bmp (8 bits, no alpha), .gif (256 colors, opaque or wholly transparent). Colours
+    (8 bits, no alpha, quality 95), .bmp (8 bits, no alpha), .gif (256 colors, opaque or wholly transparent). Colors
     are clipped to [0, 1] and rounded. An existing file is replaced.
 
     All of them but .bmp, which holds the resolution only, take the picture's metadata. The file says that it is upright
@@ -159,13 +159,13 @@ def write_picture(target: Target, picture: Picture, *, argument: str = "path", f
         RuntimeError: the extra `tools` is not installed.
 
     Example:
-        >>> write_picture("picture.xyz", Picture(torch.rand(1, 3, 4, 6)))
+        >>> write_image("picture.xyz", Image(torch.rand(1, 3, 4, 6)))
         Traceback (most recent call last):
         ValueError: path: picture.xyz ends in .xyz; allowed are .png, .tif, .tiff, .webp, .jpg, .jpeg, .bmp, .gif
             and .apng.
     """
     opaque = picture.alpha is None
-    check_picture_output(target, bit_depth=picture.bit_depth, alpha=not opaque, argument=argument, format=format)
+    check_image_output(target, bit_depth=picture.bit_depth, alpha=not opaque, argument=argument, format=format)
     samples = to_samples(picture)
     with open_target(target, argument=argument) as file:
         notes = encode(file, samples, extension_of(target, format))
@@ -174,26 +174,26 @@ def write_picture(target: Target, picture: Picture, *, argument: str = "path", f
 
 
 def same_channels(
-    one: Picture, other: Picture
+    one: Image, other: Image
 ) -> tuple[Float[Tensor, "1 channels height width"], Float[Tensor, "1 channels height2 width2"]]:
-    """Return the colours of two pictures, with gray as R = G = B if either has colour.
+    """Return the colors of two pictures, with gray as R = G = B if either has color.
 
     Example:
-        >>> gray, rgb = same_channels(Picture(torch.rand(1, 1, 4, 6)), Picture(torch.rand(1, 3, 5, 7)))
+        >>> gray, rgb = same_channels(Image(torch.rand(1, 1, 4, 6)), Image(torch.rand(1, 3, 5, 7)))
         >>> gray.shape, rgb.shape
         (torch.Size([1, 3, 4, 6]), torch.Size([1, 3, 5, 7]))
     """
-    channels = max(one.colour.shape[1], other.colour.shape[1])
-    return one.colour.expand(-1, channels, -1, -1), other.colour.expand(-1, channels, -1, -1)
+    channels = max(one.color.shape[1], other.color.shape[1])
+    return one.color.expand(-1, channels, -1, -1), other.color.expand(-1, channels, -1, -1)
 
 
-def to_picture(samples: Samples) -> Picture:
+def to_picture(samples: Samples) -> Image:
     """Return the picture that samples are."""
     array = samples.array
-    colours = 1 if array.shape[2] <= 2 else 3
-    return Picture(
-        colour=_to_tensor(array[:, :, :colours]),
-        alpha=_to_tensor(array[:, :, colours:]) if array.shape[2] > colours else None,
+    colors = 1 if array.shape[2] <= 2 else 3
+    return Image(
+        color=_to_tensor(array[:, :, :colors]),
+        alpha=_to_tensor(array[:, :, colors:]) if array.shape[2] > colors else None,
         bit_depth=16 if array.dtype == np.uint16 else 8,
         icc_profile=samples.icc_profile,
         metadata=samples.metadata,
@@ -201,13 +201,13 @@ def to_picture(samples: Samples) -> Picture:
     )
 
 
-def to_samples(picture: Picture) -> Samples:
+def to_samples(picture: Image) -> Samples:
     """Return a picture's samples, clipped and rounded.
 
     Raises:
         ValueError: the picture holds NaN, or its metadata are none.
     """
-    planes = picture.colour if picture.alpha is None else torch.cat([picture.colour, picture.alpha], 1)
+    planes = picture.color if picture.alpha is None else torch.cat([picture.color, picture.alpha], 1)
     if planes.isnan().any():
         raise ValueError("picture: it holds NaN; expected numbers in [0, 1].")
     metadata = fit_metadata(picture.metadata, picture.size)

@@ -15,7 +15,7 @@ from torch import Tensor
 from patchattn.checks import check_choice, check_count
 from patchattn.field import MatchField
 from patchattn.tasks.completion import Effort, begin, enlarge, improve
-from patchattn.tasks.images import Picture
+from patchattn.tasks.images import Image
 from patchattn.tasks.peak_memory import peak_memory
 from patchattn.tasks.scales import dilated, scales_of
 from patchattn.tasks.smooth_fill import smooth_fill
@@ -45,7 +45,7 @@ class InpaintingModel(Protocol):
 class Inpainting:
     """A completed picture, and what it came from."""
 
-    picture: Picture
+    picture: Image
     """Known pixels as they were, to the last bit."""
     field: MatchField | None
     """Where the patches that touch the hole were copied from; -1 elsewhere. None where there was no hole, or a network
@@ -58,7 +58,7 @@ class Inpainting:
 
 
 def inpaint(
-    picture: Picture | Tensor,
+    picture: Image | Tensor,
     hole: Bool[Tensor, "height width"] | Float[Tensor, "height width"] | None = None,
     *,
     grow: int = 0,
@@ -78,7 +78,7 @@ def inpaint(
     $$E(u, j) = \sum_{i \text{ touches the hole}} \; \sum_{o \in \text{patch}}
       \lVert f_{i + o} - f_{j(i) + o} \rVert^2$$
 
-    where f are colours, texture and, with little weight, the place; j(i) are centres of patches that lie wholly outside
+    where f are colors, texture and, with little weight, the place; j(i) are centers of patches that lie wholly outside
     the hole. At each scale in turn: the best j for each i (a search that starts from the last one's field), then the
     best u for these j, the votes of all patches that hold a pixel, weighted by `exp(-cost / T)`; see
     `patch_attention(aggregate=True)`. What the votes miss the known pixels at the hole's border by is made good inside,
@@ -86,7 +86,7 @@ def inpaint(
     than averaged.
 
     Args:
-        picture: a `Picture`, or a tensor (1, 1 or 3, height, width) in [0, 1]. Where a hole is given, its alpha is
+        picture: a `Image`, or a tensor (1, 1 or 3, height, width) in [0, 1]. Where a hole is given, its alpha is
             completed like a color.
         hole: True: to be filled; may touch the border. Or how much of each pixel is covered, from 0 to 1: whatever is
             covered at all holds some of what is to go, and is filled. None: every pixel that is not wholly opaque; the
@@ -119,10 +119,10 @@ def inpaint(
         >>> hole = torch.zeros(64, 64, dtype=torch.bool)
         >>> hole[20:40, 24:36] = True
         >>> result = inpaint(stripes, hole)
-        >>> bool((result.picture.colour - stripes).abs().max() < 0.01)
+        >>> bool((result.picture.color - stripes).abs().max() < 0.01)
         True
     """
-    picture = picture if isinstance(picture, Picture) else Picture(picture)
+    picture = picture if isinstance(picture, Image) else Image(picture)
     check_choice("quality", quality, tuple(QUALITIES))
     effort = QUALITIES[quality]
     if iterations is not None:
@@ -133,7 +133,7 @@ def inpaint(
         check_count("levels", levels, 1)
     check_count("patch_size", patch_size, 1)
     if patch_size % 2 == 0:
-        raise ValueError(f"patch_size: expected an odd number (a patch has a centre), got {patch_size}.")
+        raise ValueError(f"patch_size: expected an odd number (a patch has a center), got {patch_size}.")
     check_count("grow", grow, 0)
     in_alpha = hole is None
     hole = _transparent(picture) if hole is None else _checked("hole", hole, picture)
@@ -147,9 +147,9 @@ def inpaint(
     field = None
     if hole.any():
         with torch.no_grad():
-            parts = [picture.colour] if in_alpha or picture.alpha is None else [picture.colour, picture.alpha]
+            parts = [picture.color] if in_alpha or picture.alpha is None else [picture.color, picture.alpha]
             known = torch.cat(parts, 1)
-            count = picture.colour.shape[1]
+            count = picture.color.shape[1]
             if network is None:
                 _check_sources(hole, keep_out, patch_size, in_alpha)
                 filled, field = _complete(known, hole, keep_out, patch_size, levels, effort, seed, report)
@@ -159,7 +159,7 @@ def inpaint(
             # The very numbers that were known, whatever the scales made of them.
             filled = torch.where(hole, filled.clamp(0, 1), known)
             alpha = None if in_alpha or picture.alpha is None else filled[:, count:]
-            picture = replace(picture, colour=filled[:, :count], alpha=alpha)
+            picture = replace(picture, color=filled[:, :count], alpha=alpha)
     return Inpainting(picture, field, time.perf_counter() - began, peak_memory())
 
 
@@ -235,12 +235,12 @@ def _joined(under: MatchField | None, over: MatchField) -> MatchField:
 def _asked(known: Tensor, count: int, hole: Tensor, network: InpaintingModel) -> Tensor:
     """What a network makes of the first `count` channels, gray or RGB; the others are filled smoothly."""
     filled = network.fill(known[:, :count].expand(-1, 3, -1, -1), hole[:, 0])
-    colour = filled if count == 3 else filled.mean(1, keepdim=True)
+    color = filled if count == 3 else filled.mean(1, keepdim=True)
     others = known[:, count:]
-    return torch.cat([colour, smooth_fill(others, hole)], 1) if others.numel() else colour
+    return torch.cat([color, smooth_fill(others, hole)], 1) if others.numel() else color
 
 
-def _transparent(picture: Picture) -> Tensor:
+def _transparent(picture: Image) -> Tensor:
     if picture.alpha is None:
         raise ValueError("hole: got None, and the picture has no alpha; expected a mask, or a picture with one.")
     if bool((picture.alpha == 1).all()):
@@ -248,7 +248,7 @@ def _transparent(picture: Picture) -> Tensor:
     return picture.alpha < 1
 
 
-def _checked(name: str, mask: Tensor, picture: Picture) -> Tensor:
+def _checked(name: str, mask: Tensor, picture: Image) -> Tensor:
     if tuple(mask.shape) != picture.size or not (mask.dtype == torch.bool or mask.is_floating_point()):
         raise ValueError(
             f"{name}: got shape {tuple(mask.shape)} of {mask.dtype}; expected booleans of the picture's size, "
@@ -256,7 +256,7 @@ def _checked(name: str, mask: Tensor, picture: Picture) -> Tensor:
         )
     if not bool(((mask >= 0) & (mask <= 1)).all()):
         raise ValueError(f"{name}: got values beside [0, 1]; expected how much of each pixel is covered.")
-    return (mask > 0).to(picture.colour.device)[None, None]
+    return (mask > 0).to(picture.color.device)[None, None]
 
 
 def _silent(stage: str) -> None:

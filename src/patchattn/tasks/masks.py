@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchattn.extras import extra
-from patchattn.tasks.images import Picture, read_picture
+from patchattn.tasks.images import Image, read_image
 from patchattn.tasks.mask_tones import describe, matches, only_tone, two_tones
 from patchattn.tasks.scales import dilated
 from patchattn.tasks.sources import Source, name_of, open_source
@@ -59,7 +59,7 @@ class MaskOptions:
 
 def read_mask(
     source: Source,
-    photo: Picture,
+    photo: Image,
     options: MaskOptions = MaskOptions(),
     *,
     photo_name: str = "the photograph",
@@ -80,15 +80,15 @@ def read_mask(
 
     Example:
         >>> import tempfile
-        >>> from patchattn.tasks.images import write_picture
+        >>> from patchattn.tasks.images import write_image
         >>> shape = torch.zeros(1, 1, 8, 10)
         >>> shape[..., 2:4, 2:7] = 1
         >>> path = tempfile.mkdtemp() + "/mask.png"
-        >>> write_picture(path, Picture(shape))
-        >>> read_mask(path, Picture(torch.rand(1, 3, 8, 10))).sum()
+        >>> write_image(path, Image(shape))
+        >>> read_mask(path, Image(torch.rand(1, 3, 8, 10))).sum()
         tensor(10.)
     """
-    mask, name = read_picture(source, argument=options.argument), name_of(source)
+    mask, name = read_image(source, argument=options.argument), name_of(source)
     if mask.size != photo.size:
         sizes = [f"{size[1]} x {size[0]}" for size in (mask.size, photo.size)]
         turned = mask.size == photo.size[::-1]
@@ -118,10 +118,10 @@ def add_jpeg_rim(hole: Float[Tensor, "height width"], photo: Source) -> Float[Te
 
 
 def mask_coverage(
-    mask: Picture,
+    mask: Image,
     options: MaskOptions = MaskOptions(),
     *,
-    photo: Picture | None = None,
+    photo: Image | None = None,
     name: str = "it",
 ) -> Float[Tensor, "height width"]:
     """How much of each pixel a mask covers.
@@ -143,12 +143,12 @@ def mask_coverage(
             holds several colors that could be the shape. The message says what it holds, and what to do.
 
     Example:
-        >>> mask_coverage(Picture(torch.tensor([[[[0.0, 0.0, 0.2], [0.0, 0.1, 0.2], [0.0, 0.0, 0.0]]]])))
+        >>> mask_coverage(Image(torch.tensor([[[[0.0, 0.0, 0.2], [0.0, 0.1, 0.2], [0.0, 0.0, 0.0]]]])))
         tensor([[0.0000, 0.0000, 1.0000],
                 [0.0000, 0.5000, 1.0000],
                 [0.0000, 0.0000, 0.0000]])
     """
-    color = mask.colour[0].float().expand(3, -1, -1).flatten(1).T
+    color = mask.color[0].float().expand(3, -1, -1).flatten(1).T
     alpha = torch.ones_like(color[:, 0]) if mask.alpha is None else mask.alpha.flatten().float()
 
     def error(problem: str) -> ValueError:
@@ -208,13 +208,13 @@ def _of_color(color: Tensor, alpha: Tensor, given: Tensor) -> Tensor:
     return torch.zeros_like(alpha).masked_scatter(seen, share * weight)
 
 
-def _painted_over(mask: Picture, photo: Picture) -> Tensor | None:
+def _painted_over(mask: Image, photo: Image) -> Tensor | None:
     """Where the mask differs from the photograph, if it is the photograph with something painted over it."""
     if mask.alpha is not None and bool((mask.alpha < 1).any()):
         return None
-    differs = (mask.colour - photo.colour).abs().amax(1).flatten() > SAME_LEVEL
+    differs = (mask.color - photo.color).abs().amax(1).flatten() > SAME_LEVEL
     # Black and white are no sign of it: a mask has them too.
-    gray = photo.colour.mean(1).flatten()
+    gray = photo.color.mean(1).flatten()
     telling = (gray > 0.1) & (gray < 0.9)
     share = float(differs[telling].float().mean()) if telling.any() else 1.0
     return differs.float() if share < MAX_COVERED else None

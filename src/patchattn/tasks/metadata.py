@@ -15,7 +15,7 @@ SMALLEST, LARGEST = 0.001, 4_000_000
 """The resolutions that a fraction of thousandths can hold."""
 
 METRIC_ERROR = 0.0128
-"""What is so near a whole number of pixels per inch was one, before a format rounded it to pixels per metre."""
+"""What is so near a whole number of pixels per inch was one, before a format rounded it to pixels per meter."""
 
 SIDEWAYS = (5, 6, 7, 8)
 """The orientations that make columns of rows."""
@@ -34,8 +34,8 @@ class Metadata:
     """
 
     exif: bytes | None = None
-    """A block of EXIF: camera, lens, date, place, copyright. `read_picture` leaves out how the picture was turned, its
-    thumbnail, and the resolution, which is below; `write_picture` puts in the resolution, and corrects the size."""
+    """A block of EXIF: camera, lens, date, place, copyright. `read_image` leaves out how the picture was turned, its
+    thumbnail, and the resolution, which is below; `write_image` puts in the resolution, and corrects the size."""
     xmp: bytes | None = None
     """A packet of XMP, without what it told of orientation, size and thumbnails."""
     resolution: tuple[float, float] | None = None

@@ -17,7 +17,7 @@ from patchattn.matching import match
 from patchattn.similarity import Similarity
 from patchattn.tasks.alpha import check_visible, visible, visible_color
 from patchattn.tasks.color_profiles import profile_of, to_profile
-from patchattn.tasks.images import Picture, same_channels
+from patchattn.tasks.images import Image, same_channels
 from patchattn.tasks.peak_memory import peak_memory
 
 __all__ = ["Reconstruction", "reconstruct"]
@@ -27,12 +27,12 @@ __all__ = ["Reconstruction", "reconstruct"]
 class Reconstruction:
     """A rebuilt picture, and how good it is."""
 
-    picture: Picture
-    """Of the target's size, bit depth and alpha; its colours are in `picture.colour`, (1, channels, height, width)."""
+    picture: Image
+    """Of the target's size, bit depth and alpha; its colors are in `picture.color`, (1, channels, height, width)."""
     field: MatchField
     """The k matches of every pixel."""
     mse: float
-    """Mean squared error against the target, over channels and the pixels that are seen, colours in [0, 1], before
+    """Mean squared error against the target, over channels and the pixels that are seen, colors in [0, 1], before
     rounding to bits."""
     psnr: float
     """-10 log10(mse), in dB; infinite for a perfect copy."""
@@ -43,8 +43,8 @@ class Reconstruction:
 
 
 def reconstruct(
-    target: Picture | Tensor,
-    reference: Picture | Tensor,
+    target: Image | Tensor,
+    reference: Image | Tensor,
     *,
     k: int = 3,
     patch_size: int = 7,
@@ -63,24 +63,24 @@ def reconstruct(
       s(i, j) = -\sum_{o \in \text{patch}} \lVert t_{i + o} - r_{j + o} \rVert^2$$
 
     Queries are the patches of the target, keys the patches of the reference, values its pixels. The two may differ in
-    size, bit depth, colour and alpha:
+    size, bit depth, color and alpha:
 
-    - colours are compared in [0, 1], whatever the bit depths;
-    - two gray pictures are compared in gray; if either has colour, gray becomes R = G = B, and the result has colour;
+    - colors are compared in [0, 1], whatever the bit depths;
+    - two gray pictures are compared in gray; if either has color, gray becomes R = G = B, and the result has color;
     - where the color profiles, or the color chunks of PNG, differ, the target is converted to the reference's encoding
       first (sRGB where it says none); the result is in it, for its numbers are the reference's;
-    - the result carries the target's alpha; colours stored under transparent pixels (fainter than 1/16 of the picture's
+    - the result carries the target's alpha; colors stored under transparent pixels (fainter than 1/16 of the picture's
       largest alpha) have no part: in both pictures they continue those beside them, the reference's are not matched,
       and the error leaves the target's out.
 
     Patches read pictures reflected at their borders; repeated at their borders where one is too small for that.
 
     Args:
-        target: the picture to rebuild: a `Picture`, or its colours as a tensor (1, 1 or 3, height, width) in [0, 1].
+        target: the picture to rebuild: a `Image`, or its colors as a tensor (1, 1 or 3, height, width) in [0, 1].
         reference: the picture to take pixels from, of any size, likewise.
         k: matches of each pixel.
         patch_size: odd side of the patches, in pixels.
-        aggregate: let the matches of the neighbours in the patch vote too (PSAL's equation (10)).
+        aggregate: let the matches of the neighbors in the patch vote too (PSAL's equation (10)).
         similarity: how patches are compared; see `match`.
         temperature: T above; smaller weighs the best match more.
         method: how matches are found; see `match`.
@@ -102,13 +102,13 @@ def reconstruct(
         >>> result.mse
         0.0
     """
-    target = target if isinstance(target, Picture) else Picture(target)
-    reference = reference if isinstance(reference, Picture) else Picture(reference)
+    target = target if isinstance(target, Image) else Image(target)
+    reference = reference if isinstance(reference, Image) else Image(reference)
     for name, picture in (("target", target), ("reference", reference)):
-        check_finite(name, picture.colour, picture.alpha)
+        check_finite(name, picture.color, picture.alpha)
     check_visible("reference", reference)
     target = _encoded_as(target, reference)
-    query, key = same_channels(*(replace(one, colour=visible_color(one)) for one in (target, reference)))
+    query, key = same_channels(*(replace(one, color=visible_color(one)) for one in (target, reference)))
     if isinstance(k, int) and k > key[0, 0].numel():
         raise ValueError(f"k: got {k}, but the reference has only {key[0, 0].numel()} pixels.")
     border = _padding_mode(patch_size, query, key)
@@ -130,7 +130,7 @@ def reconstruct(
             padding_mode=border,
         )
         report("attending")
-        colour = patch_attention(
+        color = patch_attention(
             query,
             key,
             key,
@@ -144,9 +144,9 @@ def reconstruct(
         )
         seconds = time.perf_counter() - began
         report("measuring")
-        mse, psnr = _quality(*(_seen(image, target.alpha) for image in (colour, query)))
+        mse, psnr = _quality(*(_seen(image, target.alpha) for image in (color, query)))
     return Reconstruction(
-        picture=replace(target, colour=colour, icc_profile=reference.icc_profile, color_chunks=reference.color_chunks),
+        picture=replace(target, color=color, icc_profile=reference.icc_profile, color_chunks=reference.color_chunks),
         field=field,
         mse=mse,
         psnr=psnr,
@@ -155,7 +155,7 @@ def reconstruct(
     )
 
 
-def _encoded_as(target: Picture, reference: Picture) -> Picture:
+def _encoded_as(target: Image, reference: Image) -> Image:
     """Return the target with numbers that mean what the reference's do."""
     if (target.icc_profile, target.color_chunks) == (reference.icc_profile, reference.color_chunks):
         return target

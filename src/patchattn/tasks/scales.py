@@ -31,7 +31,7 @@ class Scale:
     apart by them where a blurred patch could be either (Newson et al. 2014)."""
     hole: Bool[Tensor, "1 1 height width"]
     sources: Bool[Tensor, "1 1 height width"]
-    """Centres of the patches that may be copied: wholly known, and allowed."""
+    """Centers of the patches that may be copied: wholly known, and allowed."""
 
     @property
     def size(self) -> tuple[int, int]:

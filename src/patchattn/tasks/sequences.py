@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from patchattn.tasks.codecs import SEQUENCE_FORMATS, Opened, Samples, Show, decode, encode_frames, open_frames
-from patchattn.tasks.images import Picture, check_format, to_picture, to_samples
+from patchattn.tasks.images import Image, check_format, to_picture, to_samples
 from patchattn.tasks.reports import decoding, warning_of, warnings_about
 from patchattn.tasks.sources import Source, Target, check_target, extension_of, name_of, open_source, open_target
 from patchattn.tasks.warnings import FileWarning
@@ -55,7 +55,7 @@ class ImageSequence:
     def __len__(self) -> int:
         return len(self.durations)
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[Image]:
         name = name_of(self.source)
         with open_source(self.source, argument=self.argument) as file:
             with decoding(name, self.argument):
@@ -107,10 +107,10 @@ def read_frames(source: Source, *, argument: str = "path") -> ImageSequence:
     Example:
         >>> import tempfile
         >>> path = tempfile.mkdtemp() + "/two.gif"
-        >>> frames = [Picture(torch.full((1, 3, 4, 6), gray)) for gray in (0.0, 1.0)]
+        >>> frames = [Image(torch.full((1, 3, 4, 6), gray)) for gray in (0.0, 1.0)]
         >>> write_frames(path, frames, ImageSequence("animation", "gif", (0.1, 0.5), plays=0))
         >>> sequence = read_frames(path)
-        >>> sequence.durations, [picture.colour.mean().item() for picture in sequence]
+        >>> sequence.durations, [picture.color.mean().item() for picture in sequence]
         ((0.1, 0.5), [0.0, 1.0])
     """
     name = name_of(source)
@@ -176,7 +176,7 @@ def check_frames_output(
 
 def write_frames(
     target: Target,
-    frames: Iterable[Picture],
+    frames: Iterable[Image],
     like: ImageSequence,
     *,
     argument: str = "path",
@@ -205,7 +205,7 @@ def write_frames(
         >>> import tempfile
         >>> path = tempfile.mkdtemp() + "/a.apng"
         >>> like = ImageSequence("animation", "png", (1 / 30, 1 / 30), plays=0)
-        >>> write_frames(path, [Picture(torch.rand(1, 1, 4, 6), bit_depth=16) for _ in range(2)], like)
+        >>> write_frames(path, [Image(torch.rand(1, 1, 4, 6), bit_depth=16) for _ in range(2)], like)
         >>> next(iter(read_frames(path))).bit_depth
         16
     """
@@ -218,9 +218,9 @@ def write_frames(
         warnings.warn(warning_of(note, name_of(target, "standard output"), argument), stacklevel=2)
 
 
-def _timed(frames: Iterable[Picture], like: ImageSequence) -> Iterator[tuple[Samples, float]]:
+def _timed(frames: Iterable[Image], like: ImageSequence) -> Iterator[tuple[Samples, float]]:
     """Yield the samples and the duration of each frame."""
-    first: Picture | None = None
+    first: Image | None = None
     count = 0
     for count, picture in enumerate(frames, 1):
         if count > len(like):
@@ -233,17 +233,17 @@ def _timed(frames: Iterable[Picture], like: ImageSequence) -> Iterator[tuple[Sam
         raise ValueError(f"frames: there are {count}; expected {len(like)}, which is how many like has.")
 
 
-def _fitting(picture: Picture, first: Picture, alpha: bool) -> Picture:
+def _fitting(picture: Image, first: Image, alpha: bool) -> Image:
     """Return a frame with the channels that all frames of its animation have."""
     if (picture.size, picture.bit_depth) != (first.size, first.bit_depth):
         raise ValueError(
             f"frames: one has {picture.size} pixels of {picture.bit_depth} bits, the first {first.size} of "
             f"{first.bit_depth}; expected one size and depth."
         )
-    if picture.colour.shape[1] != first.colour.shape[1]:
+    if picture.color.shape[1] != first.color.shape[1]:
         raise ValueError("frames: some are gray and some have colors; expected all gray or all RGB.")
     if alpha and picture.alpha is None:
-        return replace(picture, alpha=torch.ones_like(picture.colour[:, :1]))
+        return replace(picture, alpha=torch.ones_like(picture.color[:, :1]))
     if not alpha and picture.alpha is not None:
         if bool((picture.alpha < 1).any()):
             raise ValueError("frames: one is transparent somewhere, and the first has no alpha; give it one.")

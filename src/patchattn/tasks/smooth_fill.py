@@ -17,17 +17,17 @@ def smooth_fill(
     needed: Bool[Tensor, "1 1 height width"] | None = None,
     relaxations: int = 10,
 ) -> Float[Tensor, "1 channels height width"]:
-    """Span the hole with a membrane: every pixel of it nearly the mean of its four neighbours.
+    """Span the hole with a membrane: every pixel of it nearly the mean of its four neighbors.
 
     Known pixels are averaged two by two until the hole is gone, and each hole pixel takes the finest average that there
     is (push and pull, Gortler et al. 1996). On the way back every size is relaxed: hole pixels become the means of
-    their neighbours, so many times. All 0 where nothing is known.
+    their neighbors, so many times. All 0 where nothing is known.
 
     Args:
         image: any channels; what is in the hole does not count.
         hole: True: to be filled.
         needed: True: this pixel of the hole is used; others are filled roughly. None: all are.
-        relaxations: how often hole pixels are averaged with their neighbours, at every size.
+        relaxations: how often hole pixels are averaged with their neighbors, at every size.
 
     Example:
         >>> hole = torch.zeros(1, 1, 5, 5, dtype=torch.bool)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from patchattn.checks import check_count, check_finite, check_positive
 from patchattn.tasks.alpha import enlarge_with_alpha, visible_color
-from patchattn.tasks.images import Picture
+from patchattn.tasks.images import Image
 from patchattn.tasks.peak_memory import peak_memory
 from patchattn.tasks.recurrence import Recurrence
 from patchattn.tasks.resampling import resize
@@ -42,7 +42,7 @@ class UpscalingModel(Protocol):
 class Upscaling:
     """An enlarged picture, and what it took."""
 
-    picture: Picture
+    picture: Image
     """As the picture was in everything but its size."""
     seconds: float
     """Wall time; the first run ever on a machine also compiles the kernels."""
@@ -51,7 +51,7 @@ class Upscaling:
 
 
 def upscale(
-    picture: Picture | Tensor,
+    picture: Image | Tensor,
     scale: int = 2,
     *,
     patch_size: int = 5,
@@ -75,22 +75,22 @@ def upscale(
     look like h as they are, and goes half the way to them. After each, h is changed so that it becomes l when it is
     made smaller (back-projection).
 
-    At last the same is done to the colours, and to what a network gives, within the range of the low pixels nearby
-    (`local_bounds`): hard edges do not ring, and what is flat keeps its colour exactly. But for the hardest edges,
+    At last the same is done to the colors, and to what a network gives, within the range of the low pixels nearby
+    (`local_bounds`): hard edges do not ring, and what is flat keeps its color exactly. But for the hardest edges,
     which only ringing could make exact, the result made smaller again is the picture.
 
-    All this is of the brightness; colours are enlarged by bicubic interpolation and get its detail. Every patch is
+    All this is of the brightness; colors are enlarged by bicubic interpolation and get its detail. Every patch is
     looked for in the whole picture, for a band of rows at a time; the bands leave no seams. Time and memory go with the
     number of pixels (docs/upscale.md).
 
     Args:
-        picture: a `Picture`, or a tensor (1, 1 or 3, height, width) in [0, 1], of any size. Alpha is enlarged by
-            bicubic interpolation and back-projection. Colours are weighed by it: they are those of the picture as it is
+        picture: a `Image`, or a tensor (1, 1 or 3, height, width) in [0, 1], of any size. Alpha is enlarged by
+            bicubic interpolation and back-projection. Colors are weighed by it: they are those of the picture as it is
             seen, before any background, and what is stored under transparent pixels has no part
             (`enlarge_with_alpha`).
         scale: 2, 3 or 4.
         patch_size: odd side of the patches, in pixels. 5 was best on buildings, 3 is as good on other things.
-        k: matches of each patch; those of its neighbours vote as well.
+        k: matches of each patch; those of its neighbors vote as well.
         temperature: of the votes, for the sum of squared differences over a patch of brightness in [0, 1].
         seed: of the search's random choices.
         network: enlarges RGB instead of patches, of which nothing said above counts then. Gray is enlarged as RGB.
@@ -108,8 +108,8 @@ def upscale(
         >>> result.picture.size
         (64, 96)
     """
-    picture = picture if isinstance(picture, Picture) else Picture(picture)
-    check_finite("picture", picture.colour, picture.alpha)
+    picture = picture if isinstance(picture, Image) else Image(picture)
+    check_finite("picture", picture.color, picture.alpha)
     check_settings(scale, patch_size, k, temperature, seed)
     if network is not None and network.scale != scale:
         raise ValueError(f"scale: got {scale}, and the network enlarges {network.scale} times; expected the same.")
@@ -123,10 +123,10 @@ def upscale(
         else:
             report("asking the network")
             high = _asked(guide, network)
-        colour, alpha = enlarge_with_alpha(high, picture)
+        color, alpha = enlarge_with_alpha(high, picture)
         enlarged = replace(
             picture,
-            colour=colour.to(picture.colour.dtype),
+            color=color.to(picture.color.dtype),
             alpha=None if alpha is None or picture.alpha is None else alpha.to(picture.alpha.dtype),
         )
     return Upscaling(enlarged, time.perf_counter() - began, peak_memory())
@@ -138,33 +138,33 @@ def check_settings(scale: int, patch_size: int, k: int, temperature: float, seed
         raise ValueError(f"scale: got {scale!r}; allowed are 2, 3 and 4.")
     check_count("patch_size", patch_size, 1)
     if patch_size % 2 == 0:
-        raise ValueError(f"patch_size: expected an odd number (a patch has a centre), got {patch_size}.")
+        raise ValueError(f"patch_size: expected an odd number (a patch has a center), got {patch_size}.")
     check_count("k", k, 1)
     check_positive("temperature", temperature)
     check_count("seed", seed, 0)
 
 
-def _enlarged(colour: Tensor, scale: int, recurrence: Recurrence, report: Callable[[str], None]) -> Tensor:
-    brightness = _brightness(colour)
-    size = _times(scale, colour)
+def _enlarged(color: Tensor, scale: int, recurrence: Recurrence, report: Callable[[str], None]) -> Tensor:
+    brightness = _brightness(color)
+    size = _times(scale, color)
     detail = recurrence.enlarge(brightness, scale, report) - resize(brightness, size)
     # The same for red, green and blue: a change of brightness alone.
-    return resize(colour, size) + detail
+    return resize(color, size) + detail
 
 
-def _asked(colour: Tensor, network: UpscalingModel) -> Tensor:
-    high = network.enlarge(colour.expand(-1, 3, -1, -1))
-    expected = (*colour.shape[:1], 3, *_times(network.scale, colour))
+def _asked(color: Tensor, network: UpscalingModel) -> Tensor:
+    high = network.enlarge(color.expand(-1, 3, -1, -1))
+    expected = (*color.shape[:1], 3, *_times(network.scale, color))
     if tuple(high.shape) != expected:
         raise ValueError(f"network: it enlarged to shape {tuple(high.shape)}; expected {expected}.")
-    return high if colour.shape[1] == 3 else high.mean(1, keepdim=True)
+    return high if color.shape[1] == 3 else high.mean(1, keepdim=True)
 
 
-def _brightness(colour: Tensor) -> Tensor:
-    if colour.shape[1] == 1:
-        return colour
-    weights = torch.tensor(LUMA, dtype=colour.dtype, device=colour.device).view(1, 3, 1, 1)
-    return (colour * weights).sum(1, keepdim=True)
+def _brightness(color: Tensor) -> Tensor:
+    if color.shape[1] == 1:
+        return color
+    weights = torch.tensor(LUMA, dtype=color.dtype, device=color.device).view(1, 3, 1, 1)
+    return (color * weights).sum(1, keepdim=True)
 
 
 def _times(scale: int, image: Tensor) -> tuple[int, int]:

@@ -14,11 +14,11 @@ from patchattn.attention.named import named_attention
 from patchattn.checks import check_choice, check_count
 from patchattn.networks.architectures import ColorizationArchitecture
 from patchattn.networks.weights import network_bytes
-from patchattn.tasks.colours import to_gray
+from patchattn.tasks.colors import to_gray
 from patchattn.training.exploration import RandomMatches
 from patchattn.training.frames import FrameSequence
 from patchattn.training.pairs import draw_pairs
-from patchattn.training.recolour import recolour
+from patchattn.training.recolor import recolor
 
 __all__ = ["ColorizationTask", "colorization_errors", "mean_error"]
 
@@ -27,7 +27,7 @@ STARTS = ("random", "aligned")
 
 @dataclass(frozen=True)
 class ColorizationTask:
-    """A network that colours one frame, turned gray, from another frame of its sequence; the loss is the mean squared
+    """A network that colors one frame, turned gray, from another frame of its sequence; the loss is the mean squared
     error of RGB in [0, 1].
 
     Raises:
@@ -43,8 +43,8 @@ class ColorizationTask:
     """Of the first weights and of the pairs."""
     start: str = "random"
     """The first weights: `"random"`, as in the paper, or `"aligned"`, see `ColorizationNetwork.align`."""
-    recolour: bool = False
-    """Change the colours of each pair at random, see `training.recolour`."""
+    recolor: bool = False
+    """Change the colors of each pair at random, see `training.recolor`."""
     explore: int = 0
     """So many steps, the first, attend to keys drawn at random, see `training.exploration`."""
 
@@ -69,7 +69,7 @@ class ColorizationTask:
             "batch_size": self.batch_size,
             "seed": self.seed,
             "start": self.start,
-            "recolour": self.recolour,
+            "recolor": self.recolor,
             "explore": self.explore,
         }
 
@@ -83,8 +83,8 @@ class ColorizationTask:
 
     def loss(self, network: nn.Module, items: range, device: torch.device) -> Tensor:
         target, reference = draw_pairs(self.sequences, items, seed=self.seed, crop=self.crop)
-        if self.recolour:
-            target, reference = recolour(target, reference, list(items))
+        if self.recolor:
+            target, reference = recolor(target, reference, list(items))
         target, reference = target.to(device), reference.to(device)
         exploring = items.start < self.explore * self.batch_size
         attention = self._random_matches().attention(items, seed=self.seed) if exploring else None
@@ -102,7 +102,7 @@ class ColorizationTask:
 
 
 def colorization_errors(network: nn.Module, sequences: Sequence[FrameSequence]) -> Iterator[tuple[str, int, float]]:
-    """Colour every frame from the one before it in its sequence.
+    """Color every frame from the one before it in its sequence.
 
     Yields:
         (sequence, number of the frame, mean squared error of RGB in [0, 1]), the network's result clipped to [0, 1].

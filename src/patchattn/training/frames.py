@@ -13,7 +13,7 @@ from torch.nn import functional
 from patchattn.checks import check_choice, check_count
 from patchattn.tasks.codecs import FORMATS
 from patchattn.tasks.folders import ON_ERROR
-from patchattn.tasks.images import read_picture
+from patchattn.tasks.images import read_image
 
 __all__ = ["FrameSequence", "read_sequences"]
 
@@ -89,6 +89,6 @@ def read_sequences(
 
 
 def _frame(path: Path, size: int) -> Tensor:
-    colour = read_picture(path, argument="data").colour.expand(-1, 3, -1, -1)
-    small = functional.interpolate(colour, (size, size), mode="bilinear", antialias=True)
+    color = read_image(path, argument="data").color.expand(-1, 3, -1, -1)
+    small = functional.interpolate(color, (size, size), mode="bilinear", antialias=True)
     return small[0].clamp(0, 1).mul(255).round().to(torch.uint8)

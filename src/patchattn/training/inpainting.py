@@ -31,7 +31,7 @@ BETAS = (0.5, 0.9)
 
 @dataclass(frozen=True)
 class InpaintingLosses:
-    r"""What the generator and its critics minimise.
+    r"""What the generator and its critics minimize.
 
     $$L_G = \lambda_h \big(\lambda_c \lVert w \odot m \odot (x_1 - x) \rVert_1
     + \lVert w \odot m \odot (x_2 - x) \rVert_1\big)

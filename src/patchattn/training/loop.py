@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from patchattn.checks import check_count, check_positive
 from patchattn.progress import watch_progress
 from patchattn.tasks.files import atomic_writer
-from patchattn.tasks.images import Picture, write_picture
+from patchattn.tasks.images import Image, write_image
 from patchattn.training.checkpoints import read_checkpoint, restore, write_checkpoint
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ def _sample(task: Described, network: nn.Module, folder: Path, step: int, fabric
     if fabric.is_global_zero:
         picture = task.sample(alone, fabric.device).float().clamp(0, 1).cpu()
         (folder / SAMPLES).mkdir(exist_ok=True)
-        write_picture(folder / SAMPLES / f"step-{step:07d}.png", Picture(picture))
+        write_image(folder / SAMPLES / f"step-{step:07d}.png", Image(picture))
         for logger in fabric.loggers:
             writer: Any = logger
             writer.experiment.add_image("sample", picture[0], step)

@@ -15,7 +15,7 @@ from torch.nn import functional
 from patchattn.checks import check_choice
 from patchattn.tasks.codecs import FORMATS
 from patchattn.tasks.folders import ON_ERROR
-from patchattn.tasks.images import read_picture
+from patchattn.tasks.images import read_image
 
 __all__ = ["PictureFolder", "list_pictures"]
 
@@ -44,26 +44,26 @@ class PictureFolder:
         Raises:
             ValueError: a picture cannot be read and `on_error` is `"stop"`, or none can be.
         """
-        colour = self._read(int(generator.integers(len(self))))
-        height, width = colour.shape[2:]
+        color = self._read(int(generator.integers(len(self))))
+        height, width = color.shape[2:]
         if min(height, width) < size:
             factor = size / min(height, width)
             height, width = (max(size, ceil(n * factor)) for n in (height, width))
-            colour = functional.interpolate(colour, (height, width), mode="bilinear", antialias=True).clamp(0, 1)
+            color = functional.interpolate(color, (height, width), mode="bilinear", antialias=True).clamp(0, 1)
         top, left = int(generator.integers(height - size + 1)), int(generator.integers(width - size + 1))
-        return colour[0, :, top : top + size, left : left + size]
+        return color[0, :, top : top + size, left : left + size]
 
     def _read(self, number: int) -> Tensor:
         """A picture, or the first one after it that can be read."""
         for at in range(number, number + len(self)):
             try:
-                picture = read_picture(self.folder / self.names[at % len(self)], argument="data")
+                picture = read_image(self.folder / self.names[at % len(self)], argument="data")
             except ValueError as error:
                 if self.on_error == "stop":
                     raise ValueError(f"{error} (With on_error 'skip' training goes on without it.)") from error
                 self.warn(f"left out: {error}")
                 continue
-            return picture.colour.expand(-1, 3, -1, -1).to(torch.float32)
+            return picture.color.expand(-1, 3, -1, -1).to(torch.float32)
         raise ValueError(f"data: no picture in {self.folder} can be read.")
 
 

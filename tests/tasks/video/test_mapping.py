@@ -13,7 +13,7 @@ import pytest
 import skimage.data
 import torch
 
-from patchattn.tasks.images import Picture
+from patchattn.tasks.images import Image
 from patchattn.tasks.video import check_film_output, map_film
 
 RATE = Fraction(24000, 1001)
@@ -65,19 +65,19 @@ def packets_of_sound(path: Path) -> list[tuple[bytes, Fraction]]:
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
 def test_every_frame_is_changed_in_order(tmp_path: Path, suffix: str) -> None:
     source = write_film(tmp_path / "film.mp4")
-    seen: list[Picture] = []
+    seen: list[Image] = []
     told: list[tuple[int, int]] = []
 
-    def negative(picture: Picture) -> Picture:
+    def negative(picture: Image) -> Image:
         seen.append(picture)
-        return Picture(1 - picture.colour)
+        return Image(1 - picture.color)
 
     film = map_film(source, tmp_path / f"out{suffix}", negative, progress=lambda *done: told.append(done))
     assert (film.frames, film.size, film.rate, film.sounds) == (FRAMES, (48, 64), RATE, 0)
     assert told == [(done, FRAMES) for done in range(1, FRAMES + 1)]
     for number, (picture, frame) in enumerate(zip(seen, frames_of(tmp_path / f"out{suffix}"), strict=True)):
         expected = np.roll(PHOTOGRAPH, number, 1).astype(int)
-        assert np.abs(picture.colour[0].permute(1, 2, 0).numpy() * 255 - expected).mean() < 4
+        assert np.abs(picture.color[0].permute(1, 2, 0).numpy() * 255 - expected).mean() < 4
         assert np.abs(samples(frame) - (255 - expected)).mean() < 8  # chroma is halved
         assert np.abs((samples(frame) - (255 - expected)).mean((0, 1))).max() < 3
 
@@ -109,7 +109,7 @@ def test_gray_stays_gray(tmp_path: Path) -> None:
     map_film(
         source,
         tmp_path / "out.mp4",
-        lambda picture: Picture(picture.colour.mean(1, keepdim=True).expand(-1, 3, -1, -1)),
+        lambda picture: Image(picture.color.mean(1, keepdim=True).expand(-1, 3, -1, -1)),
     )
     assert np.ptp(samples(frames_of(tmp_path / "out.mp4")[0]), 2).max() <= 3
 
@@ -117,9 +117,9 @@ def test_gray_stays_gray(tmp_path: Path) -> None:
 def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
     source = write_film(tmp_path / "film.mp4")
     (tmp_path / "out.mp4").write_bytes(b"before")
-    calls: list[Picture] = []
+    calls: list[Image] = []
 
-    def interrupted(picture: Picture) -> Picture:
+    def interrupted(picture: Image) -> Image:
         calls.append(picture)
         if len(calls) == 3:
             raise KeyboardInterrupt
@@ -159,11 +159,11 @@ def test_memory_does_not_grow_with_the_film(tmp_path: Path) -> None:
     alive: list[weakref.ref[Any]] = []
     most = 0
 
-    def watch(picture: Picture) -> Picture:
+    def watch(picture: Image) -> Image:
         nonlocal most
         alive.append(weakref.ref(picture))
         most = max(most, sum(reference() is not None for reference in alive))
-        return Picture(torch.zeros_like(picture.colour))
+        return Image(torch.zeros_like(picture.color))
 
     map_film(write_film(tmp_path / "film.mp4"), tmp_path / "out.mp4", watch)
     assert len(alive) == FRAMES

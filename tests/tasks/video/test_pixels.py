@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from patchattn.tasks.images import Picture
+from patchattn.tasks.images import Image
 from patchattn.tasks.video import Film, map_film
 from patchattn.tasks.video.dynamic_range import to_bt709
 from tests.tasks.video.making import frames_of, make_video, picture, samples
@@ -25,10 +25,10 @@ def patches(number: int, size: tuple[int, int]) -> np.ndarray:
     return np.ascontiguousarray(PATCHES.repeat(size[0] // 2, 0).repeat(size[1] // 2, 1))
 
 
-def copied(source: Path, output: Path) -> tuple[Film, list[str], list[Picture]]:
-    seen: list[Picture] = []
+def copied(source: Path, output: Path) -> tuple[Film, list[str], list[Image]]:
+    seen: list[Image] = []
 
-    def see(given: Picture) -> Picture:
+    def see(given: Image) -> Image:
         seen.append(given)
         return given
 
@@ -38,8 +38,8 @@ def copied(source: Path, output: Path) -> tuple[Film, list[str], list[Picture]]:
     return film, [str(one.message) for one in caught], seen
 
 
-def bytes_of(given: Picture) -> np.ndarray:
-    return given.colour[0].permute(1, 2, 0).numpy() * 255
+def bytes_of(given: Image) -> np.ndarray:
+    return given.color[0].permute(1, 2, 0).numpy() * 255
 
 
 TURNS = [(90, (0, 0)), (180, (0, 0)), (270, (0, 0)), (-90, (0, 0))]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from patchattn.tasks import files
-from patchattn.tasks.images import Picture
+from patchattn.tasks.images import Image
 from patchattn.tasks.video import Film, encoding, job, map_film, work
 from patchattn.tasks.video.work import folder_of
 from tests.tasks.video.making import frames_of, make_video
@@ -35,12 +35,12 @@ class Trail:
         self.calls = 0
         self._stop_at, self._error = stop_at, error
 
-    def __call__(self, picture: Picture) -> Picture:
+    def __call__(self, picture: Image) -> Image:
         if self._error is not None and self.calls == self._stop_at:
             raise self._error
         self.calls += 1
-        self.mean = 0.9 * self.mean + 0.1 * picture.colour.mean() * (self.calls % 7)
-        return Picture((picture.colour + self.mean).clamp(0, 1), bit_depth=picture.bit_depth)
+        self.mean = 0.9 * self.mean + 0.1 * picture.color.mean() * (self.calls % 7)
+        return Image((picture.color + self.mean).clamp(0, 1), bit_depth=picture.bit_depth)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"mean": self.mean, "calls": torch.tensor(self.calls)}
@@ -195,7 +195,7 @@ def test_work_that_is_not_whole_is_done_again(
 def test_two_runs_do_not_write_one_file(source: Path, tmp_path: Path) -> None:
     messages = []
 
-    def second(picture: Picture) -> Picture:
+    def second(picture: Image) -> Image:
         if not messages:
             with pytest.raises(ValueError, match="-o: another run is writing this file") as error:
                 map_film(source, tmp_path / "out.mkv", lambda picture: picture, output_argument="-o")
@@ -244,7 +244,7 @@ def test_long_names(source: Path, tmp_path: Path) -> None:
 
 def test_another_size_is_refused(source: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"change: frame 0 became \(16, 16\); expected \(32, 32\)"):
-        map_film(source, tmp_path / "out.mkv", lambda picture: Picture(picture.colour[:, :, ::2, ::2]))
+        map_film(source, tmp_path / "out.mkv", lambda picture: Image(picture.color[:, :, ::2, ::2]))
     assert names(tmp_path) == []
 
 

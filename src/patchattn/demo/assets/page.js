@@ -265,7 +265,7 @@ window.patchattn = (() => {
       if (!found.query) return element.replaceChildren();
       const focused = element.contains(document.activeElement);
       const query = figure("Where it looks from", found.query, found.query_size);
-      const key = figure("What it finds: matches in squares, votes of its neighbours as dots", found.key, found.key_size);
+      const key = figure("What it finds: matches in squares, votes of its neighbors as dots", found.key, found.key_size);
       const flow = figure("The field: hue is the direction to the best match, strength the distance", found.flow, found.query_size);
       const [height, width] = found.query_size;
       const ask = (row, column) => {

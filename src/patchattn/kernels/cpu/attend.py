@@ -25,7 +25,7 @@ FORWARD, BACKWARD = 4, 16
 
 
 class Votes(NamedTuple):
-    """Who votes for whom: each query hears the matches of its spatial neighbours within `radius`."""
+    """Who votes for whom: each query hears the matches of its spatial neighbors within `radius`."""
 
     q_t: int
     q_h: int
@@ -110,8 +110,8 @@ def _attend_range(
         for o_t in range(max(-v.radius[0], -i_t), min(v.radius[0], v.q_t - 1 - i_t) + 1):
             for o_y in range(max(-v.radius[1], -i_y), min(v.radius[1], v.q_h - 1 - i_y) + 1):
                 for o_x in range(max(-v.radius[2], -i_x), min(v.radius[2], v.q_w - 1 - i_x) + 1):
-                    neighbour = i + (o_t * v.q_h + o_y) * v.q_w + o_x
-                    for m in range(neighbour * v.k, (neighbour + 1) * v.k):
+                    neighbor = i + (o_t * v.q_h + o_y) * v.q_w + o_x
+                    for m in range(neighbor * v.k, (neighbor + 1) * v.k):
                         s = similarity[m] * inverse_temperature
                         if index[m] >= 0 and s > nothing:
                             j = _shifted(np.int64(index[m]), -o_t, -o_y, -o_x, v.k_t, v.k_h, v.k_w)
@@ -161,7 +161,7 @@ def attend_backward(
 ) -> tuple[Tensor, Tensor]:
     r"""Gradients of `attend` with respect to similarity and value.
 
-    With weights $w = \exp(s / \tau - \log Z_i)$ computed anew from the saved normaliser,
+    With weights $w = \exp(s / \tau - \log Z_i)$ computed anew from the saved normalizer,
     $\partial s = \sum_i w\, (g_i \cdot V_j - g_i \cdot O_i) / \tau$ over the queries i that hear the match (PSAL's
     equations (7) and (8) in one), and $\partial V_j = \sum w\, g_i$ over the votes for j (equation (6)).
     """
@@ -216,10 +216,10 @@ def _grad_similarity_range(
 ) -> None:  # fmt: skip
     """Each match sums over the queries that hear it."""
     v = votes
-    for neighbour in range(low, high):
-        n_x, n_row = neighbour % v.q_w, neighbour // v.q_w
+    for neighbor in range(low, high):
+        n_x, n_row = neighbor % v.q_w, neighbor // v.q_w
         n_y, n_t = n_row % v.q_h, n_row // v.q_h
-        for m in range(neighbour * v.k, (neighbour + 1) * v.k):
+        for m in range(neighbor * v.k, (neighbor + 1) * v.k):
             total = inverse_temperature * 0
             s = similarity[m] * inverse_temperature
             if index[m] >= 0 and s > -np.inf:
@@ -229,7 +229,7 @@ def _grad_similarity_range(
                             j = _shifted(np.int64(index[m]), -o_t, -o_y, -o_x, v.k_t, v.k_h, v.k_w)
                             if j < 0:
                                 continue
-                            i = neighbour - ((o_t * v.q_h + o_y) * v.q_w + o_x)
+                            i = neighbor - ((o_t * v.q_h + o_y) * v.q_w + o_x)
                             agreement = sum_product(
                                 grad, i * v.channels, value, j * v.channels, 1, 1, v.channels, 0, 0, 0, 0, 1, s
                             )

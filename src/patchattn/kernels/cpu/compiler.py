@@ -44,8 +44,8 @@ def kernel(*, vectorize: bool = False, around: Callable[..., Any] | None = None)
 
     Args:
         around: the function that this one is made for, by whose name the disk cache knows it.
-        vectorize: let LLVM vectorise the loops by itself. Off by default: the heavy loops here are written as vectors
-            already (`vectors.py`), and the many short ones (over k matches) get slower by a third when vectorised.
+        vectorize: let LLVM vectorize the loops by itself. Off by default: the heavy loops here are written as vectors
+            already (`vectors.py`), and the many short ones (over k matches) get slower by a third when vectorized.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:

@@ -1,7 +1,7 @@
 """Attention to very many matches of each query, each of which votes for its own key alone.
 
 The weights of a query are spread over a row of all keys, and that row is multiplied with the values channel by channel:
-neighbouring numbers in the place of many short reads at random.
+neighboring numbers in the place of many short reads at random.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Products of all pixels of two images, their sums along diagonals, and what is multiplied with them.
 
-Images are channel-first here, `(channels, pixels)`, so that the loops inside run over neighbouring pixels. Every sum is
+Images are channel-first here, `(channels, pixels)`, so that the loops inside run over neighboring pixels. Every sum is
 computed by one thread, in one order.
 """
 

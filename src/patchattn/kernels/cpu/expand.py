@@ -1,4 +1,4 @@
-"""The neighbourhoods of the matches, as a set: SCRAM's Algorithm 2, lines 2 to 6."""
+"""The neighborhoods of the matches, as a set: SCRAM's Algorithm 2, lines 2 to 6."""
 
 from __future__ import annotations
 

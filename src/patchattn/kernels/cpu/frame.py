@@ -16,7 +16,7 @@ __all__ = ["FARTHEST_IN_LINE", "Frame", "frame_of", "framed", "unframed"]
 
 
 FARTHEST_IN_LINE = 4
-"""In one dimension neighbours at the distances 4, 2 and 1 say where to look: one alone says too little."""
+"""In one dimension neighbors at the distances 4, 2 and 1 say where to look: one alone says too little."""
 
 
 class Frame(NamedTuple):

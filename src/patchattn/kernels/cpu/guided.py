@@ -1,8 +1,8 @@
-"""Guided search: neighbours say where to look, a k-d tree what else is there.
+"""Guided search: neighbors say where to look, a k-d tree what else is there.
 
 Patches become a few whole numbers (`projection.py`), keys the leaves of a tree (`tree.py`). Each query begins with the
 leaf that the tree leads it to. Then scans go over the image, alternately first to last and last to first: where the
-match of a neighbour that was just visited, moved along with it, lies in a leaf, all eight keys of that leaf are
+match of a neighbor that was just visited, moved along with it, lies in a leaf, all eight keys of that leaf are
 compared. Lists rank by squared distance of the numbers; at the end each list is measured in full.
 """
 
@@ -49,7 +49,7 @@ SLAB = 1 << 23
 """Entries of lists that exist at one time: those of a million queries at k = 3."""
 SEED_LEAVES = 8
 """Leaves near its own that a query looks at first where constraints may forbid many keys, and in one dimension: a
-sequence has fewer neighbours to hear from."""
+sequence has fewer neighbors to hear from."""
 SEEN = 256
 """Leaves that a query remembers having looked at."""
 
@@ -139,7 +139,7 @@ class _Search:
             _seed_range, count, CHUNK, *common, tree.axes, tree.bounds, self.k, stream(self.seed, 0, item.head),
             *item.masks.choices, item.init, scratch=lambda: (np.empty(LANES, np.int64),),
         )  # fmt: skip
-        leaves = 2 * 3 * self.length  # of the matches of three neighbours, of this query and the next
+        leaves = 2 * 3 * self.length  # of the matches of three neighbors, of this query and the next
 
         def scratch() -> tuple[NDArray[Any], ...]:
             return np.empty(leaves // 2 * LANES, np.int64), np.empty(SEEN, np.int64), np.empty(leaves, np.int32)
@@ -165,7 +165,7 @@ class _Search:
         )  # fmt: skip
 
     def _copy_edges(self, ranked: NDArray[np.int64], before: NDArray[np.int64]) -> None:
-        """Keep what other bands see of a band during a scan: the queries beside its neighbours."""
+        """Keep what other bands see of a band during a scan: the queries beside its neighbors."""
         p = self.patches
         if p.q_t > 1:
             before[:] = ranked
@@ -255,7 +255,7 @@ def _gather(
     leaf_of: Any, lists: Any, before: Any, length: int, frame: Any, patches: Any, limits: Any, side: int, since: int,
     since_outside: int, seen: Any, candidates: Any,
 ) -> int:  # fmt: skip
-    """Append to `candidates[count:]` the leaves that the neighbours of query n in some directions point to.
+    """Append to `candidates[count:]` the leaves that the neighbors of query n in some directions point to.
 
     Directions are t, y and x; in one dimension they are distances, the nearest last.
     """
@@ -278,12 +278,12 @@ def _gather(
         else:
             there, step, shift = 0 <= x + side < p.q_w, 1, 1
         direction += 1
-        neighbour = n + side * step
-        if not there or not 0 <= neighbour < queries:
+        neighbor = n + side * step
+        if not there or not 0 <= neighbor < queries:
             continue
-        inside = low <= neighbour < high
+        inside = low <= neighbor < high
         oldest = since if inside else since_outside
-        for m in range(neighbour * length, neighbour * length + length):
+        for m in range(neighbor * length, neighbor * length + length):
             entry = lists[m] if inside else before[m]
             if entry == NOTHING:
                 break
@@ -308,10 +308,10 @@ def _scan_range(
     length: int, frame: Any, patches: Any, limits: Any, query_mask: Any,
     before: Any, side: int, scan: int, key_of_draws: Any, distances: Any, seen: Any, candidates: Any,
 ) -> None:  # fmt: skip
-    """Visit the queries of a band in order (or against it): look where the neighbours visited before found matches."""
+    """Visit the queries of a band in order (or against it): look where the neighbors visited before found matches."""
     p = patches
     stamp = min(scan, LATEST_SCAN)
-    # The neighbours on this side were looked at two scans ago: what they held then has been tried.
+    # The neighbors on this side were looked at two scans ago: what they held then has been tried.
     since, since_outside = min(scan - 1, LATEST_SCAN), min(scan - 2, LATEST_SCAN)
     if scan < 3:
         since, since_outside = 0, 0
@@ -323,7 +323,7 @@ def _scan_range(
         n = low + visit if side < 0 else high - 1 - visit
         i = first + n
         start, at = n * length, n * width
-        # What the neighbours in other rows hold is known one visit ahead: their leaves are on the way by now.
+        # What the neighbors in other rows hold is known one visit ahead: their leaves are on the way by now.
         here, ahead = (visit & 1) * half, (1 - (visit & 1)) * half
         count = waiting
         if visit == 0 or p.q_w == 1:

@@ -86,7 +86,7 @@ def leaf_distances(
             keys = builder.load(_address(builder, table_data, key_at, shorts), align=2)
             dims = builder.load(_address(builder, query_data, dims_at, INT64), align=2)
             difference = builder.sub(keys, builder.bitcast(_repeat(builder, dims), shorts))
-            # LLVM recognises sums of neighbouring products as multiply-add instructions in this form only.
+            # LLVM recognizes sums of neighboring products as multiply-add instructions in this form only.
             wide = builder.sext(difference, products)
             squares = builder.mul(wide, wide, flags=("nsw",))
             even = builder.shuffle_vector(squares, squares, _lanes(range(0, NUMBERS, 2)))

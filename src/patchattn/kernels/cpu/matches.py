@@ -102,7 +102,7 @@ def insert(
     """
     last = start + k - Index(1)
     if limits.separated:
-        # A worse neighbour may make way for j even in a full list, so the last match is no threshold yet.
+        # A worse neighbor may make way for j even in a full list, so the last match is no threshold yet.
         if not similarity > -np.inf:
             return
         if not _make_room(j, similarity, index, similarities, born, start, k, patches, limits):

@@ -114,7 +114,7 @@ def search_item(
     for iteration in range(1, iterations + 1):
         for distance in DISTANCES:
             step += 1
-            # What a neighbour held when this distance was last looked at has been tried, and lists only get better
+            # What a neighbor held when this distance was last looked at has been tried, and lists only get better
             # (unless matches make way for the sake of separation): only what entered since needs a look.
             since = 0 if limits.separated else seen[distance]
             run_ranges(
@@ -182,7 +182,7 @@ def _propagate_range(
     born: Any, new_index: Any, new_similarity: Any, new_born: Any, k: int, distance: int, since: int, now: int,
     candidate: Any, k_start: Any, measured: Any,
 ) -> None:  # fmt: skip
-    """Try the matches of the neighbours at a distance, shifted back by it (Algorithm 1 of PSAL, lines 3 to 7).
+    """Try the matches of the neighbors at a distance, shifted back by it (Algorithm 1 of PSAL, lines 3 to 7).
 
     What later queries hold depends on their own features: under causality they are not asked.
     """
@@ -221,11 +221,11 @@ def _propagate_range(
                 if not 0 <= x + shift < p.q_w:
                     continue
                 d_x = shift
-            neighbour = Index((i + (d_t * p.q_h + d_y) * p.q_w + d_x) * k)
+            neighbor = Index((i + (d_t * p.q_h + d_y) * p.q_w + d_x) * k)
             for m in range(length):
-                if born[neighbour + m] < since:
+                if born[neighbor + m] < since:
                     continue
-                j = np.int64(index[neighbour + m])
+                j = np.int64(index[neighbor + m])
                 if j < 0:
                     continue
                 j_t, j_y, j_x = place_in(j, p)

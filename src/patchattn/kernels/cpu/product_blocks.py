@@ -81,7 +81,7 @@ class QueryBlock:
     """Keys of each item in one part."""
     is_causal: bool
     buffers: _Buffers
-    centre: NDArray[np.float64]
+    center: NDArray[np.float64]
     """`(items, elements)`, subtracted from queries and keys; empty: nothing is."""
     norms: NDArray[np.float64]
     """Of the queries as they are multiplied, flat."""
@@ -93,7 +93,7 @@ class QueryBlock:
             if self.is_causal and some[:, 0].min() > self.positions.max():
                 return  # what comes later is no match
             keys = self.buffers.keys[: some.size].view(*some.shape, -1)
-            norms = self.buffers.cut(self.images, True, self.key_items, some, self.centre, keys)
+            norms = self.buffers.cut(self.images, True, self.key_items, some, self.center, keys)
             products = self.buffers.products[: shape[0] * shape[1] * some.shape[1]].view(*shape, -1)
             queries = self.buffers.queries[: self.positions.size].view(*shape, -1)
             if self.images.patches.kind == L2:
@@ -125,10 +125,10 @@ def query_blocks(
     buffers = _Buffers(images, items.size, height, width, dtype)
     for low in range(0, queries.shape[1], height):
         positions = np.ascontiguousarray(queries[:, low : low + height])
-        centre = buffers.centre(images, items, positions, is_causal)
+        center = buffers.center(images, items, positions, is_causal)
         rows = buffers.queries[: positions.size].view(*positions.shape, -1)
-        norms = buffers.cut(images, False, items, positions, centre, rows)
-        yield QueryBlock(images, items, key_items, positions, columns, width, is_causal, buffers, centre, norms)
+        norms = buffers.cut(images, False, items, positions, center, rows)
+        yield QueryBlock(images, items, key_items, positions, columns, width, is_causal, buffers, center, norms)
 
 
 class _Buffers:
@@ -139,7 +139,7 @@ class _Buffers:
         self.keys = torch.empty((items * width, self.elements), dtype=dtype)
         self.products = torch.empty(items * height * width + SLACK, dtype=dtype)
 
-    def centre(
+    def center(
         self, images: Images, items: NDArray[np.int64], positions: NDArray[np.int64], is_causal: bool
     ) -> NDArray[np.float64]:
         """The middle of the queries, element by element: the nearer it is, the fewer digits the products lose.
@@ -159,9 +159,9 @@ class _Buffers:
 
     def cut(
         self, images: Images, is_key: bool, items: NDArray[np.int64], positions: NDArray[np.int64],
-        centre: NDArray[np.float64], output: Tensor,
+        center: NDArray[np.float64], output: Tensor,
     ) -> NDArray[np.float64]:  # fmt: skip
-        """Write the patches at `(items, any number)` positions to rows of `output`, minus the centre; for the cosine
+        """Write the patches at `(items, any number)` positions to rows of `output`, minus the center; for the cosine
         divided by their norms. Return the rows' norms.
         """
         image, stride, factors = images.query, images.q_stride, images.q_norms
@@ -171,14 +171,14 @@ class _Buffers:
         flat = output.view(positions.size, self.elements).numpy()
         run_ranges(
             _cut_range, positions.size, ROWS, positions.reshape(-1), positions.shape[1], items, image, stride, factors,
-            centre, images.patches, is_key, flat, norms,
+            center, images.patches, is_key, flat, norms,
         )  # fmt: skip
         return norms
 
 
 @kernel(vectorize=True)
 def _cut_range(
-    low: int, high: int, positions: Any, in_item: int, items: Any, image: Any, stride: int, factors: Any, centre: Any,
+    low: int, high: int, positions: Any, in_item: int, items: Any, image: Any, stride: int, factors: Any, center: Any,
     patches: Any, is_key: bool, output: Any, norms: Any,
 ) -> None:  # fmt: skip
     p = patches
@@ -201,9 +201,9 @@ def _cut_range(
         for a in range(p.slices):
             for b in range(p.rows):
                 row = start + a * slice_step + b * row_step
-                if centre.size > 0:
+                if center.size > 0:
                     for c in range(p.length):
-                        output[n, at + c] = image[row + c] - centre[group, at + c]
+                        output[n, at + c] = image[row + c] - center[group, at + c]
                 else:
                     for c in range(p.length):
                         output[n, at + c] = image[row + c] * factor

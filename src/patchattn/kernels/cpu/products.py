@@ -18,7 +18,7 @@ from patchattn.kernels.cpu.aligned import aligned_array
 from patchattn.kernels.cpu.compiler import inlined, instruction, kernel
 from patchattn.kernels.cpu.pool import run_ranges
 
-__all__ = ["BLOCK", "COLUMNS", "VECTOR", "aligned_columns", "block_product", "multiply", "quantise"]
+__all__ = ["BLOCK", "COLUMNS", "VECTOR", "aligned_columns", "block_product", "multiply", "quantize"]
 
 BLOCK = 8
 """Rows in one block: with three vectors of columns, 24 sums stay in registers."""
@@ -122,7 +122,7 @@ def block_product(
 
 
 @instruction
-def quantise(
+def quantize(
     typing_context: Any, sums: Any, at: Any, vectors: Any, factor: Any, offset: Any, more: Any, extra: Any,
     longest: Any, output: Any,
 ) -> Any:  # fmt: skip

@@ -1,7 +1,7 @@
 """What a computed product proves about the similarity it stands for.
 
 A product is r = 2 q.k - |k|^2 for l2, r = q.k otherwise, of patches that were rounded to the precision of the products
-(unit roundoff u; for l2 minus a centre first, for the cosine divided by their norms). docs/performance.md derives the
+(unit roundoff u; for l2 minus a center first, for the cosine divided by their norms). docs/performance.md derives the
 bounds.
 """
 

@@ -23,7 +23,7 @@ from patchattn.kernels.cpu.layout import Layout
 from patchattn.kernels.cpu.leaf_vectors import DIMS_PER_GROUP
 from patchattn.kernels.cpu.measure import CHUNK, DOT, Patches, offset_of, squared_norms
 from patchattn.kernels.cpu.pool import run_ranges
-from patchattn.kernels.cpu.products import BLOCK, COLUMNS, VECTOR, aligned_columns, block_product, multiply, quantise
+from patchattn.kernels.cpu.products import BLOCK, COLUMNS, VECTOR, aligned_columns, block_product, multiply, quantize
 from patchattn.kernels.cpu.unfold import unfold
 
 __all__ = ["Projection", "Side", "fit_projection", "key_side", "project", "query_side"]
@@ -168,12 +168,12 @@ def _principal_directions(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32
 def _orthonormal(columns: NDArray[np.float32]) -> NDArray[np.float32]:
     """Gram and Schmidt's columns: whatever depends on those before, up to rounding, becomes 0."""
     lines = np.ascontiguousarray(columns.T, dtype=np.float64)
-    _orthonormalise(lines)
+    _orthonormalize(lines)
     return np.ascontiguousarray(lines.T, dtype=np.float32)
 
 
 @kernel(vectorize=True)
-def _orthonormalise(lines: Any) -> None:
+def _orthonormalize(lines: Any) -> None:
     for i in range(lines.shape[0]):
         before = np.float64(0)
         for n in range(lines.shape[1]):
@@ -234,7 +234,7 @@ def _project_range(
                 factor = np.float32(factors[i + m])
             if extra.size > 0:
                 more = np.float32(extra[i + m])
-            quantise(
+            quantize(
                 block, m * vectors * VECTOR, vectors, factor, offset, more, extra_weights, np.float32(LONGEST), shorts
             )
             for group in range(groups):

@@ -95,8 +95,8 @@ def summed_blocks(
         for side, size, numbers in ((images.query, sizes.query, items), (images.key, sizes.key, key_items))
     )
     if patches.kind == L2:
-        centre = _centre(query, queries, is_causal, sizes)
-        query, key = query - centre, key - centre
+        center = _center(query, queries, is_causal, sizes)
+        query, key = query - center, key - center
     query, key = query.to(dtype), key.to(dtype)
     q_norms, k_norms = _norms(query, sizes.query, sizes), _norms(key, sizes.key, sizes)
     q_factors, k_factors = (np.empty((0, 0)),) * 2
@@ -129,8 +129,8 @@ def _table(positions: Indices, count: int) -> Indices:
     return np.ascontiguousarray(table[:, :-1])
 
 
-def _centre(query: Tensor, queries: Indices, is_causal: bool, sizes: _Sizes) -> Tensor:
-    """The middle of the pixels that take part: see `_Buffers.centre`."""
+def _center(query: Tensor, queries: Indices, is_causal: bool, sizes: _Sizes) -> Tensor:
+    """The middle of the pixels that take part: see `_Buffers.center`."""
     some = queries[:, :: queries.shape[1] if is_causal else -(-queries.shape[1] // SAMPLE)]
     places = np.unravel_index(np.maximum(some, 0), sizes.query)
     inside = tuple(at + p // 2 for at, p in zip(places, sizes.patch, strict=True))

@@ -1,7 +1,7 @@
 """Sums over patches, written as vector instructions.
 
-A patch of a channel-last image is `slices x rows` runs of `length` neighbouring numbers. Left to themselves, LLVM's
-vectorisers need a length that is known when compiling, or spend most of the time in the tail of each run (21 numbers
+A patch of a channel-last image is `slices x rows` runs of `length` neighboring numbers. Left to themselves, LLVM's
+vectorizers need a length that is known when compiling, or spend most of the time in the tail of each run (21 numbers
 for 7 RGB pixels). Here a run is read in whole vectors, the last one masked: it may read up to one vector past the end
 of the run, so every array given to these functions ends with `SLACK` spare elements (`layout.py` makes them).
 """

@@ -48,7 +48,7 @@ def attend_backward(
 ) -> tuple[Tensor, Tensor]:
     r"""Gradients of `attend` with respect to similarity and value.
 
-    With weights $w = \exp(s / \tau - \log Z_i)$ computed anew from the saved normaliser,
+    With weights $w = \exp(s / \tau - \log Z_i)$ computed anew from the saved normalizer,
     $\partial s = \sum_i w\, (g_i \cdot V_j - g_i \cdot O_i) / \tau$ over the queries i that hear the match, and
     $\partial V_j = \sum w\, g_i$ over the votes for j.
     """

@@ -75,15 +75,15 @@ def choice(choices, limits, queries, window, number, wanted):
 
 
 @triton.jit
-def draw_near(own, number, centre, radius, reach, limits):
-    """A random key at most `radius` from `centre` in each dimension, inside `reach`; a draw for each dimension."""
-    t = centre.t
-    y = centre.y
+def draw_near(own, number, center, radius, reach, limits):
+    """A random key at most `radius` from `center` in each dimension, inside `reach`; a draw for each dimension."""
+    t = center.t
+    y = center.y
     if limits.DIMS == 3:
-        t = draw(own, number, tl.maximum(reach.first.t, centre.t - radius), tl.minimum(reach.last.t, centre.t + radius))
+        t = draw(own, number, tl.maximum(reach.first.t, center.t - radius), tl.minimum(reach.last.t, center.t + radius))
     if limits.DIMS >= 2:
         at = number + (limits.DIMS - 2)
-        y = draw(own, at, tl.maximum(reach.first.y, centre.y - radius), tl.minimum(reach.last.y, centre.y + radius))
+        y = draw(own, at, tl.maximum(reach.first.y, center.y - radius), tl.minimum(reach.last.y, center.y + radius))
     at = number + (limits.DIMS - 1)
-    x = draw(own, at, tl.maximum(reach.first.x, centre.x - radius), tl.minimum(reach.last.x, centre.x + radius))
+    x = draw(own, at, tl.maximum(reach.first.x, center.x - radius), tl.minimum(reach.last.x, center.x + radius))
     return (t * limits.key.y + y) * limits.key.x + x

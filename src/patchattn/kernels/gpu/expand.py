@@ -70,14 +70,14 @@ def _expand_kernel(windows, limits, blocks, output):
     of_item = queries.item.to(tl.int64) * windows.k
     slot = tl.program_id(2)
     match = tl.load(windows.matches + (of_item + slot) * count + queries.flat, mask=exists, other=-1)
-    centre = place_of(match, limits.key)
+    center = place_of(match, limits.key)
     for first in range(0, in_window, windows.AT_ONCE):
         number = first + tl.arange(0, windows.AT_ONCE)[:, None]
         offset = place_of(number, windows.size)
         place = Extent(
-            centre.t[None, :] + (offset.t - windows.radius.t),
-            centre.y[None, :] + (offset.y - windows.radius.y),
-            centre.x[None, :] + (offset.x - windows.radius.x),
+            center.t[None, :] + (offset.t - windows.radius.t),
+            center.y[None, :] + (offset.y - windows.radius.y),
+            center.x[None, :] + (offset.x - windows.radius.x),
         )
         key = tl.where(match[None, :] >= 0, flatten(place, limits.key), -1)
         wanted = admissible(limits, queries, window, key)
@@ -91,8 +91,8 @@ def _expand_kernel(windows, limits, blocks, output):
 
 
 @triton.jit
-def _near(place, centre, radius):
-    """Which keys are in the windows about these centres."""
-    near = tl.abs(place.t - centre.t[None, :]) <= radius.t
-    near = near & (tl.abs(place.y - centre.y[None, :]) <= radius.y)
-    return near & (tl.abs(place.x - centre.x[None, :]) <= radius.x)
+def _near(place, center, radius):
+    """Which keys are in the windows about these centers."""
+    near = tl.abs(place.t - center.t[None, :]) <= radius.t
+    near = near & (tl.abs(place.y - center.y[None, :]) <= radius.y)
+    return near & (tl.abs(place.x - center.x[None, :]) <= radius.x)

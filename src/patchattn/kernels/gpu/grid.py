@@ -22,7 +22,7 @@ class Extent(NamedTuple):
 
 
 class Blocks(NamedTuple):
-    """How the queries are cut into blocks, one a program: boxes of neighbours, in Z-order over each slice."""
+    """How the queries are cut into blocks, one a program: boxes of neighbors, in Z-order over each slice."""
 
     query: Extent
     items: Any
@@ -70,7 +70,7 @@ def blocks_of(query: Extent, items: int, compiled: int, spanning: bool = True) -
     """
     size = block_size(compiled, (items if spanning else 1) * triton.next_power_of_2(prod(query)))
     side_y = side_x = 1
-    # The last dimension first, where neighbours lie side by side in memory.
+    # The last dimension first, where neighbors lie side by side in memory.
     while side_y * side_x < size and (side_x < query.x or side_y < query.y):
         if side_x < query.x and (side_x <= side_y or side_y >= query.y):
             side_x *= 2

@@ -1,8 +1,8 @@
-"""Guided search: neighbours say where to look, a k-d tree what else is there.
+"""Guided search: neighbors say where to look, a k-d tree what else is there.
 
 Patches become a few whole numbers (`projection.py`), keys the leaves of a tree (`tree.py`). Each query begins with the
 leaf that the tree leads it to. Then scans go over the image, alternately first to last and last to first: where the
-match of a neighbour that was just visited, moved along with it, lies in a leaf, all keys of that leaf are compared
+match of a neighbor that was just visited, moved along with it, lies in a leaf, all keys of that leaf are compared
 (`ranked.py`). At the end each list is measured in full.
 
 A scan is one launch, with a program for each band of rows. It goes from corner to corner, visiting one query of each of
@@ -59,7 +59,7 @@ BAND_OF_LINE = 4096
 SEED_LEAVES = 8
 """Leaves near its own that a query looks at first where constraints may forbid many keys, and in one dimension."""
 FARTHEST_IN_LINE = tl.constexpr(4)
-"""In one dimension neighbours at the distances 4, 2 and 1 say where to look."""
+"""In one dimension neighbors at the distances 4, 2 and 1 say where to look."""
 MOST_LISTED = 64
 """Up to so many candidates (or 4 k if that is more) a start goes through all instead of drawing some."""
 EXPLAINED = 0.4
@@ -138,7 +138,7 @@ def _search(
     )  # fmt: skip
     bands = _bands_of(blocks)
     for scan in range(1, iterations + 1):
-        # The neighbours on this side were looked at two scans ago: what they held then has been tried.
+        # The neighbors on this side were looked at two scans ago: what they held then has been tried.
         inside, outside = (0, 0) if scan < 3 else (min(scan - 1, LATEST_SCAN), min(scan - 2, LATEST_SCAN))
         launch(
             _scan_kernel, bands.grid, device, ranked, bands, entries, entries.clone(), -1 if scan % 2 else 1,
@@ -227,7 +227,7 @@ def _begin_kernel(ranked, blocks, choices, memory, init, held, K: tl.constexpr, 
         entries = offer_leaves(ranked, queries, entries, leaf[:, None], 0)
         turn += 1
         wanting = tl.sum((entries != NOTHING).to(tl.int32), 1) < K
-        if limits.DIMS == 1:  # a sequence has fewer neighbours to hear from than a picture
+        if limits.DIMS == 1:  # a sequence has fewer neighbors to hear from than a picture
             wanting = wanting | (turn < seed_leaves)
         waiting = asked & (turn < turns) & wanting
     if limits.IS_CAUSAL or limits.WINDOWED or limits.SEPARATED:
@@ -253,9 +253,9 @@ def _begin_kernel(ranked, blocks, choices, memory, init, held, K: tl.constexpr, 
 def _scan_kernel(
     ranked, bands, memory, before, side, scan, oldest_inside, oldest_outside, largest, scales, stream
 ):  # fmt: skip
-    """Offer each query the leaves to which the matches of neighbours visited before point.
+    """Offer each query the leaves to which the matches of neighbors visited before point.
 
-    `side` is where those neighbours lie: -1 in a scan that goes from first to last.
+    `side` is where those neighbors lie: -1 in a scan that goes from first to last.
     """
     limits = ranked.limits
     extent = bands.query
@@ -289,36 +289,36 @@ def _scan_kernel(
             by = step_along(dim, side)
             if limits.DIMS == 1:
                 by = step_along(2, side * (FARTHEST_IN_LINE >> dim))
-            neighbour = flatten(Extent(t + by.t, y + by.y, x + by.x), extent)
-            there = asked & (neighbour >= 0)
-            their_row = neighbour // extent.x
-            their_x = neighbour - their_row * extent.x
+            neighbor = flatten(Extent(t + by.t, y + by.y, x + by.x), extent)
+            there = asked & (neighbor >= 0)
+            their_row = neighbor // extent.x
+            their_x = neighbor - their_row * extent.x
             inside = (their_row >= first_row) & (their_row < first_row + bands.ROWS)
             inside = inside & (their_x >= first_x) & (their_x < first_x + width)
             if limits.SEPARATED:
                 for slot in range(ranked.LENGTH):
-                    place = (item.to(tl.int64) * ranked.num_queries + neighbour) * ranked.LENGTH + slot
+                    place = (item.to(tl.int64) * ranked.num_queries + neighbor) * ranked.LENGTH + slot
                     theirs = tl.load(memory + place, mask=there & inside, other=NOTHING)
                     theirs = tl.load(before + place, mask=there & ~inside, other=theirs)
                     leaf = _moved_leaf(ranked, item, theirs, by, inside, oldest_inside, oldest_outside)
                     leaf, seen = _unless_seen(leaf, seen, dim * ranked.PLACES + slot)
                     entries = offer_leaves(ranked, queries, entries, leaf[:, None], scan)
             else:
-                theirs = load_entries(ranked, memory, item, neighbour, there & inside)
-                outside = load_entries(ranked, before, item, neighbour, there & ~inside)
+                theirs = load_entries(ranked, memory, item, neighbor, there & inside)
+                outside = load_entries(ranked, before, item, neighbor, there & ~inside)
                 theirs = tl.where(inside[:, None], theirs, outside)
                 leaves = _moved_leaf(ranked, item[:, None], theirs, by, inside[:, None], oldest_inside, oldest_outside)
                 entries = offer_leaves(ranked, queries, entries, leaves, scan)
         if limits.IS_CAUSAL or limits.WINDOWED:
             # The tree knows nothing of these limits: search at random around the best match as well.
             best = position_of(tl.min(entries, 1))
-            centre = place_of(best, limits.key)
+            center = place_of(best, limits.key)
             reach = reach_of(limits, queries)
             own = own_stream(stream, item % limits.heads, queries.flat)
             seen = tl.full([asked.shape[0], 4 * ranked.PLACES], -1, tl.int32)
             for scale in range(scales):
                 number = tl.zeros_like(best) + scale * limits.DIMS
-                key = draw_near(own, number, centre, largest >> scale, reach, limits)
+                key = draw_near(own, number, center, largest >> scale, reach, limits)
                 leaf = leaf_at(ranked.tree, item, ranked.num_keys, tl.where(best >= 0, key, -1))
                 if limits.SEPARATED:
                     leaf, seen = _unless_seen(leaf, seen, scale)
@@ -332,7 +332,7 @@ def _scan_kernel(
 
 @triton.jit
 def _moved_leaf(ranked, item, theirs, by, inside, oldest_inside, oldest_outside):
-    """The leaf of each key that a neighbour holds, moved along from there to here; -1 for what has been tried."""
+    """The leaf of each key that a neighbor holds, moved along from there to here; -1 for what has been tried."""
     oldest = tl.where(inside, oldest_inside, oldest_outside)
     wanted = (theirs != NOTHING) & ((theirs & 7) >= oldest)
     there = place_of(position_of(theirs), ranked.limits.key)

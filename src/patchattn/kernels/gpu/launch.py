@@ -17,7 +17,7 @@ INTERPRETED = bool(triton.knobs.runtime.interpret)
 """Whether kernels run in Triton's interpreter (TRITON_INTERPRET=1 when they were first imported)."""
 LARGEST_INTERPRETED_BLOCK = 1024
 FEW_REGISTERS = "--opt-level=1"
-"""For searches. LLVM has optimised already; at its usual level 3 ptxas takes more registers for what little is left,
+"""For searches. LLVM has optimized already; at its usual level 3 ptxas takes more registers for what little is left,
 and then moves some to the stack to let one more block run. At level 1 the same kernels have at most 3 % more
 instructions, as many loads side by side, and nothing on the stack (docs/gpu.md)."""
 

@@ -132,29 +132,29 @@ def _near_mode(mixture, queries, number, own, at, reach, exists, wanted):
         candidate = _mode(mixture, queries, slot, exists)[None, :]
         mode = tl.where((candidate >= 0) & (number == 0), candidate, mode)
         number -= (candidate >= 0).to(tl.int32)
-    centre = place_of(mode, mixture.limits.key)
+    center = place_of(mode, mixture.limits.key)
     present = wanted & (mode >= 0)
-    t = centre.t
-    y = centre.y
+    t = center.t
+    y = center.y
     if mixture.limits.DIMS == 3:
-        t, there = _drawn(mixture.gaussians.t, own, at, centre.t, reach.first.t, reach.last.t)
+        t, there = _drawn(mixture.gaussians.t, own, at, center.t, reach.first.t, reach.last.t)
         present = present & there
     if mixture.limits.DIMS >= 2:
         at_y = at + (mixture.limits.DIMS - 2)
-        y, there = _drawn(mixture.gaussians.y, own, at_y, centre.y, reach.first.y, reach.last.y)
+        y, there = _drawn(mixture.gaussians.y, own, at_y, center.y, reach.first.y, reach.last.y)
         present = present & there
     at_x = at + (mixture.limits.DIMS - 1)
-    x, there = _drawn(mixture.gaussians.x, own, at_x, centre.x, reach.first.x, reach.last.x)
+    x, there = _drawn(mixture.gaussians.x, own, at_x, center.x, reach.first.x, reach.last.x)
     size = mixture.limits.key
     return tl.where(present & there, (t * size.y + y) * size.x + x, -1)
 
 
 @triton.jit
-def _drawn(gaussian, own, at, centre, first, last):
-    """A coordinate from `first` to `last` near a centre, and whether the Gaussian has any weight there."""
-    total = weight_between(gaussian, first[None, :] - centre, last[None, :] - centre)
+def _drawn(gaussian, own, at, center, first, last):
+    """A coordinate from `first` to `last` near a center, and whether the Gaussian has any weight there."""
+    total = weight_between(gaussian, first[None, :] - center, last[None, :] - center)
     number = draw(own[None, :], at, 0, tl.maximum(total, 1) - 1)
-    return centre + draw_between(gaussian, first[None, :] - centre, number), total > 0
+    return center + draw_between(gaussian, first[None, :] - center, number), total > 0
 
 
 @triton.jit
@@ -164,20 +164,20 @@ def _density_of_modes(mixture, queries, key, reach, exists, wanted):
     density = tl.zeros(key.shape, tl.float64)
     for slot in range(mixture.k):
         mode = _mode(mixture, queries, slot, exists)
-        centre = place_of(mode, mixture.limits.key)
+        center = place_of(mode, mixture.limits.key)
         near = tl.full(key.shape, 1, tl.float64)
         if mixture.limits.DIMS == 3:
-            near = _probability(mixture.gaussians.t, place.t, centre.t, reach.first.t, reach.last.t)
+            near = _probability(mixture.gaussians.t, place.t, center.t, reach.first.t, reach.last.t)
         if mixture.limits.DIMS >= 2:
-            near *= _probability(mixture.gaussians.y, place.y, centre.y, reach.first.y, reach.last.y)
-        near *= _probability(mixture.gaussians.x, place.x, centre.x, reach.first.x, reach.last.x)
+            near *= _probability(mixture.gaussians.y, place.y, center.y, reach.first.y, reach.last.y)
+        near *= _probability(mixture.gaussians.x, place.x, center.x, reach.first.x, reach.last.x)
         density += tl.where((mode >= 0)[None, :], near, 0.0)
     return density
 
 
 @triton.jit
-def _probability(gaussian, coordinate, centre, first, last):
-    total = weight_between(gaussian, first - centre, last - centre)
-    offset = coordinate - centre[None, :]
+def _probability(gaussian, coordinate, center, first, last):
+    total = weight_between(gaussian, first - center, last - center)
+    offset = coordinate - center[None, :]
     weight = weight_between(gaussian, offset, offset).to(tl.float64)
     return tl.where((total > 0)[None, :], weight / tl.maximum(total, 1).to(tl.float64)[None, :], 0.0)

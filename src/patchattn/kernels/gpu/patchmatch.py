@@ -150,7 +150,7 @@ def run(
     count = blocks.query.t * blocks.query.y * blocks.query.x
     dtype = torch.float64 if search.pairs.COMPUTE.value == tl.float64 else torch.float32
     items, grid = blocks.items, blocks.grid
-    # What a neighbour held when a distance was last looked at has been tried, and lists only get better: only what
+    # What a neighbor held when a distance was last looked at has been tried, and lists only get better: only what
     # entered since needs a look. (Where matches make way for the sake of separation, all does.)
     dated = not limits.SEPARATED.value
     lists, spare = (stored(items, k, count, dtype, device, dated) for _ in range(2))
@@ -214,7 +214,7 @@ def _start_kernel(search, choices, lists, init, held, drawn, tries, stream):
 
 @triton.jit(do_not_specialize=["distance", "since", "step"])
 def _spread_kernel(search, before, after, distance, since, step):
-    """Try the matches of the neighbours at a distance, shifted back by it (Algorithm 1 of PSAL, lines 3 to 7).
+    """Try the matches of the neighbors at a distance, shifted back by it (Algorithm 1 of PSAL, lines 3 to 7).
 
     What later queries hold depends on their own features: under causality they are not asked.
     """
@@ -229,10 +229,10 @@ def _spread_kernel(search, before, after, distance, since, step):
     for direction in range(2 * (3 - limits.DIMS), 6, 2 if limits.IS_CAUSAL else 1):
         sign = (direction % 2) * 2 - 1
         by = step_along(direction // 2, sign * distance)
-        neighbour = flatten(Extent(queries.t + by.t, queries.y + by.y, queries.x + by.x), limits.query)
-        asked = exists & (neighbour >= 0)
+        neighbor = flatten(Extent(queries.t + by.t, queries.y + by.y, queries.x + by.x), limits.query)
+        asked = exists & (neighbor >= 0)
         for slot in range(before.K):
-            place = (queries.item * before.K + slot).to(tl.int64) * count + neighbour
+            place = (queries.item * before.K + slot).to(tl.int64) * count + neighbor
             new = asked
             if before.born is not None:
                 new = asked & (tl.load(before.born + place, mask=asked, other=-1) >= since)
@@ -257,10 +257,10 @@ def _random_kernel(search, lists, largest, scales, stream, step):
     found = load_lists(lists, queries, count)
     best = found.index[0]
     exists = exists & (best >= 0)
-    centre = place_of(best, limits.key)
+    center = place_of(best, limits.key)
     for scale in range(scales):
         number = tl.zeros_like(best) + scale * limits.DIMS
-        key = draw_near(own, number, centre, largest >> scale, reach, limits)
+        key = draw_near(own, number, center, largest >> scale, reach, limits)
         found = offer(search, queries, sides, window, found, key, exists, step, lists.K)
     store_lists(lists, queries, count, found)
 

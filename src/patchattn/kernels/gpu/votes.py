@@ -1,4 +1,4 @@
-"""The matches that vote at a query: its own, or those of its neighbours as well, shifted back."""
+"""The matches that vote at a query: its own, or those of its neighbors as well, shifted back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Votes", "offset_in", "place_in_lists", "shifted_back", "vote", "vote
 
 
 class Votes(NamedTuple):
-    """A field, and the window of neighbours whose matches vote."""
+    """A field, and the window of neighbors whose matches vote."""
 
     index: Any
     """int32 `(items, k, queries)`."""
@@ -43,7 +43,7 @@ def votes_of(score: Tensor, index: Tensor, key_shape: tuple[int, ...], window: t
 
 @triton.jit
 def offset_in(votes, number):
-    """The offset of that number from the centre of the window."""
+    """The offset of that number from the center of the window."""
     place = place_in_box(number, votes.Y, votes.X)
     return Extent(place.t - votes.T // 2, place.y - votes.Y // 2, place.x - votes.X // 2)
 
@@ -62,11 +62,11 @@ def place_in_lists(votes, item, slot, flat):
 
 @triton.jit
 def vote(votes, queries, number, slot):
-    """The key that a neighbour votes for, -1 for none, and the score; -inf for none."""
+    """The key that a neighbor votes for, -1 for none, and the score; -inf for none."""
     by = offset_in(votes, number)
-    neighbour = flatten(Extent(queries.t + by.t, queries.y + by.y, queries.x + by.x), votes.query)
-    asked = queries.exists & (neighbour >= 0)
-    place = place_in_lists(votes, queries.item, slot, neighbour)
+    neighbor = flatten(Extent(queries.t + by.t, queries.y + by.y, queries.x + by.x), votes.query)
+    asked = queries.exists & (neighbor >= 0)
+    place = place_in_lists(votes, queries.item, slot, neighbor)
     key = tl.load(votes.index + place, mask=asked, other=-1)
     if votes.T * votes.Y * votes.X > 1:
         matched = key >= 0

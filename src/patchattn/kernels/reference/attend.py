@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from patchattn.kernels.reference.gather import compute_dtype, split_heads, sum_by_position, take
-from patchattn.kernels.reference.positions import all_positions, centred, moved
+from patchattn.kernels.reference.positions import all_positions, centered, moved
 
 __all__ = ["attend", "attend_backward"]
 
@@ -20,7 +20,7 @@ Votes = tuple[tuple[int, ...], Tensor, Tensor]
 def attend(
     similarity: Tensor, index: Tensor, value: Tensor, window: Sequence[int], temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """Return the softmax-weighted mean of the values at each query's votes, and the log of the softmax's normaliser.
+    """Return the softmax-weighted mean of the values at each query's votes, and the log of the softmax's normalizer.
 
     The votes are found by `votes`; with a window of ones they are the query's own matches.
 
@@ -28,7 +28,7 @@ def attend(
         similarity: `(B, heads, k, *query_spatial)`.
         index: int32, the same shape; -1 = no match.
         value: `(B or 1, Cv, *key_spatial)`; head h weighs the h-th group of channels.
-        window: Odd extents of the window of neighbours whose matches vote.
+        window: Odd extents of the window of neighbors whose matches vote.
         temperature: What similarities are divided by.
 
     Returns:
@@ -114,9 +114,9 @@ def score_of(similarity: Tensor, index: Tensor, temperature: float, dtype: torch
 def votes(
     score: Tensor, index: Tensor, query_shape: Sequence[int], key_shape: Sequence[int], window: Sequence[int]
 ) -> Iterator[Votes]:
-    """For each offset o of the window, yield o and the votes of the neighbours i + o of all queries i.
+    """For each offset o of the window, yield o and the votes of the neighbors i + o of all queries i.
 
-    A match j' of the neighbour is a vote for key j' - o, if the neighbour and that key lie inside their domains. Two
+    A match j' of the neighbor is a vote for key j' - o, if the neighbor and that key lie inside their domains. Two
     votes for one key stay two: this is equation 10 of "Patch-Based Stochastic Attention for Image Editing".
 
     Yields:
@@ -124,10 +124,10 @@ def votes(
     """
     queries = all_positions(query_shape, score.device)
     matches = index.long().flatten(3)
-    for offset in centred(window):
-        neighbour = moved(queries, query_shape, offset)
-        theirs = torch.where(neighbour >= 0, matches[..., neighbour.clamp(min=0)], -1)
+    for offset in centered(window):
+        neighbor = moved(queries, query_shape, offset)
+        theirs = torch.where(neighbor >= 0, matches[..., neighbor.clamp(min=0)], -1)
         keys = moved(theirs, key_shape, [-by for by in offset])
-        scores = torch.where(keys >= 0, score[..., neighbour.clamp(min=0)], -torch.inf)
+        scores = torch.where(keys >= 0, score[..., neighbor.clamp(min=0)], -torch.inf)
         # A weight of 0 would not silence a value of NaN.
         yield offset, torch.where(scores > -torch.inf, keys, -1), scores

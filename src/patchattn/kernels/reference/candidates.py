@@ -111,7 +111,7 @@ def around_best(
     constraints: Constraints,
     draws: Draw,
 ) -> Iterator[Tensor]:
-    """Yield random keys around the best match, which stays the centre throughout, at radii halved down to 1.
+    """Yield random keys around the best match, which stays the center throughout, at radii halved down to 1.
 
     Args:
         best: int64 `(B, heads, n)`, -1 for none.
@@ -123,12 +123,12 @@ def around_best(
     Yields:
         int64 `(B, heads, n)`; -1 for none.
     """
-    centre = coordinates(best, key_shape)
+    center = coordinates(best, key_shape)
     window = reach(queries, query_shape, key_shape, constraints)
     radius, number = max(key_shape), 0
     while radius >= 1:
         trial = []
-        for middle, (low, high) in zip(centre, window, strict=True):
+        for middle, (low, high) in zip(center, window, strict=True):
             first, last = torch.maximum(low, middle - radius), torch.minimum(high, middle + radius)
             trial.append(uniform(draws(number), first, last))
             number += 1

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from patchattn.kernels.arguments import Constraints
 from patchattn.kernels.reference.constraints import admissible
-from patchattn.kernels.reference.positions import all_positions, centred, coordinates, moved
+from patchattn.kernels.reference.positions import all_positions, centered, coordinates, moved
 
 __all__ = ["expand"]
 
@@ -32,7 +32,7 @@ def expand(index: Tensor, key_shape: tuple[int, ...], radius: tuple[int, ...], c
     window = []
     for slot in range(matches.shape[2]):
         earlier = matches[:, :, :slot]
-        for offset in centred([2 * r + 1 for r in radius]):
+        for offset in centered([2 * r + 1 for r in radius]):
             key = moved(matches[:, :, slot : slot + 1], key_shape, offset)
             allowed = admissible(queries, key, query_shape, key_shape, constraints)
             known = ((earlier >= 0) & within(earlier, key, key_shape, radius)).any(2, keepdim=True)

@@ -1,4 +1,4 @@
-"""A Gaussian over whole numbers, with whole weights, about any centre and cut to any range."""
+"""A Gaussian over whole numbers, with whole weights, about any center and cut to any range."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Gaussian"]
 
 
 class Gaussian:
-    """The weights of one dimension; tensors of centres and bounds broadcast.
+    """The weights of one dimension; tensors of centers and bounds broadcast.
 
     Args:
         scale: Length-scale.
@@ -27,7 +27,7 @@ class Gaussian:
         self.cumulated = weights.cumsum(0)
 
     def weight(self, offset: Tensor) -> Tensor:
-        """Return the weight at an offset from the centre; 0 beyond the radius."""
+        """Return the weight at an offset from the center; 0 beyond the radius."""
         return self.weights[offset.clamp(-self.radius - 1, self.radius + 1) + self.radius + 1]
 
     def below(self, offset: Tensor) -> Tensor:
@@ -35,17 +35,17 @@ class Gaussian:
         number = (offset + self.radius).clamp(0, len(self.cumulated))
         return torch.where(number > 0, self.cumulated[(number - 1).clamp(min=0)], 0)
 
-    def total(self, centre: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    def total(self, center: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Return the sum of the weights from `low` to `high`, both included; 0 if they are all beyond the radius."""
-        return self.below(high - centre + 1) - self.below(low - centre)
+        return self.below(high - center + 1) - self.below(low - center)
 
-    def draw(self, word: Tensor, centre: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    def draw(self, word: Tensor, center: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Turn random words into whole numbers from `low` to `high`; what comes where the total is 0 means nothing."""
-        chosen = uniform(word, 0, self.total(centre, low, high) - 1)
-        passed = (self.below(low - centre) + chosen).contiguous()
-        return centre - self.radius + torch.searchsorted(self.cumulated, passed, right=True)
+        chosen = uniform(word, 0, self.total(center, low, high) - 1)
+        passed = (self.below(low - center) + chosen).contiguous()
+        return center - self.radius + torch.searchsorted(self.cumulated, passed, right=True)
 
     def draw_offset(self, word: Tensor) -> Tensor:
         """Turn random words into offsets from -radius to radius, as likely to either side."""
-        centre = torch.zeros_like(word)
-        return self.draw(word, centre, centre - self.radius, centre + self.radius)
+        center = torch.zeros_like(word)
+        return self.draw(word, center, center - self.radius, center + self.radius)

@@ -1,8 +1,8 @@
-"""Guided search: neighbours say where to look, a k-d tree what else is there.
+"""Guided search: neighbors say where to look, a k-d tree what else is there.
 
 Patches become a few whole numbers (`projection.py`), keys the leaves of a tree (`tree.py`). Each query begins with the
 leaf that the tree leads it to. Then scans go over the image, alternately first to last and last to first: where the
-match of a neighbour that was just visited, moved along with it, lies in a leaf, all keys of that leaf are compared.
+match of a neighbor that was just visited, moved along with it, lies in a leaf, all keys of that leaf are compared.
 Lists rank by squared distance of the numbers (`ranked.py`); at the end each list is measured in full.
 """
 
@@ -36,7 +36,7 @@ BAND_OF_LINE = 4096
 SEED_LEAVES = 8
 """Leaves near its own that a query looks at first where constraints may forbid many keys, and in one dimension."""
 LINE_DISTANCES = (4, 2, 1)
-"""In one dimension: how far the neighbours are that say where to look. (In more it is the one beside, in each.)"""
+"""In one dimension: how far the neighbors are that say where to look. (In more it is the one beside, in each.)"""
 EXPLAINED = 0.4
 """Share of the variance below which the projection is no guide (white noise), and PatchMatch searches instead."""
 PATCHMATCH_ITERATIONS = 5
@@ -174,7 +174,7 @@ def begin(ranked: RankedLists, item: Item, chosen: Tensor, k: int) -> None:
     for matches in item.init[:, chosen]:
         ranked.offer(chosen, leaf_at(tree.leaf_of, matches)[:, None], 0)
     own = leaf_for(tree, ranked.query_numbers[chosen])
-    # A sequence has fewer neighbours to hear from than a picture.
+    # A sequence has fewer neighbors to hear from than a picture.
     least = SEED_LEAVES if len(item.pairs.query_shape) == 1 else 1
     waiting = torch.ones_like(own, dtype=torch.bool)
     for turn in range(min(2 * leaves, SEED_LEAVES) if limited else 2 * leaves):
@@ -189,7 +189,7 @@ def begin(ranked: RankedLists, item: Item, chosen: Tensor, k: int) -> None:
 
 
 def visit(ranked: RankedLists, item: Item, chosen: Tensor, scan: int) -> None:
-    """Go over the image: offer each query the leaves to which the matches of neighbours visited before point.
+    """Go over the image: offer each query the leaves to which the matches of neighbors visited before point.
 
     Queries at one distance from the corner where the scan begins do not depend on each other, and are visited at once;
     so are the bands.
@@ -202,12 +202,12 @@ def visit(ranked: RankedLists, item: Item, chosen: Tensor, scan: int) -> None:
     steps = [[side * (d == dim) for d in range(dims)] for dim in range(dims)]
     if dims == 1:
         steps = [[side * distance] for distance in LINE_DISTANCES]
-    neighbours = torch.stack([moved(pairs.queries, pairs.query_shape, step) for step in steps], 1)
-    inside = band[neighbours.clamp(min=0)] == band[:, None]
-    # The neighbours on this side were looked at two scans ago: what they held then has been tried.
+    neighbors = torch.stack([moved(pairs.queries, pairs.query_shape, step) for step in steps], 1)
+    inside = band[neighbors.clamp(min=0)] == band[:, None]
+    # The neighbors on this side were looked at two scans ago: what they held then has been tried.
     since = (0, 0) if scan < 3 else (min(scan - 1, LATEST_SCAN), min(scan - 2, LATEST_SCAN))
     oldest = torch.where(inside, *since)
-    # The leaf of a key moved from the neighbour to here, for each direction and key.
+    # The leaf of a key moved from the neighbor to here, for each direction and key.
     keys = torch.arange(len(tree.leaf_of), device=band.device)
     moved_leaf = torch.stack(
         [leaf_at(tree.leaf_of, moved(keys, pairs.key_shape, [-by for by in step])) for step in steps]
@@ -218,7 +218,7 @@ def visit(ranked: RankedLists, item: Item, chosen: Tensor, scan: int) -> None:
     count = dims * max(pairs.key_shape).bit_length() if narrow else 0
     words = [draws(n)[0] for n in range(count)]
     for queries in waves(pairs.query_shape, band, chosen, side):
-        near = neighbours[queries]
+        near = neighbors[queries]
         safe = near.clamp(min=0)
         theirs = torch.where(inside[queries].unsqueeze(2), ranked.entries[safe], before[safe])
         wanted = (near >= 0).unsqueeze(2) & (theirs != NOTHING) & (theirs & LATEST_SCAN >= oldest[queries].unsqueeze(2))
@@ -248,7 +248,7 @@ def bands(shape: tuple[int, ...], queries: Tensor) -> Tensor:
 def waves(shape: tuple[int, ...], band: Tensor, chosen: Tensor, side: int) -> Iterator[Tensor]:
     """Yield the chosen queries in the order of visits, together those whose coordinates have one sum.
 
-    A neighbour to be visited before belongs to the wave before. Each band begins with its own first wave.
+    A neighbor to be visited before belongs to the wave before. Each band begins with its own first wave.
     """
     queries = torch.arange(len(band), device=band.device)
     depth = -side * torch.stack(coordinates(queries, shape)).sum(0)

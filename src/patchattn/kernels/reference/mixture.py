@@ -87,9 +87,9 @@ class Mixture:
         self.threshold = round(alpha * 2**32)
         self.share = (self.num_modes > 0).double() * (self.threshold / 2**32)
 
-    def totals_about(self, centres: Tensor) -> list[Tensor]:
+    def totals_about(self, centers: Tensor) -> list[Tensor]:
         """Return the sum of the Gaussian's weights inside the window, for each dimension."""
-        places = coordinates(centres, self.key_shape)
+        places = coordinates(centers, self.key_shape)
         parts = zip(self.gaussians, places, self.window, strict=True)
         return [gaussian.total(middle, *bounds) for gaussian, middle, bounds in parts]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from patchattn.kernels.arguments import PatchGeometry
 from patchattn.kernels.reference.gather import split_heads, sum_by_position, take
-from patchattn.kernels.reference.positions import centred, coordinates, flatten
+from patchattn.kernels.reference.positions import centered, coordinates, flatten
 
 __all__ = ["Patches", "pad", "pad_transposed", "sources"]
 
@@ -70,7 +70,7 @@ class Patches:
 
     def places(self, positions: Tensor) -> Iterator[Tensor]:
         """For each offset of the patch, yield the padded pixels under it about int64 `positions`; -1 stays -1."""
-        for offset in centred(self.geometry.patch_size):
+        for offset in centered(self.geometry.patch_size):
             shifted = [
                 coordinate + radius + by
                 for coordinate, radius, by in zip(

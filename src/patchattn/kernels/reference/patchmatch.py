@@ -1,6 +1,6 @@
-"""PatchMatch: good matches spread to neighbours, and are improved by random trials at ever smaller distances.
+"""PatchMatch: good matches spread to neighbors, and are improved by random trials at ever smaller distances.
 
-All queries take each step at once, reading what their neighbours held before it: the result depends on no order of
+All queries take each step at once, reading what their neighbors held before it: the result depends on no order of
 execution, and is the same on every device (bit for bit where the similarities are).
 """
 
@@ -83,7 +83,7 @@ def fill(lists: MatchLists, k: int, draws: Draws) -> None:
 
 
 def spread(lists: MatchLists, reach: int) -> None:
-    """Offer each query the matches of its neighbours at distance `reach`, moved along with it."""
+    """Offer each query the matches of its neighbors at distance `reach`, moved along with it."""
     pairs = lists.pairs
     before = lists.index
     # What later queries hold depends on their own features: under causality they are not asked.
@@ -91,8 +91,8 @@ def spread(lists: MatchLists, reach: int) -> None:
     for dim in range(len(pairs.query_shape)):
         for sign in signs:
             step = [sign * reach if d == dim else 0 for d in range(len(pairs.query_shape))]
-            neighbour = moved(pairs.queries, pairs.query_shape, step)
-            theirs = torch.where(neighbour >= 0, before[..., neighbour.clamp(min=0)], -1)
+            neighbor = moved(pairs.queries, pairs.query_shape, step)
+            theirs = torch.where(neighbor >= 0, before[..., neighbor.clamp(min=0)], -1)
             for candidate in moved(theirs, pairs.key_shape, [-by for by in step]).unbind(2):
                 lists.offer(candidate)
 

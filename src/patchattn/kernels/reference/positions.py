@@ -9,7 +9,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-__all__ = ["all_positions", "centred", "coordinates", "flatten", "moved"]
+__all__ = ["all_positions", "centered", "coordinates", "flatten", "moved"]
 
 
 def all_positions(shape: Sequence[int], device: torch.device) -> Tensor:
@@ -46,6 +46,6 @@ def moved(flat: Tensor, shape: Sequence[int], step: Sequence[int | Tensor]) -> T
     return torch.where(inside, flatten(target, shape), -1)
 
 
-def centred(window: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Iterate over the offsets of a window of odd extents about its centre, in row-major order."""
+def centered(window: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Iterate over the offsets of a window of odd extents about its center, in row-major order."""
     return product(*(range(-(size // 2), size // 2 + 1) for size in window))

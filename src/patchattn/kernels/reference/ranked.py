@@ -77,7 +77,7 @@ class RankedLists:
         new = torch.full((*leaves.shape, self.leaf_numbers.shape[1]), NOTHING, device=leaves.device)
         new[row, column] = self.compared(queries[row], leaves[row, column], scan)
         merged = torch.cat([held, new.flatten(1)], 1).sort(1).values
-        # One key has one distance: its entries are neighbours, the oldest first.
+        # One key has one distance: its entries are neighbors, the oldest first.
         known = merged[:, 1:] >> POSITION_AT == merged[:, :-1] >> POSITION_AT
         merged[:, 1:] = torch.where(known, NOTHING, merged[:, 1:])
         self.entries[queries] = merged.sort(1).values[:, : held.shape[1]]

@@ -1,4 +1,4 @@
-"""Picture files to and from arrays of samples; see `images` for pictures as tensors."""
+"""Image files to and from arrays of samples; see `images` for pictures as tensors."""
 
 from patchattn.tasks.codecs.animations import Timed
 from patchattn.tasks.codecs.color_chunks import NO_COLOR_CHUNKS, ColorChunks

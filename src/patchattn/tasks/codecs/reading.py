@@ -1,4 +1,4 @@
-"""Picture files to arrays of samples."""
+"""Image files to arrays of samples."""
 
 from __future__ import annotations
 

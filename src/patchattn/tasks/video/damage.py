@@ -188,7 +188,7 @@ def _frames(count: int) -> str:
 
 
 def _where(times: Sequence[Fraction], step: Fraction) -> str:
-    """Return where these times are, neighbours joined to ranges."""
+    """Return where these times are, neighbors joined to ranges."""
     ranges: list[tuple[Fraction, Fraction]] = []
     for time in sorted(times):
         if ranges and time - ranges[-1][1] <= 2 * step:

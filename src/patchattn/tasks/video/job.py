@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from numpy.typing import NDArray
 from torch import Tensor
 
-from patchattn.tasks.images import Picture
+from patchattn.tasks.images import Image
 from patchattn.tasks.video.copying import Muxer, Plan
 from patchattn.tasks.video.encoding import FRAMES_IN_SEGMENT, Encoding, SegmentEncoder
 from patchattn.tasks.video.pixels import picture_of, samples_of
@@ -54,7 +54,7 @@ class Job:
     def do(
         self,
         work: Work,
-        change: Callable[[Picture], Picture],
+        change: Callable[[Image], Image],
         state: Stateful | None,
         progress: Callable[[int, int], None] | None,
     ) -> None:
@@ -92,7 +92,7 @@ class Job:
         ):
             return muxer.write(work.coded())
 
-    def _changed(self, change: Callable[[Picture], Picture], frame: av.VideoFrame, number: int) -> NDArray[Any]:
+    def _changed(self, change: Callable[[Image], Image], frame: av.VideoFrame, number: int) -> NDArray[Any]:
         size = self.encoding.size
         changed = change(picture_of(frame, size))
         if changed.size != size:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from patchattn.tasks.files import PathLike, atomic_writer, check_input_file, check_output_file
-from patchattn.tasks.images import Picture
+from patchattn.tasks.images import Image
 from patchattn.tasks.video.copying import CONTAINERS, plan_copies
 from patchattn.tasks.video.damage import missing_parts, short_pauses
 from patchattn.tasks.video.dynamic_range import DISPLAYED, describe
@@ -81,7 +81,7 @@ def check_film_output(path: PathLike, *, argument: str = "path") -> None:
 def map_film(
     source: PathLike,
     output: PathLike,
-    change: Callable[[Picture], Picture],
+    change: Callable[[Image], Image],
     *,
     state: Stateful | None = None,
     resume: bool = False,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from patchattn.tasks.images import Picture
+from patchattn.tasks.images import Image
 from patchattn.tasks.video.dynamic_range import DISPLAYED, to_bt709
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def layout_of(frame: av.VideoFrame) -> Layout:
     )
 
 
-def picture_of(frame: av.VideoFrame, size: tuple[int, int]) -> Picture:
+def picture_of(frame: av.VideoFrame, size: tuple[int, int]) -> Image:
     """Return a frame upright in RGB of BT.709, scaled to (height, width) where it has another size."""
     layout = layout_of(frame)
     height, width = size[::-1] if layout.turn[0] else size
@@ -95,15 +95,15 @@ def picture_of(frame: av.VideoFrame, size: tuple[int, int]) -> Picture:
     samples = samples.transpose(1, 0, 2) if exchange else samples
     samples = samples[:: -1 if flip else 1, :: -1 if mirror else 1]
     scale = 65535 if layout.deep else 255
-    colour = torch.from_numpy(np.ascontiguousarray(samples.transpose(2, 0, 1), dtype=np.float32)).div_(scale)
-    colour = to_bt709(colour, layout.primaries, layout.curve)
-    return Picture(colour[None], bit_depth=16 if layout.deep else 8)
+    color = torch.from_numpy(np.ascontiguousarray(samples.transpose(2, 0, 1), dtype=np.float32)).div_(scale)
+    color = to_bt709(color, layout.primaries, layout.curve)
+    return Image(color[None], bit_depth=16 if layout.deep else 8)
 
 
-def samples_of(picture: Picture, *, deep: bool) -> NDArray[Any]:
+def samples_of(picture: Image, *, deep: bool) -> NDArray[Any]:
     """Return a picture's (height, width, 3) whole numbers of 8 bits, or of 16."""
-    colour = picture.colour.expand(-1, 3, -1, -1)[0].clamp(0, 1).permute(1, 2, 0)
-    scaled = colour.mul(65535 if deep else 255).round().cpu().numpy()
+    color = picture.color.expand(-1, 3, -1, -1)[0].clamp(0, 1).permute(1, 2, 0)
+    scaled = color.mul(65535 if deep else 255).round().cpu().numpy()
     return np.ascontiguousarray(scaled.astype(np.uint16 if deep else np.uint8))
 
 

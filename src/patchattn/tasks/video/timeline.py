@@ -65,7 +65,7 @@ def epoch_starts(times: Sequence[int | None], *, may_skip: int | None = None) ->
 
 
 def usual_step(times: Sequence[int | None]) -> int | None:
-    """Return the median distance of neighbouring times, None where no two of them differ."""
+    """Return the median distance of neighboring times, None where no two of them differ."""
     pairs = pairwise(times)
     steps = [after - before for before, after in pairs if before is not None and after is not None and after > before]
     return median_low(steps) if steps else None
@@ -74,12 +74,12 @@ def usual_step(times: Sequence[int | None]) -> int | None:
 def in_order(times: Sequence[int | None], unit: Fraction, step: Fraction) -> tuple[list[int], Fraction]:
     """Return strictly increasing times, of which as many as possible are the given ones, and their unit.
 
-    The others are placed evenly between their neighbours, or a step apart where there is none on one side.
+    The others are placed evenly between their neighbors, or a step apart where there is none on one side.
 
     Args:
         times: in units; None where there is none.
         unit: in seconds. The result's is the same where nothing has to be placed, else possibly finer.
-        step: in seconds, between frames without a neighbour in time.
+        step: in seconds, between frames without a neighbor in time.
 
     Example:
         >>> in_order([0, 1, 1, None, 3], Fraction(1, 20_000), Fraction(1, 25))

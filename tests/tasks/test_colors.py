@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from patchattn.tasks.colours import from_lab, to_gray, to_lab, with_luminance
+from patchattn.tasks.colors import from_lab, to_gray, to_lab, with_luminance
 
 
 def photograph() -> Tensor:
@@ -40,12 +40,12 @@ def test_lab_and_back() -> None:
     torch.testing.assert_close(from_lab(to_lab(photograph())), photograph(), atol=2e-3, rtol=0)
 
 
-def test_lab_of_colours_that_do_not_exist_is_not_clipped() -> None:
+def test_lab_of_colors_that_do_not_exist_is_not_clipped() -> None:
     green = torch.tensor([80.0, -120.0, 20.0]).view(1, 3, 1, 1)
     assert from_lab(green).min() < -0.05
 
 
-def test_gray_has_the_lightness_of_the_colour() -> None:
+def test_gray_has_the_lightness_of_the_color() -> None:
     gray = to_gray(photograph()).expand(-1, 3, -1, -1)
     expected = skimage.color.rgb2lab(channel_last(photograph()))[:, :, 0]
     np.testing.assert_allclose(skimage.color.rgb2lab(channel_last(gray))[:, :, 0], expected, atol=0.02)
@@ -66,7 +66,7 @@ def test_the_luminance_asked_for_is_the_luminance_got(drawn: list[tuple[float, .
 
 
 @given(pixels)
-def test_colours_keep_their_hue(drawn: list[tuple[float, ...]]) -> None:
+def test_colors_keep_their_hue(drawn: list[tuple[float, ...]]) -> None:
     rgb, gray = (part.double() for part in columns(drawn))
     linear, out = (
         torch.from_numpy(np.where(x > 0.04045, ((x + 0.055) / 1.055) ** 2.4, x / 12.92))
@@ -87,7 +87,7 @@ def test_its_own_luminance_changes_nothing(drawn: list[tuple[float, ...]]) -> No
     torch.testing.assert_close(with_luminance(rgb, to_gray(rgb)), rgb, atol=1e-5, rtol=0)
 
 
-def test_colour_is_as_strong_as_fits() -> None:
+def test_color_is_as_strong_as_fits() -> None:
     rgb = torch.rand(1, 3, 50, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     dark = with_luminance(rgb, torch.full((1, 1, 50, 50), 0.05, dtype=torch.float64))
     assert dark.amin(1).max() < 0.05

@@ -1,4 +1,4 @@
-"""Luminance, CIELAB, and colours under a given luminance; sRGB throughout, white D65."""
+"""Luminance, CIELAB, and colors under a given luminance; sRGB throughout, white D65."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WEIGHTS = (0.2126, 0.7152, 0.0722)
 
 
 def to_gray(rgb: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 1 height width"]:
-    r"""Return the gray that is as bright as a colour, encoded as it is.
+    r"""Return the gray that is as bright as a color, encoded as it is.
 
     $$Y = 0.2126\,R + 0.7152\,G + 0.0722\,B, \qquad g = \operatorname{srgb}(Y)$$
 
@@ -58,7 +58,7 @@ def to_lab(rgb: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3
 
 
 def from_lab(lab: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
-    """Return the sRGB of CIELAB, not clipped: colours that no screen shows lie outside [0, 1].
+    """Return the sRGB of CIELAB, not clipped: colors that no screen shows lie outside [0, 1].
 
     `with_luminance` brings them back at their brightness and hue.
 
@@ -82,9 +82,9 @@ def from_lab(lab: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch
 def with_luminance(
     rgb: Float[Tensor, "batch 3 height width"], gray: Float[Tensor, "batch 1 height width"]
 ) -> Float[Tensor, "batch 3 height width"]:
-    r"""Return the colours of `rgb` under exactly the luminance of `gray`, none of them outside [0, 1].
+    r"""Return the colors of `rgb` under exactly the luminance of `gray`, none of them outside [0, 1].
 
-    In linear light, with Y that of the gray and d how far a colour is from the gray as bright as it:
+    In linear light, with Y that of the gray and d how far a color is from the gray as bright as it:
 
     $$o = Y + t\,d, \qquad d = \text{rgb} - Y(\text{rgb})$$
 
@@ -104,7 +104,7 @@ def with_luminance(
 
     Example:
         >>> red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
-        >>> with_luminance(red, torch.zeros(1, 1, 1, 1)).flatten()  # black has one colour only
+        >>> with_luminance(red, torch.zeros(1, 1, 1, 1)).flatten()  # black has one color only
         tensor([0., 0., 0.])
     """
     _check("rgb", rgb, 3)

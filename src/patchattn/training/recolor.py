@@ -1,4 +1,4 @@
-"""Pairs in other colours, so that a network learns to carry colours over, and not which ones there are."""
+"""Pairs in other colors, so that a network learns to carry colors over, and not which ones there are."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["recolour"]
+__all__ = ["recolor"]
 
 STRONGEST = 2.0
-"""By how much colours become stronger, at most, or weaker."""
+"""By how much colors become stronger, at most, or weaker."""
 
 
-def recolour(
+def recolor(
     target: Float[Tensor, "items 3 height width"], reference: Float[Tensor, "items 3 height2 width2"], key: list[int]
 ) -> tuple[Tensor, Tensor]:
-    """Turn the colours of every pair about the axis of the grays, and make them stronger or weaker.
+    """Turn the colors of every pair about the axis of the grays, and make them stronger or weaker.
 
     Args:
         target, reference: RGB in [0, 1]; both of a pair are changed alike.
@@ -29,15 +29,15 @@ def recolour(
 
     Example:
         >>> gray = torch.full((1, 3, 2, 2), 0.25)
-        >>> torch.allclose(recolour(gray, gray, [7])[0], gray)
+        >>> torch.allclose(recolor(gray, gray, [7])[0], gray)
         True
     """
     turns = torch.stack([_turn(number) for number in key]).to(target)
     changed = []
     for picture in (target, reference):
         mean = picture.mean(1, keepdim=True)
-        colour = torch.einsum("nij,njhw->nihw", turns, picture - mean)
-        changed.append((mean + colour).clamp(0, 1))
+        color = torch.einsum("nij,njhw->nihw", turns, picture - mean)
+        changed.append((mean + color).clamp(0, 1))
     return changed[0], changed[1]
 
 
