@@ -31,7 +31,7 @@ from page import check_plots
 from process import Forks
 
 from patchattn import PatchAttention
-from patchattn.attention.named import named_attention
+from patchattn.networks.attention_layers import named_attention
 from patchattn.networks.weights import load_network
 from patchattn.tasks.files import atomic_writer
 from patchattn.training.colorization import mean_error

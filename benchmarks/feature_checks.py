@@ -14,7 +14,7 @@ from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from patchattn import PerformerAttention, ReformerAttention
+from patchattn.baselines import PerformerAttention, ReformerAttention
 
 Layer = Callable[..., Tensor]
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from patchattn.kernels.arguments import Constraints, PatchGeometry
+from patchattn.problem import Constraints, PatchGeometry
 from patchattn.similarity import resolve_similarity
 
 __all__ = ["PROBLEMS", "Case", "operators", "running"]

@@ -16,7 +16,8 @@ import torch
 from pairs import read
 from torch import Tensor
 
-from patchattn import FullAttention, LinearAttention, LocalAttention, MatchField, PatchAttention, match, patch_attention
+from patchattn import MatchField, PatchAttention, match, patch_attention
+from patchattn.baselines import FullAttention, LinearAttention, LocalAttention
 from patchattn.tasks.files import atomic_writer
 
 PATCH, SIDE = 7, 512

@@ -23,7 +23,8 @@ from pairs import frames, read, resized, standardized, tokens
 from scram_plot import new_figure, plain_logarithmic, write_figure
 from torch import Tensor
 
-from patchattn import MatchField, ScramDiagnostics, full_attention, scram_attention
+from patchattn import MatchField, ScramDiagnostics, scram_attention
+from patchattn.baselines import full_attention
 
 SIDE = 64
 KAPPAS = (1, 2, 4, 8, 16, 32, 64)

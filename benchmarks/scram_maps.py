@@ -26,7 +26,8 @@ from pairs import read
 from scram_plot import new_figure, show_image, write_figure
 from torch import Tensor
 
-from patchattn import MatchField, full_attention, scram_attention
+from patchattn import MatchField, scram_attention
+from patchattn.baselines import full_attention
 
 POSITIONS, RANK, DEVIATION = 128, 4, 4.0
 MAP_KAPPA = 4

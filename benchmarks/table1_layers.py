@@ -8,11 +8,11 @@ from functools import partial
 
 from layer_cost import Layer
 
-from patchattn import (
+from patchattn import PatchAttention
+from patchattn.baselines import (
     FullAttention,
     LinearAttention,
     LocalAttention,
-    PatchAttention,
     PerformerAttention,
     ReformerAttention,
     SparseAttention,

@@ -33,7 +33,8 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from torch.nn import functional
 
-from patchattn import FullAttention, MultiheadPatchAttention2d, ScramAttention
+from patchattn import MultiheadPatchAttention2d, ScramAttention
+from patchattn.baselines import FullAttention
 
 SIZE, LEVELS, CLASSES = (8, 8), 17, 10
 EMBED, HEADS, BLOCKS = 32, 2, 2

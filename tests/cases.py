@@ -9,8 +9,10 @@ import numpy as np
 import skimage.data
 import torch
 from torch import Tensor
+from torch.library import opcheck
 
-from patchattn.kernels.arguments import Constraints, PatchGeometry
+from patchattn.ops.register import Operator
+from patchattn.problem import Constraints, PatchGeometry
 from patchattn.similarity import pointwise_similarity, resolve_similarity
 
 COMPILED = ("cpu", "gpu")
@@ -27,6 +29,16 @@ TOLERANCE = {
 
 
 Case = TypeVar("Case")
+
+
+def geometry(patch: Any, padding: str, heads: int, similarity: Any) -> PatchGeometry:
+    """How patches are compared, by the names that the tests use."""
+    return PatchGeometry(tuple(patch), padding, heads, resolve_similarity(SIMILARITIES.get(similarity, similarity)))
+
+
+def check_operator(operator: Operator, arguments: tuple[Any, ...]) -> None:
+    """`torch.library.opcheck` of an operator, called as it is here."""
+    opcheck(operator.overload, tuple(operator.schema.flatten(arguments)))
 
 
 def fewer(backend: str, many: Case, few: Case) -> Case:

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from patchattn import FullAttention, ScramAttention
+from patchattn import ScramAttention
+from patchattn.baselines import FullAttention
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

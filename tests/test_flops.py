@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from patchattn import FullAttention, PatchAttention, ScramAttention
+from patchattn import PatchAttention, ScramAttention
+from patchattn.baselines import FullAttention
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -28,8 +28,8 @@ for size in ((12,), (7, 6), (4, 5, 3)):
     patchattn.match(query, key, k=3, num_heads=2, init=field, max_offset=2, min_separation=1, **settings)
     output, field = patchattn.patch_attention(query, key, value, num_heads=2, return_field=True, **settings)
     patchattn.PatchAttention(patch_size=3)(query, key, torch.rand(1, 2, *(2 * n for n in size)))
-    patchattn.full_attention(query, key, value, **settings)
-    patchattn.FullAttention(patch_size=3)(query, key, value)
+    patchattn.baselines.full_attention(query, key, value, **settings)
+    patchattn.baselines.FullAttention(patch_size=3)(query, key, value)
     patchattn.scram_attention(query, key, value, num_heads=2, expand=1, return_diagnostics=True, query_mask=None)
     patchattn.ScramAttention(estimator="snis", samples=4)(query, key, torch.rand(1, 2, *(2 * n for n in size)))
 try:

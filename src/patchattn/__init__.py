@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
+from patchattn import baselines
 from patchattn.attention import (
     ContextualAttention,
     CrossScaleAttention,
     CrossScalePatchAttention,
-    FullAttention,
-    LinearAttention,
-    LocalAttention,
     MaskedPatchAttention,
     MultiheadPatchAttention2d,
     PatchAttention,
-    PerformerAttention,
-    ReformerAttention,
     ScramAttention,
     ScramDiagnostics,
-    SparseAttention,
     contextual_attention,
     cross_scale_attention,
     cross_scale_patch_attention,
-    full_attention,
-    linear_attention,
-    local_attention,
     masked_patch_attention,
     patch_attention,
-    performer_attention,
-    reformer_attention,
     scram_attention,
-    sparse_attention,
 )
+from patchattn.deprecation import moved_names
 from patchattn.field import MatchField
 from patchattn.matching import match
 from patchattn.similarity import Similarity, pointwise_similarity
@@ -40,31 +30,29 @@ __all__ = [
     "ContextualAttention",
     "CrossScaleAttention",
     "CrossScalePatchAttention",
-    "FullAttention",
-    "LinearAttention",
-    "LocalAttention",
     "MaskedPatchAttention",
     "MatchField",
     "MultiheadPatchAttention2d",
     "PatchAttention",
-    "PerformerAttention",
-    "ReformerAttention",
     "ScramAttention",
     "ScramDiagnostics",
     "Similarity",
-    "SparseAttention",
+    "baselines",
     "contextual_attention",
     "cross_scale_attention",
     "cross_scale_patch_attention",
-    "full_attention",
-    "linear_attention",
-    "local_attention",
     "masked_patch_attention",
     "match",
     "patch_attention",
-    "performer_attention",
     "pointwise_similarity",
-    "reformer_attention",
     "scram_attention",
-    "sparse_attention",
 ]
+
+__getattr__ = moved_names(
+    __name__,
+    {
+        name: f"patchattn.baselines:{name}"
+        for layer in ("Full", "Linear", "Local", "Performer", "Reformer", "Sparse")
+        for name in (f"{layer}Attention", f"{layer.lower()}_attention")
+    },
+)

@@ -20,21 +20,23 @@ from patchattn import (
     ContextualAttention,
     CrossScaleAttention,
     CrossScalePatchAttention,
-    FullAttention,
-    LinearAttention,
-    LocalAttention,
     MaskedPatchAttention,
     MultiheadPatchAttention2d,
     PatchAttention,
-    PerformerAttention,
-    ReformerAttention,
     ScramAttention,
-    SparseAttention,
     match,
     patch_attention,
     scram_attention,
 )
 from patchattn.attention import cross_scale_patch
+from patchattn.baselines import (
+    FullAttention,
+    LinearAttention,
+    LocalAttention,
+    PerformerAttention,
+    ReformerAttention,
+    SparseAttention,
+)
 from tests.cases import normals
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -314,7 +316,7 @@ def test_sequences_give_no_warning() -> None:
     long, short = normals(2, 16, 64, dtype=torch.float32), normals(3, 20, 24, dtype=torch.float32)
     match(long, long, patch_size=7)
     match(short, short, patch_size=(7,))
-    patchattn.full_attention(short, short, short, patch_size=[3])
+    patchattn.baselines.full_attention(short, short, short, patch_size=[3])
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -119,10 +119,10 @@ def test_masked_patch_attention(backend: str, patch_size: int, bad: str) -> None
 
 
 DENSE: dict[str, Callable[..., Tensor]] = {
-    "full": pa.full_attention,
-    "local": lambda *x, **s: pa.local_attention(*x, window=5, **s),
-    "strided": pa.sparse_attention,
-    "fixed": lambda *x, **s: pa.sparse_attention(*x, pattern="fixed", summary=2, **s),
+    "full": pa.baselines.full_attention,
+    "local": lambda *x, **s: pa.baselines.local_attention(*x, window=5, **s),
+    "strided": pa.baselines.sparse_attention,
+    "fixed": lambda *x, **s: pa.baselines.sparse_attention(*x, pattern="fixed", summary=2, **s),
 }
 
 
@@ -139,7 +139,7 @@ def test_layers_on_all_pairs(name: str, similarity: str, patch_size: int, bad: s
 
 
 @pytest.mark.parametrize(("patch_size", "bad"), CASES)
-@pytest.mark.parametrize("function", [pa.linear_attention, pa.performer_attention])
+@pytest.mark.parametrize("function", [pa.baselines.linear_attention, pa.baselines.performer_attention])
 def test_layers_on_sums(function: Callable[..., Tensor], patch_size: int, bad: str) -> None:
     def layer(query: Tensor, key: Tensor, value: Tensor, query_mask: Tensor, key_mask: Tensor) -> Tensor:
         return function(query, key, value, query_mask=query_mask, key_mask=key_mask, patch_size=patch_size)

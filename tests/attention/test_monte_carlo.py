@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from patchattn import MatchField, full_attention, scram_attention
+from patchattn import MatchField, scram_attention
 from patchattn.attention.monte_carlo import effective_sample_size, estimator_variance, normalized, r_hat
+from patchattn.baselines import full_attention
 from patchattn.field import home_coordinates
 from patchattn.kernels.arguments import gaussian_weights
 from tests.cases import TOLERANCE, fewer, gradcheck, mask, normals, photograph

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from patchattn import (
-    FullAttention,
     MatchField,
     MultiheadPatchAttention2d,
     PatchAttention,
@@ -20,6 +19,7 @@ from patchattn import (
     ScramDiagnostics,
     scram_attention,
 )
+from patchattn.baselines import FullAttention
 from tests.cases import TOLERANCE, mask, normals
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from patchattn import MatchField, PatchAttention, full_attention, match, patch_attention
+from patchattn import MatchField, PatchAttention, match, patch_attention
+from patchattn.baselines import full_attention
 from tests.cases import COMPILED, PADDINGS, SIMILARITIES, TOLERANCE, gradcheck, mask, normals, strided
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")

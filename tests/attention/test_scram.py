@@ -14,15 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from patchattn import (
-    MatchField,
-    ScramAttention,
-    full_attention,
-    match,
-    patch_attention,
-    pointwise_similarity,
-    scram_attention,
-)
+from patchattn import MatchField, ScramAttention, match, patch_attention, pointwise_similarity, scram_attention
+from patchattn.baselines import full_attention
 from tests.cases import SIMILARITIES, TOLERANCE, fewer, gradcheck, mask, normals, photograph, strided
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from patchattn import FullAttention, MultiheadPatchAttention2d, PatchAttention, ScramAttention
+from patchattn import MultiheadPatchAttention2d, PatchAttention, ScramAttention
+from patchattn.baselines import FullAttention
 from patchattn.kernels import default_backend
 
 WEIGHTS = {

@@ -15,18 +15,20 @@ from patchattn import (
     ContextualAttention,
     CrossScaleAttention,
     CrossScalePatchAttention,
-    FullAttention,
-    LinearAttention,
-    LocalAttention,
     MaskedPatchAttention,
     MultiheadPatchAttention2d,
     PatchAttention,
-    PerformerAttention,
-    ReformerAttention,
     ScramAttention,
-    SparseAttention,
     match,
     patch_attention,
+)
+from patchattn.baselines import (
+    FullAttention,
+    LinearAttention,
+    LocalAttention,
+    PerformerAttention,
+    ReformerAttention,
+    SparseAttention,
 )
 from tests.cases import normals
 

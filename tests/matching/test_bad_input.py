@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from patchattn import MatchField, full_attention, match, patch_attention, pointwise_similarity
+from patchattn import MatchField, match, patch_attention, pointwise_similarity
+from patchattn.baselines import full_attention
 from tests.cases import fewer, mask, normals
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")

@@ -17,7 +17,7 @@ from torch import Tensor
 from patchattn import MatchField, match, patch_attention
 from patchattn.field import home_coordinates
 from patchattn.kernels import load_backend
-from patchattn.kernels.arguments import PatchGeometry
+from patchattn.problem import PatchGeometry
 from patchattn.similarity import resolve_similarity
 from tests.cases import COMPILED, TOLERANCE, fewer, mask, normals
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from patchattn import PatchAttention, PerformerAttention
-from patchattn.attention.named import NAMES, named_attention
+from patchattn import PatchAttention
+from patchattn.baselines import PerformerAttention
 from patchattn.networks.architectures import ColorizationArchitecture
+from patchattn.networks.attention_layers import NAMES, named_attention
 from patchattn.networks.colorization import ColorizationNetwork
 from patchattn.networks.weights import load_network, network_bytes
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from patchattn import ContextualAttention, FullAttention, MaskedPatchAttention
+from patchattn import ContextualAttention, MaskedPatchAttention
+from patchattn.baselines import FullAttention
 from patchattn.networks.architectures import ColorizationArchitecture, InpaintingArchitecture
 from patchattn.networks.contextual import ATTENTIONS, Critic, InpaintingNetwork, from_public_state
 from patchattn.networks.weights import load_inpainting_network, load_network, network_bytes

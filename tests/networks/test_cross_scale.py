@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from patchattn import CrossScaleAttention, CrossScalePatchAttention, FullAttention, LocalAttention
+from patchattn import CrossScaleAttention, CrossScalePatchAttention
+from patchattn.baselines import FullAttention, LocalAttention
 from patchattn.networks.architectures import ColorizationArchitecture, SuperResolutionArchitecture
 from patchattn.networks.cross_scale import SuperResolutionNetwork, from_public_superresolution_state
 from patchattn.networks.mirror import mirrored

@@ -7,10 +7,9 @@ import math
 import pytest
 import torch
 from torch import Tensor
-from torch.library import opcheck
 
 from patchattn.ops.attend import attend_backward, attend_operator
-from tests.cases import PAIRS, Pair, gradcheck, normals, random_index, strided
+from tests.cases import PAIRS, Pair, check_operator, gradcheck, normals, random_index, strided
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
 
@@ -83,11 +82,11 @@ def test_opcheck(backend: str, dtype: torch.dtype, window: int) -> None:
     index = index.clamp(min=0)
     similarity = torch.where(similarity > -torch.inf, similarity, 0.5)
     settings = ([window] * pair.dims, 0.7, backend)
-    opcheck(attend_operator.overload, (similarity.requires_grad_(), index, value.requires_grad_(), *settings))
+    check_operator(attend_operator, (similarity.requires_grad_(), index, value.requires_grad_(), *settings))
     similarity, value = similarity.detach(), value.detach()
     output, normalizer = attend_operator(similarity, index, value, *settings)
     grad = normals(*output.shape, dtype=dtype)
-    opcheck(attend_backward.overload, (grad, similarity, index, value, output, normalizer, *settings))
+    check_operator(attend_backward, (grad, similarity, index, value, output, normalizer, *settings))
 
 
 @pytest.mark.parametrize("name", ["1d", "2d_sizes", "2d_shared", "3d"])

@@ -9,20 +9,20 @@ import pytest
 import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
-from torch.library import opcheck
 
 from patchattn.ops.attend import attend, attend_backward, attend_operator
 from patchattn.ops.similarity_at import similarity_at
 from patchattn.ops.similarity_operators import similarity_at_backward, similarity_operator, similarity_tangent
 from patchattn.ops.weighted_sum import weighted_sum, weighted_sum_backward
-from patchattn.similarity import resolve_similarity
 from tests.cases import (
     COMPILED,
     PAIRS,
     SIMILARITIES,
     TOLERANCE,
     Pair,
+    check_operator,
     fewer,
+    geometry,
     integers,
     normals,
     random_index,
@@ -56,7 +56,7 @@ def attending(pair: Pair, backend: str, window: tuple[int, ...] | None = None) -
 
 def comparing(pair: Pair, backend: str, similarity: str = "l2", padding: str = "reflect") -> Case:
     index = random_index(pair, 2)
-    settings = (pair.patch, padding, pair.heads, resolve_similarity(SIMILARITIES[similarity]).name, backend)
+    settings = (geometry(pair.patch, padding, pair.heads, similarity), backend)
     # -inf, where there is no match, has no derivative.
     return (
         lambda q, k: torch.where(index >= 0, similarity_at(q, k, index, *settings), 0),
@@ -108,7 +108,7 @@ def test_half_precision_keeps_its_dtype(backend: str) -> None:
     index = random_index(pair, 2)
     query, key = (x.half().requires_grad_() for x in pair.features(normals))
     value = normals(pair.batch, 4, *pair.key).half().requires_grad_()
-    settings = (pair.patch, "reflect", pair.heads, "l2", backend)
+    settings = (geometry(pair.patch, "reflect", pair.heads, "l2"), backend)
     output = attend(similarity_at(query, key, index, *settings), index, value, (3, 3), 5.0, backend)
     gradients = torch.autograd.grad(output.float().square().sum(), (query, key, value), create_graph=True)
     assert [x.dtype for x in gradients] == [torch.float16] * 3
@@ -124,8 +124,8 @@ def test_known_tangent(backend: str, similarity: str, expected: float) -> None:
     query, key = torch.tensor([[[3.0, 1.0, 2.0]]]), torch.tensor([[[2.0, 0.0, 1.0]]])  # all differences are 1
     by_query, by_key = torch.tensor([[[1.0, 2.0, 3.0]]]), torch.tensor([[[4.0, 10.0, 2.0]]])
     index = torch.tensor([[[[-1, 1, -1]]]], dtype=torch.int32)
-    name = resolve_similarity(SIMILARITIES[similarity]).name
-    found = similarity_tangent(query, key, index, by_query, by_key, [3], "zeros", 1, name, backend)
+    patches = geometry((3,), "zeros", 1, similarity)
+    found = similarity_tangent(query, key, index, by_query, by_key, patches, backend)
     # The sum of v - u is 16 - 6, that of u k is 2 + 0 + 3, that of q v is 12 + 10 + 4.
     torch.testing.assert_close(found, torch.tensor([[[[0.0, expected, 0.0]]]]), rtol=1e-6, atol=0)
 
@@ -138,11 +138,11 @@ def test_tangents_of_all_backends(compiled: str, name: str, similarity: str) -> 
     query, key = pair.features(normals)
     by_query, by_key = pair.features(normals, seed=5)
     query[0, 0].flatten()[3], key[0, 1].flatten()[1] = torch.nan, torch.inf  # no similarity, so no change of it either
-    settings = (pair.patch, "reflect", pair.heads, resolve_similarity(SIMILARITIES[similarity]).name)
+    patches = geometry(pair.patch, "reflect", pair.heads, similarity)
     inputs = (query, key, random_index(pair, 3), by_query, by_key)
-    expected = similarity_tangent(*inputs, *settings, "reference")
+    expected = similarity_tangent(*inputs, patches, "reference")
     assert expected.isfinite().all()
-    found = similarity_tangent(*(strided(x) for x in inputs), *settings, compiled)
+    found = similarity_tangent(*(strided(x) for x in inputs), patches, compiled)
     torch.testing.assert_close(found, expected, **TOLERANCE[torch.float64])
 
 
@@ -150,10 +150,11 @@ def test_tangents_of_all_backends(compiled: str, name: str, similarity: str) -> 
 def test_opcheck(backend: str, dtype: torch.dtype) -> None:
     pair = PAIRS["2d_shared"]
     index = random_index(pair, 2)
+    patches = geometry(pair.patch, "reflect", pair.heads, "l2")
     images = [x.to(dtype).requires_grad_() for seed in (0, 5) for x in pair.features(normals, seed=seed)]
-    opcheck(
-        similarity_tangent.overload,
-        (*images[:2], index, *images[2:], [*pair.patch], "reflect", pair.heads, "l2", backend),
+    check_operator(
+        similarity_tangent,
+        (*images[:2], index, *images[2:], patches, backend),
     )
 
 
@@ -163,17 +164,18 @@ def test_opcheck_of_gradients(backend: str) -> None:
     index = random_index(pair, 2).clamp(min=0)
     query, key, value = (x.requires_grad_() for x in (*pair.features(normals), normals(1, 4, *pair.key)))
     grad = normals(*index.shape, seed=3).requires_grad_()
-    opcheck(similarity_at_backward.overload, (grad, query, key, index, [*pair.patch], "zeros", 1, "l2", backend))
+    patches = geometry(pair.patch, "zeros", 1, "l2")
+    check_operator(similarity_at_backward, (grad, query, key, index, patches, backend))
     grad_output = normals(pair.batch, 4, *pair.query, seed=4).requires_grad_()
-    opcheck(weighted_sum_backward.overload, (grad_output, grad, index, value, backend))
+    check_operator(weighted_sum_backward, (grad_output, grad, index, value, backend))
     output, normalizer = attend_operator(grad.detach(), index, value.detach(), [3, 3], 0.7, backend)
-    opcheck(attend_backward.overload, (grad_output, grad, index, value, output, normalizer, [3, 3], 0.7, backend))
+    check_operator(attend_backward, (grad_output, grad, index, value, output, normalizer, [3, 3], 0.7, backend))
 
 
 def test_what_is_zero_in_all_of_a_patch_has_no_norm(backend: str) -> None:
     query, key = (x.double().requires_grad_() for x in (integers(1, 2, 3, 3), torch.zeros(1, 2, 3, 3)))
     index = torch.zeros(1, 1, 1, 3, 3, dtype=torch.int32)
-    found = similarity_at(query, key, index, (3, 3), "reflect", 1, "cosine", backend)
+    found = similarity_at(query, key, index, geometry((3, 3), "reflect", 1, "cosine"), backend)
     first = torch.autograd.grad(found.sum(), (query, key), create_graph=True)
     second = torch.autograd.grad(sum(x.square().sum() for x in first), (query, key))
     assert all((x == 0).all() for x in (*first, *second))
@@ -217,7 +219,7 @@ def test_vmap(backend: str, in_dims: tuple[int | None, ...], shared: bool) -> No
         found, expected = mapped(function, triple, in_dims, size)
         torch.testing.assert_close(found, expected, **TOLERANCE[torch.float64])
     query, key = pair.features(normals)
-    settings = ((3, 3), "reflect", 1, "cosine", backend)
+    settings = (geometry((3, 3), "reflect", 1, "cosine"), backend)
     images = tuple(many(x, dim, 50 * n) for n, (x, dim) in enumerate(zip((query, index, key), in_dims, strict=True)))
     for function in (
         lambda q, i, k: similarity_operator(q, k, i, *settings),

@@ -9,11 +9,21 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.library import opcheck
 
-from patchattn.kernels.arguments import Constraints
 from patchattn.ops.expand import expand
-from tests.cases import CAUSAL, CONSTRAINTS, PAIRS, SAME_SIZE, Pair, constraints_of, mask, random_index, strided
+from patchattn.problem import Constraints
+from tests.cases import (
+    CAUSAL,
+    CONSTRAINTS,
+    PAIRS,
+    SAME_SIZE,
+    Pair,
+    check_operator,
+    constraints_of,
+    mask,
+    random_index,
+    strided,
+)
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
 
@@ -31,18 +41,7 @@ NONE = Constraints()
 def arguments(
     index: Tensor, key_shape: Any, radius: Any, backend: str, constraints: Constraints = NONE
 ) -> tuple[Any, ...]:
-    c = constraints
-    return (
-        index,
-        torch.empty(1, 1, *key_shape),
-        c.query_mask,
-        c.key_mask,
-        radius,
-        c.is_causal,
-        c.strict,
-        c.max_offset,
-        backend,
-    )
+    return index, torch.empty(1, 1, *key_shape), tuple(radius), constraints, backend
 
 
 def keys_of(found: Tensor, b: int, h: int, i: int) -> list[int]:
@@ -133,7 +132,7 @@ def test_a_reach_beyond_the_domain_takes_every_key_once(backend: str, dims: int)
 def test_opcheck(backend: str, name: str, label: str) -> None:
     pair = PAIRS[name]
     index = random_index(pair, 2)
-    opcheck(expand.overload, arguments(index, pair.key, RADIUS[pair.dims], backend, constraints_of(label, pair)))
+    check_operator(expand, arguments(index, pair.key, RADIUS[pair.dims], backend, constraints_of(label, pair)))
 
 
 CONSTRAINED = [(name, label) for name in PAIRS for label in CONSTRAINTS]

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from patchattn import FullAttention, LinearAttention, PatchAttention, ScramAttention
+from patchattn import PatchAttention, ScramAttention
 from patchattn.attention.layer import AttentionLayer
+from patchattn.baselines import FullAttention, LinearAttention
 
 QUERY, KEY, VALUE = (2, 4, 6, 5), (1, 4, 4, 7), (2, 2, 4, 7)
 QUERIES, KEYS = 2 * 30, 28

@@ -12,7 +12,7 @@ from tests.cases import normals
 
 SETTINGS: dict[str, tuple[Any, ...]] = {
     "full_attention": ("l2", 1.0, [1, 1]),
-    "linear_attention": (),
+    "linear_attention": ("l2",),
     "local_attention": ("cosine", 1.0, [3, 3]),
     "sparse_attention": ("dot", 1.0, "fixed", None),
 }
@@ -21,7 +21,7 @@ SETTINGS: dict[str, tuple[Any, ...]] = {
 def arguments(name: str, *, masked: bool, gradient: bool) -> tuple[Any, ...]:
     images = [normals(2, 4, 5, 6, seed=seed).requires_grad_(gradient) for seed in range(3)]
     mask = torch.rand(1, 5, 6, generator=torch.Generator().manual_seed(0)) > 0.3 if masked else None
-    return (*images, None, mask, [3, 3], "reflect", 2, False, False, *SETTINGS[name])
+    return (*images, None, mask, False, [0, 0], None, False, [3, 3], "reflect", 2, *SETTINGS[name])
 
 
 @pytest.mark.parametrize("name", SETTINGS)

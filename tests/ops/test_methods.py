@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from patchattn.ops.methods import resolve_method
+from patchattn.problem import Constraints, PatchGeometry, Problem, Strategy
+from patchattn.similarity import resolve_similarity
+
+
+def problem(strategy: Strategy, k: int = 1, **constraints: Any) -> Problem:
+    geometry = PatchGeometry((1, 1), "reflect", 1, resolve_similarity("l2"))
+    return Problem(k, geometry, Constraints(**constraints), strategy, "cpu")
 
 
 @pytest.mark.parametrize(("method", "exact_pairs", "side", "is_causal", "separated", "expected"), [
@@ -21,13 +30,14 @@ def test_known_choices(
     method: str, exact_pairs: int | None, side: int, is_causal: bool, separated: bool, expected: tuple[str, int]
 ) -> None:
     size = (side, side)
-    assert resolve_method(method, 7, 3, exact_pairs, size, size, is_causal, separated, 3, True) == expected
+    found = problem(Strategy(method, 7, 3, exact_pairs), 3, is_causal=is_causal, min_separation=(2 * separated, 0))
+    assert resolve_method(found, size, size) == expected
 
 
 def test_defaults() -> None:
     sizes = (9,), (9,)
-    assert resolve_method("guided", None, None, None, *sizes, False, False, 1, True) == ("guided", 2)
-    assert resolve_method("repeated", None, None, None, *sizes, False, False, 1, True) == ("repeated", 5)
+    assert resolve_method(problem(Strategy("guided")), *sizes) == ("guided", 2)
+    assert resolve_method(problem(Strategy("repeated")), *sizes) == ("repeated", 5)
 
 
 @pytest.mark.parametrize(("method", "k", "scans", "by_products", "expected"), [
@@ -40,4 +50,5 @@ def test_defaults() -> None:
 ])  # fmt: skip
 def test_many_matches(method: str, k: int, scans: int | None, by_products: bool, expected: str) -> None:
     size = (40, 40)
-    assert resolve_method(method, None, scans, None, size, size, False, False, k, by_products)[0] == expected
+    limited = {} if by_products else {"max_offset": (9, 9)}
+    assert resolve_method(problem(Strategy(method, None, scans), k, **limited), size, size)[0] == expected

@@ -8,12 +8,24 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.library import opcheck
 
-from patchattn.kernels.arguments import Constraints, gaussian_weights
-from patchattn.ops.sample_chains import sample_chains
+from patchattn.kernels.arguments import gaussian_weights
+from patchattn.ops.sample_chains import Chains, sample_chains
+from patchattn.problem import Constraints
 from patchattn.similarity import resolve_similarity
-from tests.cases import PAIRS, SIMILARITIES, Pair, constraints_of, integers, mask, normals, random_index, strided
+from tests.cases import (
+    PAIRS,
+    SIMILARITIES,
+    Pair,
+    check_operator,
+    constraints_of,
+    geometry,
+    integers,
+    mask,
+    normals,
+    random_index,
+    strided,
+)
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
 
@@ -25,7 +37,7 @@ SCALE = {1: (1.5,), 2: (0.7, 2.0), 3: (1.0, 0.5, 1.5)}
 def arguments(
     query: Tensor, key: Tensor, modes: Tensor, backend: str, constraints: Constraints = NONE, **changed: Any
 ) -> tuple[Any, ...]:
-    c, dims = constraints, query.dim() - 2
+    dims = query.dim() - 2
     defaults: dict[str, Any] = {
         "patch_size": [1] * dims,
         "padding_mode": "reflect",
@@ -36,13 +48,11 @@ def arguments(
         "chains": 2,
         "steps": 3,
         "seed": 3,
-        "is_causal": c.is_causal,
-        "strict": c.strict,
-        "max_offset": c.max_offset,
-        "backend": backend,
     }
     assert changed.keys() <= defaults.keys()
-    return (query, key, modes, c.query_mask, c.key_mask, *(defaults | changed).values())
+    patch_size, padding_mode, num_heads, similarity, scale, *rest = (defaults | changed).values()
+    patches = geometry(patch_size, padding_mode, num_heads, similarity)
+    return (query, key, modes, Chains(tuple(scale), *rest), patches, constraints, backend)
 
 
 def inputs(pair: Pair, make: Any = normals, k: int = 2) -> tuple[Tensor, Tensor, Tensor]:
@@ -199,16 +209,14 @@ def test_opcheck(backend: str, dtype: torch.dtype, similarity: str) -> None:
     query, key, modes = inputs(pair)
     name = resolve_similarity(SIMILARITIES[similarity]).name
     settings: dict[str, Any] = {"similarity": name, "patch_size": pair.patch}
-    opcheck(sample_chains.overload, arguments(query.to(dtype), key.to(dtype), modes, backend, **settings))
+    check_operator(sample_chains, arguments(query.to(dtype), key.to(dtype), modes, backend, **settings))
 
 
 @pytest.mark.parametrize("label", ["masks", "offset", "strict", "all"])
 @pytest.mark.parametrize("name", ["1d", "2d", "3d"])
 def test_opcheck_with_constraints(backend: str, name: str, label: str) -> None:
     pair = PAIRS[name]
-    opcheck(
-        sample_chains.overload, arguments(*inputs(pair), backend, constraints_of(label, pair), patch_size=pair.patch)
-    )
+    check_operator(sample_chains, arguments(*inputs(pair), backend, constraints_of(label, pair), patch_size=pair.patch))
 
 
 @pytest.mark.parametrize("name", PAIRS)

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.library import opcheck
 
-from patchattn.kernels.arguments import Constraints, gaussian_weights
-from patchattn.ops.sample_mixture import sample_mixture
-from tests.cases import PAIRS, TOLERANCE, Pair, constraints_of, mask, random_index, strided
+from patchattn.kernels.arguments import gaussian_weights
+from patchattn.ops.sample_mixture import Mixture, sample_mixture
+from patchattn.problem import Constraints
+from tests.cases import PAIRS, TOLERANCE, Pair, check_operator, constraints_of, mask, random_index, strided
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
 
@@ -27,20 +27,17 @@ SCALE = {1: (1.5,), 2: (0.7, 2.0), 3: (1.0, 0.5, 1.5)}
 def arguments(
     modes: Tensor, key_shape: Any, backend: str, constraints: Constraints = NONE, **changed: Any
 ) -> tuple[Any, ...]:
-    c = constraints
     defaults: dict[str, Any] = {
         "scale": SCALE[len(key_shape)],
         "alpha": 0.5,
         "samples": 6,
         "seed": 3,
-        "is_causal": c.is_causal,
-        "strict": c.strict,
-        "max_offset": c.max_offset,
         "double": True,
         "backend": backend,
     }
     assert changed.keys() <= defaults.keys()
-    return (modes, torch.empty(1, 1, *key_shape), c.query_mask, c.key_mask, *(defaults | changed).values())
+    scale, alpha, samples, seed, *rest = (defaults | changed).values()
+    return (modes, torch.empty(1, 1, *key_shape), Mixture(tuple(scale), alpha, samples, seed), constraints, *rest)
 
 
 def no_modes(*shape: int) -> Tensor:
@@ -175,7 +172,7 @@ def test_opcheck(backend: str, name: str, label: str, double: bool) -> None:
     pair = PAIRS[name]
     modes = random_index(pair, 2)
     constraints = constraints_of(label, pair)
-    opcheck(sample_mixture.overload, arguments(modes, pair.key, backend, constraints, samples=3, double=double))
+    check_operator(sample_mixture, arguments(modes, pair.key, backend, constraints, samples=3, double=double))
 
 
 @pytest.mark.parametrize("label", ["free", "masks", "few_keys"])

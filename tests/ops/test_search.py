@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.library import opcheck
 
 from patchattn.ops.search import search
-from tests.cases import PAIRS, SAME_SIZE, integers, mask, normals, random_index, strided
+from patchattn.problem import Constraints, Problem, Strategy
+from tests.cases import PAIRS, SAME_SIZE, check_operator, geometry, integers, mask, normals, random_index, strided
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
 
@@ -38,7 +38,13 @@ def arguments(query: Tensor, key: Tensor, backend: str, **changed: Any) -> tuple
         "backend": backend,
     }
     assert changed.keys() <= defaults.keys()
-    return (query, key, *(defaults | changed).values())
+    s = defaults | changed
+    patches = geometry(s["patch_size"], s["padding_mode"], s["num_heads"], s["similarity"])
+    constraints = Constraints(
+        s["query_mask"], s["key_mask"], s["is_causal"], tuple(s["min_separation"]), s["max_offset"], s["strict"]
+    )
+    strategy = Strategy(s["method"], s["iterations"], s["scans"], s["exact_pairs"], s["seed"])
+    return (query, key, s["init"], Problem(s["k"], patches, constraints, strategy, s["backend"]))
 
 
 @pytest.mark.parametrize("method", ["exact", "guided", "patchmatch", "repeated"])
@@ -55,7 +61,7 @@ def test_known_answer(backend: str, method: str) -> None:
 def test_opcheck(backend: str, method: str, dtype: torch.dtype) -> None:
     pair = PAIRS["2d_sizes"].on(backend)
     query, key = (x.to(dtype) for x in pair.features(normals))
-    opcheck(search.overload, arguments(query, key, backend, method=method, num_heads=pair.heads))
+    check_operator(search, arguments(query, key, backend, method=method, num_heads=pair.heads))
 
 
 @pytest.mark.parametrize("method", ["guided", "patchmatch", "repeated"])
@@ -74,7 +80,7 @@ def test_opcheck_with_everything(backend: str, name: str, method: str) -> None:
         "min_separation": [2] * pair.dims,
         "max_offset": [3] * pair.dims,
     }
-    opcheck(search.overload, arguments(query, key, backend, **settings))
+    check_operator(search, arguments(query, key, backend, **settings))
 
 
 @pytest.mark.parametrize("method", ["exact", "guided", "patchmatch", "repeated"])

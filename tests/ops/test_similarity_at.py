@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from torch.library import opcheck
 
 from patchattn.ops.similarity_at import similarity_at
 from patchattn.ops.similarity_operators import similarity_at_backward, similarity_operator
-from patchattn.similarity import resolve_similarity
 from tests.cases import (
     COMPILED,
     PADDINGS,
     PAIRS,
     SIMILARITIES,
     Pair,
+    check_operator,
+    geometry,
     gradcheck,
     integers,
     normals,
@@ -53,8 +53,7 @@ def test_known_answer(backend: str, similarity: str, expected: list[float]) -> N
     query = torch.tensor([[[1.0, 2.0, 3.0]]])
     key = torch.tensor([[[3.0, 1.0, 2.0, 3.0]]])
     index = torch.tensor([[[[-1, 1, 2]]]], dtype=torch.int32)
-    name = resolve_similarity(SIMILARITIES[similarity]).name
-    found = similarity_at(query, key, index, [3], "reflect", 1, name, backend).flatten()
+    found = similarity_at(query, key, index, geometry([3], "reflect", 1, similarity), backend).flatten()
     # The last query's patch is (2, 3, 2), by reflection; it meets (1, 2, 3).
     torch.testing.assert_close(found, torch.tensor([-torch.inf, *expected]), rtol=1e-6, atol=0)
 
@@ -69,7 +68,7 @@ def test_gradcheck(backend: str, name: str, similarity: str, padding: str) -> No
     pair = SMALL[name]
     query, key = (x.requires_grad_() for x in pair.features(normals, channels=2))
     index = random_index(pair, 2)
-    settings = ([*pair.patch], padding, pair.heads, resolve_similarity(SIMILARITIES[similarity]).name, backend)
+    settings = (geometry(pair.patch, padding, pair.heads, similarity), backend)
     assert gradcheck(backend, lambda q, k: where_matched(similarity_at(q, k, index, *settings), index), (query, key))
 
 
@@ -81,7 +80,7 @@ def test_gradient_of_one_input_alone(backend: str, wanted: str) -> None:
     index = random_index(pair, 2)
     assert gradcheck(
         backend,
-        lambda q, k: where_matched(similarity_at(q, k, index, [3, 3], "reflect", 1, "l2", backend), index),
+        lambda q, k: where_matched(similarity_at(q, k, index, geometry([3, 3], "reflect", 1, "l2"), backend), index),
         (query, key),
     )
 
@@ -93,10 +92,10 @@ def test_opcheck(backend: str, similarity: str, dtype: torch.dtype) -> None:
     query, key = (x.to(dtype).requires_grad_() for x in pair.features(normals))
     # Every place holds a match: the tools compare with themselves, and infinities minus infinities are no numbers.
     index = random_index(pair, 3).clamp(min=0)
-    settings = ([*pair.patch], "reflect", pair.heads, resolve_similarity(SIMILARITIES[similarity]).name, backend)
-    opcheck(similarity_operator.overload, (query, key, index, *settings))
+    settings = (geometry(pair.patch, "reflect", pair.heads, similarity), backend)
+    check_operator(similarity_operator, (query, key, index, *settings))
     grad = normals(*index.shape).to(torch.float64 if dtype == torch.float64 else torch.float32)
-    opcheck(similarity_at_backward.overload, (grad, query.detach(), key.detach(), index, *settings))
+    check_operator(similarity_at_backward, (grad, query.detach(), key.detach(), index, *settings))
 
 
 @pytest.mark.parametrize("name", ["1d", "2d_sizes", "2d_shared", "3d"])
@@ -105,7 +104,7 @@ def test_strides_do_not_matter(backend: str, name: str) -> None:
     query, key = pair.features(normals)
     index = random_index(pair, 3)
     grad = normals(*index.shape, seed=3)
-    settings = ([*pair.patch], "reflect", pair.heads, "l2", backend)
+    settings = (geometry(pair.patch, "reflect", pair.heads, "l2"), backend)
     plain = similarity_at(query, key, index, *settings)
     assert torch.equal(similarity_at(strided(query), strided(key), strided(index), *settings), plain)
     expected = similarity_at_backward(grad, query, key, index, *settings)
@@ -120,6 +119,6 @@ def test_no_match_passes_no_gradient(backend: str) -> None:
     query, key = pair.features(integers)
     index = torch.full_like(random_index(pair, 3), -1)
     grad = torch.full(index.shape, torch.nan)
-    assert (similarity_at(query, key, index, [3, 3], "zeros", 1, "l2", backend) == -torch.inf).all()
-    for gradient in similarity_at_backward(grad, query, key, index, [3, 3], "zeros", 1, "l2", backend):
+    assert (similarity_at(query, key, index, geometry([3, 3], "zeros", 1, "l2"), backend) == -torch.inf).all()
+    for gradient in similarity_at_backward(grad, query, key, index, geometry([3, 3], "zeros", 1, "l2"), backend):
         assert (gradient == 0).all()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from torch.library import opcheck
 
 from patchattn.ops.weighted_sum import weighted_sum, weighted_sum_backward
-from tests.cases import PAIRS, TOLERANCE, Pair, gradcheck, normals, random_index, strided
+from tests.cases import PAIRS, TOLERANCE, Pair, check_operator, gradcheck, normals, random_index, strided
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
 
@@ -115,10 +114,10 @@ def test_no_key_at_all_passes_nothing(backend: str) -> None:
 def test_opcheck(backend: str, dtype: torch.dtype, name: str) -> None:
     weight, index, value = inputs(PAIRS[name], dtype)
     weight = nan_where_unmatched(weight, index)
-    opcheck(weighted_sum.overload, (weight.requires_grad_(), index, value.requires_grad_(), backend))
+    check_operator(weighted_sum, (weight.requires_grad_(), index, value.requires_grad_(), backend))
     weight, value = weight.detach(), value.detach()
     grad = normals(*weighted_sum(weight, index, value, backend).shape, dtype=dtype)
-    opcheck(weighted_sum_backward.overload, (grad, weight, index, value, backend))
+    check_operator(weighted_sum_backward, (grad, weight, index, value, backend))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from patchattn import FullAttention, LinearAttention, MatchField, PatchAttention
+from patchattn import MatchField, PatchAttention
+from patchattn.baselines import FullAttention, LinearAttention
 from patchattn.networks.architectures import ColorizationArchitecture
 from patchattn.networks.weights import load_network
 from patchattn.tasks.colors import to_gray

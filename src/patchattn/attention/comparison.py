@@ -1,4 +1,4 @@
-"""Which positions are compared, and how: what a search, an expansion and a sampler of keys are told alike."""
+"""Which positions are compared, and how: an expansion, samplers and similarities of one problem."""
 
 from __future__ import annotations
 
@@ -8,30 +8,23 @@ import torch
 from torch import Tensor
 
 from patchattn.ops.expand import expand
-from patchattn.ops.sample_chains import sample_chains
-from patchattn.ops.sample_mixture import sample_mixture
+from patchattn.ops.sample_chains import Chains, sample_chains
+from patchattn.ops.sample_mixture import Mixture, sample_mixture
 from patchattn.ops.similarity_at import similarity_at
 from patchattn.ops.transforms import differentiates
+from patchattn.problem import Constraints, PatchGeometry
 
 __all__ = ["Comparison"]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Query and key with all checked settings; its methods are the operators."""
+    """Query and key, and who of them may be compared; its methods are the operators."""
 
     query: Tensor
     key: Tensor
-    patch_size: tuple[int, ...]
-    padding_mode: str
-    """What patches read outside, "valid" resolved into masks."""
-    num_heads: int
-    similarity: str
-    query_mask: Tensor | None
-    key_mask: Tensor | None
-    is_causal: bool
-    strict: bool
-    max_offset: tuple[int, ...] | None
+    geometry: PatchGeometry
+    constraints: Constraints
     backend: str
 
     @property
@@ -41,34 +34,23 @@ class Comparison:
 
     def similarity_at(self, index: Tensor) -> Tensor:
         """The similarity of each query to its keys in `index`, differentiable; -inf where there is none."""
-        found: Tensor = similarity_at(
-            self.query, self.key, index, self.patch_size, self.padding_mode, self.num_heads, self.similarity,
-            self.backend,
-        )  # fmt: skip
+        found: Tensor = similarity_at(self.query, self.key, index, self.geometry, self.backend)
         return found
 
     def expand(self, index: Tensor, radius: tuple[int, ...]) -> Tensor:
-        keys: Tensor = expand(
-            index, self.key.detach(), self.query_mask, self.key_mask, radius, self.is_causal, self.strict,
-            self.max_offset, self.backend,
-        )  # fmt: skip
+        """The keys around each one of `index`."""
+        keys: Tensor = expand(index, self.key.detach(), radius, self.constraints, self.backend)
         return keys
 
-    def sample_mixture(
-        self, modes: Tensor, scale: tuple[float, ...], alpha: float, samples: int, seed: int
-    ) -> tuple[Tensor, Tensor]:
-        keys, log_density = sample_mixture(
-            modes, self.key.detach(), self.query_mask, self.key_mask, scale, alpha, samples, seed, self.is_causal,
-            self.strict, self.max_offset, self.query.dtype == torch.float64, self.backend,
-        )  # fmt: skip
+    def sample_mixture(self, modes: Tensor, mixture: Mixture) -> tuple[Tensor, Tensor]:
+        """Keys drawn from a mixture about the modes, and the logarithm of their density."""
+        double = self.query.dtype == torch.float64
+        keys, log_density = sample_mixture(modes, self.key.detach(), mixture, self.constraints, double, self.backend)
         return keys, log_density
 
-    def sample_chains(
-        self, modes: Tensor, scale: tuple[float, ...], temperature: float, chains: int, steps: int, seed: int
-    ) -> tuple[Tensor, Tensor]:
+    def sample_chains(self, modes: Tensor, chains: Chains) -> tuple[Tensor, Tensor]:
+        """The states of Markov chains from the modes, and the share of steps that were taken."""
         states, acceptance = sample_chains(
-            self.query.detach(), self.key.detach(), modes, self.query_mask, self.key_mask, self.patch_size,
-            self.padding_mode, self.num_heads, self.similarity, scale, temperature, chains, steps, seed,
-            self.is_causal, self.strict, self.max_offset, self.backend,
-        )  # fmt: skip
+            self.query.detach(), self.key.detach(), modes, chains, self.geometry, self.constraints, self.backend
+        )
         return states, acceptance

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,10 +18,12 @@ from patchattn.attention.precision import promote
 from patchattn.attention.whole import as_operator
 from patchattn.checks import check_choice, check_count, check_features, check_mask, check_pair, check_positive
 from patchattn.matching.constraints import check_patch_size
+from patchattn.problem import Constraints, PatchGeometry
+from patchattn.similarity import resolve_similarity
 
 __all__ = ["ContextualAttention", "contextual_attention", "contextual_memory"]
 
-NORMS = ("floor", "added")
+Norm = Literal["floor", "added"]
 EPSILON = 1e-4
 COPIES = 3
 """Matrices of the scores' size that exist side by side while they are fused and become weights."""
@@ -37,7 +40,7 @@ def contextual_attention(
     rate: int = 2,
     scale: float = 10.0,
     fuse: bool = True,
-    norm: str = "floor",
+    norm: Norm = "floor",
     memory_limit: int | None = None,
     key_mask: Bool[Tensor, "mask_batch height width"] | None = None,
 ) -> Tensor:
@@ -97,7 +100,8 @@ def contextual_attention(
     patch_size, rate, scale = _check(query, key, value, patch_size, rate, scale, norm, key_mask)
     if memory_limit is not None:
         memory_limit = check_count("memory_limit", memory_limit, 1)
-    images = Images(query, key, value, None, key_mask, (patch_size, patch_size), "zeros", 1, False, False)
+    geometry = PatchGeometry((patch_size, patch_size), "zeros", 1, resolve_similarity("cosine"))
+    images = Images(query, key, value, Constraints(key_mask=key_mask), geometry)
     return _attend(images, rate, scale, fuse, norm, memory_limit)
 
 
@@ -133,7 +137,7 @@ def _check(
         raise ValueError(f"value: expected the key's spatial size {_size(key)}, got {_size(value)}.")
     patch_size = check_count("patch_size", patch_size, 1)
     check_patch_size(patch_size, "zeros", _size(query), _size(key))
-    check_choice("norm", norm, NORMS)
+    check_choice("norm", norm, get_args(Norm))
     check_mask("key_mask", key_mask, "key", key, query.shape[0])
     return patch_size, check_count("rate", rate, 1), check_positive("scale", scale)
 
@@ -243,6 +247,7 @@ def _paste(patches: Tensor, positions: Size, rate: int) -> Tensor:
     return functional.fold(patches, (height, width), 2 * rate, stride=rate)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ContextualAttention(AttentionLayer):
     """`contextual_attention` as a layer without parameters: `layer(query, key, value)`.
 
@@ -257,17 +262,12 @@ class ContextualAttention(AttentionLayer):
     function = staticmethod(contextual_attention)
     shown = ("patch_size", "rate", "scale", "fuse", "norm")
 
-    def __init__(
-        self,
-        *,
-        patch_size: int = 3,
-        rate: int = 2,
-        scale: float = 10.0,
-        fuse: bool = True,
-        norm: str = "floor",
-        memory_limit: int | None = None,
-    ) -> None:
-        super().__init__(patch_size=patch_size, rate=rate, scale=scale, fuse=fuse, norm=norm, memory_limit=memory_limit)
+    patch_size: int = 3
+    rate: int = 2
+    scale: float = 10.0
+    fuse: bool = True
+    norm: Norm = "floor"
+    memory_limit: int | None = None
 
     def check_memory(self, query: Tensor, key: Tensor) -> None:
         """Refuse what a call with such tensors would, for its memory; looks at shape, type and device alone."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -16,8 +18,10 @@ from patchattn.attention.tiles import join, partial, recomputed
 from patchattn.attention.whole import as_operator
 from patchattn.checks import check_count, check_features, check_pair, check_positive
 from patchattn.matching.constraints import check_patch_size
+from patchattn.problem import Constraints, PatchGeometry
+from patchattn.similarity import resolve_similarity
 
-__all__ = ["CrossScaleAttention", "check_cross_scale", "cross_scale_attention"]
+__all__ = ["CrossScaleAttention", "check_cross_scale", "cosine_of_patches", "cross_scale_attention"]
 
 QUERIES, KEYS = 512, 2**12
 """What is compared at once: few enough scores for the cache, enough of them for matrix products."""
@@ -73,8 +77,7 @@ def cross_scale_attention(
     """
     query, key, value = promote(query, key, value)
     ratio, patch_size, scale, divisor = check_cross_scale(query, key, value, patch_size, scale, divisor)
-    patch = (patch_size, patch_size)
-    images = Images(query, key, unfold_blocks(value, ratio), None, None, patch, "zeros", 1, False, False)
+    images = Images(query, key, unfold_blocks(value, ratio), Constraints(), cosine_of_patches(patch_size))
     return fold_blocks(_attend(images, scale, divisor), ratio)
 
 
@@ -123,6 +126,11 @@ def _attend_band(queries: Tensor, keys: Tensor, lost: Tensor, blocks: Tensor, sc
     return join([partial(queries, k, v, scale, None) for k, v in groups])
 
 
+def cosine_of_patches(patch_size: int) -> PatchGeometry:
+    """How cross-scale layers compare, but for the norm of the query."""
+    return PatchGeometry((patch_size, patch_size), "zeros", 1, resolve_similarity("cosine"))
+
+
 def check_cross_scale(
     query: Tensor, key: Tensor, value: Tensor, patch_size: int, scale: float, divisor: float
 ) -> tuple[int, int, float, float]:
@@ -136,6 +144,7 @@ def check_cross_scale(
     return value_ratio(key, value), patch_size, check_positive("scale", scale), check_positive("divisor", divisor)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class CrossScaleAttention(AttentionLayer):
     """`cross_scale_attention` as a layer without parameters: `layer(query, key, value)`.
 
@@ -150,5 +159,6 @@ class CrossScaleAttention(AttentionLayer):
     function = staticmethod(cross_scale_attention)
     shown = ("patch_size", "scale", "divisor")
 
-    def __init__(self, *, patch_size: int = 3, scale: float = 10.0, divisor: float = 6.0) -> None:
-        super().__init__(patch_size=patch_size, scale=scale, divisor=divisor)
+    patch_size: int = 3
+    scale: float = 10.0
+    divisor: float = 6.0

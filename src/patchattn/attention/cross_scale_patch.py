@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 
 import torch
@@ -10,18 +11,21 @@ from torch import Tensor
 from torch.nn import functional
 
 from patchattn.attention.blocks import fold_blocks, unfold_blocks
-from patchattn.attention.cross_scale import check_cross_scale
+from patchattn.attention.cross_scale import check_cross_scale, cosine_of_patches
 from patchattn.attention.gradients import without_elements
 from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.precision import promote
 from patchattn.checks import check_count
 from patchattn.field import MatchField
-from patchattn.matching.match import find_field, resolve_backend
+from patchattn.matching.define import resolve_backend
+from patchattn.matching.match import find_field
 from patchattn.ops.attend import attend
 from patchattn.ops.autocast import without_autocast
 from patchattn.ops.methods import check_method
 from patchattn.ops.similarity_at import similarity_at
 from patchattn.ops.transforms import differentiates
+from patchattn.problem import Constraints, Problem, Strategy
+from patchattn.settings import Backend, Method
 
 __all__ = ["CrossScalePatchAttention", "cross_scale_patch_attention"]
 
@@ -40,10 +44,10 @@ def cross_scale_patch_attention(
     patch_size: int = 3,
     scale: float = 10.0,
     divisor: float = 6.0,
-    method: str = "auto",
+    method: Method = "auto",
     iterations: int | None = None,
     seed: int = 0,
-    backend: str | None = None,
+    backend: Backend | None = None,
 ) -> Float[Tensor, "batch value_channels out_height out_width"]:
     r"""Attend from every query patch to its k best key patches, and paste the r times larger patches of value.
 
@@ -87,18 +91,16 @@ def cross_scale_patch_attention(
     k = min(check_count("k", k, 1), max(1, prod(key.shape[2:])))
     iterations = check_method(method, iterations)
     scans, exact_pairs = (SCANS, EXACT_PAIRS) if method == "auto" and iterations is None else (iterations, None)
-    field = find_field(
-        query, key, k=k, patch_size=patch_size, similarity="cosine", method=method, iterations=iterations, scans=scans,
-        exact_pairs=exact_pairs, seed=seed, padding_mode="zeros", backend=backend,
-    )  # fmt: skip
+    chosen, geometry = resolve_backend(backend, query), cosine_of_patches(patch_size)
+    strategy = Strategy(method, iterations, scans, exact_pairs, check_count("seed", seed, 0))
+    field = find_field(query, key, Problem(k, geometry, Constraints(min_separation=(0, 0)), strategy, chosen))
     if query.numel() == 0:
         size = (ratio * n for n in query.shape[2:])
         return without_elements((query.shape[0], value.shape[1], *size), query, key, value)
-    chosen = resolve_backend(backend, query)
     cosine = field.similarity
     # One match alone has weight 1 whatever its similarity: nothing to differentiate.
     if k > 1 and differentiates(query, key):
-        cosine = similarity_at(query, key, field.index, (patch_size, patch_size), "zeros", 1, "cosine", chosen)
+        cosine = similarity_at(query, key, field.index, geometry, chosen)
     compute = cosine.dtype
     with without_autocast(query.device):
         # Votes are weighed by the softmax over all of them: of logarithms of weights, these weights are left.
@@ -139,6 +141,7 @@ def _voters(query: Tensor, patch_size: int) -> Tensor:
     return rows[:, None] * columns
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class CrossScalePatchAttention(AttentionLayer):
     """`cross_scale_patch_attention` as a layer without parameters: `layer(query, key, value)`.
 
@@ -153,19 +156,11 @@ class CrossScalePatchAttention(AttentionLayer):
     function = staticmethod(cross_scale_patch_attention)
     shown = ("k", "patch_size", "scale", "divisor", "method")
 
-    def __init__(
-        self,
-        *,
-        k: int = 8,
-        patch_size: int = 3,
-        scale: float = 10.0,
-        divisor: float = 6.0,
-        method: str = "auto",
-        iterations: int | None = None,
-        seed: int = 0,
-        backend: str | None = None,
-    ) -> None:
-        super().__init__(
-            k=k, patch_size=patch_size, scale=scale, divisor=divisor, method=method, iterations=iterations, seed=seed,
-            backend=backend,
-        )  # fmt: skip
+    k: int = 8
+    patch_size: int = 3
+    scale: float = 10.0
+    divisor: float = 6.0
+    method: Method = "auto"
+    iterations: int | None = None
+    seed: int = 0
+    backend: Backend | None = None

@@ -13,21 +13,10 @@ from torch.nn import functional
 
 from patchattn.attention.lost import marked, without_nan
 from patchattn.attention.precision import promote
-from patchattn.checks import (
-    check_choice,
-    check_count,
-    check_features,
-    check_heads,
-    check_pair,
-    warn_of_missing_batch,
-)
-from patchattn.matching.constraints import (
-    Causality,
-    check_patch_size,
-    physical_padding,
-    resolve_causality,
-    resolve_masks,
-)
+from patchattn.checks import check_choice, check_features, check_heads
+from patchattn.matching.define import define_constraints, define_geometry
+from patchattn.problem import Constraints, PatchGeometry
+from patchattn.settings import CommonSettings
 
 __all__ = ["PRODUCTS", "Images", "Tile", "as_products", "check_images", "cut", "split_heads"]
 
@@ -44,14 +33,32 @@ class Images:
     query: Tensor
     key: Tensor
     value: Tensor
-    query_mask: Tensor | None
-    key_mask: Tensor | None
-    patch: Sequence[int]
-    padding_mode: str
-    """What patches read outside, "valid" resolved into masks."""
-    num_heads: int
-    is_causal: bool
-    strict: bool
+    constraints: Constraints
+    geometry: PatchGeometry
+
+    @property
+    def query_mask(self) -> Tensor | None:
+        return self.constraints.query_mask
+
+    @property
+    def key_mask(self) -> Tensor | None:
+        return self.constraints.key_mask
+
+    @property
+    def is_causal(self) -> bool:
+        return self.constraints.is_causal
+
+    @property
+    def patch(self) -> tuple[int, ...]:
+        return self.geometry.patch_size
+
+    @property
+    def num_heads(self) -> int:
+        return self.geometry.num_heads
+
+    @property
+    def similarity(self) -> str:
+        return self.geometry.similarity.name
 
     @property
     def query_size(self) -> tuple[int, ...]:
@@ -68,7 +75,7 @@ class Images:
 
     def bordered(self, image: Tensor) -> Tensor:
         """Query or key as it is computed with, and the border that patches reach into."""
-        return padded(image.to(self.compute), self.patch, self.padding_mode)
+        return padded(image.to(self.compute), self.patch, self.geometry.padding_mode)
 
     def vectors(self, bordered: Tensor, tile: Tile) -> Tensor:
         """The patches of a tile, which may have steps: `(B, heads, *tile, elements)`."""
@@ -90,7 +97,7 @@ class Images:
     def before(self, tile: Tile, seen: Tile) -> Tensor:
         """Bool `(queries, keys)`: which keys of a part causality lets each query of a tile see."""
         count = torch.arange(prod(self.key_size), device=self.query.device).view(self.key_size)
-        return count[seen].flatten()[None, :] + int(self.strict) <= count[tile].flatten()[:, None]
+        return count[seen].flatten()[None, :] + self.constraints.lag <= count[tile].flatten()[:, None]
 
     def silenced(
         self, k: Tensor, v: Tensor, allowed: Tensor | None, seen: Tile
@@ -140,32 +147,24 @@ def check_images(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    *,
+    settings: CommonSettings,
     patch_size: int | Sequence[int],
-    num_heads: int,
-    query_mask: Tensor | None,
-    key_mask: Tensor | None,
-    padding_mode: str,
-    is_causal: Causality = False,
     similarity: str = "l2",
+    query_mask: Tensor | None = None,
+    key_mask: Tensor | None = None,
 ) -> Images:
-    """Check what layers are told; value must have the key's size."""
+    """Check what layers are given; value must have the key's size."""
     check_choice("similarity", similarity, PRODUCTS)
     query, key, value = promote(query, key, value)
-    check_pair(query, key, num_heads)
-    num_heads = check_count("num_heads", num_heads, 1)
-    warn_of_missing_batch(query, patch_size)
+    geometry = define_geometry(query, key, settings, patch_size, similarity)
     check_features("value", value, query, "query")
-    check_heads("value", value, num_heads)
-    query_size, key_size = tuple(query.shape[2:]), tuple(key.shape[2:])
-    if tuple(value.shape[2:]) != key_size:
-        raise ValueError(f"value: expected the key's spatial size {key_size}, got {tuple(value.shape[2:])}.")
-    causal, strict = resolve_causality(is_causal, query_size, key_size)
-    patch = check_patch_size(patch_size, padding_mode, query_size, key_size)
-    query_mask, key_mask = resolve_masks(query, key, query_mask, key_mask, patch, padding_mode)
-    return Images(
-        query, key, value, query_mask, key_mask, patch, physical_padding(padding_mode), num_heads, causal, strict
-    )
+    check_heads("value", value, geometry.num_heads)
+    if value.shape[2:] != key.shape[2:]:
+        raise ValueError(
+            f"value: expected the key's spatial size {tuple(key.shape[2:])}, got {tuple(value.shape[2:])}."
+        )
+    constraints = define_constraints(query, key, settings, geometry, query_mask, key_mask)
+    return Images(query, key, value, constraints, geometry)
 
 
 def cut(image: Tensor, *last: slice) -> Tensor:

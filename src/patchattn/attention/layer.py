@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -15,8 +16,9 @@ __all__ = ["AttentionLayer"]
 class AttentionLayer(nn.Module):
     """A function of query, key and value as a layer without parameters: `layer(query, key, value)`.
 
-    Settings are given once, and are attributes that may be changed; what belongs to one call (masks, for some layers a
-    field to start from) is given to the call.
+    A layer is a data class of its function's settings and this class. Settings are given once, by keyword, and are
+    attributes that may be changed; what belongs to one call (masks, for some layers a field to start from) is given to
+    the call.
     """
 
     function: ClassVar[Callable[..., Any]]
@@ -24,18 +26,15 @@ class AttentionLayer(nn.Module):
     shown: ClassVar[tuple[str, ...]]
     """The settings that `repr` tells."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __post_init__(self) -> None:
         super().__init__()
-        self._names = tuple(settings)
-        for name, value in settings.items():
-            setattr(self, name, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, plain(value))
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self._names}
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, **call: Any) -> Any:
         """Attend from `query` to `key`; see the function of the same name for the arguments of a call.
@@ -43,11 +42,24 @@ class AttentionLayer(nn.Module):
         Raises:
             ValueError: an argument of the call is a setting of the layer.
         """
+        settings = self.settings
         for name in call:
-            if name in self._names:
+            if name in settings:
                 made = f"{type(self).__name__}({name}=...)"
                 raise ValueError(f"{name}: a setting of the layer, not of a call; make {made} or set layer.{name}.")
-        return type(self).function(query, key, value, **self.settings, **call)
+        return type(self).function(query, key, value, **settings, **call)
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self,
+            query: Tensor,
+            key: Tensor,
+            value: Tensor,
+            *,
+            query_mask: Tensor | None = None,
+            key_mask: Tensor | None = None,
+        ) -> Tensor: ...
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in self.shown)

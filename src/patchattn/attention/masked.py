@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,6 +13,7 @@ from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.patch import patch_attention
 from patchattn.attention.precision import promote
 from patchattn.checks import check_mask, check_pair
+from patchattn.settings import Backend, Method, PaddingMode, SimilarityName
 from patchattn.similarity import Similarity
 
 __all__ = ["MaskedPatchAttention", "masked_patch_attention"]
@@ -24,14 +26,14 @@ def masked_patch_attention(
     *,
     k: int = 3,
     patch_size: int | Sequence[int] = 7,
-    similarity: str | Similarity = "l2",
+    similarity: SimilarityName | Similarity = "l2",
     temperature: float = 1.0,
     aggregate: bool = False,
-    method: str = "patchmatch",
+    method: Method = "patchmatch",
     iterations: int | None = 5,
     seed: int = 0,
-    padding_mode: str = "reflect",
-    backend: str | None = None,
+    padding_mode: PaddingMode = "reflect",
+    backend: Backend | None = None,
     key_mask: Bool[Tensor, "mask_batch *spatial"] | None = None,
 ) -> Tensor:
     r"""Attend from every masked position to its k best positions that are not; all others keep their value.
@@ -84,6 +86,7 @@ def masked_patch_attention(
     return torch.where(key_mask.unsqueeze(1), value, attended)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class MaskedPatchAttention(AttentionLayer):
     """`masked_patch_attention` as a layer without parameters: `layer(query, key, value, key_mask=known)`.
 
@@ -98,21 +101,13 @@ class MaskedPatchAttention(AttentionLayer):
     function = staticmethod(masked_patch_attention)
     shown = ("k", "patch_size", "similarity", "temperature", "aggregate", "method", "iterations")
 
-    def __init__(
-        self,
-        *,
-        k: int = 3,
-        patch_size: int | Sequence[int] = 7,
-        similarity: str | Similarity = "l2",
-        temperature: float = 1.0,
-        aggregate: bool = False,
-        method: str = "patchmatch",
-        iterations: int | None = 5,
-        seed: int = 0,
-        padding_mode: str = "reflect",
-        backend: str | None = None,
-    ) -> None:
-        super().__init__(
-            k=k, patch_size=patch_size, similarity=similarity, temperature=temperature, aggregate=aggregate,
-            method=method, iterations=iterations, seed=seed, padding_mode=padding_mode, backend=backend,
-        )  # fmt: skip
+    k: int = 3
+    patch_size: int | Sequence[int] = 7
+    similarity: SimilarityName | Similarity = "l2"
+    temperature: float = 1.0
+    aggregate: bool = False
+    method: Method = "patchmatch"
+    iterations: int | None = 5
+    seed: int = 0
+    padding_mode: PaddingMode = "reflect"
+    backend: Backend | None = None

@@ -6,12 +6,12 @@ are held fixed in the backward pass.
 
 from __future__ import annotations
 
-from math import ceil
-
 import torch
 from torch import Tensor
 
 from patchattn.attention.comparison import Comparison
+from patchattn.ops.sample_chains import Chains
+from patchattn.ops.sample_mixture import Mixture
 
 __all__ = [
     "chain_estimate",
@@ -27,10 +27,7 @@ def importance_estimate(
     comparison: Comparison,
     modes: Tensor,
     temperature: float,
-    scale: tuple[float, ...],
-    alpha: float,
-    samples: int,
-    seed: int,
+    mixture: Mixture,
 ) -> tuple[Tensor, Tensor]:
     r"""Self-normalized importance sampling: keys from a mixture, weighted by target over density.
 
@@ -38,26 +35,22 @@ def importance_estimate(
     w_{it} = \frac{p^{(u)}_i(j'_{it})}{r_i(j'_{it})}, \qquad
     r_i(j) = \frac{\alpha}{\kappa} \sum_{m=1}^{\kappa} g(j; \theta_{im}, \phi) + \frac{1 - \alpha}{n}$$
 
-    Equations (11) to (14) and (17) of SCRAM: p^(u)_i(j) = exp(s_ij / tau), j'_it our t-th key, T our `samples`,
-    theta_im our `modes`, phi our `scale`, n the number of keys that the constraints allow. g is the Gaussian of the
-    offset, cut off at 4 phi and at the image's edge (and at `max_offset`), in whole numbers, so that it sums to 1
+    Equations (11) to (14) and (17) of SCRAM: p^(u)_i(j) = exp(s_ij / tau), j'_it our t-th key, T, phi and
+    alpha those of `mixture`, theta_im our `modes`, n the number of keys that the constraints allow. g is the Gaussian
+    of the offset, cut off at 4 phi and at the image's edge (and at `max_offset`), in integers, so that it sums to 1
     exactly. Draws that constraints forbid have weight 0. The logarithm is taken before anything can overflow.
 
     Returns:
         keys and log w, `(B, heads, T, *query)`; -1 and -inf where a draw does not count.
     """
-    keys, log_density = comparison.sample_mixture(modes, scale, alpha, samples, seed)
+    keys, log_density = comparison.sample_mixture(modes, mixture)
     return keys, comparison.similarity_at(keys) / temperature - log_density
 
 
 def chain_estimate(
     comparison: Comparison,
     modes: Tensor,
-    temperature: float,
-    scale: tuple[float, ...],
-    chains: int,
-    samples: int,
-    seed: int,
+    chains: Chains,
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""Metropolis-Hastings: chains from the modes, whose states all weigh the same.
 
@@ -71,10 +64,9 @@ def chain_estimate(
     Returns:
         states and log weights, `(B, heads, chains * steps, *query)`; the share of steps accepted, `(B, heads, *query)`.
     """
-    steps = ceil(samples / (modes.shape[2] * chains))
-    states, acceptance = comparison.sample_chains(modes, scale, temperature, chains, steps, seed)
+    states, acceptance = comparison.sample_chains(modes, chains)
     if comparison.trains:
-        score = comparison.similarity_at(states) / temperature
+        score = comparison.similarity_at(states) / chains.temperature
         log_weight = score - score.detach()
     else:
         dtype = torch.float64 if comparison.query.dtype == torch.float64 else torch.float32

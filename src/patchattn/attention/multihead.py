@@ -45,7 +45,8 @@ class MultiheadPatchAttention2d(nn.Module):
 
     Example:
         >>> import torch
-        >>> from patchattn import FullAttention, MultiheadPatchAttention2d
+        >>> from patchattn import MultiheadPatchAttention2d
+        >>> from patchattn.baselines import FullAttention
         >>> block = MultiheadPatchAttention2d(32, num_heads=4, k=4, expand=1)
         >>> features = torch.rand(2, 32, 24, 24)
         >>> block(features).shape

@@ -3,66 +3,83 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, overload
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 from jaxtyping import Bool, Float
 from torch import Tensor
+from typing_extensions import Unpack
 
 from patchattn.attention.blocks import fold_blocks, unfold_blocks, value_ratio
 from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.precision import promote
-from patchattn.checks import check_count, check_features, check_heads, check_pair, check_positive
+from patchattn.checks import check_features, check_heads, check_positive
 from patchattn.field import MatchField
-from patchattn.matching.constraints import Causality, check_patch_size, physical_padding
-from patchattn.matching.match import check_field, match, resolve_backend
+from patchattn.matching.define import define_geometry, define_problem, resolve_backend
+from patchattn.matching.match import check_field, find_field
 from patchattn.ops.attend import attend
 from patchattn.ops.similarity_at import similarity_at
 from patchattn.ops.transforms import differentiates
-from patchattn.similarity import Similarity, resolve_similarity
+from patchattn.settings import SearchOptions, SearchSettings, settings_from, shows
 
-__all__ = ["PatchAttention", "patch_attention"]
+__all__ = ["FieldCall", "PatchAttention", "PatchOptions", "PatchSettings", "patch_attention"]
 
 Features = Float[Tensor, "batch channels *spatial"]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
+class PatchSettings(SearchSettings):
+    """Defaults of `patch_attention`: three matches, as in the paper (more brought no gain there)."""
+
+    k: int = 3
+    patch_size: int | Sequence[int] = 7
+    temperature: float = 1.0
+    aggregate: bool = False
+
+
+class FieldCall(TypedDict, total=False):
+    """The types of what belongs to one call of a layer with a search."""
+
+    field: MatchField | None
+    init: MatchField | None
+    query_mask: Tensor | None
+    key_mask: Tensor | None
+
+
+class PatchOptions(SearchOptions, FieldCall, total=False):
+    """The types of all that `patch_attention` takes by keyword."""
+
+    temperature: float
+    aggregate: bool
+
+
 @overload
 def patch_attention(
-    query: Features, key: Features, value: Features, *, return_field: Literal[False] = False, **settings: Any
-) -> Tensor: ...
+    query: Features, key: Features, value: Features, *, return_field: Literal[False] = False,
+    **options: Unpack[PatchOptions],
+) -> Tensor: ...  # fmt: skip
 @overload
 def patch_attention(
-    query: Features, key: Features, value: Features, *, return_field: Literal[True], **settings: Any
+    query: Features, key: Features, value: Features, *, return_field: Literal[True], **options: Unpack[PatchOptions]
 ) -> tuple[Tensor, MatchField]: ...
 @overload
 def patch_attention(
-    query: Features, key: Features, value: Features, *, return_field: bool, **settings: Any
+    query: Features, key: Features, value: Features, *, return_field: bool, **options: Unpack[PatchOptions]
 ) -> Tensor | tuple[Tensor, MatchField]: ...
 
 
-def patch_attention(  # type: ignore[misc]
+@shows(PatchSettings)
+def patch_attention(
     query: Float[Tensor, "batch channels *query"],
     key: Float[Tensor, "key_batch channels *key"],
     value: Float[Tensor, "value_batch value_channels *value"],
     *,
-    k: int = 3,
-    patch_size: int | Sequence[int] = 7,
-    similarity: str | Similarity = "l2",
-    temperature: float = 1.0,
-    aggregate: bool = False,
-    num_heads: int = 1,
     field: MatchField | None = None,
     return_field: bool = False,
-    method: str = "auto",
-    iterations: int | None = None,
-    seed: int = 0,
     init: MatchField | None = None,
     query_mask: Bool[Tensor, "mask_batch *query"] | None = None,
     key_mask: Bool[Tensor, "mask_batch2 *key"] | None = None,
-    is_causal: Causality = False,
-    min_separation: int | Sequence[int] = 0,
-    max_offset: int | Sequence[int] | None = None,
-    padding_mode: str = "reflect",
-    backend: str | None = None,
+    **options: Any,
 ) -> Tensor | tuple[Tensor, MatchField]:
     r"""Attend from every query position to its k best matching key positions, anywhere in the image.
 
@@ -115,40 +132,36 @@ def patch_attention(  # type: ignore[misc]
         >>> patch_attention(query, key, value, k=3, patch_size=7, aggregate=True).shape
         torch.Size([1, 3, 32, 32])
     """
+    settings = settings_from(PatchSettings, options, "patch_attention")
     query, key, value = promote(query, key, value)
-    check_pair(query, key, num_heads)
-    check_features("value", value, query, "query")
-    num_heads, temperature = check_count("num_heads", num_heads, 1), check_positive("temperature", temperature)
-    ratio = value_ratio(key, value)
     if field is None:
-        field = match(
-            query, key, k=k, patch_size=patch_size, similarity=similarity, num_heads=num_heads, method=method,
-            iterations=iterations, seed=seed, init=init, query_mask=query_mask, key_mask=key_mask,
-            is_causal=is_causal, min_separation=min_separation, max_offset=max_offset, padding_mode=padding_mode,
-            backend=backend,
-        )  # fmt: skip
-        found = field.similarity
+        problem = define_problem(query, key, settings, query_mask, key_mask)
+        geometry, backend = problem.geometry, problem.backend
     else:
-        check_field("field", field, query, key, num_heads)
-        found = None
-    check_heads("value", value, num_heads)
-    patch = check_patch_size(patch_size, padding_mode, tuple(query.shape[2:]), tuple(key.shape[2:]))
-    chosen = resolve_backend(backend, query)
+        geometry = define_geometry(query, key, settings, settings.patch_size, settings.similarity)
+        backend = resolve_backend(settings.backend, query)
+        check_field("field", field, query, key, geometry.num_heads)
+    check_features("value", value, query, "query")
+    check_heads("value", value, geometry.num_heads)
+    temperature, ratio = check_positive("temperature", settings.temperature), value_ratio(key, value)
+    found = None
+    if field is None:
+        field = find_field(query, key, problem, init)
+        found = field.similarity
     # One match alone has weight 1 whatever its similarity: nothing to differentiate.
-    trains = (aggregate or field.k > 1) and differentiates(query, key)
+    trains = (settings.aggregate or field.k > 1) and differentiates(query, key)
     if found is None or trains:
         q, kk = (query, key) if trains else (query.detach(), key.detach())
-        name = resolve_similarity(similarity).name
-        found = similarity_at(q, kk, field.index, patch, physical_padding(padding_mode), num_heads, name, chosen)
-    window = patch if aggregate else (1,) * len(patch)
-    output = attend(found, field.index, unfold_blocks(value, ratio), window, float(temperature), chosen)
-    output = fold_blocks(output, ratio)
+        found = similarity_at(q, kk, field.index, geometry, backend)
+    window = geometry.patch_size if settings.aggregate else (1,) * len(geometry.patch_size)
+    output = fold_blocks(attend(found, field.index, unfold_blocks(value, ratio), window, temperature, backend), ratio)
     if return_field:
         return output, MatchField(field.index, found.detach(), field.key_shape)
     return output
 
 
-class PatchAttention(AttentionLayer):
+@dataclass(kw_only=True, eq=False, repr=False)
+class PatchAttention(PatchSettings, AttentionLayer):
     """`patch_attention` as a layer without parameters: `layer(query, key, value)`.
 
     The arguments are those of `patch_attention`; those that belong to one call (field, init, masks, return_field) are
@@ -166,26 +179,17 @@ class PatchAttention(AttentionLayer):
     function = staticmethod(patch_attention)
     shown = ("k", "patch_size", "similarity", "temperature", "aggregate", "num_heads", "method")
 
-    def __init__(
-        self,
-        *,
-        k: int = 3,
-        patch_size: int | Sequence[int] = 7,
-        similarity: str | Similarity = "l2",
-        temperature: float = 1.0,
-        aggregate: bool = False,
-        num_heads: int = 1,
-        method: str = "auto",
-        iterations: int | None = None,
-        seed: int = 0,
-        is_causal: Causality = False,
-        min_separation: int | Sequence[int] = 0,
-        max_offset: int | Sequence[int] | None = None,
-        padding_mode: str = "reflect",
-        backend: str | None = None,
-    ) -> None:
-        super().__init__(
-            k=k, patch_size=patch_size, similarity=similarity, temperature=temperature, aggregate=aggregate,
-            num_heads=num_heads, method=method, iterations=iterations, seed=seed, is_causal=is_causal,
-            min_separation=min_separation, max_offset=max_offset, padding_mode=padding_mode, backend=backend,
-        )  # fmt: skip
+    if TYPE_CHECKING:
+
+        @overload
+        def __call__(
+            self, query: Tensor, key: Tensor, value: Tensor, *, return_field: Literal[False] = False,
+            **call: Unpack[FieldCall],
+        ) -> Tensor: ...  # fmt: skip
+        @overload
+        def __call__(
+            self, query: Tensor, key: Tensor, value: Tensor, *, return_field: Literal[True], **call: Unpack[FieldCall]
+        ) -> tuple[Tensor, MatchField]: ...
+        def __call__(
+            self, query: Tensor, key: Tensor, value: Tensor, *, return_field: bool = False, **call: Unpack[FieldCall]
+        ) -> Tensor | tuple[Tensor, MatchField]: ...

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from typing_extensions import Unpack
 
 from patchattn.attention.blocks import fold_blocks, unfold_blocks, value_ratio
 from patchattn.attention.comparison import Comparison
@@ -22,33 +23,31 @@ from patchattn.attention.monte_carlo import (
     normalized,
     r_hat,
 )
+from patchattn.attention.patch import FieldCall
 from patchattn.attention.precision import promote
 from patchattn.checks import (
     check_choice,
     check_count,
     check_features,
     check_heads,
-    check_pair,
     check_positive,
     check_share,
     per_dimension,
     positive_per_dimension,
 )
 from patchattn.field import MatchField, register_tree
-from patchattn.matching.constraints import (
-    Causality,
-    check_patch_size,
-    physical_padding,
-    resolve_causality,
-    resolve_masks,
-)
-from patchattn.matching.match import check_field, find_field, resolve_backend
+from patchattn.matching.define import check_k, define_constraints, define_geometry, resolve_backend
+from patchattn.matching.match import check_field, find_field
 from patchattn.ops.attend import attend
 from patchattn.ops.methods import check_method
+from patchattn.ops.sample_chains import Chains
+from patchattn.ops.sample_mixture import Mixture
 from patchattn.ops.weighted_sum import weighted_sum
-from patchattn.similarity import Similarity, resolve_similarity
+from patchattn.problem import Problem, Strategy
+from patchattn.settings import CommonOptions, CommonSettings, SimilarityName, settings_from, shows
+from patchattn.similarity import Similarity
 
-__all__ = ["ScramAttention", "ScramDiagnostics", "scram_attention"]
+__all__ = ["ScramAttention", "ScramDiagnostics", "ScramOptions", "ScramSettings", "scram_attention"]
 
 Features = Float[Tensor, "batch channels *spatial"]
 Weighting = Callable[[Tensor], Tensor]
@@ -57,6 +56,47 @@ Normalization = Literal["sum", "count", "none"] | Callable[[Tensor], Tensor]
 ITERATIONS_A_SCAN = 4
 """A scan of the guided search finds at least what so many iterations of Algorithm 1 do (docs/performance.md)."""
 LEAST_SEPARATION = 5
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ScramSettings(CommonSettings):
+    """Defaults of `scram_attention`."""
+
+    k: int = 3
+    selection: Literal["max", "mode"] | None = None
+    separation: int | Sequence[int] | None = None
+    expand: int | Sequence[int] = 0
+    patch_size: int | Sequence[int] = 1
+    similarity: SimilarityName | Similarity = "scaled_dot"
+    temperature: float = 1.0
+    weighting: Weighting | None = None
+    normalization: Normalization = "sum"
+    estimator: Literal["snis", "mh"] | None = None
+    samples: int = 64
+    scale: float | Sequence[float] = 2.0
+    alpha: float = 0.5
+    chains: int = 1
+    iterations: int = 8
+
+
+class ScramOptions(CommonOptions, FieldCall, total=False):
+    """The types of all that `scram_attention` takes by keyword."""
+
+    k: int
+    selection: Literal["max", "mode"] | None
+    separation: int | Sequence[int] | None
+    expand: int | Sequence[int]
+    patch_size: int | Sequence[int]
+    similarity: SimilarityName | Similarity
+    temperature: float
+    weighting: Weighting | None
+    normalization: Normalization
+    estimator: Literal["snis", "mh"] | None
+    samples: int
+    scale: float | Sequence[float]
+    alpha: float
+    chains: int
+    iterations: int
 
 
 @dataclass(frozen=True)
@@ -82,59 +122,44 @@ register_tree(ScramDiagnostics)
 
 @overload
 def scram_attention(
-    query: Features,
-    key: Features,
-    value: Features,
-    *,
-    return_field: Literal[False] = False,
-    return_diagnostics: Literal[False] = False,
-    **settings: Any,
-) -> Tensor: ...
+    query: Features, key: Features, value: Features, *, return_field: Literal[False] = False,
+    return_diagnostics: Literal[False] = False, **options: Unpack[ScramOptions],
+) -> Tensor: ...  # fmt: skip
 @overload
 def scram_attention(
-    query: Features,
-    key: Features,
-    value: Features,
-    *,
-    return_field: bool = False,
-    return_diagnostics: bool = False,
-    **settings: Any,
-) -> Any: ...
+    query: Features, key: Features, value: Features, *, return_field: Literal[True],
+    return_diagnostics: Literal[False] = False, **options: Unpack[ScramOptions],
+) -> tuple[Tensor, MatchField]: ...  # fmt: skip
+@overload
+def scram_attention(
+    query: Features, key: Features, value: Features, *, return_field: Literal[False] = False,
+    return_diagnostics: Literal[True], **options: Unpack[ScramOptions],
+) -> tuple[Tensor, ScramDiagnostics]: ...  # fmt: skip
+@overload
+def scram_attention(
+    query: Features, key: Features, value: Features, *, return_field: Literal[True],
+    return_diagnostics: Literal[True], **options: Unpack[ScramOptions],
+) -> tuple[Tensor, MatchField, ScramDiagnostics]: ...  # fmt: skip
+@overload
+def scram_attention(
+    query: Features, key: Features, value: Features, *, return_field: bool = False,
+    return_diagnostics: bool = False, **options: Unpack[ScramOptions],
+) -> Any: ...  # fmt: skip
 
 
-def scram_attention(  # type: ignore[misc]
+@shows(ScramSettings)
+def scram_attention(
     query: Float[Tensor, "batch channels *query"],
     key: Float[Tensor, "key_batch channels *key"],
     value: Float[Tensor, "value_batch value_channels *value"],
     *,
-    k: int = 3,
-    selection: Literal["max", "mode"] | str | None = None,
-    separation: int | Sequence[int] | None = None,
-    expand: int | Sequence[int] = 0,
-    patch_size: int | Sequence[int] = 1,
-    similarity: str | Similarity = "scaled_dot",
-    temperature: float = 1.0,
-    num_heads: int = 1,
-    weighting: Weighting | None = None,
-    normalization: Normalization | str = "sum",
-    estimator: Literal["snis", "mh"] | str | None = None,
-    samples: int = 64,
-    scale: float | Sequence[float] = 2.0,
-    alpha: float = 0.5,
-    chains: int = 1,
     field: MatchField | None = None,
     return_field: bool = False,
     return_diagnostics: bool = False,
-    method: str = "auto",
-    iterations: int = 8,
-    seed: int = 0,
     init: MatchField | None = None,
     query_mask: Bool[Tensor, "mask_batch *query"] | None = None,
     key_mask: Bool[Tensor, "mask_batch2 *key"] | None = None,
-    is_causal: Causality = False,
-    max_offset: int | Sequence[int] | None = None,
-    padding_mode: str = "reflect",
-    backend: str | None = None,
+    **options: Any,
 ) -> Any:
     r"""Attend from every query to the keys around its k best, or estimate full attention by sampling from there.
 
@@ -222,85 +247,123 @@ def scram_attention(  # type: ignore[misc]
         >>> diagnostics.effective_sample_size.shape
         torch.Size([1, 1, 32, 32])
     """
+    settings = settings_from(ScramSettings, options, "scram_attention")
     query, key, value = promote(query, key, value)
-    check_pair(query, key, num_heads)
+    comparison = _compare(query, key, settings, query_mask, key_mask)
     check_features("value", value, query, "query")
-    num_heads = check_count("num_heads", num_heads, 1)
-    check_heads("value", value, num_heads)
-    temperature, seed = check_positive("temperature", temperature), check_count("seed", seed, 0)
-    _check_normalization(normalization)
-    query_size, key_size = tuple(query.shape[2:]), tuple(key.shape[2:])
-    dims = len(query_size)
-    ratio = value_ratio(key, value)
-    radius = per_dimension("expand", expand, dims, 0)
-    spread = positive_per_dimension("scale", scale, dims)
-    plain = weighting is None and normalization == "sum"
-    samples, chains = check_count("samples", samples, 1), check_count("chains", chains, 1)
-    alpha = _check_estimation(estimator, alpha, radius, plain)
-    apart = _separation(selection, separation, estimator, radius)
-    patch = check_patch_size(patch_size, padding_mode, query_size, key_size)
-    masks = resolve_masks(query, key, query_mask, key_mask, patch, padding_mode)
-    causality = resolve_causality(is_causal, query_size, key_size)
-    offset = None if max_offset is None else per_dimension("max_offset", max_offset, dims, 0)
-    comparison = Comparison(
-        query, key, patch, physical_padding(padding_mode), num_heads, resolve_similarity(similarity).name, *masks,
-        *causality, offset, resolve_backend(backend, query),
-    )  # fmt: skip
+    check_heads("value", value, comparison.geometry.num_heads)
+    temperature, ratio = check_positive("temperature", settings.temperature), value_ratio(key, value)
     if field is None:
-        iterations = _check_search(method, iterations, comparison.is_causal)
-        field = find_field(
-            query, key, k=k, patch_size=patch_size, similarity=similarity, num_heads=num_heads, method=method,
-            iterations=iterations, scans=ceil(iterations / ITERATIONS_A_SCAN), seed=seed, init=init,
-            query_mask=query_mask, key_mask=key_mask, is_causal=is_causal, min_separation=apart, max_offset=max_offset,
-            padding_mode=padding_mode, backend=backend,
-        )  # fmt: skip
+        field = find_field(query, key, _modes(comparison, settings), init)
         found, modes = field.similarity, field.index
     else:
-        check_field("field", field, query, key, num_heads)
+        check_field("field", field, query, key, comparison.geometry.num_heads)
         # It may come from a search under other constraints, or hold a key twice.
-        found, modes = None, comparison.expand(field.index, (0,) * dims)
+        found, modes = None, comparison.expand(field.index, (0,) * (query.dim() - 2))
 
-    blocks = unfold_blocks(value, ratio)
-    acceptance = None
-    if estimator == "snis":
-        keys, score = importance_estimate(comparison, modes, temperature, spread, alpha, samples, seed)
-    elif estimator == "mh":
-        keys, score, acceptance = chain_estimate(comparison, modes, temperature, spread, chains, samples, seed)
+    blocks, estimate = unfold_blocks(value, ratio), _estimate(comparison, modes, found, settings, temperature)
+    weights = None
+    if _is_softmax(settings):
+        window = (1,) * (query.dim() - 2)
+        output = attend(estimate.score, estimate.keys, blocks, window, 1.0, comparison.backend)
+        if return_diagnostics:
+            weights = normalized(estimate.score.detach())
     else:
-        keys = comparison.expand(modes, radius) if any(radius) else modes
-        # One key alone has weight 1 whatever its similarity: nothing to differentiate.
-        trains = comparison.trains and (keys.shape[2] > 1 or not plain)
-        if found is None or any(radius) or trains:
-            found = comparison.similarity_at(keys)
-        score = found / temperature
-    if plain:
-        output = attend(score, keys, blocks, (1,) * dims, 1.0, comparison.backend)
-        weights = normalized(score.detach()) if return_diagnostics else None
-    else:
-        weights = _weights_of(score, torch.exp if weighting is None else weighting, normalization)
+        weighting = torch.exp if settings.weighting is None else settings.weighting
+        weights = _weights_of(estimate.score, weighting, settings.normalization)
         # A weight of 0 would not silence a value of NaN.
-        counted = torch.where(score > -torch.inf, keys, -1)
+        counted = torch.where(estimate.score > -torch.inf, estimate.keys, -1)
         output = weighted_sum(weights, counted, blocks, comparison.backend)
 
     results: tuple[Any, ...] = (fold_blocks(output, ratio),)
     if return_field:
         results += (field,)
     if weights is not None and return_diagnostics:
-        results += (_diagnostics(estimator, keys, weights, blocks, output, ratio, acceptance, field.k * chains),)
+        results += (_diagnostics(estimate, weights, blocks, output, ratio),)
     return results if len(results) > 1 else results[0]
 
 
-def _check_estimation(
-    estimator: str | None,
-    alpha: float,
-    radius: tuple[int, ...],
-    plain: bool,
-) -> float:
-    """Alpha as a Python number, if the estimator can be had."""
+@dataclass(frozen=True)
+class _Estimate:
+    """The keys that an output is computed from."""
+
+    keys: Tensor
+    """`(B, heads, any number, *query)`; -1 for none."""
+    score: Tensor
+    """Logarithms of their weights, likewise."""
+    is_sampled: bool = False
+    chains: int | None = None
+    """Markov chains that they are the states of."""
+    acceptance: Tensor | None = None
+
+
+def _is_softmax(settings: ScramSettings) -> bool:
+    return settings.weighting is None and settings.normalization == "sum"
+
+
+def _compare(
+    query: Tensor, key: Tensor, settings: ScramSettings, query_mask: Tensor | None, key_mask: Tensor | None
+) -> Comparison:
+    """Check all that does not depend on value."""
+    geometry = define_geometry(query, key, settings, settings.patch_size, settings.similarity)
+    _check_normalization(settings.normalization)
+    radius = per_dimension("expand", settings.expand, query.dim() - 2, 0)
+    _check_estimator(settings.estimator, radius, _is_softmax(settings))
+    _separation(settings.selection, settings.separation, settings.estimator, radius)
+    check_share("alpha", settings.alpha)
+    for name in ("samples", "chains"):
+        check_count(name, getattr(settings, name), 1)
+    positive_per_dimension("scale", settings.scale, query.dim() - 2)
+    check_count("seed", settings.seed, 0)
+    constraints = define_constraints(query, key, settings, geometry, query_mask, key_mask)
+    return Comparison(query, key, geometry, constraints, resolve_backend(settings.backend, query))
+
+
+def _modes(comparison: Comparison, settings: ScramSettings) -> Problem:
+    """The search for the best keys, or the best that are apart."""
+    query, key = comparison.query, comparison.key
+    radius = per_dimension("expand", settings.expand, query.dim() - 2, 0)
+    k = check_k(settings.k, query, key)
+    apart = _separation(settings.selection, settings.separation, settings.estimator, radius)
+    constraints = comparison.constraints
+    if k > 1:
+        constraints = replace(constraints, min_separation=apart)
+    iterations = _check_search(settings.method, settings.iterations, constraints.is_causal)
+    seed = check_count("seed", settings.seed, 0)
+    strategy = Strategy(settings.method, iterations, ceil(iterations / ITERATIONS_A_SCAN), None, seed)
+    return Problem(k, comparison.geometry, constraints, strategy, comparison.backend)
+
+
+def _estimate(
+    comparison: Comparison, modes: Tensor, found: Tensor | None, settings: ScramSettings, temperature: float
+) -> _Estimate:
+    """The keys around the modes, or keys drawn from there; `found` are the similarities of the modes, if known."""
+    dims = comparison.query.dim() - 2
+    radius = per_dimension("expand", settings.expand, dims, 0)
+    if settings.estimator is None:
+        keys = comparison.expand(modes, radius) if any(radius) else modes
+        # One key alone has weight 1 whatever its similarity: nothing to differentiate.
+        trains = comparison.trains and (keys.shape[2] > 1 or not _is_softmax(settings))
+        if found is None or any(radius) or trains:
+            found = comparison.similarity_at(keys)
+        return _Estimate(keys, found / temperature)
+    samples, chains = check_count("samples", settings.samples, 1), check_count("chains", settings.chains, 1)
+    scale, seed = positive_per_dimension("scale", settings.scale, dims), check_count("seed", settings.seed, 0)
+    if settings.estimator == "snis":
+        mixture = Mixture(scale, check_share("alpha", settings.alpha), samples, seed)
+        return _Estimate(*importance_estimate(comparison, modes, temperature, mixture), is_sampled=True)
+    k = modes.shape[2]
+    keys, score, acceptance = chain_estimate(
+        comparison, modes, Chains(scale, temperature, chains, ceil(samples / (k * chains)), seed)
+    )
+    return _Estimate(keys, score, True, k * chains, acceptance)
+
+
+def _check_estimator(estimator: str | None, radius: tuple[int, ...], plain: bool) -> None:
+    """Refuse an estimator beside what it replaces."""
     check_choice("estimator", estimator, (None, "snis", "mh"))
-    alpha = check_share("alpha", alpha)
     if estimator is None:
-        return alpha
+        return
     if any(radius):
         raise ValueError(
             f"expand: estimator={estimator!r} draws keys around the modes itself; leave expand at 0 (scale says how "
@@ -311,7 +374,6 @@ def _check_estimation(
             f"weighting, normalization: estimator={estimator!r} estimates the softmax over all keys; leave both out, "
             "or the estimator."
         )
-    return alpha
 
 
 def _check_normalization(normalization: Any) -> None:
@@ -364,27 +426,19 @@ def _weights_of(score: Tensor, weighting: Weighting, normalization: Any) -> Tens
 
 
 @torch.no_grad()
-def _diagnostics(
-    estimator: str | None,
-    keys: Tensor,
-    weights: Tensor,
-    value: Tensor,
-    output: Tensor,
-    ratio: int,
-    acceptance: Tensor | None,
-    chains: int,
-) -> ScramDiagnostics:
-    value, weights = value.detach().to(weights.dtype), weights.detach()
-    if estimator == "snis":
-        variance = fold_blocks(estimator_variance(weights, keys, value, output.detach().to(weights.dtype)), ratio)
-        return ScramDiagnostics(keys, weights, variance, effective_sample_size(weights))
-    if estimator == "mh":
-        agreement = fold_blocks(r_hat(keys, value, chains), ratio)
-        return ScramDiagnostics(keys, weights, acceptance_rate=acceptance, r_hat=agreement)
-    return ScramDiagnostics(keys, weights)
+def _diagnostics(estimate: _Estimate, weights: Tensor, blocks: Tensor, output: Tensor, ratio: int) -> ScramDiagnostics:
+    value, weights = blocks.detach().to(weights.dtype), weights.detach()
+    if estimate.chains is not None:
+        agreement = fold_blocks(r_hat(estimate.keys, value, estimate.chains), ratio)
+        return ScramDiagnostics(estimate.keys, weights, acceptance_rate=estimate.acceptance, r_hat=agreement)
+    if estimate.is_sampled:
+        variance = estimator_variance(weights, estimate.keys, value, output.detach().to(weights.dtype))
+        return ScramDiagnostics(estimate.keys, weights, fold_blocks(variance, ratio), effective_sample_size(weights))
+    return ScramDiagnostics(estimate.keys, weights)
 
 
-class ScramAttention(AttentionLayer):
+@dataclass(kw_only=True, eq=False, repr=False)
+class ScramAttention(ScramSettings, AttentionLayer):
     """`scram_attention` as a layer without parameters: `layer(query, key, value)`.
 
     The arguments are those of `scram_attention`; those that belong to one call (field, init, masks, return_field,
@@ -404,36 +458,19 @@ class ScramAttention(AttentionLayer):
         "k", "selection", "expand", "similarity", "temperature", "num_heads", "estimator", "is_causal", "method",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        *,
-        k: int = 3,
-        selection: Literal["max", "mode"] | str | None = None,
-        separation: int | Sequence[int] | None = None,
-        expand: int | Sequence[int] = 0,
-        patch_size: int | Sequence[int] = 1,
-        similarity: str | Similarity = "scaled_dot",
-        temperature: float = 1.0,
-        num_heads: int = 1,
-        weighting: Weighting | None = None,
-        normalization: Normalization | str = "sum",
-        estimator: Literal["snis", "mh"] | str | None = None,
-        samples: int = 64,
-        scale: float | Sequence[float] = 2.0,
-        alpha: float = 0.5,
-        chains: int = 1,
-        method: str = "auto",
-        iterations: int = 8,
-        seed: int = 0,
-        is_causal: Causality = False,
-        max_offset: int | Sequence[int] | None = None,
-        padding_mode: str = "reflect",
-        backend: str | None = None,
-    ) -> None:
-        super().__init__(
-            k=k, selection=selection, separation=separation, expand=expand, patch_size=patch_size,
-            similarity=similarity, temperature=temperature, num_heads=num_heads, weighting=weighting,
-            normalization=normalization, estimator=estimator, samples=samples, scale=scale, alpha=alpha,
-            chains=chains, method=method, iterations=iterations, seed=seed, is_causal=is_causal,
-            max_offset=max_offset, padding_mode=padding_mode, backend=backend,
-        )  # fmt: skip
+    if TYPE_CHECKING:
+
+        @overload
+        def __call__(
+            self, query: Tensor, key: Tensor, value: Tensor, *, return_field: Literal[False] = False,
+            return_diagnostics: Literal[False] = False, **call: Unpack[FieldCall],
+        ) -> Tensor: ...  # fmt: skip
+        @overload
+        def __call__(
+            self, query: Tensor, key: Tensor, value: Tensor, *, return_field: bool = False,
+            return_diagnostics: bool = False, **call: Unpack[FieldCall],
+        ) -> Any: ...  # fmt: skip
+        def __call__(
+            self, query: Tensor, key: Tensor, value: Tensor, *, return_field: bool = False,
+            return_diagnostics: bool = False, **call: Unpack[FieldCall],
+        ) -> Any: ...  # fmt: skip

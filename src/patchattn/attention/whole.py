@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
 from functools import wraps
-from inspect import Parameter, signature
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,13 +13,12 @@ from patchattn.attention.images import Images
 from patchattn.checks import is_traced
 from patchattn.ops.autocast import autocasts, without_autocast
 from patchattn.ops.layer import layer_operator
+from patchattn.ops.schema import Schema
 from patchattn.ops.transforms import differentiates, transforming
 
 __all__ = ["as_operator"]
 
 Layer = Callable[..., Tensor]
-
-NAMES = tuple(field.name for field in fields(Images))
 
 
 def as_operator(name: str) -> Callable[[Layer], Layer]:
@@ -34,27 +31,23 @@ def as_operator(name: str) -> Callable[[Layer], Layer]:
     """
 
     def decorate(function: Layer) -> Layer:
-        types = get_type_hints(function)
-        settings = tuple(signature(function).parameters)[1:]
+        schema = Schema(function)
 
         def flat(*arguments: Any) -> Tensor:
-            images = Images(*arguments[: len(NAMES)])
-            with without_autocast(images.query.device):
-                return function(images, *arguments[len(NAMES) :])
+            return computed(*schema.rebuild(arguments))
 
-        parameters = get_type_hints(Images) | {setting: types[setting] for setting in settings}
-        flat.__signature__ = signature(flat).replace(  # type: ignore[attr-defined]
-            parameters=[
-                Parameter(n, Parameter.POSITIONAL_OR_KEYWORD, annotation=parameters[n]) for n in (*NAMES, *settings)
-            ],
-            return_annotation=Tensor,
-        )
+        def computed(images: Images, *settings: Any) -> Tensor:
+            with without_autocast(images.query.device):
+                return function(images, *settings)
+
+        flat.__signature__ = schema.signature  # type: ignore[attr-defined]
         operator = layer_operator(name, flat)
 
         @wraps(function)
-        def layer(images: Images, *plain: Any) -> Tensor:
-            arguments = (*(getattr(images, field) for field in NAMES), *plain)
-            found: Tensor = operator(*arguments) if _whole(images) else flat(*arguments)
+        def layer(images: Images, *settings: Any) -> Tensor:
+            if not _whole(images):
+                return computed(images, *settings)
+            found: Tensor = operator(*schema.flatten((images, *settings)))
             return found
 
         return layer

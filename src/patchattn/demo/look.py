@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from patchattn import MatchField, full_attention, match, patch_attention
+from patchattn import MatchField, match, patch_attention
+from patchattn.baselines import full_attention
 from patchattn.tasks.alpha import resize_with_alpha
 from patchattn.tasks.flow_picture import flow_picture
 from patchattn.tasks.images import Image, same_channels, write_image

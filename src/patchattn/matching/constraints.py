@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from patchattn.checks import check_choice, check_mask, per_dimension
+from patchattn.settings import Causality, PaddingMode
 
 __all__ = [
     "PADDING_MODES",
-    "Causality",
     "check_patch_size",
     "inside_mask",
     "physical_padding",
@@ -20,11 +20,7 @@ __all__ = [
     "resolve_masks",
 ]
 
-Causality = bool | Literal["strict"]
-"""`"strict"`: a query does not match the key at its own position either."""
-
-
-PADDING_MODES = ("reflect", "replicate", "zeros", "valid")
+PADDING_MODES = get_args(PaddingMode)
 
 
 def check_patch_size(

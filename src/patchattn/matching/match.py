@@ -2,51 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from typing_extensions import Unpack
 
-from patchattn.checks import check_count, check_pair, on_host, per_dimension, warn_of_missing_batch
+from patchattn.checks import on_host
 from patchattn.field import MatchField
-from patchattn.kernels import BACKENDS, default_backend, interprets
-from patchattn.matching.constraints import (
-    Causality,
-    check_patch_size,
-    physical_padding,
-    resolve_causality,
-    resolve_masks,
-)
-from patchattn.ops.methods import check_method
+from patchattn.kernels import default_backend
+from patchattn.matching.define import define_problem
 from patchattn.ops.search import search
 from patchattn.ops.transforms import stored_numbers
-from patchattn.similarity import Similarity, resolve_similarity
+from patchattn.problem import Problem
+from patchattn.settings import SearchOptions, SearchSettings, settings_from, shows
 
-__all__ = ["check_field", "find_field", "match", "resolve_backend"]
+__all__ = ["check_field", "find_field", "match"]
 
 
+@shows(SearchSettings)
 def match(
     query: Float[Tensor, "batch channels *query"],
     key: Float[Tensor, "key_batch channels *key"],
     *,
-    k: int = 1,
-    patch_size: int | Sequence[int] = 1,
-    similarity: str | Similarity = "l2",
-    num_heads: int = 1,
-    method: Literal["auto", "exact", "guided", "patchmatch", "repeated"] | str = "auto",
-    iterations: int | None = None,
-    seed: int = 0,
     init: MatchField | None = None,
     query_mask: Bool[Tensor, "mask_batch *query"] | None = None,
     key_mask: Bool[Tensor, "mask_batch2 *key"] | None = None,
-    is_causal: Causality = False,
-    min_separation: int | Sequence[int] = 0,
-    max_offset: int | Sequence[int] | None = None,
-    padding_mode: Literal["reflect", "replicate", "zeros", "valid"] | str = "reflect",
-    backend: str | None = None,
+    **options: Unpack[SearchOptions],
 ) -> MatchField:
     r"""Find, for every query position, the k key positions whose patches are most similar, anywhere in the image.
 
@@ -114,81 +98,17 @@ def match(
         >>> field.offsets()[0, 0, 0, :, 10, 10]
         tensor([2, 5])
     """
-    iterations = check_method(method, iterations)
-    return find_field(
-        query, key, k=k, patch_size=patch_size, similarity=similarity, num_heads=num_heads, method=method,
-        iterations=iterations, scans=iterations, seed=seed, init=init, query_mask=query_mask, key_mask=key_mask,
-        is_causal=is_causal, min_separation=min_separation, max_offset=max_offset, padding_mode=padding_mode,
-        backend=backend,
-    )  # fmt: skip
+    settings = settings_from(SearchSettings, options, "match")
+    problem = define_problem(query, key, settings, query_mask, key_mask)
+    return find_field(query, key, problem, init)
 
 
-def find_field(
-    query: Tensor,
-    key: Tensor,
-    *,
-    k: int,
-    patch_size: int | Sequence[int],
-    similarity: str | Similarity,
-    num_heads: int = 1,
-    method: str,
-    iterations: int | None,
-    scans: int | None,
-    exact_pairs: int | None = None,
-    seed: int,
-    init: MatchField | None = None,
-    query_mask: Tensor | None = None,
-    key_mask: Tensor | None = None,
-    is_causal: Causality = False,
-    min_separation: int | Sequence[int] = 0,
-    max_offset: int | Sequence[int] | None = None,
-    padding_mode: str,
-    backend: str | None,
-) -> MatchField:
-    """`match` with all that the choice of a method is made by, see `resolve_method`."""
-    check_pair(query, key, num_heads)
-    warn_of_missing_batch(query, patch_size)
-    query_size, key_size = tuple(query.shape[2:]), tuple(key.shape[2:])
-    dims = len(query_size)
-    k = check_count("k", k, 1)
-    if k > prod(key_size) and query.numel():
-        raise ValueError(f"k: got {k}, but key has only {prod(key_size)} positions.")
-    patch = check_patch_size(patch_size, padding_mode, query_size, key_size)
-    causal, strict = resolve_causality(is_causal, query_size, key_size)
-    query_mask, key_mask = resolve_masks(query, key, query_mask, key_mask, patch, padding_mode)
-    separation = per_dimension("min_separation", min_separation, dims, 0)
-    if k == 1:
-        separation = (0,) * dims  # there is nothing to be apart from
-    offset = None if max_offset is None else per_dimension("max_offset", max_offset, dims, 0)
-    check_method(method, iterations)
+def find_field(query: Tensor, key: Tensor, problem: Problem, init: MatchField | None = None) -> MatchField:
+    """Solve a problem that was defined for these tensors."""
     if init is not None:
-        check_field("init", init, query, key, num_heads)
-    index, found = search(
-        query.detach(), key.detach(), query_mask, key_mask, None if init is None else init.index, k, patch,
-        physical_padding(padding_mode), int(num_heads), resolve_similarity(similarity).name, method, iterations, scans,
-        exact_pairs, check_count("seed", seed, 0), causal, strict, separation, offset, resolve_backend(backend, query),
-    )  # fmt: skip
-    return MatchField(index, found, key_size)
-
-
-def resolve_backend(backend: str | None, tensor: Tensor) -> str:
-    if backend is None:
-        return default_backend(tensor.device.type)
-    if backend not in BACKENDS:
-        allowed = ", ".join(map(repr, BACKENDS))
-        raise ValueError(f"backend: got {backend!r}; allowed are {allowed} and None (by device).")
-    device = tensor.device
-    if backend == "cpu" and device.type != "cpu":
-        raise ValueError(f"backend: 'cpu' needs tensors on the CPU, got {device}; use None or 'reference'.")
-    # While a graph is traced nothing is imported; the kernel says the same when it is started.
-    if backend == "gpu" and device.type == "cpu" and not torch.compiler.is_compiling() and not interprets():
-        raise ValueError(
-            f"backend: 'gpu' needs tensors on a GPU, got {device}; use None or 'cpu', or set TRITON_INTERPRET=1 before "
-            "Python starts, which runs the kernels on the CPU in Triton's (slow) interpreter."
-        )
-    if backend == "gpu" and device.type != "cpu" and default_backend(device.type) != "gpu":
-        raise ValueError(f"backend: 'gpu' needs tensors on cuda or xpu, got {device}; use None or 'reference'.")
-    return backend
+        check_field("init", init, query, key, problem.geometry.num_heads)
+    index, found = search(query.detach(), key.detach(), None if init is None else init.index, problem)
+    return MatchField(index, found, tuple(key.shape[2:]))
 
 
 def check_field(name: str, field: Any, query: Tensor, key: Tensor, num_heads: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from patchattn.attention.named import named_attention
+from patchattn.networks.attention_layers import named_attention
 from patchattn.networks.colorization import ColorizationNetwork
 from patchattn.networks.contextual import ATTENTIONS, InpaintingNetwork
 from patchattn.networks.cross_scale import CROSS_SCALE, IN_SCALE, SuperResolutionNetwork
@@ -25,7 +25,7 @@ class ColorizationArchitecture:
     task: ClassVar[str] = "colorization"
 
     attention: str = "psal-aggregate"
-    """A name of `attention.named`."""
+    """A name of `networks.attention_layers`."""
     settings: dict[str, Any] = field(default_factory=dict)
     """The attention layer's arguments that are not its defaults."""
     channels: int = 16

@@ -12,9 +12,9 @@ from torch.nn import functional
 
 from patchattn.attention.cross_scale import CrossScaleAttention
 from patchattn.attention.cross_scale_patch import CrossScalePatchAttention
-from patchattn.attention.full import FullAttention
 from patchattn.attention.layer import AttentionLayer
-from patchattn.attention.local import LocalAttention
+from patchattn.baselines.full import FullAttention
+from patchattn.baselines.local import LocalAttention
 from patchattn.checks import check_choice, check_count, check_features
 from patchattn.networks.mirror import mirrored
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ __all__ = ["attend", "attend_backward", "attend_operator"]
 
 
 def attend(
-    similarity: Tensor, index: Tensor, value: Tensor, window: Sequence[int], temperature: float, backend: str
+    similarity: Tensor, index: Tensor, value: Tensor, window: tuple[int, ...], temperature: float, backend: str
 ) -> Tensor:
     """Return the output `(B, Cv, *query)`; in any mode of differentiation."""
     if forward_mode():
@@ -27,20 +26,20 @@ def attend(
     return output
 
 
-@operator("attend", shared=(2,))
+@operator("attend", shared=("value",))
 def attend_operator(
-    similarity: Tensor, index: Tensor, value: Tensor, window: Sequence[int], temperature: float, backend: str
+    similarity: Tensor, index: Tensor, value: Tensor, window: tuple[int, ...], temperature: float, backend: str
 ) -> tuple[Tensor, Tensor]:
     """Return the output `(B, Cv, *query)` and the log of the softmax's denominator `(B, heads, *query)`.
 
     `window` is the extent of the spatial neighborhood whose matches vote: all ones without aggregation.
     """
-    output, normalizer = load_backend(backend).attend(similarity, index, value, tuple(window), temperature)
+    output, normalizer = load_backend(backend).attend(similarity, index, value, window, temperature)
     return output, normalizer
 
 
 @fake("attend")
-def _attend_fake(similarity: Tensor, index: Tensor, value: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+def _attend_fake(similarity: Tensor, index: Tensor, value: Tensor, *settings: Any) -> tuple[Tensor, Tensor]:
     dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
     output = value.new_empty((index.shape[0], value.shape[1], *index.shape[3:]))
     return output, value.new_empty((*index.shape[:2], *index.shape[3:]), dtype=dtype)
@@ -54,20 +53,20 @@ def attend_backward(
     value: Tensor,
     output: Tensor,
     log_normalizer: Tensor,
-    window: Sequence[int],
+    window: tuple[int, ...],
     temperature: float,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients with respect to similarity and value."""
     grad_similarity, grad_value = load_backend(backend).attend_backward(
-        grad_output, similarity, index, value, output, log_normalizer, tuple(window), temperature
+        grad_output, similarity, index, value, output, log_normalizer, window, temperature
     )
     return grad_similarity, grad_value
 
 
 @fake("attend_backward")
 def _attend_backward_fake(
-    grad_output: Tensor, similarity: Tensor, index: Tensor, value: Tensor, *_: Any
+    grad_output: Tensor, similarity: Tensor, index: Tensor, value: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor]:
     return similarity.new_empty(similarity.shape), value.new_empty(value.shape)
 

@@ -19,7 +19,9 @@ import torch
 # The operators must be there when a counter that was imported before is told of them.
 from patchattn.ops import attend, search, similarity_operators, weighted_sum  # noqa: F401
 from patchattn.ops.methods import resolve_method
-from patchattn.similarity import BY_PRODUCTS
+from patchattn.ops.register import schema_of
+from patchattn.problem import PatchGeometry, Problem
+from patchattn.similarity import Similarity
 
 __all__ = ["counted"]
 
@@ -38,6 +40,16 @@ def counted(name: str, formula: Callable[..., int]) -> None:
     _formulas[name] = formula
     if COUNTER in sys.modules:
         _register(name)
+
+
+def counted_as_called(name: str, formula: Callable[..., int]) -> None:
+    """The same, for a formula of the operator's own arguments, shapes in the place of tensors."""
+    schema = schema_of(name)
+
+    def flat(*arguments: Any, out_shape: Any = None, **_: Any) -> int:
+        return formula(*schema.rebuild(arguments, Similarity))
+
+    counted(name, flat)
 
 
 def _register(name: str) -> None:
@@ -68,19 +80,14 @@ if COUNTER not in sys.modules:
     sys.meta_path.insert(0, _WhenImported())
 
 
-def _search(
-    query: Shape, key: Shape, query_mask: Any, key_mask: Any, init: Any, k: int, patch_size: Shape, padding_mode: str,
-    num_heads: int, similarity: str, method: str, iterations: int | None, scans: int | None, exact_pairs: int | None,
-    seed: int, is_causal: bool, strict: bool, min_separation: Shape, max_offset: Shape | None, *_: Any, **__: Any,
-) -> int:  # fmt: skip
+def _search(query: Shape, key: Shape, init: Any, problem: Problem) -> int:
     """Exact: all pairs. Else, as the data decide, the most that can be: all that PatchMatch may ask for and draw; the
     projection, the leaves of all scans and a list's whole patches of the guided search.
     """
-    sizes, dims = (tuple(query[2:]), tuple(key[2:])), len(patch_size)
-    queries, keys, elements = prod(sizes[0]), prod(sizes[1]), query[1] * prod(patch_size)
-    separated = any(apart > 1 for apart in min_separation)
-    by_products = similarity in BY_PRODUCTS and not separated and max_offset is None
-    chosen, count = resolve_method(method, iterations, scans, exact_pairs, *sizes, is_causal, separated, k, by_products)
+    k, geometry, dims = problem.k, problem.geometry, len(problem.geometry.patch_size)
+    sizes, num_heads = (tuple(query[2:]), tuple(key[2:])), geometry.num_heads
+    queries, keys, elements = prod(sizes[0]), prod(sizes[1]), query[1] * prod(geometry.patch_size)
+    chosen, count = resolve_method(problem, *sizes)
     asked, drawn = STEPS * 2 * dims, max(sizes[1]).bit_length()
     if chosen == "guided":
         length = ceil((k + max(4, k // 2)) / LEAF) * LEAF
@@ -95,35 +102,34 @@ def _search(
     return 2 * query[0] * queries * compared[chosen] * elements
 
 
-def _similarity_at(query: Shape, key: Shape, index: Shape, patch_size: Shape, *_: Any, **__: Any) -> int:
-    return 2 * prod(index) * query[1] // index[1] * prod(patch_size)
+def _similarity_at(query: Shape, key: Shape, index: Shape, geometry: PatchGeometry, backend: str) -> int:
+    return 2 * prod(index) * query[1] // index[1] * prod(geometry.patch_size)
 
 
-def _similarity_at_backward(grad: Shape, *arguments: Any, **__: Any) -> int:
+def _similarity_at_backward(grad: Shape, *arguments: Any) -> int:
     return 2 * _similarity_at(*arguments)
 
 
-def _similarity_tangent(*arguments: Any, **__: Any) -> int:
-    query, key, index, _, _, *settings = arguments
+def _similarity_tangent(query: Shape, key: Shape, index: Shape, by_query: Shape, by_key: Shape, *settings: Any) -> int:
     return 2 * _similarity_at(query, key, index, *settings)
 
 
-def _attend(similarity: Shape, index: Shape, value: Shape, window: Shape, *_: Any, **__: Any) -> int:
+def _attend(similarity: Shape, index: Shape, value: Shape, window: Shape, *_: Any) -> int:
     return 2 * prod(index) * prod(window) * value[1] // index[1]
 
 
 def _attend_backward(
     grad: Shape, similarity: Shape, index: Shape, value: Shape, output: Shape, normalizer: Shape, window: Shape,
-    *_: Any, **__: Any,
+    *_: Any,
 ) -> int:  # fmt: skip
     return 2 * _attend(similarity, index, value, window)
 
 
-def _weighted_sum(weight: Shape, index: Shape, value: Shape, *_: Any, **__: Any) -> int:
+def _weighted_sum(weight: Shape, index: Shape, value: Shape, backend: str) -> int:
     return 2 * prod(index) * value[1] // index[1]
 
 
-def _weighted_sum_backward(grad: Shape, *arguments: Any, **__: Any) -> int:
+def _weighted_sum_backward(grad: Shape, *arguments: Any) -> int:
     return 2 * _weighted_sum(*arguments)
 
 
@@ -131,4 +137,4 @@ for _formula in (
     _search, _similarity_at, _similarity_at_backward, _similarity_tangent, _attend, _attend_backward, _weighted_sum,
     _weighted_sum_backward,
 ):  # fmt: skip
-    counted(_formula.__name__[1:], _formula)
+    counted_as_called(_formula.__name__[1:], _formula)

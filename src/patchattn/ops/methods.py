@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import prod
 
 from patchattn.checks import check_choice, check_count
+from patchattn.problem import Problem
 
 __all__ = ["METHODS", "check_method", "resolve_method", "whole_rows_are_faster"]
 
@@ -27,8 +28,7 @@ MANY = 32
 def whole_rows_are_faster(k: int, keys: int, scans: int, by_products: bool) -> bool:
     """Whether exact search, which computes and sorts whole rows of similarities, is faster than guided search's lists.
 
-    A row takes time in proportion to the keys, lists in proportion to k^2 and the scans. `by_products`: matrix products
-    tell the similarities, and neither a separation nor a window leaves out most keys.
+    A row takes time in proportion to the keys, lists in proportion to k^2 and the scans. `by_products`: see `Problem`.
     """
     return by_products and k * k * scans >= MANY * keys
 
@@ -39,38 +39,30 @@ def check_method(method: str, iterations: int | None) -> int | None:
     return None if iterations is None else check_count("iterations", iterations, 0)
 
 
-def resolve_method(
-    method: str, iterations: int | None, scans: int | None, exact_pairs: int | None, query_size: tuple[int, ...],
-    key_size: tuple[int, ...], is_causal: bool, separated: bool, k: int, by_products: bool,
-) -> tuple[str, int]:  # fmt: skip
-    """Return the method and its number of iterations (0 for the exact search, which has none).
-
-    Args:
-        iterations: of PatchMatch; None: the default.
-        scans: of the guided search; None: the default.
-        exact_pairs: pairs of a query and a key up to which "auto" is exact; None: it goes by the keys.
-        by_products: see `whole_rows_are_faster`.
-    """
+def resolve_method(problem: Problem, query_size: tuple[int, ...], key_size: tuple[int, ...]) -> tuple[str, int]:
+    """Return the method and its number of iterations (0 for the exact search, which has none)."""
+    strategy, constraints, keys = problem.strategy, problem.constraints, prod(key_size)
+    method = strategy.method
     if method == "auto":
-        if exact_pairs is None:
-            few = prod(key_size) <= EXACT_BELOW
+        if strategy.exact_pairs is None:
+            few = keys <= EXACT_BELOW
         else:
-            few = prod(query_size) * prod(key_size) <= exact_pairs
+            few = prod(query_size) * keys <= strategy.exact_pairs
         if few:
             method = "exact"
-        elif not is_causal:
+        elif not constraints.is_causal:
             method = "guided"
-        elif whole_rows_are_faster(k, prod(key_size), DEFAULT_ITERATIONS["guided"], by_products):
+        elif whole_rows_are_faster(problem.k, keys, DEFAULT_ITERATIONS["guided"], problem.by_products):
             method = "exact"
         else:
             # The guided search's tree is made of all keys, later ones too. A list whose matches must be apart loses
             # good ones to better ones beside them; runs for one match each do not.
-            method = "repeated" if separated else "patchmatch"
+            method = "repeated" if constraints.separated else "patchmatch"
     if method == "guided":
-        count = DEFAULT_ITERATIONS[method] if scans is None else scans
-        if whole_rows_are_faster(k, prod(key_size), count, by_products):
+        count = DEFAULT_ITERATIONS[method] if strategy.scans is None else strategy.scans
+        if whole_rows_are_faster(problem.k, keys, count, problem.by_products):
             method = "exact"
     if method == "exact":
         return method, 0
-    given = scans if method == "guided" else iterations
+    given = strategy.scans if method == "guided" else strategy.iterations
     return method, DEFAULT_ITERATIONS[method] if given is None else given

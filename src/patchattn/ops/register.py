@@ -12,27 +12,31 @@ from torch import Tensor
 from torch.autograd import Function
 
 from patchattn.ops.batching import batched
+from patchattn.ops.schema import Schema
 from patchattn.ops.transforms import transforming
+from patchattn.similarity import Similarity
 
-__all__ = ["Operator", "fake", "operator"]
+__all__ = ["Operator", "fake", "operator", "schema_of"]
 
 Call = TypeVar("Call", bound=Callable[..., Any])
 
 _fakes: dict[str, Callable[..., Any]] = {}
+_schemas: dict[str, Schema] = {}
 
 
 class Operator:
-    """An operator `patchattn::name`, to be called.
+    """An operator `patchattn::name`, to be called with the arguments of the function that it was made of.
 
-    Autograd, compilers and exporters know it as `overload`. The transforms of torch.func and forward-mode derivatives
-    do not see through an operator of Python's making: where one is at work, the same function is called as a
-    `torch.autograd.Function`, with a rule for each of them.
+    PyTorch knows it by the flat arguments of its `schema`: autograd, compilers and exporters as `overload`. The
+    transforms of torch.func and forward-mode derivatives do not see through an operator of Python's making: where one
+    is at work, the same function is called as a `torch.autograd.Function`, with a rule for each of them.
     """
 
-    def __init__(self, name: str, overload: Any, shared: Sequence[int]) -> None:
+    def __init__(self, name: str, overload: Any, schema: Schema, shared: Sequence[str]) -> None:
         self.name = name
         self.overload = overload
-        self.shared = shared
+        self.schema = schema
+        self.shared = tuple(schema.names.index(argument) for argument in shared)
         # Until it is told otherwise, nothing can be differentiated: matches are positions.
         self._function = _function_of(self, _save_nothing, _refuse_backward, _no_tangents, (None,) * self.outputs)
 
@@ -41,9 +45,10 @@ class Operator:
         return len(self.overload._schema.returns)
 
     def __call__(self, *arguments: Any) -> Any:
+        flat = self.schema.flatten(arguments)
         if transforming():
-            return self._function.apply(*arguments)  # type: ignore[no-untyped-call]
-        return self.overload(*arguments)
+            return self._function.apply(*flat)  # type: ignore[no-untyped-call]
+        return self.overload(*flat)
 
     def differentiable(
         self,
@@ -63,14 +68,29 @@ class Operator:
                 way, see `forward_mode`.
             like: see `batched`.
         """
-        torch.library.register_autograd(self.name, backward, setup_context=save)
-        self._function = _function_of(self, save, backward, jvp, like or (None,) * self.outputs)
+        schema = self.schema
+
+        def save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            save(ctx, schema.rebuild(inputs), output)
+
+        def spread(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+            return schema.spread(backward(ctx, *gradients))
+
+        def tangents(ctx: Any, *flat: Tensor | None) -> Any:
+            assert jvp is not None
+            return jvp(ctx, *schema.tangents(flat))
+
+        torch.library.register_autograd(self.name, spread, setup_context=save_inputs)
+        self._function = _function_of(
+            self, save_inputs, spread, None if jvp is None else tangents, like or (None,) * self.outputs
+        )
 
 
-def operator(name: str, shared: Sequence[int] = ()) -> Callable[[Callable[..., Any]], Operator]:
-    """Register a function of tensors and plain settings as `patchattn::name`; its schema is read off the annotations.
+def operator(name: str, shared: Sequence[str] = ()) -> Callable[[Callable[..., Any]], Operator]:
+    """Register a function of tensors, data classes and plain settings as `patchattn::name`.
 
-    `shared` are the numbers of the arguments that may have a batch of one, shared by all queries.
+    Its schema is read off the annotations, see `Schema`. `shared` are the tensors that may have a batch of one, shared
+    by all queries.
 
     What `torch.library.custom_op` does, but for the `torch._dynamo.disable` around each call, which imports the
     compiler (a second and more) even where nothing is compiled. Fake and derivatives are registered by name.
@@ -81,28 +101,45 @@ def operator(name: str, shared: Sequence[int] = ()) -> Callable[[Callable[..., A
 
     def register(function: Callable[..., Any]) -> Operator:
         qualified = f"patchattn::{name}"
-        schema = torch.library.infer_schema(function, mutates_args=())
-        torch.library.define(qualified, schema, tags=(torch.Tag.pt2_compliant_tag,))
+        schema = Schema(function)
 
         @wraps(function)
         def kernel(first: Tensor, *others: Any) -> Any:
             if first.numel() == 0:
                 return _zeros(_fakes[name](first, *others))
             with _host_by_default():
-                return function(first, *others)
+                return function(*schema.rebuild((first, *others)))
 
+        kernel.__signature__ = schema.signature  # type: ignore[attr-defined]
+        inferred = torch.library.infer_schema(kernel, mutates_args=())
+        torch.library.define(qualified, inferred, tags=(torch.Tag.pt2_compliant_tag,))
         torch.library.impl(qualified, "CompositeExplicitAutograd")(kernel)
-        return Operator(qualified, getattr(torch.ops.patchattn, name).default, shared)
+        made = Operator(qualified, getattr(torch.ops.patchattn, name).default, schema, shared)
+        _schemas[name] = schema
+        return made
 
     return register
 
 
+def schema_of(name: str) -> Schema:
+    """The parameters of `patchattn::name`."""
+    return _schemas[name]
+
+
 def fake(name: str) -> Callable[[Call], Call]:
-    """Register a function that makes `patchattn::name`'s outputs without computing them."""
+    """Register a function that makes `patchattn::name`'s outputs without computing them, from the same arguments.
+
+    Its similarities are names alone: a graph can be read where they are not known.
+    """
 
     def register(function: Call) -> Call:
-        torch.library.register_fake(f"patchattn::{name}")(function)
-        _fakes[name] = function
+        schema = _schemas[name]
+
+        def flat(*arguments: Any) -> Any:
+            return function(*schema.rebuild(arguments, Similarity))
+
+        torch.library.register_fake(f"patchattn::{name}")(flat)
+        _fakes[name] = flat
         return function
 
     return register

@@ -2,47 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from patchattn.kernels import load_backend
-from patchattn.kernels.arguments import Constraints, PatchGeometry
 from patchattn.ops.register import fake, operator
-from patchattn.similarity import resolve_similarity
+from patchattn.problem import Constraints, PatchGeometry
 
-__all__ = ["sample_chains"]
+__all__ = ["Chains", "sample_chains"]
 
 
-@operator("sample_chains", shared=(1, 3, 4))
+@dataclass(frozen=True)
+class Chains:
+    """Markov chains through the keys, whose states follow exp(similarity / temperature)."""
+
+    scale: tuple[float, ...]
+    """Length-scale of a step in each dimension, in pixels."""
+    temperature: float
+    chains: int
+    """From each mode."""
+    steps: int
+    """Of each chain."""
+    seed: int
+
+
+@operator("sample_chains", shared=("key", "query_mask", "key_mask"))
 def sample_chains(
     query: Tensor,
     key: Tensor,
     modes: Tensor,
-    query_mask: Tensor | None,
-    key_mask: Tensor | None,
-    patch_size: Sequence[int],
-    padding_mode: str,
-    num_heads: int,
-    similarity: str,
-    scale: Sequence[float],
-    temperature: float,
-    chains: int,
-    steps: int,
-    seed: int,
-    is_causal: bool,
-    strict: bool,
-    max_offset: Sequence[int] | None,
+    chains: Chains,
+    geometry: PatchGeometry,
+    constraints: Constraints,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     """Return states, int32 `(B, heads, k * chains * steps, *query)`, and acceptance rates, `(B, heads, *query)`."""
-    geometry = PatchGeometry(tuple(patch_size), padding_mode, num_heads, resolve_similarity(similarity))
-    offset = None if max_offset is None else tuple(max_offset)
-    constraints = Constraints(query_mask, key_mask, is_causal, (), offset, strict)
     index, acceptance = load_backend(backend).sample_chains(
-        query, key, modes, geometry, constraints, tuple(scale), temperature, chains, steps, seed
-    )
+        query, key, modes, geometry, constraints, chains.scale, chains.temperature, chains.chains, chains.steps,
+        chains.seed,
+    )  # fmt: skip
     return index, acceptance
 
 
@@ -51,23 +51,11 @@ def _sample_chains_fake(
     query: Tensor,
     key: Tensor,
     modes: Tensor,
-    query_mask: Tensor | None,
-    key_mask: Tensor | None,
-    patch_size: Sequence[int],
-    padding_mode: str,
-    num_heads: int,
-    similarity: str,
-    scale: Sequence[float],
-    temperature: float,
-    chains: int,
-    steps: int,
-    seed: int,
-    is_causal: bool,
-    strict: bool,
-    max_offset: Sequence[int] | None,
+    chains: Chains,
+    geometry: PatchGeometry,
+    constraints: Constraints,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     batch, heads, k, *size = modes.shape
-    return modes.new_empty((batch, heads, k * chains * steps, *size)), modes.new_empty(
-        (batch, heads, *size), dtype=torch.float32
-    )
+    states = modes.new_empty((batch, heads, k * chains.chains * chains.steps, *size))
+    return states, modes.new_empty((batch, heads, *size), dtype=torch.float32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,28 +10,20 @@ from torch import Tensor
 from patchattn.ops.cosine import cosine_at
 from patchattn.ops.similarity_operators import similarity_at_backward, similarity_operator, similarity_tangent
 from patchattn.ops.transforms import transforming
+from patchattn.problem import PatchGeometry
 
 __all__ = ["similarity_at"]
 
 QUADRATIC = ("l2", "dot", "scaled_dot")
 
 
-def similarity_at(
-    query: Tensor,
-    key: Tensor,
-    index: Tensor,
-    patch_size: Sequence[int],
-    padding_mode: str,
-    num_heads: int,
-    similarity: str,
-    backend: str,
-) -> Tensor:
+def similarity_at(query: Tensor, key: Tensor, index: Tensor, geometry: PatchGeometry, backend: str) -> Tensor:
     """Return the similarity of every query patch and the key patches that `index` names, both `(B, heads, k, *query)`;
     -inf where `index` is -1, and instead of NaN. It can be differentiated in every mode.
     """
-    if similarity == "cosine" and transforming():
-        return cosine_at(query, key, index, patch_size, padding_mode, num_heads, backend)
-    found: Tensor = similarity_operator(query, key, index, patch_size, padding_mode, num_heads, similarity, backend)
+    if geometry.similarity.name == "cosine" and transforming():
+        return cosine_at(query, key, index, geometry, backend)
+    found: Tensor = similarity_operator(query, key, index, geometry, backend)
     return found
 
 
@@ -45,7 +36,7 @@ def _curvature(
     grad: Tensor, by_query: Tensor, by_key: Tensor, index: Tensor, settings: Any
 ) -> tuple[Tensor | None, Tensor | None]:
     """The derivative of the gradient of `similarity_at` along a direction."""
-    similarity = settings[3]
+    similarity = _name(settings)
     if similarity == "l1":
         return None, None
     if similarity not in QUADRATIC:
@@ -65,17 +56,16 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     query, key, index = ctx.saved_tensors
-    patch_size, padding_mode, num_heads, similarity, backend = ctx.settings
-    if similarity == "cosine" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    if _name(ctx.settings) == "cosine" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
         # To be differentiated once more.
         with torch.enable_grad():
-            found = cosine_at(query, key, index, patch_size, padding_mode, num_heads, backend)
+            found = cosine_at(query, key, index, *ctx.settings)
         wanted = [x for x in (query, key) if x.requires_grad]
         gradients = iter(torch.autograd.grad(found, wanted, grad, create_graph=True))
         pair = [next(gradients) if x.requires_grad else None for x in (query, key)]
     else:
         pair = similarity_at_backward(grad, query, key, index, *ctx.settings)
-    return *pair, None, *_nothing(ctx)
+    return *pair, None, None, None
 
 
 def _jvp(ctx: Any, by_query: Tensor, by_key: Tensor, *rest: None) -> Tensor:
@@ -94,7 +84,7 @@ def _backward_of_backward(ctx: Any, by_query: Tensor, by_key: Tensor) -> tuple[T
     by_grad = similarity_tangent(query, key, index, by_query, by_key, *ctx.settings).to(grad.dtype)
     curves = any(ctx.needs_input_grad[1:3])
     of_pair = _curvature(grad, by_query, by_key, index, ctx.settings) if curves else (None, None)
-    return by_grad, *of_pair, None, *_nothing(ctx)
+    return by_grad, *of_pair, None, None, None
 
 
 def _jvp_of_backward(ctx: Any, by_grad: Tensor, by_query: Tensor, by_key: Tensor, *rest: None) -> tuple[Tensor, Tensor]:
@@ -115,23 +105,23 @@ def _backward_of_tangent(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     curves = any(ctx.needs_input_grad[:2])
     of_pair = _curvature(grad, by_query, by_key, index, ctx.settings) if curves else (None, None)
     of_direction = similarity_at_backward(grad, query, key, index, *ctx.settings)
-    return *of_pair, None, *of_direction, *_nothing(ctx)
+    return *of_pair, None, *of_direction, None, None
 
 
 def _jvp_of_tangent(ctx: Any, *tangents: Tensor) -> Tensor:
     query, key, index, by_query, by_key = ctx.saved_tensors
     along_query, along_key, _, again_by_query, again_by_key, *_ = tangents
     found: Tensor = similarity_tangent(query, key, index, again_by_query, again_by_key, *ctx.settings)
-    if ctx.settings[3] == "l1":
+    if _name(ctx.settings) == "l1":
         return found
-    if ctx.settings[3] not in QUADRATIC:
+    if _name(ctx.settings) not in QUADRATIC:
         _curvature(found, along_query, along_key, index, ctx.settings)  # says that there is none
     curved: Tensor = similarity_tangent(along_query, along_key, index, by_query, by_key, *ctx.settings)
     return found + curved
 
 
-def _nothing(ctx: Any) -> tuple[None, ...]:
-    return (None,) * len(ctx.settings)
+def _name(settings: tuple[PatchGeometry, str]) -> str:
+    return settings[0].similarity.name
 
 
 def _sum(first: Tensor, second: Tensor | None) -> Tensor:

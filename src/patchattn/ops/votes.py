@@ -52,9 +52,9 @@ class Votes:
 
 
 def votes_of(
-    similarity: Tensor, index: Tensor, value: Tensor, window: Sequence[int], temperature: float, backend: str
+    similarity: Tensor, index: Tensor, value: Tensor, window: tuple[int, ...], temperature: float, backend: str
 ) -> Votes:
-    window, dtype = tuple(window), torch.float64 if value.dtype == torch.float64 else torch.float32
+    dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
     key = _keys(index, tuple(value.shape[2:]), window)
     # NaN and infinity have no weight, as in the kernels; their places must not be differentiated either.
     score = torch.where((index >= 0) & similarity.isfinite(), similarity.to(dtype) / temperature, -torch.inf)
@@ -67,7 +67,7 @@ def votes_of(
 
 
 def attended(
-    similarity: Tensor, index: Tensor, value: Tensor, window: Sequence[int], temperature: float, backend: str
+    similarity: Tensor, index: Tensor, value: Tensor, window: tuple[int, ...], temperature: float, backend: str
 ) -> Tensor:
     """The first output of `attend`."""
     votes = votes_of(similarity, index, value, window, temperature, backend)
@@ -76,7 +76,7 @@ def attended(
 
 def attended_backward_again(
     grad: Tensor, similarity: Tensor, index: Tensor, value: Tensor, of_similarity: Tensor, of_value: Tensor,
-    window: Sequence[int], temperature: float, backend: str,
+    window: tuple[int, ...], temperature: float, backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     r"""The gradients of `attend_backward` with respect to the gradient g of the output, similarity and value.
 

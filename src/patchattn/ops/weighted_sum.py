@@ -12,7 +12,7 @@ from patchattn.ops.register import fake, operator
 __all__ = ["weighted_sum"]
 
 
-@operator("weighted_sum", shared=(2,))
+@operator("weighted_sum", shared=("value",))
 def weighted_sum(weight: Tensor, index: Tensor, value: Tensor, backend: str) -> Tensor:
     """Return the sum over each query's keys of weight times value, `(B, Cv, *query)`; -1 in `index` is no key."""
     output: Tensor = load_backend(backend).weighted_sum(weight, index, value)

@@ -14,6 +14,7 @@ from patchattn.checks import check_finite
 from patchattn.extras import extra
 from patchattn.field import MatchField
 from patchattn.matching import match
+from patchattn.settings import Method, PaddingMode, SimilarityName
 from patchattn.similarity import Similarity
 from patchattn.tasks.alpha import check_visible, visible, visible_color
 from patchattn.tasks.color_profiles import profile_of, to_profile
@@ -49,9 +50,9 @@ def reconstruct(
     k: int = 3,
     patch_size: int = 7,
     aggregate: bool = False,
-    similarity: str | Similarity = "l2",
+    similarity: SimilarityName | Similarity = "l2",
     temperature: float = 1.0,
-    method: str = "auto",
+    method: Method = "auto",
     iterations: int | None = None,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
@@ -162,7 +163,7 @@ def _encoded_as(target: Image, reference: Image) -> Image:
     return to_profile(target, profile_of(reference, argument="reference"), argument="target")
 
 
-def _padding_mode(patch_size: int, *images: Tensor) -> str:
+def _padding_mode(patch_size: int, *images: Tensor) -> PaddingMode:
     shortest = min(min(image.shape[2:]) for image in images)
     return "reflect" if patch_size // 2 < shortest else "replicate"
 

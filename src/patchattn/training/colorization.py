@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from patchattn.attention.named import named_attention
 from patchattn.checks import check_choice, check_count
 from patchattn.networks.architectures import ColorizationArchitecture
+from patchattn.networks.attention_layers import named_attention
 from patchattn.networks.weights import network_bytes
 from patchattn.tasks.colors import to_gray
 from patchattn.training.exploration import RandomMatches

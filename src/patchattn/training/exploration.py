@@ -39,7 +39,7 @@ class RandomMatches:
         ValueError: the layer has no similarity of patches that its weights come from, as linear attention has none.
 
     Example:
-        >>> from patchattn import FullAttention
+        >>> from patchattn.baselines import FullAttention
         >>> attend = RandomMatches(FullAttention(patch_size=5)).attention(range(2), seed=0)
         >>> attend(torch.rand(2, 4, 8, 8), torch.rand(2, 4, 9, 9), torch.rand(2, 3, 9, 9)).shape
         torch.Size([2, 3, 8, 8])

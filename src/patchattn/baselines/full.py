@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import ceil, prod
 
 from jaxtyping import Bool, Float
 from torch import Tensor
+from typing_extensions import Unpack
 
-from patchattn.attention.images import Images, Tile, as_products, check_images
+from patchattn.attention.images import Images, Tile, as_products
 from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.tiles import assemble, join, partial, recomputed, tiles_of
 from patchattn.attention.whole import as_operator
+from patchattn.baselines.settings import SoftmaxOptions, SoftmaxSettings, images_of
 from patchattn.checks import check_positive, per_dimension
-from patchattn.matching.constraints import Causality
+from patchattn.settings import settings_from, shows
 
 __all__ = ["FullAttention", "full_attention"]
 
@@ -21,20 +24,28 @@ QUERIES, KEYS = 512, 2**14
 """What is compared at once. Larger, and the scores leave the cache; smaller, and patches are unfolded too often."""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
+class FullSettings(SoftmaxSettings):
+    """Defaults of `full_attention`."""
+
+    key_stride: int | Sequence[int] = 1
+
+
+class FullOptions(SoftmaxOptions, total=False):
+    """The types of `FullSettings`."""
+
+    key_stride: int | Sequence[int]
+
+
+@shows(FullSettings)
 def full_attention(
     query: Float[Tensor, "batch channels *query"],
     key: Float[Tensor, "key_batch channels *key"],
     value: Float[Tensor, "value_batch value_channels *key"],
     *,
-    patch_size: int | Sequence[int] = 7,
-    similarity: str = "l2",
-    temperature: float = 1.0,
-    num_heads: int = 1,
-    key_stride: int | Sequence[int] = 1,
     query_mask: Bool[Tensor, "mask_batch *query"] | None = None,
     key_mask: Bool[Tensor, "mask_batch2 *key"] | None = None,
-    is_causal: Causality = False,
-    padding_mode: str = "reflect",
+    **options: Unpack[FullOptions],
 ) -> Tensor:
     r"""Attend from every query patch to every key patch.
 
@@ -61,30 +72,26 @@ def full_attention(
 
     Example:
         >>> import torch
-        >>> from patchattn import full_attention
+        >>> from patchattn.baselines import full_attention
         >>> features = torch.rand(1, 4, 12, 12)
         >>> full_attention(features, features, features, patch_size=3).shape
         torch.Size([1, 4, 12, 12])
     """
-    images = check_images(
-        query, key, value, patch_size=patch_size, num_heads=num_heads, query_mask=query_mask, key_mask=key_mask,
-        padding_mode=padding_mode, is_causal=is_causal, similarity=similarity,
-    )  # fmt: skip
-    stride = per_dimension("key_stride", key_stride, len(images.key_size), 1)
-    return _attend(images, similarity, check_positive("temperature", temperature), stride)
+    settings = settings_from(FullSettings, options, "full_attention")
+    images = images_of(query, key, value, settings, query_mask, key_mask)
+    stride = per_dimension("key_stride", settings.key_stride, len(images.key_size), 1)
+    return _attend(images, check_positive("temperature", settings.temperature), stride)
 
 
 @as_operator("full_attention")
-def _attend(images: Images, similarity: str, temperature: float, stride: Sequence[int]) -> Tensor:
+def _attend(images: Images, temperature: float, stride: tuple[int, ...]) -> Tensor:
     q, k = images.bordered(images.query), images.bordered(images.key)
     v, center = images.value.to(images.compute), images.center()
     side = _side(images.query_size, QUERIES)
     groups = _groups(images.key_size, stride)
 
     def attend(tile: Tile) -> Tensor:
-        parts = [
-            recomputed(_attend_part, images, q, k, v, center, tile, group, similarity, temperature) for group in groups
-        ]
+        parts = [recomputed(_attend_part, images, q, k, v, center, tile, group, temperature) for group in groups]
         return join(parts).transpose(2, 3).reshape(len(parts[0]), -1, *(at.stop - at.start for at in tile))
 
     tiles = [attend(tile) for tile in tiles_of(images.query_size, side)]
@@ -109,23 +116,24 @@ def _groups(size: tuple[int, ...], stride: Sequence[int]) -> list[Tile]:
 
 
 def _attend_part(
-    images: Images, q: Tensor, k: Tensor, v: Tensor, center: Tensor, tile: Tile, group: Tile, similarity: str,
+    images: Images, q: Tensor, k: Tensor, v: Tensor, center: Tensor, tile: Tile, group: Tile,
     temperature: float,
 ) -> Tensor:  # fmt: skip
     """A tile of queries with a group of keys: `(B, heads, queries, Cv / heads + 1)`, see `partial`."""
     q_vectors, k_vectors = images.asking(q, tile).flatten(2, -2), images.vectors(k, group).flatten(2, -2)
     allowed = images.before(tile, group)[None, None] if images.is_causal else None
     k_vectors, values, allowed = images.silenced(k_vectors, images.values(v, group).flatten(2, -2), allowed, group)
-    q_vectors, k_vectors, values, scale = as_products(q_vectors, k_vectors, values, similarity, center)
+    q_vectors, k_vectors, values, scale = as_products(q_vectors, k_vectors, values, images.similarity, center)
     return partial(q_vectors, k_vectors, values, scale / temperature, allowed)
 
 
-class FullAttention(AttentionLayer):
+@dataclass(kw_only=True, eq=False, repr=False)
+class FullAttention(FullSettings, AttentionLayer):
     """`full_attention` as a layer without parameters: `layer(query, key, value)`.
 
     Example:
         >>> import torch
-        >>> from patchattn import FullAttention
+        >>> from patchattn.baselines import FullAttention
         >>> features = torch.rand(1, 4, 12, 12)
         >>> FullAttention(patch_size=3, key_stride=2)(features, features, features).shape
         torch.Size([1, 4, 12, 12])
@@ -133,19 +141,3 @@ class FullAttention(AttentionLayer):
 
     function = staticmethod(full_attention)
     shown = ("patch_size", "similarity", "temperature", "num_heads", "key_stride")
-
-    def __init__(
-        self,
-        *,
-        patch_size: int | Sequence[int] = 7,
-        similarity: str = "l2",
-        temperature: float = 1.0,
-        num_heads: int = 1,
-        key_stride: int | Sequence[int] = 1,
-        is_causal: Causality = False,
-        padding_mode: str = "reflect",
-    ) -> None:
-        super().__init__(
-            patch_size=patch_size, similarity=similarity, temperature=temperature, num_heads=num_heads,
-            key_stride=key_stride, is_causal=is_causal, padding_mode=padding_mode,
-        )  # fmt: skip

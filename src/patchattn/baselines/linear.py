@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
+from typing_extensions import Unpack
 
-from patchattn.attention.images import Images, check_images, cut, split_heads
+from patchattn.attention.images import Images, cut, split_heads
 from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.tiles import recomputed
 from patchattn.attention.whole import as_operator
+from patchattn.baselines.settings import BaselineOptions, BaselineSettings, images_of
+from patchattn.settings import settings_from, shows
 
 __all__ = ["LinearAttention", "linear_attention"]
 
 
+@shows(BaselineSettings)
 def linear_attention(
     query: Float[Tensor, "batch channels *query"],
     key: Float[Tensor, "key_batch channels *key"],
     value: Float[Tensor, "value_batch value_channels *key"],
     *,
-    patch_size: int | Sequence[int] = 7,
-    num_heads: int = 1,
     query_mask: Bool[Tensor, "mask_batch *query"] | None = None,
     key_mask: Bool[Tensor, "mask_batch2 *key"] | None = None,
-    padding_mode: str = "reflect",
+    **options: Unpack[BaselineOptions],
 ) -> Tensor:
     r"""Attend from every query patch to every key patch by a product of features (Katharopoulos et al. 2020).
 
@@ -50,15 +52,13 @@ def linear_attention(
 
     Example:
         >>> import torch
-        >>> from patchattn import linear_attention
+        >>> from patchattn.baselines import linear_attention
         >>> features = torch.rand(1, 4, 24, 24)
         >>> linear_attention(features, features, features, patch_size=3).shape
         torch.Size([1, 4, 24, 24])
     """
-    images = check_images(
-        query, key, value, patch_size=patch_size, num_heads=num_heads, query_mask=query_mask, key_mask=key_mask,
-        padding_mode=padding_mode,
-    )  # fmt: skip
+    settings = settings_from(BaselineSettings, options, "linear_attention")
+    images = images_of(query, key, value, settings, query_mask, key_mask)
     return _attend(images)
 
 
@@ -112,12 +112,13 @@ def _answer(images: Images, q: Tensor, sums: Tensor, shift: tuple[int, ...]) -> 
     return (sums.transpose(2, 3) @ pixels).view(len(pixels), images.num_heads, -1, *images.query_size)
 
 
-class LinearAttention(AttentionLayer):
+@dataclass(kw_only=True, eq=False, repr=False)
+class LinearAttention(BaselineSettings, AttentionLayer):
     """`linear_attention` as a layer without parameters: `layer(query, key, value)`.
 
     Example:
         >>> import torch
-        >>> from patchattn import LinearAttention
+        >>> from patchattn.baselines import LinearAttention
         >>> features = torch.rand(1, 4, 24, 24)
         >>> LinearAttention(patch_size=3)(features, features, features).shape
         torch.Size([1, 4, 24, 24])
@@ -125,8 +126,3 @@ class LinearAttention(AttentionLayer):
 
     function = staticmethod(linear_attention)
     shown = ("patch_size", "num_heads")
-
-    def __init__(
-        self, *, patch_size: int | Sequence[int] = 7, num_heads: int = 1, padding_mode: str = "reflect"
-    ) -> None:
-        super().__init__(patch_size=patch_size, num_heads=num_heads, padding_mode=padding_mode)

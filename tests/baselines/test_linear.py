@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from patchattn import LinearAttention, linear_attention
+from patchattn.baselines import LinearAttention, linear_attention
 from tests.attention import dense
 from tests.cases import TOLERANCE, mask, normals
 

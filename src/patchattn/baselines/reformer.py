@@ -2,36 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
+from typing_extensions import Unpack
 
-from patchattn.attention.images import Images, check_images
+from patchattn.attention.images import Images
 from patchattn.attention.layer import AttentionLayer
-from patchattn.attention.packages import load_peer
 from patchattn.attention.whole import as_operator
+from patchattn.baselines.packages import load_peer
+from patchattn.baselines.settings import BaselineOptions, BaselineSettings, images_of
 from patchattn.checks import check_count, check_positive
+from patchattn.settings import settings_from, shows
 
 __all__ = ["ReformerAttention", "reformer_attention"]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
+class ReformerSettings(BaselineSettings):
+    """Defaults of `reformer_attention`."""
+
+    bucket_size: int = 64
+    hashes: int = 8
+    temperature: float = 1.0
+    seed: int = 0
+
+
+class ReformerOptions(BaselineOptions, total=False):
+    """The types of `ReformerSettings`."""
+
+    bucket_size: int
+    hashes: int
+    temperature: float
+    seed: int
+
+
+@shows(ReformerSettings)
 def reformer_attention(
     query: Float[Tensor, "batch channels *query"],
     key: Float[Tensor, "key_batch channels *key"],
     value: Float[Tensor, "value_batch value_channels *key"],
     *,
-    bucket_size: int = 64,
-    hashes: int = 8,
-    patch_size: int | Sequence[int] = 7,
-    temperature: float = 1.0,
-    num_heads: int = 1,
-    seed: int = 0,
     query_mask: Bool[Tensor, "mask_batch *query"] | None = None,
     key_mask: Bool[Tensor, "mask_batch2 *key"] | None = None,
-    padding_mode: str = "reflect",
+    **options: Unpack[ReformerOptions],
 ) -> Tensor:
     r"""Attend from every query patch to the key patches near it in an order by random hashes (Kitaev et al. 2020).
 
@@ -60,17 +77,16 @@ def reformer_attention(
 
     Example:
         >>> import torch
-        >>> from patchattn import reformer_attention
+        >>> from patchattn.baselines import reformer_attention
         >>> features = torch.rand(1, 4, 16, 16)
         >>> reformer_attention(features, features, features, patch_size=3).shape
         torch.Size([1, 4, 16, 16])
     """
-    bucket_size, hashes = check_count("bucket_size", bucket_size, 1), check_count("hashes", hashes, 1)
-    images = check_images(
-        query, key, value, patch_size=patch_size, num_heads=num_heads, query_mask=query_mask, key_mask=key_mask,
-        padding_mode=padding_mode,
-    )  # fmt: skip
-    temperature, seed = check_positive("temperature", temperature), check_count("seed", seed, 0)
+    settings = settings_from(ReformerSettings, options, "reformer_attention")
+    bucket_size = check_count("bucket_size", settings.bucket_size, 1)
+    hashes = check_count("hashes", settings.hashes, 1)
+    images = images_of(query, key, value, settings, query_mask, key_mask)
+    temperature, seed = check_positive("temperature", settings.temperature), check_count("seed", settings.seed, 0)
     return _attend(images, temperature, bucket_size, hashes, seed)
 
 
@@ -107,12 +123,13 @@ def _attend(images: Images, temperature: float, bucket_size: int, hashes: int, s
     return images.finished((torch.where(some, out, 0) / torch.where(some, share, 1)).transpose(2, 3))
 
 
-class ReformerAttention(AttentionLayer):
+@dataclass(kw_only=True, eq=False, repr=False)
+class ReformerAttention(ReformerSettings, AttentionLayer):
     """`reformer_attention` as a layer without parameters: `layer(query, key, value)`.
 
     Example:
         >>> import torch
-        >>> from patchattn import ReformerAttention
+        >>> from patchattn.baselines import ReformerAttention
         >>> features = torch.rand(1, 4, 16, 16)
         >>> ReformerAttention(patch_size=3)(features, features, features).shape
         torch.Size([1, 4, 16, 16])
@@ -120,19 +137,3 @@ class ReformerAttention(AttentionLayer):
 
     function = staticmethod(reformer_attention)
     shown = ("bucket_size", "hashes", "patch_size", "temperature", "num_heads", "seed")
-
-    def __init__(
-        self,
-        *,
-        bucket_size: int = 64,
-        hashes: int = 8,
-        patch_size: int | Sequence[int] = 7,
-        temperature: float = 1.0,
-        num_heads: int = 1,
-        seed: int = 0,
-        padding_mode: str = "reflect",
-    ) -> None:
-        super().__init__(
-            bucket_size=bucket_size, hashes=hashes, patch_size=patch_size, temperature=temperature,
-            num_heads=num_heads, seed=seed, padding_mode=padding_mode,
-        )  # fmt: skip

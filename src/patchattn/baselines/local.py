@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from typing_extensions import Unpack
 
-from patchattn.attention.images import Images, Tile, as_products, check_images
+from patchattn.attention.images import Images, Tile, as_products
 from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.tiles import assemble, partial, recomputed, tiles_of
 from patchattn.attention.whole import as_operator
+from patchattn.baselines.settings import SoftmaxOptions, SoftmaxSettings, images_of
 from patchattn.checks import check_positive, per_dimension
-from patchattn.matching.constraints import Causality
+from patchattn.settings import settings_from, shows
 
 __all__ = ["LocalAttention", "local_attention"]
 
@@ -21,20 +24,28 @@ LEAST_SIDE = 8
 """Of a tile of queries: below it, matrices are too small to be multiplied well."""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
+class LocalSettings(SoftmaxSettings):
+    """Defaults of `local_attention`."""
+
+    window: int | Sequence[int] = 50
+
+
+class LocalOptions(SoftmaxOptions, total=False):
+    """The types of `LocalSettings`."""
+
+    window: int | Sequence[int]
+
+
+@shows(LocalSettings)
 def local_attention(
     query: Float[Tensor, "batch channels *query"],
     key: Float[Tensor, "key_batch channels *key"],
     value: Float[Tensor, "value_batch value_channels *key"],
     *,
-    window: int | Sequence[int] = 50,
-    patch_size: int | Sequence[int] = 7,
-    similarity: str = "l2",
-    temperature: float = 1.0,
-    num_heads: int = 1,
     query_mask: Bool[Tensor, "mask_batch *query"] | None = None,
     key_mask: Bool[Tensor, "mask_batch2 *key"] | None = None,
-    is_causal: Causality = False,
-    padding_mode: str = "reflect",
+    **options: Unpack[LocalOptions],
 ) -> Tensor:
     r"""Attend from every query patch to all key patches in a window about it (Parmar et al. 2018).
 
@@ -60,35 +71,33 @@ def local_attention(
 
     Example:
         >>> import torch
-        >>> from patchattn import local_attention
+        >>> from patchattn.baselines import local_attention
         >>> features = torch.rand(1, 4, 24, 24)
         >>> local_attention(features, features, features, window=9, patch_size=3).shape
         torch.Size([1, 4, 24, 24])
     """
-    images = check_images(
-        query, key, value, patch_size=patch_size, num_heads=num_heads, query_mask=query_mask, key_mask=key_mask,
-        padding_mode=padding_mode, is_causal=is_causal, similarity=similarity,
-    )  # fmt: skip
-    sides = per_dimension("window", window, len(images.key_size), 1)
-    return _attend(images, similarity, check_positive("temperature", temperature), sides)
+    settings = settings_from(LocalSettings, options, "local_attention")
+    images = images_of(query, key, value, settings, query_mask, key_mask)
+    sides = per_dimension("window", settings.window, len(images.key_size), 1)
+    return _attend(images, check_positive("temperature", settings.temperature), sides)
 
 
 @as_operator("local_attention")
-def _attend(images: Images, similarity: str, temperature: float, sides: Sequence[int]) -> Tensor:
+def _attend(images: Images, temperature: float, sides: tuple[int, ...]) -> Tensor:
     q, k = images.bordered(images.query), images.bordered(images.key)
     v, center = images.value.to(images.compute), images.center()
     # A tile of half a window has about twice as many keys in sight as each of its queries has.
     side = tuple(max(LEAST_SIDE, w // 2) for w in sides)
     tiles = [
-        recomputed(_attend_tile, images, q, k, v, center, tile, sides, similarity, temperature)
+        recomputed(_attend_tile, images, q, k, v, center, tile, sides, temperature)
         for tile in tiles_of(images.query_size, side)
     ]
     return images.finished(assemble(tiles, images.query_size, side))
 
 
 def _attend_tile(
-    images: Images, q: Tensor, k: Tensor, v: Tensor, center: Tensor, tile: Tile, window: Sequence[int],
-    similarity: str, temperature: float,
+    images: Images, q: Tensor, k: Tensor, v: Tensor, center: Tensor, tile: Tile, window: tuple[int, ...],
+    temperature: float,
 ) -> Tensor:  # fmt: skip
     """The output of one tile of queries: `(B, Cv, *tile)`."""
     homes = [
@@ -108,7 +117,7 @@ def _attend_tile(
     if images.is_causal:
         allowed = allowed & images.before(tile, seen)
     k_vectors, values, held = images.silenced(k_vectors, values, allowed[None, None], seen)
-    q_vectors, k_vectors, values, scale = as_products(q_vectors, k_vectors, values, similarity, center)
+    q_vectors, k_vectors, values, scale = as_products(q_vectors, k_vectors, values, images.similarity, center)
     out = partial(q_vectors, k_vectors, values, scale / temperature, held)[..., :-1]
     batch = images.query.shape[0]
     return out.transpose(2, 3).reshape(batch, -1, *(at.stop - at.start for at in tile))
@@ -124,12 +133,13 @@ def _in_window(homes: list[Tensor], seen: Tile, window: Sequence[int]) -> Tensor
     return allowed
 
 
-class LocalAttention(AttentionLayer):
+@dataclass(kw_only=True, eq=False, repr=False)
+class LocalAttention(LocalSettings, AttentionLayer):
     """`local_attention` as a layer without parameters: `layer(query, key, value)`.
 
     Example:
         >>> import torch
-        >>> from patchattn import LocalAttention
+        >>> from patchattn.baselines import LocalAttention
         >>> features = torch.rand(1, 4, 24, 24)
         >>> LocalAttention(window=9, patch_size=3)(features, features, features).shape
         torch.Size([1, 4, 24, 24])
@@ -137,19 +147,3 @@ class LocalAttention(AttentionLayer):
 
     function = staticmethod(local_attention)
     shown = ("window", "patch_size", "similarity", "temperature", "num_heads")
-
-    def __init__(
-        self,
-        *,
-        window: int | Sequence[int] = 50,
-        patch_size: int | Sequence[int] = 7,
-        similarity: str = "l2",
-        temperature: float = 1.0,
-        num_heads: int = 1,
-        is_causal: Causality = False,
-        padding_mode: str = "reflect",
-    ) -> None:
-        super().__init__(
-            window=window, patch_size=patch_size, similarity=similarity, temperature=temperature, num_heads=num_heads,
-            is_causal=is_causal, padding_mode=padding_mode,
-        )  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from patchattn import FullAttention, full_attention
+from patchattn.baselines import FullAttention, full_attention
 from tests.cases import TOLERANCE, mask, normals
 
 HEIGHT, WIDTH, RADIUS = 4, 5, 1
@@ -92,8 +92,8 @@ def test_tiles_and_groups_make_one_softmax(similarity: str, monkeypatch: pytest.
         return [output, *torch.autograd.grad(output.square().sum(), inputs)]
 
     expected = found()
-    monkeypatch.setattr("patchattn.attention.full.QUERIES", 4)
-    monkeypatch.setattr("patchattn.attention.full.KEYS", 10)
+    monkeypatch.setattr("patchattn.baselines.full.QUERIES", 4)
+    monkeypatch.setattr("patchattn.baselines.full.KEYS", 10)
     for ours, theirs in zip(found(), expected, strict=True):
         torch.testing.assert_close(ours, theirs, **TOLERANCE[torch.float64])
 

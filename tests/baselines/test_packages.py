@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from patchattn import (
+from patchattn.attention import packages, performer
+from patchattn.baselines import (
     PerformerAttention,
     ReformerAttention,
     full_attention,
     performer_attention,
     reformer_attention,
 )
-from patchattn.attention import packages, performer
-from patchattn.attention.packages import load_peer
+from patchattn.baselines.packages import load_peer
 from tests.attention import dense
 from tests.cases import TOLERANCE, mask, normals
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from patchattn import LocalAttention, SparseAttention, full_attention, local_attention, sparse_attention
+from patchattn.baselines import LocalAttention, SparseAttention, full_attention, local_attention, sparse_attention
 from tests.attention import dense
 from tests.cases import TOLERANCE, mask, normals
 

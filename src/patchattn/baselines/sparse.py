@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from typing_extensions import Unpack
 
-from patchattn.attention.images import Images, Tile, as_products, check_images, cut, split_heads
+from patchattn.attention.images import Images, Tile, as_products, cut, split_heads
 from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.tiles import assemble, join, partial, recomputed, tiles_of
 from patchattn.attention.whole import as_operator
+from patchattn.baselines.settings import SoftmaxOptions, SoftmaxSettings, images_of
 from patchattn.checks import check_choice, check_count, check_positive
-from patchattn.matching.constraints import Causality
+from patchattn.settings import settings_from, shows
 
 __all__ = ["SparseAttention", "sparse_attention"]
 
@@ -24,21 +27,30 @@ MOST_SCORES = 2**22
 """Computed at a time."""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
+class SparseSettings(SoftmaxSettings):
+    """Defaults of `sparse_attention`."""
+
+    pattern: Literal["strided", "fixed"] = "strided"
+    summary: int | None = None
+
+
+class SparseOptions(SoftmaxOptions, total=False):
+    """The types of `SparseSettings`."""
+
+    pattern: Literal["strided", "fixed"]
+    summary: int | None
+
+
+@shows(SparseSettings)
 def sparse_attention(
     query: Float[Tensor, "batch channels *spatial"],
     key: Float[Tensor, "key_batch channels *spatial"],
     value: Float[Tensor, "value_batch value_channels *spatial"],
     *,
-    pattern: str = "strided",
-    summary: int | None = None,
-    patch_size: int | Sequence[int] = 7,
-    similarity: str = "l2",
-    temperature: float = 1.0,
-    num_heads: int = 1,
     query_mask: Bool[Tensor, "mask_batch *spatial"] | None = None,
     key_mask: Bool[Tensor, "mask_batch2 *spatial"] | None = None,
-    is_causal: Causality = False,
-    padding_mode: str = "reflect",
+    **options: Unpack[SparseOptions],
 ) -> Tensor:
     r"""Attend from every query patch to about 2 sqrt(n) key patches in a fixed pattern (Child et al. 2019).
 
@@ -64,35 +76,34 @@ def sparse_attention(
 
     Example:
         >>> import torch
-        >>> from patchattn import sparse_attention
+        >>> from patchattn.baselines import sparse_attention
         >>> features = torch.rand(1, 4, 24, 24)
         >>> sparse_attention(features, features, features, pattern="fixed", patch_size=3).shape
         torch.Size([1, 4, 24, 24])
     """
-    check_choice("pattern", pattern, PATTERNS)
-    images = check_images(
-        query, key, value, patch_size=patch_size, num_heads=num_heads, query_mask=query_mask, key_mask=key_mask,
-        padding_mode=padding_mode, is_causal=is_causal, similarity=similarity,
-    )  # fmt: skip
+    settings = settings_from(SparseSettings, options, "sparse_attention")
+    check_choice("pattern", settings.pattern, PATTERNS)
+    images = images_of(query, key, value, settings, query_mask, key_mask)
     size = images.query_size
     if len(size) == 1:
         raise ValueError(f"query: expected two or three spatial dimensions, rows and columns, got {size}.")
     if images.key_size != size:
         raise ValueError(f"key: expected the query's spatial size {size}, got {images.key_size}.")
+    summary = settings.summary
     if summary is not None:
         summary = check_count("summary", summary, 1)
         if summary > size[-1]:
             raise ValueError(f"summary: got {summary}, and rows have {size[-1]} positions.")
-    return _attend(images, similarity, check_positive("temperature", temperature), pattern, summary)
+    return _attend(images, check_positive("temperature", settings.temperature), settings.pattern, summary)
 
 
 @as_operator("sparse_attention")
-def _attend(images: Images, similarity: str, temperature: float, pattern: str, summary: int | None) -> Tensor:
+def _attend(images: Images, temperature: float, pattern: str, summary: int | None) -> Tensor:
     size = images.query_size
     length = size[-1]
     if summary is None:
         summary = min(8, max(1, length // 16))
-    pair = _Pair(images, similarity, temperature, images.center().unsqueeze(3), summary)
+    pair = _Pair(images, temperature, images.center().unsqueeze(3), summary)
     rows = prod(size[:-1])
     in_rows = (1,) * (len(size) - 2) + (_at_once(length * length, size[-2]), length)
     groups: list[tuple[tuple[int, ...], Callable[..., Tensor]]] = [(in_rows, _attend_rows)]
@@ -118,7 +129,6 @@ class _Pair:
     """How vectors of one tile are compared with those of another."""
 
     images: Images
-    similarity: str
     temperature: float
     center: Tensor
     summary: int
@@ -138,7 +148,7 @@ class _Pair:
             # A weight of 0 does not silence NaN.
             k, v = (x.masked_fill(~held[..., None], 0) for x in (k, v))
             allowed = allowed & held[..., None, :]
-        q, k, v, scale = as_products(q, k, v, self.similarity, self.center)
+        q, k, v, scale = as_products(q, k, v, self.images.similarity, self.center)
         return partial(q, k, v, scale / self.temperature, allowed)
 
 
@@ -156,7 +166,7 @@ def _attend_rows(pair: _Pair, q: Tensor, k: Tensor, v: Tensor, tile: Tile) -> Te
     own, other = _order(shape[-1], q.device)
     allowed = torch.ones_like(own == other)
     if pair.images.is_causal:
-        allowed = other + int(pair.images.strict) <= own
+        allowed = other + pair.images.constraints.lag <= own
     found = pair.attend(q, k, v, allowed, None if held is None else held.flatten(2, -2))
     return found.movedim(-1, 2).reshape(len(found), -1, *shape)
 
@@ -187,12 +197,13 @@ def _attend_ends(pair: _Pair, q: Tensor, k: Tensor, v: Tensor, tile: Tile) -> Te
     return found.squeeze(2).transpose(2, 3).reshape(len(found), -1, *shape)
 
 
-class SparseAttention(AttentionLayer):
+@dataclass(kw_only=True, eq=False, repr=False)
+class SparseAttention(SparseSettings, AttentionLayer):
     """`sparse_attention` as a layer without parameters: `layer(query, key, value)`.
 
     Example:
         >>> import torch
-        >>> from patchattn import SparseAttention
+        >>> from patchattn.baselines import SparseAttention
         >>> features = torch.rand(1, 4, 24, 24)
         >>> SparseAttention(pattern="strided", patch_size=3)(features, features, features).shape
         torch.Size([1, 4, 24, 24])
@@ -200,20 +211,3 @@ class SparseAttention(AttentionLayer):
 
     function = staticmethod(sparse_attention)
     shown = ("pattern", "patch_size", "similarity", "temperature", "num_heads")
-
-    def __init__(
-        self,
-        *,
-        pattern: str = "strided",
-        summary: int | None = None,
-        patch_size: int | Sequence[int] = 7,
-        similarity: str = "l2",
-        temperature: float = 1.0,
-        num_heads: int = 1,
-        is_causal: Causality = False,
-        padding_mode: str = "reflect",
-    ) -> None:
-        super().__init__(
-            pattern=pattern, summary=summary, patch_size=patch_size, similarity=similarity, temperature=temperature,
-            num_heads=num_heads, is_causal=is_causal, padding_mode=padding_mode,
-        )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, log
 from typing import Any
@@ -11,29 +11,45 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from typing_extensions import Unpack
 
-from patchattn.attention.images import Images, check_images
+from patchattn.attention.images import Images
 from patchattn.attention.layer import AttentionLayer
-from patchattn.attention.packages import load_peer
 from patchattn.attention.whole import as_operator
+from patchattn.baselines.packages import load_peer
+from patchattn.baselines.settings import BaselineOptions, BaselineSettings, images_of
 from patchattn.checks import check_count, check_positive
+from patchattn.settings import settings_from, shows
 
 __all__ = ["PerformerAttention", "performer_attention"]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
+class PerformerSettings(BaselineSettings):
+    """Defaults of `performer_attention`."""
+
+    features: int | None = None
+    temperature: float = 1.0
+    seed: int = 0
+
+
+class PerformerOptions(BaselineOptions, total=False):
+    """The types of `PerformerSettings`."""
+
+    features: int | None
+    temperature: float
+    seed: int
+
+
+@shows(PerformerSettings)
 def performer_attention(
     query: Float[Tensor, "batch channels *query"],
     key: Float[Tensor, "key_batch channels *key"],
     value: Float[Tensor, "value_batch value_channels *key"],
     *,
-    features: int | None = None,
-    patch_size: int | Sequence[int] = 7,
-    temperature: float = 1.0,
-    num_heads: int = 1,
-    seed: int = 0,
     query_mask: Bool[Tensor, "mask_batch *query"] | None = None,
     key_mask: Bool[Tensor, "mask_batch2 *key"] | None = None,
-    padding_mode: str = "reflect",
+    **options: Unpack[PerformerOptions],
 ) -> Tensor:
     r"""Attend from every query patch to every key patch by random features (Choromanski et al. 2020).
 
@@ -59,18 +75,16 @@ def performer_attention(
 
     Example:
         >>> import torch
-        >>> from patchattn import performer_attention
+        >>> from patchattn.baselines import performer_attention
         >>> features = torch.rand(1, 4, 16, 16)
         >>> performer_attention(features, features, features, patch_size=3).shape
         torch.Size([1, 4, 16, 16])
     """
-    images = check_images(
-        query, key, value, patch_size=patch_size, num_heads=num_heads, query_mask=query_mask, key_mask=key_mask,
-        padding_mode=padding_mode,
-    )  # fmt: skip
-    if features is not None:
-        features = check_count("features", features, 1)
-    return _attend(images, check_positive("temperature", temperature), features, check_count("seed", seed, 0))
+    settings = settings_from(PerformerSettings, options, "performer_attention")
+    images = images_of(query, key, value, settings, query_mask, key_mask)
+    features = None if settings.features is None else check_count("features", settings.features, 1)
+    temperature, seed = check_positive("temperature", settings.temperature), check_count("seed", settings.seed, 0)
+    return _attend(images, temperature, features, seed)
 
 
 @as_operator("performer_attention")
@@ -108,12 +122,13 @@ def _directions(package: Any, features: int, elements: int, seed: int) -> Tensor
     return directions
 
 
-class PerformerAttention(AttentionLayer):
+@dataclass(kw_only=True, eq=False, repr=False)
+class PerformerAttention(PerformerSettings, AttentionLayer):
     """`performer_attention` as a layer without parameters: `layer(query, key, value)`.
 
     Example:
         >>> import torch
-        >>> from patchattn import PerformerAttention
+        >>> from patchattn.baselines import PerformerAttention
         >>> features = torch.rand(1, 4, 16, 16)
         >>> PerformerAttention(patch_size=3)(features, features, features).shape
         torch.Size([1, 4, 16, 16])
@@ -121,18 +136,3 @@ class PerformerAttention(AttentionLayer):
 
     function = staticmethod(performer_attention)
     shown = ("features", "patch_size", "temperature", "num_heads", "seed")
-
-    def __init__(
-        self,
-        *,
-        features: int | None = None,
-        patch_size: int | Sequence[int] = 7,
-        temperature: float = 1.0,
-        num_heads: int = 1,
-        seed: int = 0,
-        padding_mode: str = "reflect",
-    ) -> None:
-        super().__init__(
-            features=features, patch_size=patch_size, temperature=temperature, num_heads=num_heads, seed=seed,
-            padding_mode=padding_mode,
-        )  # fmt: skip

@@ -7,15 +7,17 @@ from functools import partial
 from inspect import signature
 from typing import Any
 
-from patchattn.attention.full import FullAttention
 from patchattn.attention.layer import AttentionLayer
-from patchattn.attention.linear import LinearAttention
-from patchattn.attention.local import LocalAttention
 from patchattn.attention.patch import PatchAttention
-from patchattn.attention.performer import PerformerAttention
-from patchattn.attention.reformer import ReformerAttention
 from patchattn.attention.scram import ScramAttention
-from patchattn.attention.sparse import SparseAttention
+from patchattn.baselines import (
+    FullAttention,
+    LinearAttention,
+    LocalAttention,
+    PerformerAttention,
+    ReformerAttention,
+    SparseAttention,
+)
 from patchattn.checks import check_choice
 
 __all__ = ["NAMES", "named_attention"]
