@@ -1,4 +1,4 @@
-"""What type checkers say of code that uses the library: nothing where it is right, and every mistake where it is not."""
+"""Type checkers find every mistake in code that uses the library, and none where there is none."""
 
 from __future__ import annotations
 
