@@ -142,7 +142,7 @@ def test_values_may_be_longer_than_patches() -> None:
 
 
 def test_an_absent_package_is_named() -> None:
-    with pytest.raises(RuntimeError, match=r"no-such-package: the package does not load .*patchattn\[peers\]"):
+    with pytest.raises(RuntimeError, match=r"no-such-package: the package does not load .*patchattn\[baselines\]"):
         packages.load_peer("no_such_package", "no-such-package")
 
 
