@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
+from inspect import Parameter, Signature, signature
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +18,8 @@ from patchattn.ops.transforms import transforming
 __all__ = ["Operator", "fake", "operator"]
 
 Call = TypeVar("Call", bound=Callable[..., Any])
+
+SEQUENCES = "collections.abc."
 
 _fakes: dict[str, Callable[..., Any]] = {}
 
@@ -81,7 +84,7 @@ def operator(name: str, shared: Sequence[int] = ()) -> Callable[[Callable[..., A
 
     def register(function: Callable[..., Any]) -> Operator:
         qualified = f"patchattn::{name}"
-        schema = torch.library.infer_schema(function, mutates_args=())
+        schema = _schema_of(function)
         torch.library.define(qualified, schema, tags=(torch.Tag.pt2_compliant_tag,))
 
         @wraps(function)
@@ -95,6 +98,23 @@ def operator(name: str, shared: Sequence[int] = ()) -> Callable[[Callable[..., A
         return Operator(qualified, getattr(torch.ops.patchattn, name).default, shared)
 
     return register
+
+
+def _schema_of(function: Callable[..., Any]) -> str:
+    """`torch.library.infer_schema`, which in PyTorch 2.6 knows the `Sequence` of collections.abc by its bare name only."""
+    own = signature(function)
+
+    def prototype() -> None: ...
+
+    prototype.__signature__ = Signature(  # type: ignore[attr-defined]
+        [_named(parameter) for parameter in own.parameters.values()], return_annotation=own.return_annotation
+    )
+    return torch.library.infer_schema(prototype, mutates_args=())
+
+
+def _named(parameter: Parameter) -> Parameter:
+    text = str(parameter.annotation)
+    return parameter.replace(annotation=text.replace(SEQUENCES, "")) if SEQUENCES in text else parameter
 
 
 def fake(name: str) -> Callable[[Call], Call]:
