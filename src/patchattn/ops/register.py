@@ -101,7 +101,7 @@ def operator(name: str, shared: Sequence[int] = ()) -> Callable[[Callable[..., A
 
 
 def _schema_of(function: Callable[..., Any]) -> str:
-    """`torch.library.infer_schema`, which in PyTorch 2.6 knows the `Sequence` of collections.abc by its bare name only."""
+    """`torch.library.infer_schema`, which in PyTorch 2.6 knows collections.abc.Sequence by its bare name only."""
     own = signature(function)
 
     def prototype() -> None: ...

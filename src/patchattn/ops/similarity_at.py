@@ -11,6 +11,7 @@ from torch import Tensor
 from patchattn.ops.cosine import cosine_at
 from patchattn.ops.similarity_operators import similarity_at_backward, similarity_operator, similarity_tangent
 from patchattn.ops.transforms import transforming
+from patchattn.similarity import resolve_similarity
 
 __all__ = ["similarity_at"]
 
@@ -59,6 +60,7 @@ def _curvature(
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     query, key, index, *ctx.settings = inputs
+    _hold_similarity(ctx)
     ctx.save_for_backward(query, key, index)
     ctx.save_for_forward(query, key, index)
 
@@ -85,6 +87,7 @@ def _jvp(ctx: Any, by_query: Tensor, by_key: Tensor, *rest: None) -> Tensor:
 
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     grad, query, key, index, *ctx.settings = inputs
+    _hold_similarity(ctx)
     ctx.save_for_backward(grad, query, key, index)
     ctx.save_for_forward(grad, query, key, index)
 
@@ -106,6 +109,7 @@ def _jvp_of_backward(ctx: Any, by_grad: Tensor, by_query: Tensor, by_key: Tensor
 
 def _save_tangent(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     query, key, index, by_query, by_key, *ctx.settings = inputs
+    _hold_similarity(ctx)
     ctx.save_for_backward(query, key, index, by_query, by_key)
     ctx.save_for_forward(query, key, index, by_query, by_key)
 
@@ -128,6 +132,11 @@ def _jvp_of_tangent(ctx: Any, *tangents: Tensor) -> Tensor:
         _curvature(found, along_query, along_key, index, ctx.settings)  # says that there is none
     curved: Tensor = similarity_tangent(along_query, along_key, index, by_query, by_key, *ctx.settings)
     return found + curved
+
+
+def _hold_similarity(ctx: Any) -> None:
+    """Keep a user's similarity until the gradient is computed: its name is known only as long as something holds it."""
+    ctx.similarity = resolve_similarity(ctx.settings[3])
 
 
 def _nothing(ctx: Any) -> tuple[None, ...]:
