@@ -31,11 +31,12 @@ OLDEST_TESTS := tests/test_package.py tests/test_field.py tests/test_similarity.
 oldest: .venv-oldest/.installed  ## run a quick part of the tests with the oldest releases of all dependencies
 	@$(OLDEST_BIN)/python -m pytest --numprocesses auto --dist worksteal --backends cpu,reference $(OLDEST_TESTS)
 
-check: .venv/.installed-all  ## lint, format, types, direction of imports
+check: .venv/.installed-all  ## lint, format, types, direction of imports, words
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(BIN)/lint-imports
+	@$(PY) tools/words.py
 
 docs: .venv/.installed-docs  ## build the manual: out/docs/index.html
 	@$(PY) -m sphinx --fresh-env --fail-on-warning --keep-going --quiet --doctree-dir out/docs-cache docs out/docs

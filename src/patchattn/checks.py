@@ -79,7 +79,7 @@ def check_features(
 
 
 def check_pair(query: Tensor, key: Tensor, num_heads: int) -> None:
-    """Query and key that can be compared, head by head."""
+    """Check that query and key can be compared, head by head."""
     check_features("query", query, may_be_empty=True)
     check_features("key", key, query, "query")
     if key.shape[1] != query.shape[1]:
@@ -88,7 +88,7 @@ def check_pair(query: Tensor, key: Tensor, num_heads: int) -> None:
 
 
 def check_finite(name: str, *tensors: Tensor | None) -> None:
-    """Pictures hold numbers, neither NaN nor infinity."""
+    """Refuse images that hold NaN or infinity."""
     if not all(tensor is None or bool(tensor.isfinite().all()) for tensor in tensors):
         raise ValueError(f"{name}: it holds NaN or infinity; expected numbers in [0, 1].")
 
@@ -137,7 +137,7 @@ def check_share(name: str, value: float) -> float:
 
 
 def shown(value: Any) -> str:
-    """What came, for a message, with the way out for a tensor."""
+    """Return the text of a value for a message, with the way out for a tensor."""
     return f"a tensor of shape {tuple(value.shape)}; use .item()" if isinstance(value, Tensor) else repr(value)
 
 
@@ -164,12 +164,12 @@ def check_mask(name: str, mask: Tensor | None, features_name: str, features: Ten
 
 
 def on_host(tensor: Tensor) -> bool:
-    """Whether a value can be read at once: on any other device the read would wait for all work under way."""
+    """Return whether a value can be read at once: on other devices the read would wait for all work under way."""
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def is_traced() -> bool:
-    """Whether `torch.jit.trace` is recording."""
+    """Return whether `torch.jit.trace` is recording."""
     recording: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     return recording
 
@@ -202,7 +202,7 @@ def _for_each(value: Any, dims: int) -> tuple[Any, ...]:
 
 
 def warn_of_missing_batch(query: Tensor, patch_size: Any) -> None:
-    """Say how three dimensions are read where the last two are those of a picture: at least 8, less than twice apart.
+    """Warn where three dimensions, read as a sequence, look like an image: both at least 8, less than twice apart.
 
     A sequence (B, C, length) is far longer than it has channels; where it is not, a patch size for one dimension,
     `patch_size=(7,)`, says that it is one.

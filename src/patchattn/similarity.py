@@ -37,7 +37,7 @@ class Similarity:
     _origin: tuple[Any, Any] = field(default=(None, None), repr=False, compare=False)
     """The functions as they were given, which a pickle refers to."""
     _unsaved: str | None = field(default=None, repr=False, compare=False)
-    """Why it cannot be restored in another process; None if it can."""
+    """The reason why it cannot be restored in another process; None if it can."""
     _registered: Similarity | None = field(default=None, repr=False, compare=False)
     """The similarity that its name stands for, which lives as long as this one does; None if it is itself that."""
 
@@ -59,7 +59,7 @@ class Similarity:
 
 
 BY_PRODUCTS = ("l2", "dot", "scaled_dot", "cosine")
-"""Those that a matrix product tells for all pairs of patches at once."""
+"""Those that one matrix product computes for all pairs of patches."""
 BUILT_IN = (*BY_PRODUCTS, "l1")
 
 _known = {name: Similarity(name) for name in BUILT_IN}
@@ -152,12 +152,12 @@ def _restored(
 
 
 def _python() -> tuple[str, ...]:
-    """What byte code depends on."""
+    """Return what byte code depends on."""
     return sys.implementation.name, MAGIC_NUMBER.hex(), str(sys.flags.optimize)
 
 
 def _samples(*functions: Callable[[Any, Any], Any] | None) -> list[NDArray[np.float64] | None]:
-    """What functions give for some numbers; None for one that takes no plain numbers."""
+    """Return the values of functions for some numbers; None for one that takes no plain numbers."""
     return [None if function is None else _sample(function) for function in functions]
 
 
