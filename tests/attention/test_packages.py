@@ -149,10 +149,10 @@ def test_an_absent_package_is_named() -> None:
 @pytest.mark.parametrize(
     ("function", "settings", "message"),
     [
-        (performer_attention, {"features": 0}, "features: expected a whole number of at least 1"),
+        (performer_attention, {"features": 0}, "features: expected an integer of at least 1"),
         (performer_attention, {"temperature": -1}, "temperature: expected a number above 0"),
-        (reformer_attention, {"bucket_size": 0}, "bucket_size: expected a whole number of at least 1"),
-        (reformer_attention, {"hashes": 0}, "hashes: expected a whole number of at least 1"),
+        (reformer_attention, {"bucket_size": 0}, "bucket_size: expected an integer of at least 1"),
+        (reformer_attention, {"hashes": 0}, "hashes: expected an integer of at least 1"),
     ],
 )
 def test_errors(function: Any, settings: dict[str, Any], message: str) -> None:
