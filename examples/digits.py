@@ -233,7 +233,7 @@ def at_least(least: int) -> Callable[[str], int]:
     def whole_number(text: str) -> int:
         number = int(text)
         if number < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {number}")
+            raise argparse.ArgumentTypeError(f"expected an integer of at least {least}, got {number}")
         return number
 
     return whole_number

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -44,6 +46,100 @@ def test_copied(field: MatchField) -> None:
     file.seek(0)
     for other in (copy.deepcopy(field), pickle.loads(pickle.dumps(field)), torch.load(file, weights_only=False)):
         assert same(other, field)
+
+
+def test_iterating_gives_the_coordinates_of_the_best_first(field: MatchField) -> None:
+    best, second = field
+    assert best.shape == (1, 1, 2, 6, 7)
+    assert torch.equal(best, field.coordinates()[:, :, 0])
+    assert torch.equal(second, field.coordinates()[:, :, 1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_saved_and_loaded(field: MatchField, tmp_path: Path, dtype: torch.dtype) -> None:
+    index, similarity = field.index.clone(), field.similarity.clone()
+    index[0, 0, 1, 2, 3], similarity[0, 0, 1, 2, 3] = -1, -torch.inf
+    saved = MatchField(index, similarity.to(dtype).requires_grad_(), field.key_shape)
+    saved.save(tmp_path / "field.npz")
+    loaded = MatchField.load(tmp_path / "field.npz")
+    assert same(loaded, saved)
+    assert loaded.similarity.dtype == dtype
+    assert not loaded.similarity.requires_grad
+    loaded.similarity.zero_()  # it can be written to
+    assert [path.name for path in tmp_path.iterdir()] == ["field.npz"]
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 20), (2, 2, 4, 5, 6)])
+def test_fields_of_any_dimension_are_saved(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    images = normals(*shape, dtype=torch.float32)
+    saved = match(images, images.flip(2), k=2, num_heads=2)
+    saved.save(str(tmp_path / "field.npz"))
+    assert same(MatchField.load(str(tmp_path / "field.npz")), saved)
+
+
+def test_a_write_that_fails_leaves_what_was_there(
+    field: MatchField, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "field.npz"
+    field.save(path)
+    before = path.read_bytes()
+
+    def full(file: io.BufferedWriter, **_: object) -> None:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        field.save(path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["field.npz"]
+
+
+def test_damaged_files_are_refused(field: MatchField, tmp_path: Path) -> None:
+    path = tmp_path / "field.npz"
+    field.save(path)
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[whole.index(field.similarity.numpy().tobytes()) + 100] ^= 0x10
+    single = io.BytesIO()
+    np.save(single, np.zeros(3))
+    for damaged in (b"", b"no field", single.getvalue(), whole[: len(whole) // 2], whole[:-10], bytes(flipped)):
+        path.write_bytes(damaged)
+        with pytest.raises(
+            ValueError, match=r"^path: .*field\.npz is no whole field \(.+\); expected a file that MatchFi"
+        ):
+            MatchField.load(path)
+    with pytest.raises(FileNotFoundError):
+        MatchField.load(tmp_path / "none.npz")
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"index": None}, "index is not a file in the archive"),
+        ({"key_shape": np.array([6.0, 7.0])}, r"key_shape is \[6\.0, 7\.0\]"),
+        ({"key_shape": np.array([0, 7])}, r"key_shape is \[0, 7\]"),
+        ({"key_shape": np.array([5, 7])}, "index holds 0 to 41, the key 35 positions"),
+        ({"index": np.zeros((1, 1, 2, 6, 7), np.int64)}, r"index is int64 of shape \(1, 1, 2, 6, 7\)"),
+        ({"index": np.zeros((2, 6), np.int32)}, r"index is int32 of shape \(2, 6\)"),
+        (
+            {"similarity": np.zeros((1, 1, 1, 6, 7))},
+            r"similarity is float64 of shape \(1, 1, 1, 6, 7\), index of shape",
+        ),
+        ({"dtype": np.array("int64")}, "dtype is 'int64'"),
+        ({"index": np.array([object()])}, "allow_pickle=False"),
+    ],
+)
+def test_what_is_no_field_is_refused(
+    field: MatchField, tmp_path: Path, changed: dict[str, object], reason: str
+) -> None:
+    path = tmp_path / "field.npz"
+    field.save(path)
+    with np.load(path) as archive:
+        arrays = {**archive, **changed}
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    with pytest.raises(ValueError, match=rf"is no whole field \(.*{reason}"):
+        MatchField.load(path)
 
 
 def test_a_tree_of_tensors(field: MatchField) -> None:

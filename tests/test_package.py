@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import patchattn
 from patchattn.kernels import BACKENDS, backend_status, default_backend, load_backend
+
+ROOT = Path(__file__).parents[1]
 
 
 def run(code: str) -> str:
@@ -22,6 +26,35 @@ def test_public_names_exist() -> None:
         assert getattr(patchattn, name).__doc__, f"{name} has no docstring"
 
 
+def test_the_version_is_the_same_everywhere() -> None:
+    citation, changelog = ((ROOT / name).read_text(encoding="utf-8") for name in ("CITATION.cff", "CHANGELOG.md"))
+    assert re.findall(r"^version: (.+)$", citation, re.MULTILINE) == [patchattn.__version__]
+    released = re.findall(r"^## \[(.+)\]", changelog, re.MULTILINE)
+    assert released[0] == "Unreleased"
+    assert patchattn.__version__ in released
+
+
+def test_the_changelog_is_made_of_the_known_sections() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    for release in changelog.split("\n## ")[1:]:
+        sections = re.findall(r"^### (.+)$", release, re.MULTILINE)
+        assert sections
+        order = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"]
+        assert sections == [name for name in order if name in sections]
+
+
+def test_messages_are_shown_by_those_who_ask_for_them_alone() -> None:
+    code = """
+import logging, sys, patchattn
+log = logging.getLogger("patchattn.part")
+log.warning("unseen")  # without a handler, Python itself would print it
+logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s")
+log.warning("seen")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "patchattn.part: seen\n"
+
+
 def test_importing_brings_in_nothing_heavy() -> None:
     heavy = ("numba", "triton", "PIL", "typer", "rich", "torchmetrics", "torch._dynamo")
     assert run(f"import sys, patchattn; print([name for name in {heavy} if name in sys.modules])") == "[]"
@@ -30,6 +63,7 @@ def test_importing_brings_in_nothing_heavy() -> None:
 def test_importing_reads_no_environment() -> None:
     code = """
 import os, torch, jaxtyping
+import torch.fx.experimental.symbolic_shapes  # by the first operator in PyTorch 2.6
 read, get = [], type(os.environ).__getitem__
 type(os.environ).__getitem__ = lambda self, name: (read.append(name), get(self, name))[1]
 assert os.environ.get("PATH") and read == ["PATH"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
 import importlib
 import io
 import math
@@ -166,6 +167,76 @@ def test_what_has_no_content_is_known_in_its_process_alone() -> None:
         assert copy.deepcopy(PatchAttention(similarity=one)).similarity is one
         with pytest.raises(pickle.PicklingError, match=f"^similarity: {one.name} cannot be saved, for it depends on "):
             pickle.dumps(PatchAttention(similarity=one))
+
+
+def names() -> set[str]:
+    gc.collect()
+    return set(module_of_similarity._pointwise)
+
+
+def test_nothing_is_kept_that_nobody_holds() -> None:
+    before, copies = names(), len(module_of_similarity._copies)
+    layers = [PatchAttention(similarity=pointwise_similarity(with_default(float(factor)))) for factor in range(100)]
+    assert len(names() - before) == 100
+    del layers[1:]
+    assert names() - before == {layers[0].similarity.name}
+    del layers
+    assert names() == before
+    assert len(module_of_similarity._copies) == copies
+
+
+def test_a_name_is_known_as_long_as_any_object_of_it_lives() -> None:
+    first, second = (pointwise_similarity(with_default(7.5)) for _ in range(2))
+    assert first == second
+    assert first is not second  # each is pickled by the functions that it was made from
+    name = first.name
+    del first
+    assert name in names()
+    assert resolve_similarity(name) == second
+    del second
+    with pytest.raises(ValueError, match=r"is not known in this process; make it with .* is run, and keep it\.$"):
+        resolve_similarity(name)
+
+
+def test_the_same_functions_are_one_object() -> None:
+    function = with_default(8.5)
+    assert pointwise_similarity(function) is pointwise_similarity(function)
+
+
+def test_what_is_compiled_from_a_function_is_found_again() -> None:
+    similarity = pointwise_similarity(with_default(9.5))
+    compiled = similarity.function  # kernels keep it beside their machine code
+    name = similarity.name
+    del similarity
+    assert name not in names()
+    again, trained = pointwise_similarity(with_default(9.5)), pointwise_similarity(with_default(9.5), lambda_free)
+    assert again.name == name
+    assert again.function is compiled
+    assert trained.function is compiled
+
+
+def test_gradients_hold_the_similarity_they_need(backend: str) -> None:
+    query, key = normals(1, 2, 5, 6).requires_grad_(), normals(1, 2, 5, 6)
+    found = []
+    for similarity in (POINTWISE, None):
+        similarity = similarity or pointwise_similarity(with_half_square(0.25), with_half_square_derivative(0.25))
+        layer = PatchAttention(patch_size=1, k=4, method="exact", similarity=similarity, backend=backend)
+        found.append(layer(query, key, key).square().sum())
+        name = similarity.name
+        del layer, similarity
+    assert name in names()
+    gradients = [torch.autograd.grad(loss, query)[0] for loss in found]
+    assert not torch.equal(*gradients)
+    del found
+    assert name not in names()
+
+
+def with_half_square(factor: float) -> Any:
+    return lambda q, k: -factor * (q - k) * (q - k)
+
+
+def with_half_square_derivative(factor: float) -> Any:
+    return lambda q, k: (2 * factor * (k - q), 2 * factor * (q - k))
 
 
 def test_a_saved_layer_computes_the_same(backend: str) -> None:

@@ -1,4 +1,4 @@
-"""Checks of arguments, made once, at the public functions; every message names the argument and what came."""
+"""Checks of arguments at the public functions; every message names the argument, what came and what is allowed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MAX_POSITIONS = 2**31 - 1
 def check_features(
     name: str, tensor: Tensor, like: Tensor | None = None, like_name: str = "", *, may_be_empty: bool = False
 ) -> None:
-    """A floating-point `(B, C, *spatial)` tensor with one to three spatial dimensions, like another one if given.
+    """Check a floating-point `(B, C, *spatial)` tensor with one to three spatial dimensions, against another if given.
 
     A batch may hold nothing; positions may be none only where `may_be_empty`, and where nothing is asked of them: in
     keys and values without a query.
@@ -79,7 +79,7 @@ def check_features(
 
 
 def check_pair(query: Tensor, key: Tensor, num_heads: int) -> None:
-    """Query and key that can be compared, head by head."""
+    """Check that query and key can be compared, head by head."""
     check_features("query", query, may_be_empty=True)
     check_features("key", key, query, "query")
     if key.shape[1] != query.shape[1]:
@@ -88,7 +88,7 @@ def check_pair(query: Tensor, key: Tensor, num_heads: int) -> None:
 
 
 def check_finite(name: str, *tensors: Tensor | None) -> None:
-    """Pictures hold numbers, neither NaN nor infinity."""
+    """Refuse images that hold NaN or infinity."""
     if not all(tensor is None or bool(tensor.isfinite().all()) for tensor in tensors):
         raise ValueError(f"{name}: it holds NaN or infinity; expected numbers in [0, 1].")
 
@@ -99,7 +99,7 @@ def check_heads(name: str, tensor: Tensor, num_heads: int) -> None:
 
 
 def plain(value: Any) -> Any:
-    """NumPy's numbers as Python's, its arrays of one dimension (or none) as tuples of them; else the value itself."""
+    """Return NumPy's numbers as Python's, its arrays of one dimension or none as tuples; else the value itself."""
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
         return value.item()
     return tuple(value.tolist()) if isinstance(value, np.ndarray) and value.ndim == 1 else value
@@ -114,15 +114,15 @@ def is_number(value: Any) -> bool:
 
 
 def check_count(name: str, value: int, least: int) -> int:
-    """A whole number of at least `least` that fits into 64 bits, as a Python number."""
+    """Return an integer of at least `least` that fits into 64 bits, as a Python number."""
     if not is_whole(value) or not least <= value < 2**63:
-        raise ValueError(f"{name}: expected a whole number of at least {least} (and below 2^63), got {shown(value)}.")
+        raise ValueError(f"{name}: expected an integer of at least {least} (and below 2^63), got {shown(value)}.")
     number: int = plain(value)
     return number
 
 
 def check_positive(name: str, value: float) -> float:
-    """A finite number above 0, as a Python number."""
+    """Return a finite number above 0, as a Python number."""
     if not is_number(value) or not 0 < value < float("inf"):
         raise ValueError(f"{name}: expected a number above 0, got {shown(value)}.")
     number: float = plain(value)
@@ -130,14 +130,14 @@ def check_positive(name: str, value: float) -> float:
 
 
 def check_share(name: str, value: float) -> float:
-    """A number from 0 to 1, as a Python number."""
+    """Return a number from 0 to 1, as a Python number."""
     if not is_number(value) or not 0 <= value <= 1:
         raise ValueError(f"{name}: expected a number from 0 to 1, got {shown(value)}.")
     return float(value)
 
 
 def shown(value: Any) -> str:
-    """What came, for a message, with the way out for a tensor."""
+    """Return the text of a value for a message, with the way out for a tensor."""
     return f"a tensor of shape {tuple(value.shape)}; use .item()" if isinstance(value, Tensor) else repr(value)
 
 
@@ -147,7 +147,7 @@ def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
 
 
 def check_mask(name: str, mask: Tensor | None, features_name: str, features: Tensor, batch: int) -> None:
-    """A bool `(B or 1, *spatial)` mask for a feature tensor."""
+    """Check a bool `(B or 1, *spatial)` mask for a feature tensor."""
     if mask is None:
         return
     spatial = tuple(features.shape[2:])
@@ -164,29 +164,29 @@ def check_mask(name: str, mask: Tensor | None, features_name: str, features: Ten
 
 
 def on_host(tensor: Tensor) -> bool:
-    """Whether a value can be read at once: on any other device the read would wait for all work under way."""
+    """Return whether a value can be read at once: on other devices the read would wait for all work under way."""
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def is_traced() -> bool:
-    """Whether `torch.jit.trace` is recording."""
+    """Return whether `torch.jit.trace` is recording."""
     recording: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     return recording
 
 
 def per_dimension(name: str, value: int | Sequence[int], dims: int, least: int) -> tuple[int, ...]:
-    """One whole number for each spatial dimension, from one for all or one for each."""
+    """Return one integer for each spatial dimension, from one for all or one for each."""
     values = _for_each(value, dims)
     if len(values) != dims or not all(map(is_whole, values)) or any(v < least for v in values):
         raise ValueError(
-            f"{name}: expected a whole number of at least {least}, or {dims} of them (one for each spatial dimension), "
+            f"{name}: expected an integer of at least {least}, or {dims} of them (one for each spatial dimension), "
             f"got {shown(value)}."
         )
     return tuple(map(plain, values))
 
 
 def positive_per_dimension(name: str, value: float | Sequence[float], dims: int) -> tuple[float, ...]:
-    """One number above 0 for each spatial dimension, from one for all or one for each."""
+    """Return one number above 0 for each spatial dimension, from one for all or one for each."""
     values = _for_each(value, dims)
     if len(values) != dims or not all(map(is_number, values)) or not all(0 < v < float("inf") for v in values):
         raise ValueError(
@@ -202,7 +202,7 @@ def _for_each(value: Any, dims: int) -> tuple[Any, ...]:
 
 
 def warn_of_missing_batch(query: Tensor, patch_size: Any) -> None:
-    """Say how three dimensions are read where the last two are those of a picture: at least 8, less than twice apart.
+    """Warn where three dimensions, read as a sequence, look like an image: both at least 8, less than twice apart.
 
     A sequence (B, C, length) is far longer than it has channels; where it is not, a patch size for one dimension,
     `patch_size=(7,)`, says that it is one.
@@ -215,7 +215,7 @@ def warn_of_missing_batch(query: Tensor, patch_size: Any) -> None:
     if min(channels, length) >= 8 and max(channels, length) < 2 * min(channels, length):
         warnings.warn(
             f"query: shape {tuple(query.shape)} is read as {batch} sequence(s) of {length} positions with {channels} "
-            "channels. For one picture (C, H, W) pass query.unsqueeze(0), and key and value alike; for sequences, a "
+            "channels. For one image (C, H, W) pass query.unsqueeze(0), and key and value alike; for sequences, a "
             "patch size for one dimension, for instance patch_size=(7,), says so.",
             stacklevel=4,
         )

@@ -1,4 +1,4 @@
-"""What to say when the packages of an extra are missing."""
+"""Error messages for missing packages of an extra."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 from jaxtyping import Float, Int, Int32, Int64
 from torch import Tensor
 from torch.utils import _pytree as pytree
+
+from patchattn.field_file import read_field, write_field
 
 __all__ = ["MatchField", "home_coordinates", "register_tree"]
 
@@ -22,6 +25,17 @@ class MatchField:
 
     To PyTorch a field is a tree of its two tensors (`torch.utils._pytree`): layers that are compiled, exported or
     transformed may take and return it.
+
+    Iterating over a field gives the coordinates of the best matches of all queries, then those of the second best, and
+    so on: `coordinates()` unbound along k.
+
+    Example:
+        >>> import torch
+        >>> from patchattn import match
+        >>> image = torch.rand(1, 3, 16, 16)
+        >>> best, second = match(image, image, k=2, patch_size=3)
+        >>> best.shape  # (batch, heads, dims, *query)
+        torch.Size([1, 1, 2, 16, 16])
     """
 
     index: Int32[Tensor, "batch heads k *query"]
@@ -33,14 +47,50 @@ class MatchField:
 
     @property
     def k(self) -> int:
+        """Number of matches of a query."""
         return self.index.shape[2]
 
     @property
     def query_shape(self) -> tuple[int, ...]:
+        """Spatial size of the query."""
         return tuple(self.index.shape[3:])
 
+    def __iter__(self) -> Iterator[Int64[Tensor, "batch heads dims *query"]]:
+        """Coordinates of the matches, `(B, heads, D, *query)` for each of the k, best first."""
+        return iter(self.coordinates().unbind(2))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the field to a file that `load` reads: arrays of NumPy (.npz). The file appears whole or not at all.
+
+        It holds `index`, `similarity`, `key_shape` and the name of the similarities' `dtype`, from whichever device.
+
+        Raises:
+            OSError: the file cannot be written; what was there stays as it was.
+        """
+        write_field(path, self.index, self.similarity, self.key_shape)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> MatchField:
+        """Read a field that `save` or `patchattn match` wrote, bit for bit, onto the CPU. No code in a file is run.
+
+        Raises:
+            ValueError: the file is damaged, or no field.
+            OSError: it cannot be opened.
+
+        Example:
+            >>> import tempfile, torch
+            >>> from patchattn import MatchField, match
+            >>> image = torch.rand(1, 3, 16, 16)
+            >>> field = match(image, image, patch_size=3)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     field.save(f"{folder}/field.npz")
+            ...     torch.equal(MatchField.load(f"{folder}/field.npz").index, field.index)
+            True
+        """
+        return cls(*read_field(path))
+
     def to(self, *arguments: Any, **settings: Any) -> MatchField:
-        """On another device, with similarities of another precision; arguments as those of `torch.nn.Module.to`."""
+        """Move the field to a device, or its similarities to a precision; arguments of `torch.nn.Module.to`."""
         device, dtype, non_blocking, _ = torch._C._nn._parse_to(*arguments, **settings)
         if dtype is not None and not dtype.is_floating_point:
             raise ValueError(f"dtype: expected that of similarities, a floating-point one, got {dtype}.")
@@ -48,26 +98,30 @@ class MatchField:
         return replace(self, index=index, similarity=self.similarity.to(device, dtype, non_blocking=non_blocking))
 
     def cpu(self) -> MatchField:
+        """Move the field to the CPU."""
         return self._each(Tensor.cpu)
 
     def cuda(self, *arguments: Any, **settings: Any) -> MatchField:
+        """Move the field to a GPU; arguments as those of `torch.Tensor.cuda`."""
         return self._each(lambda tensor: tensor.cuda(*arguments, **settings))
 
     def detach(self) -> MatchField:
+        """Return the field without the similarities' autograd history."""
         return self._each(Tensor.detach)
 
     def pin_memory(self) -> MatchField:
-        """In memory from which copies to a GPU need not wait; data loaders call it."""
+        """Copy the field into pinned memory, from which copies to a GPU are asynchronous; data loaders call it."""
         return self._each(Tensor.pin_memory)
 
     def is_pinned(self) -> bool:
+        """Return whether both tensors are in pinned memory."""
         return self.index.is_pinned() and self.similarity.is_pinned()
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> MatchField:
         return replace(self, index=function(self.index), similarity=function(self.similarity))
 
     def coordinates(self) -> Int64[Tensor, "batch heads k dims *query"]:
-        """Key positions as coordinates, (row, column) in two dimensions; -1 everywhere where there is no match."""
+        """Return key positions as coordinates, (row, column) in two dimensions; -1 where there is no match."""
         position = self.index.long()
         parts = []
         for size in reversed(self.key_shape):
@@ -77,7 +131,7 @@ class MatchField:
         return torch.where((self.index >= 0).unsqueeze(3), coordinates, -1)
 
     def offsets(self) -> Int64[Tensor, "batch heads k dims *query"]:
-        """Match minus query position; 0 where there is no match.
+        """Return match minus query position; 0 where there is no match.
 
         If query and key differ in size, minus the key position that corresponds to the query position,
         floor((2 q + 1) N_key / (2 N_query)).
@@ -89,7 +143,7 @@ class MatchField:
 def home_coordinates(
     query_shape: tuple[int, ...], key_shape: tuple[int, ...], device: torch.device
 ) -> Int[Tensor, "dims *query"]:
-    """The key coordinates that correspond to every query position."""
+    """Return the key coordinates that correspond to every query position."""
     axes = [
         torch.div((2 * torch.arange(q, device=device) + 1) * k, 2 * q, rounding_mode="floor")
         for q, k in zip(query_shape, key_shape, strict=True)

@@ -116,8 +116,8 @@ def _instructions(code: CodeType) -> list[dis.Instruction]:
 
 
 def _outer_values(function: FunctionType) -> Iterator[tuple[str, tuple[str, ...], Any, Any]]:
-    """What a function, and functions inside it, read from outside: a name, attributes, what the name holds, and the
-    value. Modules are followed to what is taken from them: `np.exp` is "np", ("exp",), the module and the function.
+    """Yield what a function, and functions inside it, read from outside: a name, attributes, what the name holds, and
+    the value. Modules are followed to what is taken from them: `np.exp` is "np", ("exp",), the module and the function.
     """
     cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
     seen = set()

@@ -1,4 +1,4 @@
-"""How long work tells how far it has come."""
+"""Progress reports of long searches."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def watch_progress(watcher: Callable[[int, int], None]) -> Iterator[None]:
 
 
 def report(done: int, total: int) -> None:
-    """Tell the watcher, if there is one, that `done` of `total` steps are done."""
+    """Call the watcher, if there is one: `done` of `total` steps are done."""
     watcher = _watcher.get()
     if watcher is not None:
         watcher(done, total)

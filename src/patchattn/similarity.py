@@ -10,6 +10,7 @@ from importlib.util import MAGIC_NUMBER
 from itertools import product
 from pickle import PicklingError, UnpicklingError
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,9 @@ class Similarity:
     _origin: tuple[Any, Any] = field(default=(None, None), repr=False, compare=False)
     """The functions as they were given, which a pickle refers to."""
     _unsaved: str | None = field(default=None, repr=False, compare=False)
-    """Why it cannot be restored in another process; None if it can."""
+    """The reason why it cannot be restored in another process; None if it can."""
+    _registered: Similarity | None = field(default=None, repr=False, compare=False)
+    """The similarity that its name stands for, which lives as long as this one does; None if it is itself that."""
 
     def __copy__(self) -> Similarity:
         return self
@@ -56,10 +59,14 @@ class Similarity:
 
 
 BY_PRODUCTS = ("l2", "dot", "scaled_dot", "cosine")
-"""Those that a matrix product tells for all pairs of patches at once."""
+"""Those that one matrix product computes for all pairs of patches."""
 BUILT_IN = (*BY_PRODUCTS, "l1")
 
 _known = {name: Similarity(name) for name in BUILT_IN}
+_pointwise: WeakValueDictionary[str, Similarity] = WeakValueDictionary()
+"""Similarities of users by name, as long as something holds them: a layer, a variable, a gradient to be computed."""
+_copies: WeakValueDictionary[str, Any] = WeakValueDictionary()
+"""Copies of a user's functions by digest. What is compiled from one holds it, so that nothing is compiled twice."""
 
 PREFIX = "pointwise_"
 PROBES = (-30.0, -1.0, -0.3, -0.01, 0.0, 1e-4, 0.1, 0.7, 3.0)
@@ -75,7 +82,7 @@ def pointwise_similarity(function: Pointwise, derivative: PointwiseDerivative | 
     kept as they are now. So equal functions are one similarity, in every process, and a layer that was saved (or sent
     to another process) computes the same when it is loaded, or is refused. Pickle, and with it `torch.save`, saves
     functions of modules by their names, and no lambdas. What holds the name alone, such as an exported program, needs
-    the similarity to be made before it runs.
+    the similarity to be made before it runs, and to be kept as long as it does.
 
     Args:
         function: `f(q, k)`, larger for scalars that are more alike. It is compiled by Numba for the CPU kernels and
@@ -101,14 +108,21 @@ def pointwise_similarity(function: Pointwise, derivative: PointwiseDerivative | 
     f, df = (getattr(given, "py_func", given) for given in origin)
     try:
         name = PREFIX + content_digest((f, df))[:32]
+        copies = _shared_copy(f), _shared_copy(df)
     except UnknownContentError as error:
         similarity = Similarity(PREFIX + uuid.uuid4().hex, f, df, origin, str(error))
-        return _known.setdefault(similarity.name, similarity)
-    if name not in _known:
-        _known[name] = Similarity(name, frozen(f), frozen(df), origin)
-    # The kernels compile the functions of the first; a pickle refers to those that were given here.
-    known = _known[name]
-    return Similarity(name, known.function, known.derivative, origin)
+        return _pointwise.setdefault(similarity.name, similarity)
+    known = _pointwise.setdefault(name, Similarity(name, *copies, origin))
+    if all(one is other for one, other in zip(known._origin, origin, strict=True)):
+        return known
+    # A pickle refers to the functions that were given here.
+    return Similarity(name, known.function, known.derivative, origin, _registered=known)
+
+
+def _shared_copy(function: Any) -> Any:
+    """Return the one copy of a function that all similarities made of it share; functions of libraries themselves."""
+    copy = frozen(function)
+    return copy if copy is function else _copies.setdefault(content_digest(function), copy)
 
 
 def _restored(
@@ -138,12 +152,12 @@ def _restored(
 
 
 def _python() -> tuple[str, ...]:
-    """What byte code depends on."""
+    """Return what byte code depends on."""
     return sys.implementation.name, MAGIC_NUMBER.hex(), str(sys.flags.optimize)
 
 
 def _samples(*functions: Callable[[Any, Any], Any] | None) -> list[NDArray[np.float64] | None]:
-    """What functions give for some numbers; None for one that takes no plain numbers."""
+    """Return the values of functions for some numbers; None for one that takes no plain numbers."""
     return [None if function is None else _sample(function) for function in functions]
 
 
@@ -160,14 +174,17 @@ def resolve_similarity(similarity: str | Similarity) -> Similarity:
     """Return the `Similarity` of a name, or the object itself."""
     if isinstance(similarity, Similarity):
         return similarity
-    if isinstance(similarity, str) and similarity.startswith(PREFIX) and similarity not in _known:
-        raise ValueError(
-            f"similarity: {similarity!r} is not known in this process; make it with pointwise_similarity(), from the "
-            "functions it was made from, before what was exported or saved with it is run."
-        )
-    if not isinstance(similarity, str) or similarity not in _known:
+    found = None
+    if isinstance(similarity, str):
+        found = _known.get(similarity) or _pointwise.get(similarity)
+        if found is None and similarity.startswith(PREFIX):
+            raise ValueError(
+                f"similarity: {similarity!r} is not known in this process; make it with pointwise_similarity(), from "
+                "the functions it was made from, before what was exported or saved with it is run, and keep it."
+            )
+    if found is None:
         allowed = ", ".join(repr(name) for name in BUILT_IN)
         raise ValueError(
             f"similarity: got {similarity!r}; allowed are {allowed} and an object made by pointwise_similarity()."
         )
-    return _known[similarity]
+    return found

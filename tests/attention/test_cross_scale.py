@@ -206,7 +206,7 @@ def test_wrong_arguments_are_named(function: Any, changed: dict[str, Any], messa
 
 
 def test_wrong_arguments_of_the_search_are_named() -> None:
-    with pytest.raises(ValueError, match="k: expected a whole number of at least 1"):
+    with pytest.raises(ValueError, match="k: expected an integer of at least 1"):
         cross_scale_patch_attention(*case(), k=0)
     with pytest.raises(ValueError, match="method: got 'best'"):
         cross_scale_patch_attention(*case(), method="best")

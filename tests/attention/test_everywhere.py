@@ -291,12 +291,12 @@ def test_numbers_of_numpy_in_all_layers(layer: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"k": torch.tensor(3)}, r"k: expected a whole number .* got a tensor of shape \(\); use .item\(\)"),
-        ({"k": np.bool_(True)}, "k: expected a whole number"),
+        ({"k": torch.tensor(3)}, r"k: expected an integer .* got a tensor of shape \(\); use .item\(\)"),
+        ({"k": np.bool_(True)}, "k: expected an integer"),
         ({"temperature": True}, "temperature: expected a number above 0, got True"),
         ({"temperature": np.float32("nan")}, "temperature: expected a number above 0"),
-        ({"patch_size": torch.tensor(3)}, "patch_size: expected a whole number"),
-        ({"patch_size": np.float32(3)}, "patch_size: expected a whole number"),
+        ({"patch_size": torch.tensor(3)}, "patch_size: expected an integer"),
+        ({"patch_size": np.float32(3)}, "patch_size: expected an integer"),
     ],
     ids=str,
 )

@@ -263,12 +263,12 @@ def test_compiled_equals_eager(name: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"embed_dim": 0}, "embed_dim: expected a whole number of at least 1 (and below 2^63), got 0"),
-        ({"embed_dim": 8.0}, "embed_dim: expected a whole number of at least 1 (and below 2^63), got 8.0"),
-        ({"num_heads": 0}, "num_heads: expected a whole number of at least 1 (and below 2^63), got 0"),
+        ({"embed_dim": 0}, "embed_dim: expected an integer of at least 1 (and below 2^63), got 0"),
+        ({"embed_dim": 8.0}, "embed_dim: expected an integer of at least 1 (and below 2^63), got 8.0"),
+        ({"num_heads": 0}, "num_heads: expected an integer of at least 1 (and below 2^63), got 0"),
         ({"num_heads": 3}, "embed_dim: expected a multiple of num_heads = 3, got 8"),
-        ({"kdim": 0}, "kdim: expected a whole number of at least 1 (and below 2^63), got 0"),
-        ({"vdim": -1}, "vdim: expected a whole number of at least 1 (and below 2^63), got -1"),
+        ({"kdim": 0}, "kdim: expected an integer of at least 1 (and below 2^63), got 0"),
+        ({"vdim": -1}, "vdim: expected an integer of at least 1 (and below 2^63), got -1"),
     ],
 )
 def test_wrong_sizes_are_said(arguments: dict[str, Any], message: str) -> None:

@@ -142,17 +142,17 @@ def test_values_may_be_longer_than_patches() -> None:
 
 
 def test_an_absent_package_is_named() -> None:
-    with pytest.raises(RuntimeError, match=r"no-such-package: the package does not load .*patchattn\[peers\]"):
+    with pytest.raises(RuntimeError, match=r"no-such-package: the package does not load .*patchattn\[baselines\]"):
         packages.load_peer("no_such_package", "no-such-package")
 
 
 @pytest.mark.parametrize(
     ("function", "settings", "message"),
     [
-        (performer_attention, {"features": 0}, "features: expected a whole number of at least 1"),
+        (performer_attention, {"features": 0}, "features: expected an integer of at least 1"),
         (performer_attention, {"temperature": -1}, "temperature: expected a number above 0"),
-        (reformer_attention, {"bucket_size": 0}, "bucket_size: expected a whole number of at least 1"),
-        (reformer_attention, {"hashes": 0}, "hashes: expected a whole number of at least 1"),
+        (reformer_attention, {"bucket_size": 0}, "bucket_size: expected an integer of at least 1"),
+        (reformer_attention, {"hashes": 0}, "hashes: expected an integer of at least 1"),
     ],
 )
 def test_errors(function: Any, settings: dict[str, Any], message: str) -> None:

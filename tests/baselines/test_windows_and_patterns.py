@@ -150,12 +150,12 @@ def test_half_precision_and_strides(name: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize(
     ("function", "settings", "message"),
     [
-        (local_attention, {"window": 0}, r"window: expected a whole number of at least 1"),
+        (local_attention, {"window": 0}, r"window: expected an integer of at least 1"),
         (local_attention, {"similarity": "l1"}, r"similarity: got 'l1'; allowed are 'l2', 'dot'"),
         (local_attention, {"temperature": 0}, r"temperature: expected a number above 0"),
         (sparse_attention, {"pattern": "random"}, r"pattern: got 'random'; allowed are 'strided', 'fixed'"),
         (sparse_attention, {"summary": 20}, r"summary: got 20, and rows have 19 positions"),
-        (sparse_attention, {"summary": 0}, r"summary: expected a whole number of at least 1"),
+        (sparse_attention, {"summary": 0}, r"summary: expected an integer of at least 1"),
         (sparse_attention, {"similarity": "l1"}, r"similarity: got 'l1'; allowed are"),
     ],
 )

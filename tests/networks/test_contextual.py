@@ -293,7 +293,7 @@ def test_numbers_that_cannot_be() -> None:
         InpaintingArchitecture(padding_mode="valid").build()
     with pytest.raises(ValueError, match="'contextual' has no setting 'k'; it has patch_size, rate"):
         InpaintingArchitecture("contextual", {"k": 3}).build()
-    with pytest.raises(ValueError, match="size: expected a whole number of at least 1"):
+    with pytest.raises(ValueError, match="size: expected an integer of at least 1"):
         Critic(0)
 
 

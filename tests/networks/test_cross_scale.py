@@ -219,7 +219,7 @@ def test_everything_learns(cross_scale: str) -> None:
     [
         ({"scale": 5}, "scale: got 5; allowed are 2, 3, 4"),
         ({"channels": 5}, "channels: got 5; expected an even number"),
-        ({"depth": 0}, "depth: expected a whole number of at least 1"),
+        ({"depth": 0}, "depth: expected an integer of at least 1"),
         ({"cross_scale": "local"}, "cross_scale: got 'local'; allowed are 'full', 'psal'"),
         ({"in_scale": "psal"}, "in_scale: got 'psal'; allowed are 'full', 'local'"),
         ({"in_scale_settings": {"k": 3}}, "in_scale: 'local' has no setting 'k'; it has window"),

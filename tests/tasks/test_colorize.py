@@ -252,7 +252,7 @@ def test_an_even_strip_gets_an_even_color_of_a_network(pair: tuple[Tensor, Tenso
         ),
         ({"reference": torch.full((1, 3, 9, 9), torch.nan)}, "reference: it holds NaN or infinity"),
         ({"gray": torch.full((1, 1, 9, 9), torch.nan)}, "gray: it holds NaN or infinity"),
-        ({"scale": 0}, "scale: expected a whole number of at least 1"),
+        ({"scale": 0}, "scale: expected an integer of at least 1"),
         ({"patch_size": 4}, "patch_size: expected odd numbers"),
         ({"k": 0}, "k: "),
         ({"temperature": 0.0}, "temperature: expected a number above 0"),

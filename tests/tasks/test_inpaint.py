@@ -198,7 +198,7 @@ def test_scales_are_told(quality: str) -> None:
         ({"hole": torch.ones(20, 30).int()}, r"hole: got shape \(20, 30\) of torch.int32; expected booleans"),
         ({"hole": 255 * torch.eye(20, 30)}, r"hole: got values beside \[0, 1\]; expected how much of each pixel"),
         ({"hole": torch.full((20, 30), torch.nan)}, r"hole: got values beside \[0, 1\]"),
-        ({"grow": -1, "hole": torch.eye(20, 30) > 0}, r"grow: expected a whole number of at least 0"),
+        ({"grow": -1, "hole": torch.eye(20, 30) > 0}, r"grow: expected an integer of at least 0"),
         ({"hole": torch.ones(30, 20) > 0}, r"expected booleans of the picture's size, \(20, 30\)"),
         (
             {"hole": torch.ones(20, 30) > 0},
@@ -210,9 +210,9 @@ def test_scales_are_told(quality: str) -> None:
         ),
         ({"quality": "perfect"}, r"quality: got 'perfect'; allowed are 'fast', 'good', 'best'"),
         ({"patch_size": 4}, r"patch_size: expected an odd number \(a patch has a center\), got 4"),
-        ({"levels": 0}, r"levels: expected a whole number of at least 1"),
-        ({"iterations": 0}, r"iterations: expected a whole number of at least 1"),
-        ({"seed": -1}, r"seed: expected a whole number of at least 0"),
+        ({"levels": 0}, r"levels: expected an integer of at least 1"),
+        ({"iterations": 0}, r"iterations: expected an integer of at least 1"),
+        ({"seed": -1}, r"seed: expected an integer of at least 0"),
     ],
 )
 def test_wrong_arguments_are_named(arguments: dict[str, Any], message: str) -> None:

@@ -246,10 +246,10 @@ class Cropping(Doubling):
         ({"scale": 5}, r"scale: got 5; allowed are 2, 3 and 4"),
         ({"scale": 2.0}, r"scale: got 2\.0; allowed are 2, 3 and 4"),
         ({"patch_size": 4}, r"patch_size: expected an odd number \(a patch has a center\), got 4"),
-        ({"patch_size": 0}, r"patch_size: expected a whole number of at least 1"),
-        ({"k": 0}, r"k: expected a whole number of at least 1"),
+        ({"patch_size": 0}, r"patch_size: expected an integer of at least 1"),
+        ({"k": 0}, r"k: expected an integer of at least 1"),
         ({"temperature": 0.0}, r"temperature: expected a number above 0, got 0\.0"),
-        ({"seed": -1}, r"seed: expected a whole number of at least 0"),
+        ({"seed": -1}, r"seed: expected an integer of at least 0"),
         ({"scale": 3, "network": Doubling()}, r"scale: got 3, and the network enlarges 2 times; expected the same"),
         (
             {"network": Cropping()},

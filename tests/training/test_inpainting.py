@@ -314,9 +314,9 @@ def test_numbers_that_cannot_be(data: Path, tmp_path: Path) -> None:
         HoleSizes(32, 33, 0)
     with pytest.raises(ValueError, match="hole_variation: got 8; expected less than hole_size, 8"):
         HoleSizes(32, 8, 8)
-    with pytest.raises(ValueError, match="size: expected a whole number of at least 8"):
+    with pytest.raises(ValueError, match="size: expected an integer of at least 8"):
         HoleSizes(4)
-    with pytest.raises(ValueError, match="critic_steps: expected a whole number of at least 1"):
+    with pytest.raises(ValueError, match="critic_steps: expected an integer of at least 1"):
         task(data, critic_steps=0)
     with pytest.raises(ValueError, match=r"gamma: got 1\.1; expected at most 1"):
         InpaintingLosses(gamma=1.1)

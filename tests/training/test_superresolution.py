@@ -109,9 +109,9 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(data: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"size": 4}, "size: expected a whole number of at least 8"),
-        ({"batch_size": 0}, "batch_size: expected a whole number of at least 1"),
-        ({"seed": -1}, "seed: expected a whole number of at least 0"),
+        ({"size": 4}, "size: expected an integer of at least 8"),
+        ({"batch_size": 0}, "batch_size: expected an integer of at least 1"),
+        ({"seed": -1}, "seed: expected an integer of at least 0"),
     ],
 )
 def test_wrong_arguments_are_named(data: Path, settings: dict[str, int], message: str) -> None:

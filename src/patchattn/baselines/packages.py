@@ -12,7 +12,7 @@ __all__ = ["load_peer"]
 
 @cache
 def load_peer(module: str, package: str) -> Any:
-    """Import a module of the extra `peers`."""
+    """Import a module of the extra `baselines`."""
     try:
         with warnings.catch_warnings():
             # What they call of Python and PyTorch is deprecated.
@@ -20,5 +20,5 @@ def load_peer(module: str, package: str) -> Any:
             return import_module(module)
     except ImportError as error:
         raise RuntimeError(
-            f'{package}: the package does not load ({error}). Install it with: pip install "patchattn[peers]"'
+            f'{package}: the package does not load ({error}). Install it with: pip install "patchattn[baselines]"'
         ) from error

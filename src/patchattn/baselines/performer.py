@@ -71,7 +71,7 @@ def performer_attention(
 
     Raises:
         ValueError: an argument is out of range; the message names it, what came and what is allowed.
-        RuntimeError: the package performer-pytorch does not load; it comes with `pip install "patchattn[peers]"`.
+        RuntimeError: the package performer-pytorch does not load; it comes with `pip install "patchattn[baselines]"`.
 
     Example:
         >>> import torch

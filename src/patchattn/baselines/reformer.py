@@ -73,7 +73,7 @@ def reformer_attention(
 
     Raises:
         ValueError: an argument is out of range; the message names it, what came and what is allowed.
-        RuntimeError: the package reformer-pytorch does not load; it comes with `pip install "patchattn[peers]"`.
+        RuntimeError: the package reformer-pytorch does not load; it comes with `pip install "patchattn[baselines]"`.
 
     Example:
         >>> import torch

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from inspect import Parameter, Signature, signature
-from typing import Any, Optional, get_type_hints
+from typing import Any, get_type_hints
 
 from torch import Tensor
 
@@ -15,13 +16,16 @@ __all__ = ["Schema"]
 
 SimilarityOf = Callable[[str], Similarity]
 
-PLAIN = {
-    tuple[int, ...]: Sequence[int],
-    tuple[int, ...] | None: Optional[Sequence[int]],  # noqa: UP045 (what PyTorch's schemas are read off)
-    tuple[float, ...]: Sequence[float],
-    Similarity: str,
+TUPLES: dict[Any, Any] = {
+    tuple[int, ...]: typing.Sequence[int],
+    tuple[int, ...] | None: typing.Optional[typing.Sequence[int]],  # noqa: UP045
+    tuple[float, ...]: typing.Sequence[float],
 }
-"""Types of arguments and fields that schemas write differently; all others are the same there."""
+PLAIN = TUPLES | {Sequence[bool]: typing.Sequence[bool], Similarity: str}
+"""Types of arguments and fields that schemas write differently; all others are the same there.
+
+`typing.Sequence`, for PyTorch 2.6 reads no schema off that of `collections.abc`.
+"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class _Leaf:
         value = flat[at]
         if self.type is Similarity:
             return similarity_of(value)
-        return tuple(value) if self.type in PLAIN and value is not None else value
+        return tuple(value) if self.type in TUPLES and value is not None else value
 
     def parameters(self) -> list[Parameter]:
         return [Parameter(self.name, Parameter.POSITIONAL_OR_KEYWORD, annotation=PLAIN.get(self.type, self.type))]
