@@ -14,8 +14,8 @@ from patchattn.kernels.cpu.compiler import inlined
 from patchattn.kernels.cpu.dense_attend import dense_attend, dense_attend_backward
 from patchattn.kernels.cpu.fields import lists_of, store_lists
 from patchattn.kernels.cpu.inverse import invert
-from patchattn.kernels.cpu.layout import compute_dtype, empty, pad, three, unpad_gradient, value_geometry
-from patchattn.kernels.cpu.measure import CHUNK
+from patchattn.kernels.cpu.padded_image import compute_dtype, empty, pad, three, unpad_gradient, value_geometry
+from patchattn.kernels.cpu.patch_similarity import CHUNK
 from patchattn.kernels.cpu.vectors import SLACK, add_scaled, sum_product
 
 __all__ = ["attend", "attend_backward"]

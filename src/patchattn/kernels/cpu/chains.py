@@ -11,12 +11,12 @@ from torch import Tensor
 
 from patchattn.kernels.arguments import CHAIN_STREAM, Constraints, PatchGeometry
 from patchattn.kernels.cpu.batch import Each, groups, item_kernel, run_items
+from patchattn.kernels.cpu.constraints import admissible
 from patchattn.kernels.cpu.fields import lists_of, store_lists
 from patchattn.kernels.cpu.gaussian import cumulated_weights, draw_offset
 from patchattn.kernels.cpu.grid import place_in
 from patchattn.kernels.cpu.items import pair_of
-from patchattn.kernels.cpu.matches import admissible
-from patchattn.kernels.cpu.measure import CHUNK, measure, offset_of
+from patchattn.kernels.cpu.patch_similarity import CHUNK, measure, offset_of
 from patchattn.kernels.cpu.random import WORDS, draw, mix, streams_of
 
 __all__ = ["sample_chains"]

@@ -19,13 +19,13 @@ from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 from patchattn.kernels.arguments import Constraints, PatchGeometry
+from patchattn.kernels.cpu.constraints import limits_of
 from patchattn.kernels.cpu.exact_lists import improve_range, rank_range, settle_range, sort_lists_range
 from patchattn.kernels.cpu.exact_rows import row_scratch, sort_range
 from patchattn.kernels.cpu.exact_scan import scan_range
 from patchattn.kernels.cpu.fields import new_field, store_lists
-from patchattn.kernels.cpu.layout import pad_pair
-from patchattn.kernels.cpu.limits import limits_of
-from patchattn.kernels.cpu.measure import L1, POINTWISE, inverse_norms, patches_of, pointwise_of
+from patchattn.kernels.cpu.padded_image import pad_pair
+from patchattn.kernels.cpu.patch_similarity import L1, POINTWISE, inverse_norms, patches_of, pointwise_of
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.product_blocks import Images, QueryBlock, query_blocks
 from patchattn.kernels.cpu.products_bound import Precision, precision_of

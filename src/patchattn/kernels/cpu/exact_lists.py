@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from patchattn.kernels.cpu.compiler import inlined, kernel
-from patchattn.kernels.cpu.measure import COSINE, L2
+from patchattn.kernels.cpu.heap import clear, offer, sort_best_first
+from patchattn.kernels.cpu.patch_similarity import COSINE, L2
 from patchattn.kernels.cpu.product_blocks import measure_in
 from patchattn.kernels.cpu.products_bound import least_product
-from patchattn.kernels.cpu.topk import clear, offer, sort_best_first
 from patchattn.kernels.cpu.vectors import find_above
 
 __all__ = ["improve_range", "rank_range", "settle_range", "sort_lists_range"]

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchattn.kernels.cpu.compiler import inlined, kernel
-from patchattn.kernels.cpu.measure import L2
+from patchattn.kernels.cpu.heap import clear, offer, sort_best_first
+from patchattn.kernels.cpu.patch_similarity import L2
 from patchattn.kernels.cpu.product_blocks import measure_in
 from patchattn.kernels.cpu.products_bound import products_error
-from patchattn.kernels.cpu.topk import clear, offer, sort_best_first
 
 __all__ = ["row_scratch", "sort_range"]
 

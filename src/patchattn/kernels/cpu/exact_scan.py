@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from patchattn.kernels.cpu.compiler import inlined, kernel
-from patchattn.kernels.cpu.matches import domain, too_near
+from patchattn.kernels.cpu.constraints import conflicting, offset_window
+from patchattn.kernels.cpu.heap import offer, sort_best_first
 from patchattn.kernels.cpu.product_blocks import measure_in
-from patchattn.kernels.cpu.topk import offer, sort_best_first
 
 __all__ = ["scan_range"]
 
@@ -33,7 +33,7 @@ def scan_range(
             continue
         group = row // in_item
         start = (group * count + i) * k
-        t0, t1, y0, y1, x0, x1 = domain(i, patches, limits)
+        t0, t1, y0, y1, x0, x1 = offset_window(i, patches, limits)
         for m in range(rounds):
             at = start + m
             for t in range(t0, t1 + 1):
@@ -59,6 +59,6 @@ def scan_range(
 def _is_apart(j: int, index: Any, start: Any, chosen: int, patches: Any, limits: Any) -> bool:
     for m in range(chosen):
         other = index[start + m]
-        if other >= 0 and too_near(j, np.int64(other), patches, limits):
+        if other >= 0 and conflicting(j, np.int64(other), patches, limits):
             return False
     return True

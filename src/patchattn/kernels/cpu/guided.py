@@ -16,14 +16,14 @@ from torch import Tensor
 
 from patchattn.kernels.arguments import Constraints, PatchGeometry
 from patchattn.kernels.cpu.aligned import aligned_array
-from patchattn.kernels.cpu.choices import choice, count_choices, draw_near, reach
+from patchattn.kernels.cpu.candidates import count_candidates, draw_near, nth_candidate, reach
 from patchattn.kernels.cpu.compiler import inlined, kernel
+from patchattn.kernels.cpu.constraints import admissible
 from patchattn.kernels.cpu.frame import FARTHEST_IN_LINE, Frame, frame_of, framed, unframed
 from patchattn.kernels.cpu.grid import place_in
 from patchattn.kernels.cpu.items import Item, no_matches, search_items
 from patchattn.kernels.cpu.leaf_vectors import LANES, insert_sorted, prefetch
-from patchattn.kernels.cpu.matches import Index, Lists, admissible, contains, insert
-from patchattn.kernels.cpu.measure import CHUNK, L1, POINTWISE, measure, offset_of
+from patchattn.kernels.cpu.patch_similarity import CHUNK, L1, POINTWISE, measure, offset_of
 from patchattn.kernels.cpu.patchmatch import search_item as search_item_by_patchmatch
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.projection import Projection, Side, fit_projection, key_side, project, query_side
@@ -37,6 +37,7 @@ from patchattn.kernels.cpu.ranked import (
     offer_measured,
     position_in,
 )
+from patchattn.kernels.cpu.topk import Index, TopK, contains, insert
 from patchattn.kernels.cpu.tree import Tree, build_tree, leaf_for
 from patchattn.progress import report
 
@@ -83,10 +84,10 @@ class _Search:
         row = self.patches.q_w
         self.band = BAND_ROWS * row if row < item.count else BAND_OF_LINE
 
-    def run(self, iterations: int) -> Lists:
+    def run(self, iterations: int) -> TopK:
         item, masks = self.item, self.item.masks
         chosen = np.flatnonzero(masks.query) if masks.query.size else np.arange(item.count)
-        allowed = masks.choices[0]
+        allowed = masks.candidates[0]
         query, key, q_norms, k_norms = item.pair[:4]
         if not chosen.size or not allowed.size:
             return no_matches(item.count, self.k, query.dtype)
@@ -102,11 +103,11 @@ class _Search:
             lists = search_item_by_patchmatch(item, self.k, iterations, self.seed, found)
         return lists
 
-    def _search(self, queries: Side, keys: Side, projection: Projection, iterations: int) -> Lists:
+    def _search(self, queries: Side, keys: Side, projection: Projection, iterations: int) -> TopK:
         item, p = self.item, self.patches
         frame = frame_of((p.k_t, p.k_h, p.k_w), self.limits.dims)
         rows = project(keys, projection, p, 0, p.k_t * p.k_h * p.k_w)
-        tree = build_tree(rows, projection.width, item.masks.choices[0], frame)
+        tree = build_tree(rows, projection.width, item.masks.candidates[0], frame)
         del rows
         lists = no_matches(item.count, self.k, item.pair[0].dtype)
         # Whole bands; a slab's queries see nothing of the slabs before it.
@@ -126,7 +127,7 @@ class _Search:
         tree: Tree,
         frame: Frame,
         iterations: int,
-        lists: Lists,
+        lists: TopK,
     ) -> None:
         item, count = self.item, numbers.size // width
         ranked = new_lists(count, self.length)
@@ -137,7 +138,7 @@ class _Search:
         )  # fmt: skip
         run_ranges(
             _seed_range, count, CHUNK, *common, tree.axes, tree.bounds, self.k, stream(self.seed, 0, item.head),
-            *item.masks.choices, item.init, scratch=lambda: (np.empty(LANES, np.int64),),
+            *item.masks.candidates, item.init, scratch=lambda: (np.empty(LANES, np.int64),),
         )  # fmt: skip
         leaves = 2 * 3 * self.length  # of the matches of three neighbors, of this query and the next
 
@@ -220,11 +221,13 @@ def _seed_range(
                 break
         if not limited:
             continue
-        choices = count_choices(i, allowed, allowed_up_to, patches, limits)
-        go_through = choices <= max(4 * k, 64)
+        num_candidates = count_candidates(i, allowed, allowed_up_to, patches, limits)
+        go_through = num_candidates <= max(4 * k, 64)
         own_draws = mix(np.uint32(key_of_draws ^ np.uint32(i)))
-        for r in range(choices if go_through else 4 * k):
-            j = choice(i, r if go_through else draw(own_draws, r, 0, choices - 1), allowed, patches, limits)
+        for r in range(num_candidates if go_through else 4 * k):
+            j = nth_candidate(
+                i, r if go_through else draw(own_draws, r, 0, num_candidates - 1), allowed, patches, limits
+            )
             leaf = np.int64(leaf_of[framed(j, frame)])
             if leaf >= 0:
                 offer(

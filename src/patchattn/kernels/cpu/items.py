@@ -15,12 +15,12 @@ from torch import Tensor
 
 from patchattn.kernels.arguments import Constraints, PatchGeometry
 from patchattn.kernels.cpu.batch import Each, groups
+from patchattn.kernels.cpu.constraints import Limits, Masks, limits_of, mask_rows, masks_of
 from patchattn.kernels.cpu.fields import item_init, new_field, store
-from patchattn.kernels.cpu.layout import Layout, pad_pair
-from patchattn.kernels.cpu.limits import Masks, limits_of, mask_rows, masks_of
-from patchattn.kernels.cpu.matches import Limits, Lists
-from patchattn.kernels.cpu.measure import Patches, inverse_norms, patches_of, pointwise_of
+from patchattn.kernels.cpu.padded_image import PaddedImage, pad_pair
+from patchattn.kernels.cpu.patch_similarity import Patches, inverse_norms, patches_of, pointwise_of
 from patchattn.kernels.cpu.pool import run_ranges
+from patchattn.kernels.cpu.topk import TopK
 from patchattn.progress import report
 
 __all__ = ["Item", "items_of", "no_matches", "pair_of", "search_items"]
@@ -39,8 +39,8 @@ class Item:
     items: int
     batch_item: int
     head: int
-    queries: Layout
-    keys: Layout
+    queries: PaddedImage
+    keys: PaddedImage
     pair: tuple[Any, ...]
     """Query, key, their inverse norms, scale, user's function, patches, limits, query mask, key mask: what every kernel
     that measures takes first."""
@@ -89,7 +89,7 @@ def search_items(
     geometry: PatchGeometry,
     constraints: Constraints,
     init: Tensor | None,
-    search: Callable[[Item], Lists],
+    search: Callable[[Item], TopK],
 ) -> tuple[Tensor, Tensor]:
     """Call `search` for every item, and put its lists into a field: index and similarity, `(B, heads, k, *query)`.
 
@@ -106,7 +106,7 @@ def search_items(
         waiting = list(islice(items, len(group)))
         found = [no_matches(0, k, np.float32)] * len(group)
 
-        def search_range(low: int, high: int, waiting: list[Item], found: list[Lists]) -> None:
+        def search_range(low: int, high: int, waiting: list[Item], found: list[TopK]) -> None:
             for n in range(low, high):
                 found[n] = search(waiting[n])
 
@@ -129,6 +129,6 @@ def pair_of(query: Tensor, key: Tensor, geometry: PatchGeometry, constraints: Co
     )  # fmt: skip
 
 
-def no_matches(count: int, k: int, dtype: Any) -> Lists:
-    """Lists in which every place is still free."""
-    return Lists(np.full(count * k, -1, np.int32), np.full(count * k, -np.inf, dtype), np.zeros(count * k, np.int32))
+def no_matches(count: int, k: int, dtype: Any) -> TopK:
+    """TopK in which every place is still free."""
+    return TopK(np.full(count * k, -1, np.int32), np.full(count * k, -np.inf, dtype), np.zeros(count * k, np.int32))

@@ -11,14 +11,13 @@ from torch import Tensor
 
 from patchattn.kernels.arguments import MIXTURE_STREAM, Constraints
 from patchattn.kernels.cpu.batch import Each, groups, item_kernel, run_items
-from patchattn.kernels.cpu.choices import choice, count_choices, reach
+from patchattn.kernels.cpu.candidates import count_candidates, nth_candidate, reach
 from patchattn.kernels.cpu.compiler import inlined
+from patchattn.kernels.cpu.constraints import admissible, candidate_rows, limits_of, mask_rows
 from patchattn.kernels.cpu.fields import lists_of, store_lists
 from patchattn.kernels.cpu.gaussian import cumulated_weights, draw_offset, weight_at, weight_between
 from patchattn.kernels.cpu.grid import grid_of, place_in
-from patchattn.kernels.cpu.limits import choice_rows, limits_of, mask_rows
-from patchattn.kernels.cpu.matches import admissible
-from patchattn.kernels.cpu.measure import CHUNK
+from patchattn.kernels.cpu.patch_similarity import CHUNK
 from patchattn.kernels.cpu.random import WORDS, draw, mix, streams_of
 
 __all__ = ["sample_mixture"]
@@ -49,7 +48,7 @@ def sample_mixture(
     items = modes.shape[0] * heads
     tables, streams = cumulated_weights(scale), streams_of(seed, MIXTURE_STREAM, heads)
     masks = (mask_rows(mask, heads) for mask in (constraints.query_mask, constraints.key_mask))
-    limiting = [Each(rows) for rows in (*masks, *choice_rows(constraints, key_shape, heads))]
+    limiting = [Each(rows) for rows in (*masks, *candidate_rows(constraints, key_shape, heads))]
     for group in groups(items, count):
         keys = np.empty((len(group), count * samples), np.int32)
         logs = np.empty(keys.shape, log_density.numpy().dtype)
@@ -77,8 +76,8 @@ def _mixture_range(
         for n in range(at, at + samples):
             keys[n] = -1
             logs[n] = 0
-        choices = count_choices(i, allowed, allowed_up_to, g, limits)
-        if choices < 1 or (query_mask.size > 0 and not query_mask[i]):
+        num_candidates = count_candidates(i, allowed, allowed_up_to, g, limits)
+        if num_candidates < 1 or (query_mask.size > 0 and not query_mask[i]):
             continue
         t0, t1, y0, y1, x0, x1 = reach(i, g, limits)
         valid = 0
@@ -107,14 +106,14 @@ def _mixture_range(
                 x += draw_offset(c_x, x0 - x, draw(own_draws, word + 1 + dims, 0, totals[m, 2] - 1))
                 j = (t * g.k_h + y) * g.k_w + x
             else:
-                j = choice(i, draw(own_draws, word + 1, 0, choices - 1), allowed, g, limits)
+                j = nth_candidate(i, draw(own_draws, word + 1, 0, num_candidates - 1), allowed, g, limits)
                 t, y, x = place_in(j, g)
             if not admissible(i, j, key_mask, g, limits):
                 continue
             local = _local_density(t, y, x, places, totals, valid, c_t, c_y, c_x)
             share = own / WORDS
             keys[at + n] = j
-            logs[at + n] = np.log(share * local + (1 - share) / choices)
+            logs[at + n] = np.log(share * local + (1 - share) / num_candidates)
 
 
 @inlined

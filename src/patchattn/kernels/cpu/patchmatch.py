@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchattn.kernels.arguments import Constraints, PatchGeometry
-from patchattn.kernels.cpu.choices import choice, count_choices, draw_near, reach
+from patchattn.kernels.cpu.candidates import count_candidates, draw_near, nth_candidate, reach
 from patchattn.kernels.cpu.compiler import kernel
+from patchattn.kernels.cpu.constraints import admissible
 from patchattn.kernels.cpu.grid import place_in
 from patchattn.kernels.cpu.items import Item, search_items
-from patchattn.kernels.cpu.matches import Index, Lists, admissible, contains, insert
-from patchattn.kernels.cpu.measure import CHUNK, measure, offset_of
+from patchattn.kernels.cpu.patch_similarity import CHUNK, measure, offset_of
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.random import draw, mix, stream
 from patchattn.kernels.cpu.taken import NOTHING_TAKEN, Taken, is_valid, new_taken, take
+from patchattn.kernels.cpu.topk import Index, TopK, contains, insert
 from patchattn.progress import report
 
 __all__ = ["search_item", "search_patchmatch", "search_repeated"]
@@ -64,7 +65,7 @@ def search_repeated(
     return search_items(query, key, k, geometry, constraints, init, search)
 
 
-def _search_item_repeatedly(item: Item, k: int, iterations: int, seed: int) -> Lists:
+def _search_item_repeatedly(item: Item, k: int, iterations: int, seed: int) -> TopK:
     taken = new_taken(item.count, k)
     # A list of one match keeps no distance to others: what is taken sees to that.
     one = replace(item, pair=(*item.pair[:7], item.limits._replace(separated=False), *item.pair[8:]))
@@ -77,7 +78,7 @@ def _search_item_repeatedly(item: Item, k: int, iterations: int, seed: int) -> L
     similarity = np.stack([found.similarity for found in runs], axis=1)
     order = np.argsort(-similarity, axis=1, kind="stable")
     parts = (np.stack(part, axis=1) for part in zip(*runs, strict=True))
-    return Lists(*(np.take_along_axis(part, order, axis=1).reshape(-1) for part in parts))
+    return TopK(*(np.take_along_axis(part, order, axis=1).reshape(-1) for part in parts))
 
 
 def search_item(
@@ -89,14 +90,13 @@ def search_item(
     run: int = 0,
     runs: int = 1,
     taken: Taken = NOTHING_TAKEN,
-) -> Lists:
+) -> TopK:
     """Search one item, starting from `init`, for what is not taken yet."""
     pair, masks, limits, head = item.pair, item.masks, item.limits, item.head
     count, dtype = item.count, item.pair[0].dtype
     steps_of_run = iterations + 1
     lists, spare = (
-        Lists(np.empty(count * k, np.int32), np.empty(count * k, dtype), np.empty(count * k, np.int32))
-        for _ in range(2)
+        TopK(np.empty(count * k, np.int32), np.empty(count * k, dtype), np.empty(count * k, np.int32)) for _ in range(2)
     )
     room = max(6 * k, MAX_SCALES)
     before, steps = (item.number * runs + run) * steps_of_run, item.items * runs * steps_of_run
@@ -106,8 +106,8 @@ def search_item(
 
     step = 0
     run_ranges(
-        _start_range, count, CHUNK, *pair, *taken, *lists, k, k * runs, stream(seed, run * steps_of_run, head),
-        *masks.choices, init,
+        _initialize_range, count, CHUNK, *pair, *taken, *lists, k, k * runs, stream(seed, run * steps_of_run, head),
+        *masks.candidates, init,
     )  # fmt: skip
     report(before + 1, steps)
     seen = dict.fromkeys(DISTANCES, 0)
@@ -125,13 +125,13 @@ def search_item(
             lists, spare = spare, lists
         step += 1
         key_of_draws = stream(seed, run * steps_of_run + iteration, head)
-        run_ranges(_random_range, count, CHUNK, *pair, *taken, *lists, k, key_of_draws, step, scratch=scratch)
+        run_ranges(_random_search_range, count, CHUNK, *pair, *taken, *lists, k, key_of_draws, step, scratch=scratch)
         report(before + 1 + iteration, steps)
     return lists
 
 
 @kernel()
-def _start_range(
+def _initialize_range(
     low: int, high: int, query: Any, key: Any, q_norms: Any, k_norms: Any, scale: Any, function: Any, patches: Any,
     limits: Any, query_mask: Any, key_mask: Any, cells: Any, taken: Any, slots: int, index: Any, similarity: Any,
     born: Any, k: int, wanted: int, key_of_draws: Any, allowed: Any, allowed_up_to: Any, init: Any,
@@ -149,9 +149,9 @@ def _start_range(
             born[start + m] = 0
         if query_mask.size > 0 and not query_mask[i]:
             continue
-        choices = count_choices(i, allowed, allowed_up_to, patches, limits)
-        go_through = choices <= max(4 * wanted, 64)
-        tries = choices if go_through else 4 * wanted
+        num_candidates = count_candidates(i, allowed, allowed_up_to, patches, limits)
+        go_through = num_candidates <= max(4 * wanted, 64)
+        tries = num_candidates if go_through else 4 * wanted
         q_start = offset_of(i, p.q_h, p.q_w, p.q_slice, p.q_row, p.channels)
         own_draws = mix(np.uint32(key_of_draws ^ np.uint32(i)))
         for n in range(-held, tries):
@@ -162,8 +162,8 @@ def _start_range(
             else:
                 if index[last] >= 0:
                     break
-                r = n if go_through else draw(own_draws, n, 0, choices - 1)
-                j = choice(i, r, allowed, patches, limits)
+                r = n if go_through else draw(own_draws, n, 0, num_candidates - 1)
+                j = nth_candidate(i, r, allowed, patches, limits)
             if not admissible(i, j, key_mask, patches, limits):
                 continue
             if not is_valid(i, j, cells, taken, slots, patches, limits):
@@ -255,7 +255,7 @@ def _propagate_range(
 
 
 @kernel()
-def _random_range(
+def _random_search_range(
     low: int, high: int, query: Any, key: Any, q_norms: Any, k_norms: Any, scale: Any, function: Any, patches: Any,
     limits: Any, query_mask: Any, key_mask: Any, cells: Any, taken: Any, slots: int, index: Any, similarity: Any,
     born: Any, k: int, key_of_draws: Any, now: int, candidate: Any, k_start: Any, measured: Any,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchattn.kernels.cpu.compiler import inlined, kernel
-from patchattn.kernels.cpu.measure import L2, measure, offset_of
+from patchattn.kernels.cpu.patch_similarity import L2, measure, offset_of
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.vectors import SLACK
 

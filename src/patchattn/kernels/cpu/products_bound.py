@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from patchattn.kernels.cpu.compiler import inlined
-from patchattn.kernels.cpu.measure import COSINE, L2
+from patchattn.kernels.cpu.patch_similarity import COSINE, L2
 
 __all__ = ["Precision", "least_product", "precision_of", "products_error"]
 

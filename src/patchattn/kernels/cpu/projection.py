@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchattn.kernels.cpu.compiler import kernel
-from patchattn.kernels.cpu.layout import Layout
 from patchattn.kernels.cpu.leaf_vectors import DIMS_PER_GROUP
-from patchattn.kernels.cpu.measure import CHUNK, DOT, Patches, offset_of, squared_norms
+from patchattn.kernels.cpu.padded_image import PaddedImage
+from patchattn.kernels.cpu.patch_similarity import CHUNK, DOT, Patches, offset_of, squared_norms
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.products import BLOCK, COLUMNS, VECTOR, aligned_columns, block_product, multiply, quantize
 from patchattn.kernels.cpu.unfold import unfold
@@ -50,7 +50,7 @@ GOLDEN = 0x9E3779B1
 class Side:
     """Query or key of one item, with what its patches are changed by before they are projected (empty: nothing)."""
 
-    image: Layout
+    image: PaddedImage
     array: NDArray[Any]
     is_key: bool
     factors: NDArray[Any]
@@ -77,7 +77,9 @@ class Projection:
         return -(-self.numbers // DIMS_PER_GROUP) * DIMS_PER_GROUP
 
 
-def key_side(image: Layout, array: NDArray[Any], inverse_norms: NDArray[Any], patches: Patches) -> tuple[Side, float]:
+def key_side(
+    image: PaddedImage, array: NDArray[Any], inverse_norms: NDArray[Any], patches: Patches
+) -> tuple[Side, float]:
     """The side of the keys, and M."""
     nothing = array[:0]
     if patches.kind != DOT:
@@ -90,7 +92,7 @@ def key_side(image: Layout, array: NDArray[Any], inverse_norms: NDArray[Any], pa
 
 
 def query_side(
-    image: Layout, array: NDArray[Any], inverse_norms: NDArray[Any], patches: Patches, largest: float
+    image: PaddedImage, array: NDArray[Any], inverse_norms: NDArray[Any], patches: Patches, largest: float
 ) -> Side:
     """The side of the queries; `largest` is the M of their keys."""
     nothing = array[:0]

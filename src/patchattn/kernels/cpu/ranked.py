@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from patchattn.kernels.cpu.aligned import aligned_array
 from patchattn.kernels.cpu.compiler import inlined
+from patchattn.kernels.cpu.constraints import admissible, conflicting
 from patchattn.kernels.cpu.frame import unframed
 from patchattn.kernels.cpu.leaf_vectors import DIMS_PER_GROUP, LANES, at_most, first_bit, insert_sorted, leaf_distances
-from patchattn.kernels.cpu.matches import admissible, too_near
 
 __all__ = ["LATEST_SCAN", "NOTHING", "measure_leaf", "new_lists", "offer", "offer_measured", "position_in"]
 
@@ -80,14 +80,14 @@ def _make_room(entry: int, lists: Any, start: int, length: int, frame: Any, patc
         other = lists[at]
         if other >= entry:
             break
-        if _too_near(entry, other, frame, patches, limits):
+        if _conflicting(entry, other, frame, patches, limits):
             return False
     kept = start
     for at in range(start, start + length):
         other = lists[at]
         if other == NOTHING:
             break
-        if other < entry or not _too_near(entry, other, frame, patches, limits):
+        if other < entry or not _conflicting(entry, other, frame, patches, limits):
             lists[kept] = other
             kept += 1
     for at in range(kept, start + length):
@@ -96,9 +96,9 @@ def _make_room(entry: int, lists: Any, start: int, length: int, frame: Any, patc
 
 
 @inlined
-def _too_near(entry: int, other: int, frame: Any, patches: Any, limits: Any) -> bool:
+def _conflicting(entry: int, other: int, frame: Any, patches: Any, limits: Any) -> bool:
     a, b = position_in(entry), position_in(other)
     n_t, n_y, n_x = max(1, limits.separation[0]), max(1, limits.separation[1]), max(1, limits.separation[2])
     if abs(a - b) > (n_t - 1) * frame.plane + (n_y - 1) * frame.row + n_x - 1:
         return False
-    return too_near(unframed(a, frame), unframed(b, frame), patches, limits)
+    return conflicting(unframed(a, frame), unframed(b, frame), patches, limits)

@@ -16,8 +16,8 @@ from patchattn.kernels.cpu.compiler import inlined
 from patchattn.kernels.cpu.dense_similarity import Dense, dense_costs
 from patchattn.kernels.cpu.fields import lists_of, store_lists
 from patchattn.kernels.cpu.inverse import invert
-from patchattn.kernels.cpu.layout import Layout, compute_dtype, empty, pad_pair, unpad_gradient
-from patchattn.kernels.cpu.measure import (
+from patchattn.kernels.cpu.padded_image import PaddedImage, compute_dtype, empty, pad_pair, unpad_gradient
+from patchattn.kernels.cpu.patch_similarity import (
     CHUNK,
     COSINE,
     DOT,
@@ -55,7 +55,7 @@ def similarity_at(query: Tensor, key: Tensor, index: Tensor, geometry: PatchGeom
 
 
 def _similarities(
-    group: range, matches: NDArray[np.int32], k: int, queries: Layout, keys: Layout,
+    group: range, matches: NDArray[np.int32], k: int, queries: PaddedImage, keys: PaddedImage,
     norms: tuple[NDArray[Any], NDArray[Any]], scale: Any, function: Any, patches: Patches,
 ) -> NDArray[Any]:  # fmt: skip
     """Of a group of items: match by match, or from all pairs where those cost less."""
@@ -73,7 +73,9 @@ def _similarities(
     return found
 
 
-def _is_dense(matches: NDArray[np.int32], queries: Layout, keys: Layout, patches: Patches, per_match: float) -> bool:
+def _is_dense(
+    matches: NDArray[np.int32], queries: PaddedImage, keys: PaddedImage, patches: Patches, per_match: float
+) -> bool:
     """Whether all pairs of an item cost less than its matches, one by one."""
     return patches.kind in (L2, DOT, COSINE) and matches.shape[1] * per_match > dense_costs(queries, keys)
 
@@ -89,7 +91,7 @@ def _backward_cost(patches: Patches) -> float:
     return 10.0 * (pixels * ceil(patches.channels / 16) * 16 + 32)
 
 
-def _dense(item: int, queries: Layout, keys: Layout, patches: Patches) -> Dense:
+def _dense(item: int, queries: PaddedImage, keys: PaddedImage, patches: Patches) -> Dense:
     return Dense(queries.item(item), keys.item(item), queries, keys, patches)
 
 
@@ -163,7 +165,7 @@ def similarity_at_backward(
     return unpad_gradient(grad_queries, query, geometry), unpad_gradient(grad_keys, key, geometry)
 
 
-def _padded_size(image: Layout) -> int:
+def _padded_size(image: PaddedImage) -> int:
     return int(np.prod([n + 2 * r for n, r in zip(image.size, image.radius, strict=True)]))
 
 
@@ -180,7 +182,7 @@ def derivative_of(geometry: PatchGeometry) -> Any:
 
 
 def _coefficients(
-    grad: Tensor, group: range, matches: NDArray[np.int32], queries: Layout, keys: Layout,
+    grad: Tensor, group: range, matches: NDArray[np.int32], queries: PaddedImage, keys: PaddedImage,
     norms: tuple[NDArray[Any], NDArray[Any]], geometry: PatchGeometry, patches: Patches,
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:  # fmt: skip
     """The numbers a (matches), b (queries) and c (keys) of a group of items, a row for each item; for pointwise
@@ -225,7 +227,7 @@ def _sum_by_key(low: int, high: int, index: Any, number: Any, output: Any) -> No
 
 
 def _reads_finite(
-    factors: NDArray[Any], group: range, matches: NDArray[np.int32], queries: Layout, keys: Layout,
+    factors: NDArray[Any], group: range, matches: NDArray[np.int32], queries: PaddedImage, keys: PaddedImage,
     geometry: PatchGeometry,
 ) -> bool:  # fmt: skip
     """Whether all matches that count are of finite patches: others must not be multiplied, not even by 0."""
@@ -237,7 +239,7 @@ def _reads_finite(
     return not (unfit & (factors != 0)).any()
 
 
-def _not_finite(image: Layout, group: range, geometry: PatchGeometry) -> NDArray[np.bool_]:
+def _not_finite(image: PaddedImage, group: range, geometry: PatchGeometry) -> NDArray[np.bool_]:
     """Which patches of the group's items hold NaN or infinity."""
     if np.isfinite(image.rows).all():
         return np.zeros((len(group), prod(image.size)), np.bool_)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchattn.kernels.cpu.compiler import kernel
-from patchattn.kernels.cpu.measure import COSINE, L2, Patches
+from patchattn.kernels.cpu.patch_similarity import COSINE, L2, Patches
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.product_blocks import Images, Part
 from patchattn.kernels.cpu.vectors import SLACK, sum_runs

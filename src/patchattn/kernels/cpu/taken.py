@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchattn.kernels.cpu.compiler import inlined, kernel
+from patchattn.kernels.cpu.constraints import Limits, conflicting
 from patchattn.kernels.cpu.grid import place_in
-from patchattn.kernels.cpu.matches import Limits, too_near
-from patchattn.kernels.cpu.measure import CHUNK, Patches
+from patchattn.kernels.cpu.patch_similarity import CHUNK, Patches
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.random import mix
 
@@ -76,7 +76,7 @@ def is_valid(i: int, j: int, cells: Any, keys: Any, slots: int, patches: Any, li
                 at = np.int64(mix(np.uint32(cell))) & (slots - 1)
                 while cells[i * slots + at] >= 0:
                     if cells[i * slots + at] == cell:
-                        valid &= not too_near(j, np.int64(keys[i * slots + at]), patches, limits)
+                        valid &= not conflicting(j, np.int64(keys[i * slots + at]), patches, limits)
                         break
                     at = (at + 1) & (slots - 1)
     return valid

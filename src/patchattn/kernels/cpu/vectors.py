@@ -3,7 +3,7 @@
 A patch of a channel-last image is `slices x rows` runs of `length` neighboring numbers. Left to themselves, LLVM's
 vectorizers need a length that is known when compiling, or spend most of the time in the tail of each run (21 numbers
 for 7 RGB pixels). Here a run is read in whole vectors, the last one masked: it may read up to one vector past the end
-of the run, so every array given to these functions ends with `SLACK` spare elements (`layout.py` makes them).
+of the run, so every array given to these functions ends with `SLACK` spare elements (`padded_image.py` makes them).
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from patchattn.kernels.arguments import PatchGeometry
 from patchattn.kernels.cpu.batch import Each, groups, item_kernel, run_items
 from patchattn.kernels.cpu.fields import lists_of, store_lists
 from patchattn.kernels.cpu.inverse import invert
-from patchattn.kernels.cpu.layout import compute_dtype, empty, pad, unpad_gradient, value_geometry
-from patchattn.kernels.cpu.measure import CHUNK
+from patchattn.kernels.cpu.padded_image import compute_dtype, empty, pad, unpad_gradient, value_geometry
+from patchattn.kernels.cpu.patch_similarity import CHUNK
 from patchattn.kernels.cpu.vectors import SLACK, add_scaled, sum_product
 
 __all__ = ["weighted_sum", "weighted_sum_backward"]

@@ -20,7 +20,8 @@ import triton.language as tl
 from torch import Tensor
 
 from patchattn.kernels.arguments import Constraints, PatchGeometry
-from patchattn.kernels.gpu.choices import Choices, choice, choices_of, count_choices, draw_near
+from patchattn.kernels.gpu.candidates import Candidates, candidates_of, count_candidates, draw_near, nth_candidate
+from patchattn.kernels.gpu.constraints import chosen, offset_window, reach_of
 from patchattn.kernels.gpu.grid import (
     Blocks,
     Extent,
@@ -32,9 +33,8 @@ from patchattn.kernels.gpu.grid import (
     step_along,
 )
 from patchattn.kernels.gpu.launch import FEW_REGISTERS, block_size, launch
-from patchattn.kernels.gpu.limits import chosen, reach_of, window_of
-from patchattn.kernels.gpu.lists import empty_lists, store_lists, stored
-from patchattn.kernels.gpu.measure import WARPS, sides_of
+from patchattn.kernels.gpu.padded_image import compute_dtype
+from patchattn.kernels.gpu.patch_similarity import WARPS, sides_of
 from patchattn.kernels.gpu.patchmatch import Search, as_field, flat, offer, run, search_of
 from patchattn.kernels.gpu.projection import MOST, Positions, fit_projection, project, sides_to_project
 from patchattn.kernels.gpu.random import draw, own_stream, stream
@@ -47,7 +47,7 @@ from patchattn.kernels.gpu.ranked import (
     sort_entries,
     store_entries,
 )
-from patchattn.kernels.gpu.tables import compute_dtype
+from patchattn.kernels.gpu.topk import empty_lists, store_lists, stored
 from patchattn.kernels.gpu.tree import LEAF, build_tree, leaf_at, leaf_for
 
 __all__ = ["search_guided"]
@@ -69,7 +69,7 @@ LATEST_SCAN = 7
 """Entries of later scans are marked as this one's."""
 RANKED_BY_NUMBERS = ("l2", "dot", "scaled_dot", "cosine")
 """For these similarities the lists are in the right order, as far as the projection goes; for others it is a start."""
-BEGIN_BLOCK = 32
+SEED_BLOCK = 32
 
 
 def search_guided(
@@ -83,16 +83,16 @@ def search_guided(
     init: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Find k matches for every query by the guided search; see `patchattn.match`."""
-    search, choices, start = search_of(query, key, geometry, constraints), choices_of(constraints), flat(init)
-    index, similarity, explained = _search(search, choices, constraints, query, key, k, iterations, seed, start)
+    search, candidates, start = search_of(query, key, geometry, constraints), candidates_of(constraints), flat(init)
+    index, similarity, explained = _search(search, candidates, constraints, query, key, k, iterations, seed, start)
     if geometry.similarity.name not in RANKED_BY_NUMBERS:
-        lists = run(search, choices, k, k, iterations, seed, 0, index)
+        lists = run(search, candidates, k, k, iterations, seed, 0, index)
         index, similarity = lists.index, lists.similarity
     if explained is not None:
         # Whether PatchMatch searches is a number on the device: its programs end at once where it is not wanted.
         unguided = (explained < EXPLAINED).to(torch.uint8)
         more = max(iterations, PATCHMATCH_ITERATIONS)
-        others = run(search._replace(active=unguided), choices, k, k, more, seed, 0, start)
+        others = run(search._replace(active=unguided), candidates, k, k, more, seed, 0, start)
         wanted = unguided.bool()[:, None, None]
         index = torch.where(wanted, others.index, index)
         similarity = torch.where(wanted, others.similarity, similarity)
@@ -101,7 +101,7 @@ def search_guided(
 
 def _search(
     search: Search,
-    choices: Choices,
+    candidates: Candidates,
     constraints: Constraints,
     query: Tensor,
     key: Tensor,
@@ -131,9 +131,9 @@ def _search(
     held = 0 if init is None else init.shape[1]
     # Long lists are tiles of several registers for every thread of few warps.
     warps, ptx_options = (4, None) if length == LEAF else (16, FEW_REGISTERS)
-    begin = blocks_of(blocks.query, items, BEGIN_BLOCK)
+    seed_blocks = blocks_of(blocks.query, items, SEED_BLOCK)
     launch(
-        _begin_kernel, begin.grid, device, ranked, begin, choices, entries, init, held, tl.constexpr(k),
+        _seed_kernel, seed_blocks.grid, device, ranked, seed_blocks, candidates, entries, init, held, tl.constexpr(k),
         4 * k, max(4 * k, MOST_LISTED), SEED_LEAVES, stream(seed, 0), num_warps=warps, ptx_options=ptx_options,
     )  # fmt: skip
     bands = _bands_of(blocks)
@@ -194,7 +194,7 @@ def _bands_of(blocks: Blocks) -> Bands:
 
 
 @triton.jit(do_not_specialize=["stream"])
-def _begin_kernel(ranked, blocks, choices, memory, init, held, K: tl.constexpr, drawn, tries, seed_leaves, stream):
+def _seed_kernel(ranked, blocks, candidates, memory, init, held, K: tl.constexpr, drawn, tries, seed_leaves, stream):
     """Offer the leaves of the initial matches, that to which the tree leads, and those near it until there are k.
 
     Where constraints may forbid all of these, random keys that they allow join in.
@@ -231,16 +231,16 @@ def _begin_kernel(ranked, blocks, choices, memory, init, held, K: tl.constexpr, 
             wanting = wanting | (turn < seed_leaves)
         waiting = asked & (turn < turns) & wanting
     if limits.IS_CAUSAL or limits.WINDOWED or limits.SEPARATED:
-        window = window_of(limits, queries)
-        num_choices = count_choices(choices, limits, queries, window)
-        go_through = num_choices <= tries
-        last = tl.where(go_through, num_choices, drawn)
+        window = offset_window(limits, queries)
+        num_candidates = count_candidates(candidates, limits, queries, window)
+        go_through = num_candidates <= tries
+        last = tl.where(go_through, num_candidates, drawn)
         own_words = own_stream(stream, item % limits.heads, queries.flat)
         nothing = tl.zeros_like(last)
         trial = 0
         while trial < tl.max(tl.where(asked, last, 0), 0):
-            number = tl.where(go_through, trial, draw(own_words, nothing + trial, nothing, num_choices - 1))
-            key = choice(choices, limits, queries, window, number, asked & (trial < last))
+            number = tl.where(go_through, trial, draw(own_words, nothing + trial, nothing, num_candidates - 1))
+            key = nth_candidate(candidates, limits, queries, window, number, asked & (trial < last))
             leaf = leaf_at(tree, item, ranked.num_keys, key)
             entries = offer_leaves(ranked, queries, entries, leaf[:, None], 0)
             trial += 1
@@ -353,7 +353,7 @@ def _finish_kernel(search, ranked, memory, init, held, lists):
     queries = block_of_queries(search.blocks)
     exists = chosen(search.limits, queries)
     sides = sides_of(search.pairs, queries, exists)
-    window = window_of(search.limits, queries)
+    window = offset_window(search.limits, queries)
     entries = load_entries(ranked, memory, queries.item, queries.flat, exists)
     found = empty_lists(queries.flat, lists.K, search.pairs.COMPUTE)
     least = tl.min(entries, 1)

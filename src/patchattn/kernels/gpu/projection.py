@@ -17,7 +17,7 @@ from torch import Tensor
 
 from patchattn.kernels.gpu.grid import Extent, block_of_queries, blocks_of
 from patchattn.kernels.gpu.launch import INTERPRETED, launch
-from patchattn.kernels.gpu.measure import Pairs, offset_in_patch, patch_start, squared_norms
+from patchattn.kernels.gpu.patch_similarity import Pairs, offset_in_patch, patch_start, squared_norms
 
 __all__ = ["MOST", "Fit", "Positions", "Side", "fit_projection", "project", "sides_to_project"]
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
+from patchattn.kernels.gpu.constraints import Limits, admissible, conflicting, offset_window
 from patchattn.kernels.gpu.grid import Queries
-from patchattn.kernels.gpu.limits import Limits, admissible, conflicting, window_of
 from patchattn.kernels.gpu.tree import Tree
 
 __all__ = ["Ranked", "load_entries", "offer_leaves", "position_of", "sort_entries", "store_entries"]
@@ -107,7 +107,7 @@ def _compared(ranked, queries, leaves, scan):
         queries.exists[:, None, None], queries.item[:, None, None], queries.flat[:, None, None],
         queries.t[:, None, None], queries.y[:, None, None], queries.x[:, None, None],
     )  # fmt: skip
-    allowed = inside & admissible(ranked.limits, rows, window_of(ranked.limits, rows), key)
+    allowed = inside & admissible(ranked.limits, rows, offset_window(ranked.limits, rows), key)
     of_query = ranked.query_numbers + (item * ranked.num_queries + queries.flat) * tree.WORDS
     of_leaf = tree.numbers + leaf * (tree.WORDS * 8)
     distance = tl.zeros(key.shape, tl.int32)

@@ -23,10 +23,10 @@ from patchattn.kernels.gpu.inverse import (
     start_walk,
 )
 from patchattn.kernels.gpu.launch import launch
-from patchattn.kernels.gpu.measure import WARPS, pairs_of
+from patchattn.kernels.gpu.padded_image import compute_dtype, unpad_gradient
+from patchattn.kernels.gpu.patch_similarity import WARPS, pairs_of
 from patchattn.kernels.gpu.pointwise import compiled_derivative, derivative_by
 from patchattn.kernels.gpu.similarity import measured_at
-from patchattn.kernels.gpu.tables import compute_dtype, gradient_of_image
 from patchattn.kernels.gpu.tiles import (
     chunk_of_channels,
     empty_like_table,
@@ -90,7 +90,7 @@ def similarity_at_backward(
         num_warps=WALKING_WARPS,
     )  # fmt: skip
     folded = heads, geometry.radius, geometry.padding_mode
-    return gradient_of_image(by_query.pixels, query, *folded), gradient_of_image(by_key.pixels, key, *folded)
+    return unpad_gradient(by_query.pixels, query, *folded), unpad_gradient(by_key.pixels, key, *folded)
 
 
 def _matches_of(grad: Tensor, query: Tensor, key: Tensor, index: Tensor, geometry: PatchGeometry) -> Matches:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from patchattn.kernels.arguments import Constraints
 from patchattn.kernels.reference.constraints import offset_window
+from patchattn.kernels.reference.patch_similarity import PatchPairs
 from patchattn.kernels.reference.positions import coordinates, flatten
 from patchattn.kernels.reference.random import uniform
-from patchattn.kernels.reference.similarity import PatchPairs
 
 __all__ = ["all_candidates", "around_best", "first_candidates", "reach"]
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from patchattn.kernels.arguments import Constraints, PatchGeometry
 from patchattn.kernels.reference.constraints import admissible, conflicting
 from patchattn.kernels.reference.gather import compute_dtype
+from patchattn.kernels.reference.patch_similarity import PatchPairs
 from patchattn.kernels.reference.positions import all_positions
-from patchattn.kernels.reference.similarity import PatchPairs
 
 __all__ = ["search_exact"]
 

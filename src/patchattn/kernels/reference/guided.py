@@ -18,13 +18,13 @@ from torch import Tensor
 from patchattn.kernels.arguments import Constraints, PatchGeometry
 from patchattn.kernels.reference.candidates import Draw, around_best, first_candidates
 from patchattn.kernels.reference.gather import split_heads
-from patchattn.kernels.reference.lists import MatchLists
+from patchattn.kernels.reference.patch_similarity import PatchPairs
 from patchattn.kernels.reference.patchmatch import search_patchmatch
 from patchattn.kernels.reference.positions import coordinates, moved
 from patchattn.kernels.reference.projection import fit_projection, project, sides_of
 from patchattn.kernels.reference.random import Draws
 from patchattn.kernels.reference.ranked import LATEST_SCAN, NOTHING, RankedLists, position_of
-from patchattn.kernels.reference.similarity import PatchPairs
+from patchattn.kernels.reference.topk import TopK
 from patchattn.kernels.reference.tree import LEAF, build_tree, leaf_for
 
 __all__ = ["search_guided"]
@@ -136,7 +136,7 @@ def search_item(item: Item, k: int, iterations: int) -> tuple[tuple[Tensor, Tens
     explains; where this is too little, nothing is searched.
     """
     pairs, constraints = item.pairs, item.constraints
-    lists = MatchLists(pairs, k, constraints)
+    lists = TopK(pairs, k, constraints)
     chosen = positions_in(constraints.query_mask, pairs.query_shape, pairs.queries.device)
     allowed = positions_in(constraints.key_mask, pairs.key_shape, pairs.queries.device)
     if len(chosen) == 0 or len(allowed) == 0:
@@ -148,9 +148,9 @@ def search_item(item: Item, k: int, iterations: int) -> tuple[tuple[Tensor, Tens
     query_numbers, key_numbers = project(query, projection), project(key, projection)
     length = -(-(k + max(4, k // 2)) // LEAF) * LEAF
     ranked = RankedLists(pairs, constraints, build_tree(key_numbers, allowed), query_numbers, key_numbers, length)
-    begin(ranked, item, chosen, k)
+    seed_lists(ranked, item, chosen, k)
     for scan in range(1, iterations + 1):
-        visit(ranked, item, chosen, scan)
+        scan_image(ranked, item, chosen, scan)
     for candidate in (*position_of(ranked.entries).unbind(1), *item.init):
         lists.offer(candidate[None, None])
     return lists.result(), projection.explained
@@ -163,7 +163,7 @@ def positions_in(mask: Tensor | None, shape: tuple[int, ...], device: torch.devi
     return mask.flatten().nonzero().squeeze(1)
 
 
-def begin(ranked: RankedLists, item: Item, chosen: Tensor, k: int) -> None:
+def seed_lists(ranked: RankedLists, item: Item, chosen: Tensor, k: int) -> None:
     """Offer the leaves of the initial matches, that to which the tree leads, and those near it until there are k.
 
     Where constraints may forbid all of these, random keys that they allow join in.
@@ -188,7 +188,7 @@ def begin(ranked: RankedLists, item: Item, chosen: Tensor, k: int) -> None:
             ranked.offer(chosen, leaf_at(tree.leaf_of, candidate[0, 0, chosen])[:, None], 0)
 
 
-def visit(ranked: RankedLists, item: Item, chosen: Tensor, scan: int) -> None:
+def scan_image(ranked: RankedLists, item: Item, chosen: Tensor, scan: int) -> None:
     """Go over the image: offer each query the leaves to which the matches of neighbors visited before point.
 
     Queries at one distance from the corner where the scan begins do not depend on each other, and are visited at once;

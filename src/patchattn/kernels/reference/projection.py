@@ -17,9 +17,9 @@ from math import floor, log2, sqrt
 import torch
 from torch import Tensor
 
-from patchattn.kernels.reference.patches import Patches
+from patchattn.kernels.reference.padded_image import PaddedImage
+from patchattn.kernels.reference.patch_similarity import PatchPairs, squared_norms
 from patchattn.kernels.reference.positions import all_positions
-from patchattn.kernels.reference.similarity import PatchPairs, squared_norms
 
 __all__ = ["Projection", "Side", "fit_projection", "project", "sides_of"]
 
@@ -44,7 +44,7 @@ GOLDEN = 0x9E3779B1
 class Side:
     """The query or the key of one item (batch 1, one head), and what its patches are changed by before projection."""
 
-    patches: Patches
+    patches: PaddedImage
     factor: Tensor | None = None
     """The patch at a position is multiplied by this: `(positions,)`."""
     extra: Tensor | None = None

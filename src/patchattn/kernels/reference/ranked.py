@@ -7,7 +7,7 @@ from torch import Tensor
 
 from patchattn.kernels.arguments import Constraints
 from patchattn.kernels.reference.constraints import admissible, conflicting
-from patchattn.kernels.reference.similarity import PatchPairs
+from patchattn.kernels.reference.patch_similarity import PatchPairs
 from patchattn.kernels.reference.tree import Tree
 
 __all__ = ["LATEST_SCAN", "NOTHING", "RankedLists", "position_of"]

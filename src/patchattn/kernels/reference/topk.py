@@ -7,12 +7,12 @@ from torch import Tensor
 
 from patchattn.kernels.arguments import Constraints
 from patchattn.kernels.reference.constraints import admissible, conflicting
-from patchattn.kernels.reference.similarity import PatchPairs
+from patchattn.kernels.reference.patch_similarity import PatchPairs
 
-__all__ = ["MatchLists"]
+__all__ = ["TopK"]
 
 
-class MatchLists:
+class TopK:
     """For each query, at most k admissible matches without conflicts, best first.
 
     Args:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from patchattn.kernels.arguments import PatchGeometry
 from patchattn.kernels.cpu.batch import Each, item_kernel, run_items
 from patchattn.kernels.cpu.compiler import inlined
-from patchattn.kernels.cpu.layout import Layout, three
+from patchattn.kernels.cpu.padded_image import PaddedImage, three
 from patchattn.kernels.cpu.vectors import sum_absolute_difference, sum_product, sum_squared_difference
 
 __all__ = [
@@ -67,7 +67,7 @@ def pointwise_of(geometry: PatchGeometry) -> Any:
     return None if function is None else inlined(function)
 
 
-def patches_of(query: Layout, key: Layout, geometry: PatchGeometry) -> Patches:
+def patches_of(query: PaddedImage, key: PaddedImage, geometry: PatchGeometry) -> Patches:
     slices, rows, width = three(geometry.patch_size, 1)
     length = width * query.channels
     steps = []
@@ -124,7 +124,7 @@ def measure(
     return product * scale
 
 
-def inverse_norms(image: Layout, geometry: PatchGeometry) -> NDArray[Any]:
+def inverse_norms(image: PaddedImage, geometry: PatchGeometry) -> NDArray[Any]:
     """1 / norm of every patch (0 where the norm is 0), for the cosine; otherwise nothing: a row for each item."""
     if kind_of(geometry) != COSINE:
         return image.rows[:, :0]
@@ -132,7 +132,7 @@ def inverse_norms(image: Layout, geometry: PatchGeometry) -> NDArray[Any]:
     return np.divide(1, np.sqrt(squares), out=np.zeros_like(squares), where=squares > 0)
 
 
-def squared_norms(rows: NDArray[Any], image: Layout, patches: Patches) -> NDArray[Any]:
+def squared_norms(rows: NDArray[Any], image: PaddedImage, patches: Patches) -> NDArray[Any]:
     """Sum of squares of every patch, for some items of an image."""
     items, count = len(rows), image.size[0] * image.size[1] * image.size[2]
     output = np.empty((items, count), rows.dtype)

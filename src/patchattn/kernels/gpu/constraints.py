@@ -12,7 +12,7 @@ from torch import Tensor
 from patchattn.kernels.arguments import Constraints
 from patchattn.kernels.gpu.grid import Extent, place_of, three
 
-__all__ = ["Limits", "Window", "admissible", "chosen", "conflicting", "limits_of", "reach_of", "window_of"]
+__all__ = ["Limits", "Window", "admissible", "chosen", "conflicting", "limits_of", "offset_window", "reach_of"]
 
 
 class Limits(NamedTuple):
@@ -85,7 +85,7 @@ def chosen(limits, queries):
 
 
 @triton.jit
-def window_of(limits, queries):
+def offset_window(limits, queries):
     """The window of keys within `max_offset` of each query's home; without it the whole domain."""
     t0, t1 = _side(limits, queries.t, limits.query.t, limits.key.t, limits.offset.t)
     y0, y1 = _side(limits, queries.y, limits.query.y, limits.key.y, limits.offset.y)
@@ -107,7 +107,7 @@ def _side(limits, coordinate, num_queries, num_keys, most):
 @triton.jit
 def reach_of(limits, queries):
     """The window in which keys near a match are drawn: under causality nothing beyond the query's own row."""
-    window = window_of(limits, queries)
+    window = offset_window(limits, queries)
     if limits.IS_CAUSAL:
         if limits.DIMS == 1:
             last = Extent(window.last.t, window.last.y, tl.minimum(window.last.x, queries.x))

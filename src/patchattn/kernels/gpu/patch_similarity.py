@@ -13,8 +13,8 @@ from torch import Tensor
 from patchattn.kernels.arguments import PatchGeometry
 from patchattn.kernels.gpu.grid import Extent, block_of_queries, blocks_of, place_of, three
 from patchattn.kernels.gpu.launch import INTERPRETED, launch
+from patchattn.kernels.gpu.padded_image import PaddedImage, compute_dtype, pad, triton_dtype
 from patchattn.kernels.gpu.pointwise import compiled_function
-from patchattn.kernels.gpu.tables import Table, compute_dtype, table_of, triton_dtype
 
 __all__ = [
     "WARPS",
@@ -43,8 +43,8 @@ LANES = 32
 class Pairs(NamedTuple):
     """Query patches and key patches, as kernels compare them."""
 
-    query: Table
-    key: Table
+    query: PaddedImage
+    key: PaddedImage
     query_norms: Any
     """`(items, queries)`, 1 / norm of the patch, or None: only for the cosine."""
     key_norms: Any
@@ -84,9 +84,9 @@ def pairs_of(query: Tensor, key: Tensor, geometry: PatchGeometry, dtype: torch.d
     """
     dtype = compute_dtype(query, key) if dtype is None else dtype
     extent = three(geometry.patch_size, 1)
-    queries = table_of(query, geometry.num_heads, geometry.radius, geometry.padding_mode)
+    queries = pad(query, geometry.num_heads, geometry.radius, geometry.padding_mode)
     same = key.data_ptr() == query.data_ptr() and key.shape == query.shape and key.stride() == query.stride()
-    keys = queries if same else table_of(key, geometry.num_heads, geometry.radius, geometry.padding_mode)
+    keys = queries if same else pad(key, geometry.num_heads, geometry.radius, geometry.padding_mode)
     rows, elements = extent.t * extent.y, extent.x * queries.PIXEL.value
     elements_at_once, rows_at_once = triton.next_power_of_2(elements), triton.next_power_of_2(rows)
     vector = VECTOR_BYTES // query.element_size() if queries.PIXEL.value > 1 else 1
@@ -123,7 +123,7 @@ def pairs_of(query: Tensor, key: Tensor, geometry: PatchGeometry, dtype: torch.d
     return pairs._replace(query_norms=query_norms, key_norms=key_norms)
 
 
-def squared_norms(pairs: Pairs, table: Table, size: Extent, dtype: torch.dtype) -> Tensor:
+def squared_norms(pairs: Pairs, table: PaddedImage, size: Extent, dtype: torch.dtype) -> Tensor:
     """The sum of squares of the patch about every position, `(items, positions)`."""
     squares = table.pixels.new_empty((table.items, prod(size)), dtype=dtype)
     blocks = blocks_of(size, table.items, pairs.BLOCK.value)
@@ -132,7 +132,7 @@ def squared_norms(pairs: Pairs, table: Table, size: Extent, dtype: torch.dtype) 
     return squares
 
 
-def _inverse_norms(pairs: Pairs, table: Table, size: Extent, dtype: torch.dtype) -> Tensor:
+def _inverse_norms(pairs: Pairs, table: PaddedImage, size: Extent, dtype: torch.dtype) -> Tensor:
     squares = squared_norms(pairs, table, size, dtype)
     return torch.where(squares == 0, 0, 1 / squares.sqrt())
 
