@@ -46,7 +46,7 @@ threads would wait for the last.
 """
 SUMS = 120
 """Multiplications in the time of one sum along a diagonal, which its memory takes: the addends are cached."""
-MOST = 1e12
+MAX_COSINE_NORM = 1e12
 """The largest norm of a patch, and 1 / the smallest, in sums for the cosine: products stay far from float32's ends."""
 ROWS_FROM = 32
 """From one match for so many keys on, whole rows are sorted instead of lists kept (docs/performance.md)."""
@@ -150,7 +150,7 @@ class _Search:
             return False
         # For the cosine, sums are divided by the norms, and nothing may get too large or small before.
         return all(
-            norms.size == 0 or (norms.max() < MOST and norms[norms > 0].min(initial=1) > 1 / MOST)
+            norms.size == 0 or (norms.max() < MAX_COSINE_NORM and norms[norms > 0].min(initial=1) > 1 / MAX_COSINE_NORM)
             for norms in (self.images.q_norms, self.images.k_norms)
         )
 

@@ -19,7 +19,7 @@ from patchattn.kernels.cpu.aligned import aligned_array
 from patchattn.kernels.cpu.candidates import count_candidates, draw_near, nth_candidate, reach
 from patchattn.kernels.cpu.compiler import inlined, kernel
 from patchattn.kernels.cpu.constraints import admissible
-from patchattn.kernels.cpu.frame import FARTHEST_IN_LINE, Frame, frame_of, framed, unframed
+from patchattn.kernels.cpu.frame import MAX_LINE_DISTANCE, Frame, frame_of, framed, unframed
 from patchattn.kernels.cpu.grid import place_in
 from patchattn.kernels.cpu.items import Item, no_matches, search_items
 from patchattn.kernels.cpu.leaf_vectors import LANES, insert_sorted, prefetch
@@ -28,35 +28,29 @@ from patchattn.kernels.cpu.patchmatch import search_item as search_item_by_patch
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.projection import Projection, Side, fit_projection, key_side, project, query_side
 from patchattn.kernels.cpu.random import draw, mix, stream
-from patchattn.kernels.cpu.ranked import (
-    LATEST_SCAN,
-    NOTHING,
-    measure_leaf,
-    new_lists,
-    offer,
-    offer_measured,
-    position_in,
-)
+from patchattn.kernels.cpu.ranked import measure_leaf, new_lists, offer, offer_measured, position_in
 from patchattn.kernels.cpu.topk import Index, TopK, contains, insert
 from patchattn.kernels.cpu.tree import Tree, build_tree, leaf_for
+from patchattn.kernels.parameters import (
+    BAND_OF_LINE,
+    BAND_ROWS,
+    DRAWS_PER_MATCH,
+    EMPTY,
+    LATEST_SCAN,
+    MAX_LISTED,
+    MIN_EXPLAINED_VARIANCE,
+    PATCHMATCH_ITERATIONS,
+    SEED_LEAVES,
+    ranked_length,
+)
 from patchattn.progress import report
 
 __all__ = ["search_guided"]
 
-BAND_ROWS = 16
-"""Rows that one thread scans one after the other. What lies in other bands is seen as it was before the scan."""
-BAND_OF_LINE = 4096
 SLAB = 1 << 23
 """Entries of lists that exist at one time: those of a million queries at k = 3."""
-SEED_LEAVES = 8
-"""Leaves near its own that a query looks at first where constraints may forbid many keys, and in one dimension: a
-sequence has fewer neighbors to hear from."""
 SEEN = 256
 """Leaves that a query remembers having looked at."""
-
-EXPLAINED = 0.4
-"""Share of the variance below which the projection is no guide (white noise), and PatchMatch searches instead."""
-PATCHMATCH_ITERATIONS = 5
 
 
 def search_guided(
@@ -80,7 +74,7 @@ class _Search:
     def __init__(self, item: Item, k: int, seed: int) -> None:
         self.item, self.k, self.seed = item, k, seed
         self.patches, self.limits = item.patches, item.limits
-        self.length = -(-(k + max(4, k // 2)) // LANES) * LANES
+        self.length = ranked_length(k)
         row = self.patches.q_w
         self.band = BAND_ROWS * row if row < item.count else BAND_OF_LINE
 
@@ -94,7 +88,7 @@ class _Search:
         keys, largest = key_side(item.keys, key, k_norms, self.patches)
         queries = query_side(item.queries, query, q_norms, self.patches, largest)
         projection = fit_projection(queries, keys, chosen, allowed, self.patches)
-        if projection.explained < EXPLAINED:
+        if projection.explained < MIN_EXPLAINED_VARIANCE:
             more = max(iterations, PATCHMATCH_ITERATIONS)
             return search_item_by_patchmatch(item, self.k, more, self.seed, item.init)
         lists = self._search(queries, keys, projection, iterations)
@@ -171,7 +165,7 @@ class _Search:
         if p.q_t > 1:
             before[:] = ranked
             return
-        edge = (p.q_w if p.q_h > 1 else FARTHEST_IN_LINE if self.limits.dims == 1 else 1) * self.length
+        edge = (p.q_w if p.q_h > 1 else MAX_LINE_DISTANCE if self.limits.dims == 1 else 1) * self.length
         for start in range(self.band * self.length, ranked.size, self.band * self.length):
             before[start - edge : start + edge] = ranked[start - edge : start + edge]
 
@@ -193,7 +187,7 @@ def _seed_range(
         i = first + n
         start, at = n * length, n * width
         for m in range(length):
-            lists[start + m] = NOTHING
+            lists[start + m] = EMPTY
         if query_mask.size > 0 and not query_mask[i]:
             continue
         for m in range(init.shape[0]):
@@ -217,14 +211,14 @@ def _seed_range(
                     leaf, i, 0, numbers, at, width, table, members, lists, start, length, frame, patches, limits,
                     distances,
                 )  # fmt: skip
-            if turn >= least and lists[start + k - 1] != NOTHING:
+            if turn >= least and lists[start + k - 1] != EMPTY:
                 break
         if not limited:
             continue
         num_candidates = count_candidates(i, allowed, allowed_up_to, patches, limits)
-        go_through = num_candidates <= max(4 * k, 64)
+        go_through = num_candidates <= max(DRAWS_PER_MATCH * k, MAX_LISTED)
         own_draws = mix(np.uint32(key_of_draws ^ np.uint32(i)))
-        for r in range(num_candidates if go_through else 4 * k):
+        for r in range(num_candidates if go_through else DRAWS_PER_MATCH * k):
             j = nth_candidate(
                 i, r if go_through else draw(own_draws, r, 0, num_candidates - 1), allowed, patches, limits
             )
@@ -246,7 +240,7 @@ def _skip_own_leaves(n: int, leaf_of: Any, lists: Any, length: int, limits: Any,
         return
     for m in range(n * length, n * length + length):
         entry = lists[m]
-        if entry == NOTHING:
+        if entry == EMPTY:
             break
         leaf = np.int64(leaf_of[position_in(entry)])
         seen[leaf & (SEEN - 1)] = (n << 32) | leaf
@@ -272,7 +266,7 @@ def _gather(
     known = count
     while direction < end:
         if limits.dims == 1:
-            step = FARTHEST_IN_LINE >> direction
+            step = MAX_LINE_DISTANCE >> direction
             there, shift = 0 <= x + side * step < p.q_w, step
         elif direction == 0:
             there, step, shift = 0 <= t + side < p.q_t, p.q_h * p.q_w, frame.plane
@@ -288,7 +282,7 @@ def _gather(
         oldest = since if inside else since_outside
         for m in range(neighbor * length, neighbor * length + length):
             entry = lists[m] if inside else before[m]
-            if entry == NOTHING:
+            if entry == EMPTY:
                 break
             leaf = np.int64(leaf_of[position_in(entry) - side * shift])
             tag = (n << 32) | leaf
@@ -358,7 +352,7 @@ def _scan_range(
         if limits.has_window or limits.is_causal:
             # The tree knows nothing of these limits: search at random around the best match as well.
             best = lists[start]
-            if best == NOTHING:
+            if best == EMPTY:
                 continue
             j = unframed(position_in(best), frame)
             j_t, j_y, j_x = place_in(j, p)
@@ -395,7 +389,7 @@ def _finish_range(
         count = Index(0)
         for m in range(kept):
             entry = ranked[n * kept + m]
-            if entry == NOTHING:
+            if entry == EMPTY:
                 break
             candidate[count] = unframed(position_in(entry), frame)
             count += Index(1)
@@ -421,12 +415,12 @@ def _finish_range(
             continue
         # Without branches: one whole number holds a similarity and, of equal ones, which comes first.
         for m in range(entries.size):
-            entries[m] = NOTHING
+            entries[m] = EMPTY
         for c in range(count):
             if measured[c] > nothing:
                 insert_sorted(entries, 0, entries.size // LANES, (_descending(bits[c]) << 32) | np.int64(c << 3))
         for m in range(k):
-            if entries[m] == NOTHING:
+            if entries[m] == EMPTY:
                 break
             c = (entries[m] & 0xFFFFFFFF) >> 3
             index[i * k + m] = candidate[c]

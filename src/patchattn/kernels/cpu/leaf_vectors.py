@@ -19,9 +19,9 @@ from numba import types
 from numba.core import cgutils
 
 from patchattn.kernels.cpu.compiler import instruction
+from patchattn.kernels.parameters import COMPONENTS_PER_GROUP, LEAF_SIZE
 
 __all__ = [
-    "DIMS_PER_GROUP",
     "LANES",
     "at_most",
     "count_less",
@@ -31,12 +31,11 @@ __all__ = [
     "prefetch",
 ]
 
-LANES = 8
+LANES = LEAF_SIZE
 """Keys in a leaf, and entries in a vector of a list."""
-DIMS_PER_GROUP = 4
 
 BYTE, INT16, INT32, INT64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
-NUMBERS = LANES * DIMS_PER_GROUP
+NUMBERS = LANES * COMPONENTS_PER_GROUP
 ENTRIES = ir.VectorType(INT64, LANES)
 
 
@@ -82,7 +81,7 @@ def leaf_distances(
         total = cgutils.alloca_once_value(builder, ir.Constant(sums, [0] * (NUMBERS // 2)))
         with cgutils.for_range(builder, groups, intp=integer) as group:
             key_at = builder.add(at, builder.mul(group.index, ir.Constant(integer, NUMBERS)))
-            dims_at = builder.add(q_at, builder.mul(group.index, ir.Constant(integer, DIMS_PER_GROUP)))
+            dims_at = builder.add(q_at, builder.mul(group.index, ir.Constant(integer, COMPONENTS_PER_GROUP)))
             keys = builder.load(_address(builder, table_data, key_at, shorts), align=2)
             dims = builder.load(_address(builder, query_data, dims_at, INT64), align=2)
             difference = builder.sub(keys, builder.bitcast(_repeat(builder, dims), shorts))

@@ -24,11 +24,11 @@ from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.random import draw, mix, stream
 from patchattn.kernels.cpu.taken import NOTHING_TAKEN, Taken, is_valid, new_taken, take
 from patchattn.kernels.cpu.topk import Index, TopK, contains, insert
+from patchattn.kernels.parameters import DRAWS_PER_MATCH, MAX_LISTED, PROPAGATION_DISTANCES
 from patchattn.progress import report
 
 __all__ = ["search_item", "search_patchmatch", "search_repeated"]
 
-DISTANCES = (8, 4, 2, 1)
 MAX_SCALES = 32
 
 
@@ -110,9 +110,9 @@ def search_item(
         *masks.candidates, init,
     )  # fmt: skip
     report(before + 1, steps)
-    seen = dict.fromkeys(DISTANCES, 0)
+    seen = dict.fromkeys(PROPAGATION_DISTANCES, 0)
     for iteration in range(1, iterations + 1):
-        for distance in DISTANCES:
+        for distance in PROPAGATION_DISTANCES:
             step += 1
             # What a neighbor held when this distance was last looked at has been tried, and lists only get better
             # (unless matches make way for the sake of separation): only what entered since needs a look.
@@ -150,8 +150,8 @@ def _initialize_range(
         if query_mask.size > 0 and not query_mask[i]:
             continue
         num_candidates = count_candidates(i, allowed, allowed_up_to, patches, limits)
-        go_through = num_candidates <= max(4 * wanted, 64)
-        tries = num_candidates if go_through else 4 * wanted
+        go_through = num_candidates <= max(DRAWS_PER_MATCH * wanted, MAX_LISTED)
+        tries = num_candidates if go_through else DRAWS_PER_MATCH * wanted
         q_start = offset_of(i, p.q_h, p.q_w, p.q_slice, p.q_row, p.channels)
         own_draws = mix(np.uint32(key_of_draws ^ np.uint32(i)))
         for n in range(-held, tries):

@@ -19,31 +19,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchattn.kernels.cpu.compiler import kernel
-from patchattn.kernels.cpu.leaf_vectors import DIMS_PER_GROUP
 from patchattn.kernels.cpu.padded_image import PaddedImage
 from patchattn.kernels.cpu.patch_similarity import CHUNK, DOT, Patches, offset_of, squared_norms
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.products import BLOCK, COLUMNS, VECTOR, aligned_columns, block_product, multiply, quantize
 from patchattn.kernels.cpu.unfold import unfold
+from patchattn.kernels.parameters import (
+    COMPONENTS_PER_GROUP,
+    HASH_MULTIPLIER,
+    KEY_SAMPLES,
+    MAX_COMPONENTS,
+    MAX_NORM,
+    MIN_COMPONENTS,
+    POWER_ITERATIONS,
+    QUERY_SAMPLES,
+    VARIANCE_TARGET,
+)
 
 __all__ = ["Projection", "Side", "fit_projection", "key_side", "project", "query_side"]
-
-FEWEST, MOST = 16, 32
-"""Numbers kept of a patch: as many as hold ENOUGH of the keys' variance, within these bounds. On real pictures fewer
-than 16 misplace matches, more than 32 buy nothing, and between them time hardly changes (docs/performance.md)."""
-ENOUGH = 0.97
-
-KEY_SAMPLES = 512, 2048
-"""Key patches that the directions are found from: a fourth of all, within these bounds. Few are quicker where pictures
-are small; more than the most find no better directions."""
-QUERY_SAMPLES = 512
-"""Query patches whose longest is looked for."""
-POWER_ITERATIONS = 3
-
-LONGEST = 11500
-"""Norm of the longest projected patch: the squared distance of two then fits in 29 bits."""
-
-GOLDEN = 0x9E3779B1
 
 
 @dataclass(frozen=True)
@@ -74,7 +67,7 @@ class Projection:
     @property
     def width(self) -> int:
         """Numbers of one patch as they are stored: whole groups."""
-        return -(-self.numbers // DIMS_PER_GROUP) * DIMS_PER_GROUP
+        return -(-self.numbers // COMPONENTS_PER_GROUP) * COMPONENTS_PER_GROUP
 
 
 def key_side(
@@ -117,7 +110,7 @@ def fit_projection(query: Side, key: Side, queries: NDArray[Any], keys: NDArray[
     )
     # Twice the longest of the samples; longer ones are shortened to it. A power of two, so that small whole numbers
     # stay exact.
-    scale = 2.0 ** floor(log2(LONGEST / (2 * longest))) if longest > 0 else 1.0
+    scale = 2.0 ** floor(log2(MAX_NORM / (2 * longest))) if longest > 0 else 1.0
     basis = basis * np.float32(scale)
     columns, vectors = aligned_columns(basis[:elements])
     extra, offset = (np.zeros(vectors * VECTOR, np.float32) for _ in range(2))
@@ -135,7 +128,7 @@ def _sample(side: Side, positions: NDArray[Any], patches: Patches, most: int) ->
     """Patches at up to `most` of the positions, as rows in single precision; those with NaN or infinity stay out."""
     if positions.size > most:
         # Multiples of the golden ratio: spread evenly, and in step with no texture.
-        turns = np.arange(most, dtype=np.uint64) * np.uint64(GOLDEN) & np.uint64(0xFFFFFFFF)
+        turns = np.arange(most, dtype=np.uint64) * np.uint64(HASH_MULTIPLIER) & np.uint64(0xFFFFFFFF)
         positions = positions[(turns * np.uint64(positions.size) >> np.uint64(32)).astype(np.int64)]
     elements = patches.slices * patches.rows * patches.length
     rows = np.empty((positions.size, elements + (side.extra.size > 0)), side.array.dtype)
@@ -154,16 +147,16 @@ def _principal_directions(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32
     """
     elements = rows.shape[1]
     total = float(np.einsum("ij,ij->", rows, rows, dtype=np.float64))
-    if elements <= MOST or total == 0:
-        return np.eye(elements, min(elements, MOST), dtype=np.float32), 1.0
+    if elements <= MAX_COMPONENTS or total == 0:
+        return np.eye(elements, min(elements, MAX_COMPONENTS), dtype=np.float32), 1.0
     basis = np.random.default_rng(0).standard_normal((elements, COLUMNS)).astype(np.float32)
     for _ in range(POWER_ITERATIONS):
         basis = _orthonormal(multiply(rows.T, multiply(rows, basis)))
     products = multiply(rows, basis)
     variances, turn = np.linalg.eigh(multiply(products.T, products).astype(np.float64))
-    held = variances[::-1].cumsum()[:MOST] / total
-    wanted = max(int((held < ENOUGH).sum()) + 1, FEWEST)
-    numbers = min(-(-wanted // DIMS_PER_GROUP) * DIMS_PER_GROUP, MOST)
+    held = variances[::-1].cumsum()[:MAX_COMPONENTS] / total
+    wanted = max(int((held < VARIANCE_TARGET).sum()) + 1, MIN_COMPONENTS)
+    numbers = min(-(-wanted // COMPONENTS_PER_GROUP) * COMPONENTS_PER_GROUP, MAX_COMPONENTS)
     return multiply(basis, turn[:, ::-1][:, :numbers]), float(held[numbers - 1])
 
 
@@ -208,7 +201,7 @@ def project(side: Side, projection: Projection, patches: Patches, low: int, high
     run_ranges(
         _project_range, high - low, CHUNK, low, side.array, height, width, slice_step, row_step, patches,
         projection.columns, projection.vectors, side.factors, side.extra, projection.extra, projection.offset,
-        projection.width // DIMS_PER_GROUP, output.view(np.int64), scratch=scratch,
+        projection.width // COMPONENTS_PER_GROUP, output.view(np.int64), scratch=scratch,
     )  # fmt: skip
     return output
 
@@ -237,7 +230,7 @@ def _project_range(
             if extra.size > 0:
                 more = np.float32(extra[i + m])
             quantize(
-                block, m * vectors * VECTOR, vectors, factor, offset, more, extra_weights, np.float32(LONGEST), shorts
+                block, m * vectors * VECTOR, vectors, factor, offset, more, extra_weights, np.float32(MAX_NORM), shorts
             )
             for group in range(groups):
                 output[(n + m) * groups + group] = groups_of_shorts[group]

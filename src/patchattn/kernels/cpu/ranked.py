@@ -15,15 +15,16 @@ from patchattn.kernels.cpu.aligned import aligned_array
 from patchattn.kernels.cpu.compiler import inlined
 from patchattn.kernels.cpu.constraints import admissible, conflicting
 from patchattn.kernels.cpu.frame import unframed
-from patchattn.kernels.cpu.leaf_vectors import DIMS_PER_GROUP, LANES, at_most, first_bit, insert_sorted, leaf_distances
+from patchattn.kernels.cpu.leaf_vectors import LANES, at_most, first_bit, insert_sorted, leaf_distances
+from patchattn.kernels.parameters import (
+    COMPONENTS_PER_GROUP,
+    DISTANCE_SHIFT,
+    EMPTY,
+    POSITION_MASK,
+    POSITION_SHIFT,
+)
 
-__all__ = ["LATEST_SCAN", "NOTHING", "measure_leaf", "new_lists", "offer", "offer_measured", "position_in"]
-
-DISTANCE_AT = 34
-POSITION_AT = 3
-POSITION_BITS = 0x7FFFFFFF
-LATEST_SCAN = 7
-NOTHING = 2**63 - 1
+__all__ = ["measure_leaf", "new_lists", "offer", "offer_measured", "position_in"]
 
 
 def new_lists(queries: int, length: int) -> NDArray[np.int64]:
@@ -34,7 +35,7 @@ def new_lists(queries: int, length: int) -> NDArray[np.int64]:
 @inlined
 def position_in(entry: int) -> int:
     """The framed position of an entry."""
-    return (entry >> POSITION_AT) & POSITION_BITS
+    return (entry >> POSITION_SHIFT) & POSITION_MASK
 
 
 @inlined
@@ -50,7 +51,7 @@ def offer(
 @inlined
 def measure_leaf(leaf: int, numbers: Any, at: int, width: int, table: Any, distances: Any, d_at: int) -> None:
     """Write the distances of a leaf's keys to `distances[d_at]` and what follows."""
-    leaf_distances(table, leaf * LANES * width, numbers, at, width // DIMS_PER_GROUP, distances, d_at)
+    leaf_distances(table, leaf * LANES * width, numbers, at, width // COMPONENTS_PER_GROUP, distances, d_at)
 
 
 @inlined
@@ -59,12 +60,12 @@ def offer_measured(
     frame: Any, patches: Any, limits: Any,
 ) -> None:  # fmt: skip
     """`offer` for a leaf whose distances are there already."""
-    near = at_most(distances, d_at, lists[start + length - 1] >> DISTANCE_AT)
+    near = at_most(distances, d_at, lists[start + length - 1] >> DISTANCE_SHIFT)
     while near != 0:
         lane = first_bit(near)
         near &= near - 1
         position = np.int64(members[leaf * LANES + lane])
-        entry = (distances[d_at + lane] << DISTANCE_AT) | (position << POSITION_AT) | scan
+        entry = (distances[d_at + lane] << DISTANCE_SHIFT) | (position << POSITION_SHIFT) | scan
         limited = limits.is_causal or limits.has_window
         if limited and not admissible(i, unframed(position, frame), members[:0], patches, limits):
             continue
@@ -85,13 +86,13 @@ def _make_room(entry: int, lists: Any, start: int, length: int, frame: Any, patc
     kept = start
     for at in range(start, start + length):
         other = lists[at]
-        if other == NOTHING:
+        if other == EMPTY:
             break
         if other < entry or not _conflicting(entry, other, frame, patches, limits):
             lists[kept] = other
             kept += 1
     for at in range(kept, start + length):
-        lists[at] = NOTHING
+        lists[at] = EMPTY
     return True
 
 

@@ -16,18 +16,14 @@ from numpy.typing import NDArray
 from patchattn.kernels.cpu.aligned import aligned_array
 from patchattn.kernels.cpu.compiler import inlined, kernel
 from patchattn.kernels.cpu.frame import Frame, framed
-from patchattn.kernels.cpu.leaf_vectors import DIMS_PER_GROUP, LANES, count_less
+from patchattn.kernels.cpu.leaf_vectors import LANES, count_less
 from patchattn.kernels.cpu.pool import run_ranges
+from patchattn.kernels.parameters import COMPONENTS_PER_GROUP, HASH_MULTIPLIER, SPLIT_SAMPLE, VARIANCE_SHIFT
 
 __all__ = ["Tree", "build_tree", "leaf_for"]
 
 SUBTREE = 512
 """Leaves below which a part of the tree is built by one thread from top to bottom."""
-LOOKED_AT = 64
-"""Keys of a node from which the number of largest variance is found."""
-COARSE = 3
-"""Bits that the variance does without, so that its sums fit in 32."""
-GOLDEN = 0x9E3779B1
 SORTED = 64
 """Keys of a node up to which sorting them all is faster than to find their middle."""
 LEAF_CHUNK = 256
@@ -119,19 +115,19 @@ def _part_range(
 
 @inlined
 def _widest(rows: Any, width: int, order: Any, start: int, end: int, sums: Any) -> int:
-    """The number of largest variance among a random LOOKED_AT of the keys, which depend on no order of them."""
+    """The number of largest variance among a random SPLIT_SAMPLE of the keys, which depend on no order of them."""
     size = end - start
     for d in range(2 * width):
         sums[d] = 0
     count = 0
     for at in range(start, end):
         key = np.int64(order[at])
-        if size > LOOKED_AT:
-            lot = np.uint64(np.uint32(np.uint32(key) * np.uint32(GOLDEN)))
-            if (lot * np.uint64(size)) >> np.uint64(32) >= LOOKED_AT:
+        if size > SPLIT_SAMPLE:
+            lot = np.uint64(np.uint32(np.uint32(key) * np.uint32(HASH_MULTIPLIER)))
+            if (lot * np.uint64(size)) >> np.uint64(32) >= SPLIT_SAMPLE:
                 continue
         for d in range(width):
-            value = np.int32(rows[key * width + d]) >> COARSE
+            value = np.int32(rows[key * width + d]) >> VARIANCE_SHIFT
             sums[d] += value
             sums[width + d] += value * value
         count += 1
@@ -207,5 +203,5 @@ def _fill_range(
             members[at] = position
             leaf_of[position] = leaf
             for d in range(width):
-                group = leaf * (width // DIMS_PER_GROUP) + d // DIMS_PER_GROUP
-                table[(group * LANES + lane) * DIMS_PER_GROUP + d % DIMS_PER_GROUP] = rows[key * width + d]
+                group = leaf * (width // COMPONENTS_PER_GROUP) + d // COMPONENTS_PER_GROUP
+                table[(group * LANES + lane) * COMPONENTS_PER_GROUP + d % COMPONENTS_PER_GROUP] = rows[key * width + d]

@@ -33,6 +33,7 @@ from patchattn.kernels.gpu.padded_image import compute_dtype
 from patchattn.kernels.gpu.patch_similarity import WARPS, Pairs, measure, pairs_of, sides_of
 from patchattn.kernels.gpu.random import draw, own_stream, stream
 from patchattn.kernels.gpu.topk import StoredTopK, contains, empty_lists, insert, load_lists, store_lists, stored
+from patchattn.kernels.parameters import DRAWS_PER_MATCH, MAX_LISTED, PROPAGATION_DISTANCES
 
 __all__ = [
     "Search",
@@ -46,11 +47,8 @@ __all__ = [
     "search_repeated",
 ]
 
-DISTANCES = (8, 4, 2, 1)
 SHORT = 4
 """A list of at most so many matches."""
-MOST_LISTED = 64
-"""Up to so many candidates (or 4 k if that is more) a start goes through all instead of drawing some."""
 
 
 class Taken(NamedTuple):
@@ -150,7 +148,7 @@ def run(
     """Search all items for k matches each.
 
     Args:
-        wanted: Says how many random keys the lists start from: 4 times as many.
+        wanted: Says how many random keys the lists start from: DRAWS_PER_MATCH times as many.
         first: What the random numbers of the start take for the iteration; those after it count on from there.
         init: Matches to start from, `(items, any number, queries)`.
     """
@@ -163,17 +161,18 @@ def run(
     dated = not limits.SEPARATED.value
     lists, spare = (stored(items, k, count, dtype, device, dated) for _ in range(2))
     held = 0 if init is None else init.shape[1]
-    tries = max(4 * wanted, MOST_LISTED)
+    drawn = DRAWS_PER_MATCH * wanted
+    tries = max(drawn, MAX_LISTED)
     # Long lists leave ptxas nothing to take; those that are not dated do.
     ptx_options = FEW_REGISTERS if k <= SHORT or limits.SEPARATED.value else None
     launch(
-        _initialize_kernel, grid, device, search, candidates, lists, init, held, 4 * wanted, tries, stream(seed, first),
+        _initialize_kernel, grid, device, search, candidates, lists, init, held, drawn, tries, stream(seed, first),
         num_warps=WARPS, ptx_options=ptx_options,
     )  # fmt: skip
     scales = max(limits.key).bit_length()
-    seen, step = dict.fromkeys(DISTANCES, 0), 0
+    seen, step = dict.fromkeys(PROPAGATION_DISTANCES, 0), 0
     for iteration in range(1, iterations + 1):
-        for distance in DISTANCES:
+        for distance in PROPAGATION_DISTANCES:
             step += 1
             launch(
                 _propagate_kernel, grid, device, search, lists, spare, distance, seen[distance], step,

@@ -18,13 +18,7 @@ from patchattn.kernels.gpu.inverse import WALKING_WARPS, Box, count_steps, entry
 from patchattn.kernels.gpu.launch import launch
 from patchattn.kernels.gpu.padded_image import PaddedImage, pad, unpad_gradient
 from patchattn.kernels.gpu.patch_similarity import WARPS
-from patchattn.kernels.gpu.tiles import (
-    chunk_of_channels,
-    empty_like_table,
-    load_pixels,
-    store_pixels,
-    tiles_of,
-)
+from patchattn.kernels.gpu.tiles import chunk_of_channels, empty_like_table, load_pixels, store_pixels, tiles_of
 from patchattn.kernels.gpu.votes import Votes, offset_in, place_in_lists, shifted_back, vote
 
 __all__ = ["gradients_of"]

@@ -16,6 +16,18 @@ import torch
 from torch import Tensor
 
 from patchattn.kernels.arguments import Constraints, PatchGeometry
+from patchattn.kernels.parameters import (
+    BAND_OF_LINE,
+    BAND_ROWS,
+    EMPTY,
+    LATEST_SCAN,
+    LINE_DISTANCES,
+    MIN_EXPLAINED_VARIANCE,
+    PATCHMATCH_ITERATIONS,
+    RANKED_BY_COMPONENTS,
+    SEED_LEAVES,
+    ranked_length,
+)
 from patchattn.kernels.reference.candidates import Draw, around_best, first_candidates
 from patchattn.kernels.reference.gather import split_heads
 from patchattn.kernels.reference.patch_similarity import PatchPairs
@@ -23,25 +35,11 @@ from patchattn.kernels.reference.patchmatch import search_patchmatch
 from patchattn.kernels.reference.positions import coordinates, moved
 from patchattn.kernels.reference.projection import fit_projection, project, sides_of
 from patchattn.kernels.reference.random import Draws
-from patchattn.kernels.reference.ranked import LATEST_SCAN, NOTHING, RankedLists, position_of
+from patchattn.kernels.reference.ranked import RankedLists, position_of
 from patchattn.kernels.reference.topk import TopK
-from patchattn.kernels.reference.tree import LEAF, build_tree, leaf_for
+from patchattn.kernels.reference.tree import build_tree, leaf_for
 
 __all__ = ["search_guided"]
-
-BAND_ROWS = 16
-"""Rows that are scanned one after the other. What lies in other bands is seen as it was before the scan."""
-BAND_OF_LINE = 4096
-"""The same for an image of a single row: its positions."""
-SEED_LEAVES = 8
-"""Leaves near its own that a query looks at first where constraints may forbid many keys, and in one dimension."""
-LINE_DISTANCES = (4, 2, 1)
-"""In one dimension: how far the neighbors are that say where to look. (In more it is the one beside, in each.)"""
-EXPLAINED = 0.4
-"""Share of the variance below which the projection is no guide (white noise), and PatchMatch searches instead."""
-PATCHMATCH_ITERATIONS = 5
-RANKED_BY_NUMBERS = ("l2", "dot", "scaled_dot", "cosine")
-"""For these similarities the lists are in the right order, as far as the projection goes; for others it is a start."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +94,9 @@ def search_guided(
     index, similarity = (
         torch.unflatten(torch.cat([lists[n] for lists, _ in found]), 0, (batch, heads)).squeeze(2) for n in range(2)
     )
-    if geometry.similarity.name not in RANKED_BY_NUMBERS:
+    if geometry.similarity.name not in RANKED_BY_COMPONENTS:
         index, similarity = search_patchmatch(query, key, k, geometry, constraints, iterations, seed, index)
-    guided = torch.tensor([explained >= EXPLAINED for _, explained in found], device=query.device)
+    guided = torch.tensor([explained >= MIN_EXPLAINED_VARIANCE for _, explained in found], device=query.device)
     if not bool(guided.all()):
         iterations = max(iterations, PATCHMATCH_ITERATIONS)
         others = search_patchmatch(query, key, k, geometry, constraints, iterations, seed, init)
@@ -143,10 +141,10 @@ def search_item(item: Item, k: int, iterations: int) -> tuple[tuple[Tensor, Tens
         return lists.result(), 1.0
     query, key = sides_of(pairs)
     projection = fit_projection(query, key, chosen, allowed)
-    if projection.explained < EXPLAINED:
+    if projection.explained < MIN_EXPLAINED_VARIANCE:
         return lists.result(), projection.explained
     query_numbers, key_numbers = project(query, projection), project(key, projection)
-    length = -(-(k + max(4, k // 2)) // LEAF) * LEAF
+    length = ranked_length(k)
     ranked = RankedLists(pairs, constraints, build_tree(key_numbers, allowed), query_numbers, key_numbers, length)
     seed_lists(ranked, item, chosen, k)
     for scan in range(1, iterations + 1):
@@ -180,7 +178,7 @@ def seed_lists(ranked: RankedLists, item: Item, chosen: Tensor, k: int) -> None:
     for turn in range(min(2 * leaves, SEED_LEAVES) if limited else 2 * leaves):
         near = own ^ turn
         ranked.offer(chosen, torch.where(waiting & (near < leaves), near, -1)[:, None], 0)
-        waiting = (ranked.entries[chosen, k - 1] == NOTHING) | (turn + 1 < least)
+        waiting = (ranked.entries[chosen, k - 1] == EMPTY) | (turn + 1 < least)
         if not bool(waiting.any()):
             break
     if limited:
@@ -221,7 +219,7 @@ def scan_image(ranked: RankedLists, item: Item, chosen: Tensor, scan: int) -> No
         near = neighbors[queries]
         safe = near.clamp(min=0)
         theirs = torch.where(inside[queries].unsqueeze(2), ranked.entries[safe], before[safe])
-        wanted = (near >= 0).unsqueeze(2) & (theirs != NOTHING) & (theirs & LATEST_SCAN >= oldest[queries].unsqueeze(2))
+        wanted = (near >= 0).unsqueeze(2) & (theirs != EMPTY) & (theirs & LATEST_SCAN >= oldest[queries].unsqueeze(2))
         leaves = torch.where(wanted, moved_leaf[direction, position_of(theirs).clamp(min=0)], -1)
         ranked.offer(queries, leaves.flatten(1), scan)
         if narrow:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from patchattn.kernels.arguments import Constraints, PatchGeometry
+from patchattn.kernels.parameters import PROPAGATION_DISTANCES
 from patchattn.kernels.reference.candidates import around_best, first_candidates
 from patchattn.kernels.reference.patch_similarity import PatchPairs
 from patchattn.kernels.reference.positions import moved
@@ -17,9 +18,6 @@ from patchattn.kernels.reference.random import Draws
 from patchattn.kernels.reference.topk import TopK
 
 __all__ = ["improve", "search_patchmatch"]
-
-REACHES = (8, 4, 2, 1)
-"""Distances over which matches spread within one iteration."""
 
 
 @torch.no_grad()
@@ -65,7 +63,7 @@ def improve(lists: TopK, k: int, iterations: int, seed: int, first: int, init: T
     heads, queries = lists.pairs.geometry.num_heads, lists.pairs.queries
     initialize(lists, k, init, Draws(seed, first, heads, queries))
     for iteration in range(1, iterations + 1):
-        for distance in REACHES:
+        for distance in PROPAGATION_DISTANCES:
             propagate(lists, distance)
         random_search(lists, Draws(seed, first + iteration, heads, queries))
 

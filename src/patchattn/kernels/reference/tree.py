@@ -12,15 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["LEAF", "Tree", "build_tree", "leaf_for"]
+from patchattn.kernels.parameters import HASH_MULTIPLIER, LEAF_SIZE, SPLIT_SAMPLE, VARIANCE_SHIFT
 
-LEAF = 8
-"""Keys in a leaf; the last one may have fewer."""
-LOOKED_AT = 64
-"""Keys of a node from which the number of largest variance is found."""
-COARSE = 3
-"""Bits of the numbers that their variance does without."""
-GOLDEN = 0x9E3779B1
+__all__ = ["Tree", "build_tree", "leaf_for"]
 
 
 class Tree(NamedTuple):
@@ -29,7 +23,7 @@ class Tree(NamedTuple):
     bounds: Tensor
     """What is less than this goes to the left of a node: int64 `(leaves,)`."""
     members: Tensor
-    """The keys of a leaf by position: int64 `(leaves, LEAF)`, -1 after the last."""
+    """The keys of a leaf by position: int64 `(leaves, LEAF_SIZE)`, -1 after the last."""
     leaf_of: Tensor
     """The leaf that holds a key: int64 `(keys,)`; -1 for keys that are in none."""
 
@@ -42,7 +36,7 @@ def build_tree(numbers: Tensor, allowed: Tensor) -> Tree:
         allowed: Positions of the keys that the tree holds, int64 `(n,)`, ascending, n > 0.
     """
     count, device = len(allowed), numbers.device
-    leaves = -(-count // LEAF)
+    leaves = -(-count // LEAF_SIZE)
     values = numbers[allowed]
     leaf, place = torch.arange(leaves, device=device), torch.arange(count, device=device)
     axes, bounds = torch.zeros_like(leaf), torch.zeros_like(leaf)
@@ -56,22 +50,22 @@ def build_tree(numbers: Tensor, allowed: Tensor) -> Tree:
         # By range, value and, as the sort is stable, position: each range is put in order where it stands.
         order = torch.sort((part << 32) + value, stable=True).indices
         ordered = part[order]
-        to_right = parted[ordered] & (place >= LEAF * middle[ordered])
+        to_right = parted[ordered] & (place >= LEAF_SIZE * middle[ordered])
         part[order] = torch.where(to_right, middle[ordered], ordered)
         ranges = leaf[parted & (leaf == low)]
         nodes = middle[ranges]
-        axes[nodes], bounds[nodes] = axis[ranges], value[order[LEAF * nodes]]
+        axes[nodes], bounds[nodes] = axis[ranges], value[order[LEAF_SIZE * nodes]]
         in_right = parted & (leaf >= middle)
         low, high = torch.where(in_right, middle, low), torch.where(parted & ~in_right, middle, high)
-    members = torch.full((leaves * LEAF,), -1, device=device)
+    members = torch.full((leaves * LEAF_SIZE,), -1, device=device)
     members[:count] = allowed[torch.sort(part, stable=True).indices]
     leaf_of = torch.full((len(numbers),), -1, device=device)
     leaf_of[allowed] = part
-    return Tree(axes, bounds, members.view(leaves, LEAF), leaf_of)
+    return Tree(axes, bounds, members.view(leaves, LEAF_SIZE), leaf_of)
 
 
 def widest(values: Tensor, keys: Tensor, part: Tensor, leaves: int) -> Tensor:
-    """Return, for each range, which number varies most among a random LOOKED_AT of its keys, all if it has no more.
+    """Return, for each range, which number varies most among a random SPLIT_SAMPLE of its keys, all if it has no more.
 
     Args:
         values: int64 `(n, numbers)`, of the keys at the positions `keys`.
@@ -80,9 +74,9 @@ def widest(values: Tensor, keys: Tensor, part: Tensor, leaves: int) -> Tensor:
         leaves: How many ranges there may be.
     """
     size = torch.bincount(part, minlength=leaves)[part]
-    lot = (((keys * GOLDEN) & 0xFFFFFFFF) * size) >> 32
-    looked_at = (size <= LOOKED_AT) | (lot < LOOKED_AT)
-    values, part = values[looked_at] >> COARSE, part[looked_at]
+    lot = (((keys * HASH_MULTIPLIER) & 0xFFFFFFFF) * size) >> 32
+    looked_at = (size <= SPLIT_SAMPLE) | (lot < SPLIT_SAMPLE)
+    values, part = values[looked_at] >> VARIANCE_SHIFT, part[looked_at]
     count = torch.bincount(part, minlength=leaves)
     nothing = torch.zeros((leaves, values.shape[1]), dtype=torch.int64, device=values.device)
     total, squares = nothing.index_add(0, part, values), nothing.index_add(0, part, values**2)
