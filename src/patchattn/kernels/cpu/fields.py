@@ -27,7 +27,7 @@ def new_field(query: Tensor, k: int, geometry: PatchGeometry) -> tuple[Tensor, T
 
 def store(lists: TopK, item: int, index: Tensor, similarity: Tensor) -> None:
     """Write one item's matches to the field."""
-    store_lists(lists.index[None], range(item, item + 1), index)
+    store_lists(lists.indices[None], range(item, item + 1), index)
     store_lists(lists.similarity[None], range(item, item + 1), similarity)
 
 

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from patchattn.kernels.cpu.compiler import inlined
 
-__all__ = ["clear", "offer", "sort_best_first"]
+__all__ = ["Heaps", "clear", "offer", "sort_best_first"]
+
+
+class Heaps(NamedTuple):
+    """The heaps of all queries, flat: `k` places for each."""
+
+    indices: NDArray[np.int32]
+    similarity: NDArray[Any]
+    k: int
 
 
 @inlined

@@ -18,12 +18,12 @@ from patchattn.kernels.cpu.batch import Each, groups
 from patchattn.kernels.cpu.constraints import Limits, Masks, limits_of, mask_rows, masks_of
 from patchattn.kernels.cpu.fields import item_init, new_field, store
 from patchattn.kernels.cpu.padded_image import PaddedImage, pad_pair
-from patchattn.kernels.cpu.patch_similarity import Patches, inverse_norms, patches_of, pointwise_of
+from patchattn.kernels.cpu.patch_similarity import Pairs, Patches, inverse_norms, patches_of, pointwise_of
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.topk import TopK
 from patchattn.progress import report
 
-__all__ = ["Item", "items_of", "no_matches", "pair_of", "search_items"]
+__all__ = ["Item", "items_of", "no_matches", "pairs_of", "search_items"]
 
 
 SMALL = 1 << 14
@@ -41,21 +41,17 @@ class Item:
     head: int
     queries: PaddedImage
     keys: PaddedImage
-    pair: tuple[Any, ...]
-    """Query, key, their inverse norms, scale, user's function, patches, limits, query mask, key mask: what every kernel
-    that measures takes first."""
+    pairs: Pairs
     masks: Masks
     init: NDArray[np.int32]
 
     @property
     def patches(self) -> Patches:
-        patches: Patches = self.pair[6]
-        return patches
+        return self.pairs.patches
 
     @property
     def limits(self) -> Limits:
-        limits: Limits = self.pair[7]
-        return limits
+        return self.pairs.limits
 
     @property
     def count(self) -> int:
@@ -78,8 +74,8 @@ def items_of(
         for h in range(heads):
             n = b * heads + h
             norms = (query_norms[n], key_norms[n % len(key_norms)])
-            pair = (queries.item(n), keys.item(n), *norms, *shared, masks.query, masks.key)
-            yield Item(n, batch * heads, b, h, queries, keys, pair, masks, item_init(init, b, h))
+            pairs = Pairs(queries.item(n), keys.item(n), *norms, *shared, masks.query, masks.key)
+            yield Item(n, batch * heads, b, h, queries, keys, pairs, masks, item_init(init, b, h))
 
 
 def search_items(
@@ -117,12 +113,12 @@ def search_items(
     return index, similarity
 
 
-def pair_of(query: Tensor, key: Tensor, geometry: PatchGeometry, constraints: Constraints) -> tuple[Any, ...]:
-    """An item's `pair` for all items at once, as `run_items` takes it."""
+def pairs_of(query: Tensor, key: Tensor, geometry: PatchGeometry, constraints: Constraints) -> Pairs:
+    """`Pairs` of all items at once, as `run_items` takes them."""
     queries, keys = pad_pair(query, key, geometry)
     norms = inverse_norms(queries, geometry), inverse_norms(keys, geometry)
     masks = (mask_rows(mask, geometry.num_heads) for mask in (constraints.query_mask, constraints.key_mask))
-    return (
+    return Pairs(
         *map(Each, (queries.rows, keys.rows, *norms)),
         queries.rows.dtype.type(geometry.scale(query.shape[1])), pointwise_of(geometry),
         patches_of(queries, keys, geometry), limits_of(constraints, query.dim() - 2), *map(Each, masks),

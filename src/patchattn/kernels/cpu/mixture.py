@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from patchattn.kernels.arguments import MIXTURE_STREAM, Constraints
@@ -21,6 +22,31 @@ from patchattn.kernels.cpu.patch_similarity import CHUNK
 from patchattn.kernels.cpu.random import WORDS, draw, mix, streams_of
 
 __all__ = ["sample_mixture"]
+
+
+class Mixture(NamedTuple):
+    """The distribution that keys are drawn from."""
+
+    c_t: NDArray[np.int64]
+    """Cumulated weights of the Gaussian along each dimension."""
+    c_y: NDArray[np.int64]
+    c_x: NDArray[np.int64]
+    threshold: int
+    """A random word below it draws from the Gaussians."""
+    samples: int
+
+
+class Allowed(NamedTuple):
+    """Which queries and keys take part, for each item."""
+
+    query_mask: Each
+    key_mask: Each
+    keys: Each
+    """The allowed ones in ascending order, filled up."""
+    up_to: Each
+    """How many of them each query may match, for causal search; else empty."""
+    size: Each
+    """How many there are."""
 
 
 def sample_mixture(
@@ -46,16 +72,20 @@ def sample_mixture(
     log_density = torch.empty(index.shape, dtype=dtype)
     heads = modes.shape[1]
     items = modes.shape[0] * heads
-    tables, streams = cumulated_weights(scale), streams_of(seed, MIXTURE_STREAM, heads)
+    mixture = Mixture(*cumulated_weights(scale), round(alpha * WORDS), samples)
+    streams = Each(streams_of(seed, MIXTURE_STREAM, heads))
     masks = (mask_rows(mask, heads) for mask in (constraints.query_mask, constraints.key_mask))
-    limiting = [Each(rows) for rows in (*masks, *candidate_rows(constraints, key_shape, heads))]
+    allowed = Allowed(*map(Each, (*masks, *candidate_rows(constraints, key_shape, heads))))
+
+    def scratch() -> tuple[tuple[NDArray[Any], ...]]:
+        return ((np.empty((k, 3), np.int64), np.empty((k, 3), np.int64)),)
+
     for group in groups(items, count):
         keys = np.empty((len(group), count * samples), np.int32)
         logs = np.empty(keys.shape, log_density.numpy().dtype)
         run_items(
-            _mixture_range, group, count, CHUNK, Each(lists_of(modes, group)), k, *tables,
-            round(alpha * WORDS), samples, Each(streams), grid, limits, *limiting, Each(keys), Each(logs),
-            scratch=lambda: (np.empty((k, 3), np.int64), np.empty((k, 3), np.int64)),
+            _mixture_range, group, count, CHUNK, Each(lists_of(modes, group)), k, mixture, streams, grid, limits,
+            allowed, Each(keys), Each(logs), scratch=scratch,
         )  # fmt: skip
         store_lists(keys, group, index)
         store_lists(logs, group, log_density)
@@ -64,19 +94,19 @@ def sample_mixture(
 
 @item_kernel()
 def _mixture_range(
-    low: int, high: int, modes: Any, k: int, c_t: Any, c_y: Any, c_x: Any, threshold: int, samples: int,
-    streams: Any, grid: Any, limits: Any, query_mask: Any, key_mask: Any, padded: Any, allowed_up_to: Any,
-    num_allowed: Any, keys: Any, logs: Any, places: Any, totals: Any,
+    low: int, high: int, modes: Any, k: int, mixture: Any, streams: Any, grid: Any, limits: Any, allowed: Any,
+    keys: Any, logs: Any, scratch: Any,
 ) -> None:  # fmt: skip
-    g = grid
+    g, c_t, c_y, c_x, samples = grid, mixture.c_t, mixture.c_y, mixture.c_x, mixture.samples
+    query_mask, candidates, up_to = allowed.query_mask, allowed.keys[: allowed.size[0]], allowed.up_to
+    places, totals = scratch
     dims = limits.dims
-    allowed = padded[: num_allowed[0]]
     for i in range(low, high):
         at = i * samples
         for n in range(at, at + samples):
             keys[n] = -1
             logs[n] = 0
-        num_candidates = count_candidates(i, allowed, allowed_up_to, g, limits)
+        num_candidates = count_candidates(i, candidates, up_to, g, limits)
         if num_candidates < 1 or (query_mask.size > 0 and not query_mask[i]):
             continue
         t0, t1, y0, y1, x0, x1 = reach(i, g, limits)
@@ -89,7 +119,7 @@ def _mixture_range(
                 totals[valid, 1] = weight_between(c_y, y0 - y, y1 - y)
                 totals[valid, 2] = weight_between(c_x, x0 - x, x1 - x)
                 valid += 1
-        own = threshold if valid > 0 else 0
+        own = mixture.threshold if valid > 0 else 0
         own_draws = mix(np.uint32(streams[0] ^ np.uint32(i)))
         for n in range(samples):
             word = n * (2 + dims)
@@ -106,9 +136,9 @@ def _mixture_range(
                 x += draw_offset(c_x, x0 - x, draw(own_draws, word + 1 + dims, 0, totals[m, 2] - 1))
                 j = (t * g.k_h + y) * g.k_w + x
             else:
-                j = nth_candidate(i, draw(own_draws, word + 1, 0, num_candidates - 1), allowed, g, limits)
+                j = nth_candidate(i, draw(own_draws, word + 1, 0, num_candidates - 1), candidates, g, limits)
                 t, y, x = place_in(j, g)
-            if not admissible(i, j, key_mask, g, limits):
+            if not admissible(i, j, allowed.key_mask, g, limits):
                 continue
             local = _local_density(t, y, x, places, totals, valid, c_t, c_y, c_x)
             share = own / WORDS

@@ -10,15 +10,18 @@ from numpy.typing import NDArray
 from patchattn.kernels.arguments import PatchGeometry
 from patchattn.kernels.cpu.batch import Each, item_kernel, run_items
 from patchattn.kernels.cpu.compiler import inlined
+from patchattn.kernels.cpu.constraints import Limits
 from patchattn.kernels.cpu.padded_image import PaddedImage, three
-from patchattn.kernels.cpu.vectors import sum_absolute_difference, sum_product, sum_squared_difference
+from patchattn.kernels.cpu.vectors import PatchSteps, sum_absolute_difference, sum_product, sum_squared_difference
 
 __all__ = [
     "CHUNK",
+    "Pairs",
     "Patches",
     "inverse_norms",
     "kind_of",
     "measure",
+    "measure_pair",
     "offset_of",
     "patches_of",
     "pointwise_of",
@@ -55,6 +58,23 @@ class Patches(NamedTuple):
     k_w: int
     k_slice: int
     k_row: int
+
+
+class Pairs(NamedTuple):
+    """Query and key of one item (or, as `Each`, of all), and which key positions a query may match."""
+
+    query: Any
+    key: Any
+    q_norms: Any
+    """1 / norm of every patch, for the cosine; otherwise empty. So are the key's."""
+    k_norms: Any
+    scale: Any
+    function: Any
+    """The user's; None for the built-in similarities."""
+    patches: Patches
+    limits: Limits
+    query_mask: Any
+    key_mask: Any
 
 
 def kind_of(geometry: PatchGeometry) -> int:
@@ -105,23 +125,24 @@ def measure(
                 for c in range(p.length):
                     total += function(query[q_at + c], key[k_at + c])
         return total
+    steps = PatchSteps(p.slices, p.rows, p.length, p.q_slice, p.q_row, p.k_slice, p.k_row, p.check)
     if p.kind == L2:
-        return -sum_squared_difference(
-            query, q_start, key, k_start, p.slices, p.rows, p.length,
-            p.q_slice, p.q_row, p.k_slice, p.k_row, p.check, -worst,
-        )  # fmt: skip
+        return -sum_squared_difference(query, q_start, key, k_start, steps, -worst)
     if p.kind == L1:
-        return -sum_absolute_difference(
-            query, q_start, key, k_start, p.slices, p.rows, p.length,
-            p.q_slice, p.q_row, p.k_slice, p.k_row, p.check, -worst,
-        )  # fmt: skip
-    product = sum_product(
-        query, q_start, key, k_start, p.slices, p.rows, p.length,
-        p.q_slice, p.q_row, p.k_slice, p.k_row, p.check, worst,
-    )  # fmt: skip
+        return -sum_absolute_difference(query, q_start, key, k_start, steps, -worst)
+    product = sum_product(query, q_start, key, k_start, steps, worst)
     if p.kind == COSINE:
         return (product * q_norms[i]) * k_norms[j]
     return product * scale
+
+
+@inlined
+def measure_pair(pairs: Any, q_start: int, k_start: int, i: int, j: int, worst: float) -> float:
+    """`measure` for query i and key j of `Pairs`."""
+    return measure(
+        pairs.query, q_start, pairs.key, k_start, i, j, pairs.q_norms, pairs.k_norms, pairs.scale, pairs.function,
+        pairs.patches, worst,
+    )  # fmt: skip
 
 
 def inverse_norms(image: PaddedImage, geometry: PatchGeometry) -> NDArray[Any]:
@@ -150,9 +171,7 @@ def _squared_norm_range(
     low: int, high: int, image: Any, patches: Any, height: int, width: int, slice_step: int, row_step: int, output: Any
 ) -> None:
     p = patches
+    steps = PatchSteps(p.slices, p.rows, p.length, slice_step, row_step, slice_step, row_step, p.check)
     for i in range(low, high):
         start = offset_of(i, height, width, slice_step, row_step, p.channels)
-        output[i] = sum_product(
-            image, start, image, start, p.slices, p.rows, p.length,
-            slice_step, row_step, slice_step, row_step, p.check, image[start],
-        )  # fmt: skip
+        output[i] = sum_product(image, start, image, start, steps, image[start])

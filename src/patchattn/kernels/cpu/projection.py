@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import floor, log2
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,16 @@ from patchattn.kernels.cpu.compiler import kernel
 from patchattn.kernels.cpu.padded_image import PaddedImage
 from patchattn.kernels.cpu.patch_similarity import CHUNK, DOT, Patches, offset_of, squared_norms
 from patchattn.kernels.cpu.pool import run_ranges
-from patchattn.kernels.cpu.products import BLOCK, COLUMNS, VECTOR, aligned_columns, block_product, multiply, quantize
+from patchattn.kernels.cpu.products import (
+    BLOCK,
+    COLUMNS,
+    VECTOR,
+    BlockSteps,
+    aligned_columns,
+    block_product,
+    multiply,
+    quantize,
+)
 from patchattn.kernels.cpu.unfold import unfold
 from patchattn.kernels.parameters import (
     COMPONENTS_PER_GROUP,
@@ -52,8 +61,9 @@ class Side:
     """One more element of the patch at a position."""
 
 
-@dataclass(frozen=True)
-class Projection:
+class Projection(NamedTuple):
+    """The map from patches to components."""
+
     columns: NDArray[np.float32]
     """B, scaled, as `block_product` takes it; its lines in the order of a patch in memory."""
     vectors: int
@@ -188,10 +198,18 @@ def _orthonormalize(lines: Any) -> None:
             lines[i, n] *= factor
 
 
+class Source(NamedTuple):
+    """A `Side` as the kernel reads it."""
+
+    image: NDArray[Any]
+    is_key: bool
+    factors: NDArray[Any]
+    extra: NDArray[Any]
+
+
 def project(side: Side, projection: Projection, patches: Patches, low: int, high: int) -> NDArray[np.int16]:
     """The numbers of the patches at the flat positions from low to high: flat, `projection.width` for each."""
-    p, height, width = patches, *side.image.size[1:]
-    slice_step, row_step = (p.k_slice, p.k_row) if side.is_key else (p.q_slice, p.q_row)
+    source = Source(side.array, side.is_key, side.factors, side.extra)
     output = np.empty((high - low) * projection.width, np.int16)
 
     def scratch() -> tuple[NDArray[Any], ...]:
@@ -199,8 +217,7 @@ def project(side: Side, projection: Projection, patches: Patches, low: int, high
         return np.empty(BLOCK * COLUMNS, np.float32), shorts, shorts.view(np.int64)
 
     run_ranges(
-        _project_range, high - low, CHUNK, low, side.array, height, width, slice_step, row_step, patches,
-        projection.columns, projection.vectors, side.factors, side.extra, projection.extra, projection.offset,
+        _project_range, high - low, CHUNK, low, source, patches, projection,
         projection.width // COMPONENTS_PER_GROUP, output.view(np.int64), scratch=scratch,
     )  # fmt: skip
     return output
@@ -208,21 +225,23 @@ def project(side: Side, projection: Projection, patches: Patches, low: int, high
 
 @kernel()
 def _project_range(
-    low: int, high: int, first: int, image: Any, height: int, width: int, slice_step: int, row_step: int, patches: Any,
-    columns: Any, vectors: int, factors: Any, extra: Any, extra_weights: Any, offset: Any, groups: int, output: Any,
-    block: Any, shorts: Any, groups_of_shorts: Any,
+    low: int, high: int, first: int, source: Any, patches: Any, projection: Any, groups: int, output: Any, block: Any,
+    shorts: Any, groups_of_shorts: Any,
 ) -> None:  # fmt: skip
     """Multiply by B, shorten what is too long and round; four 16-bit numbers are one of the output."""
     p = patches
+    image, factors, extra = source.image, source.factors, source.extra
+    columns, vectors = projection.columns, projection.vectors
+    height, width, slice_step, row_step = p.q_h, p.q_w, p.q_slice, p.q_row
+    if source.is_key:
+        height, width, slice_step, row_step = p.k_h, p.k_w, p.k_slice, p.k_row
     n = low
     while n < high:
         i = first + n
         count = min(BLOCK, high - n, width - i % width)
         start = offset_of(i, height, width, slice_step, row_step, p.channels)
-        block_product(
-            image, start, p.channels, count, p.slices, slice_step, p.rows, row_step, p.length, 1, columns, vectors,
-            block,
-        )  # fmt: skip
+        steps = BlockSteps(p.channels, count, p.slices, slice_step, p.rows, row_step, p.length, 1)
+        block_product(image, start, steps, columns, vectors, block)
         for m in range(count):
             factor, more = np.float32(1), np.float32(0)
             if factors.size > 0:
@@ -230,7 +249,15 @@ def _project_range(
             if extra.size > 0:
                 more = np.float32(extra[i + m])
             quantize(
-                block, m * vectors * VECTOR, vectors, factor, offset, more, extra_weights, np.float32(MAX_NORM), shorts
+                block,
+                m * vectors * VECTOR,
+                vectors,
+                factor,
+                projection.offset,
+                more,
+                projection.extra,
+                np.float32(MAX_NORM),
+                shorts,
             )
             for group in range(groups):
                 output[(n + m) * groups + group] = groups_of_shorts[group]

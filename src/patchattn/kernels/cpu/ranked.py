@@ -6,16 +6,18 @@ framed position (31 bits), scan in which it entered (3 bits; an entry that diffe
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from patchattn.kernels.cpu.aligned import aligned_array
 from patchattn.kernels.cpu.compiler import inlined
-from patchattn.kernels.cpu.constraints import admissible, conflicting
-from patchattn.kernels.cpu.frame import unframed
+from patchattn.kernels.cpu.constraints import Limits, admissible, conflicting
+from patchattn.kernels.cpu.frame import Frame, unframed
 from patchattn.kernels.cpu.leaf_vectors import LANES, at_most, first_bit, insert_sorted, leaf_distances
+from patchattn.kernels.cpu.patch_similarity import Patches
+from patchattn.kernels.cpu.tree import Tree
 from patchattn.kernels.parameters import (
     COMPONENTS_PER_GROUP,
     DISTANCE_SHIFT,
@@ -24,7 +26,25 @@ from patchattn.kernels.parameters import (
     POSITION_SHIFT,
 )
 
-__all__ = ["measure_leaf", "new_lists", "offer", "offer_measured", "position_in"]
+__all__ = ["Slab", "measure_leaf", "new_lists", "offer", "offer_measured", "position_in"]
+
+
+class Slab(NamedTuple):
+    """Some queries of an item that are searched together, and their lists."""
+
+    first: int
+    """Position of the first query; the others follow."""
+    components: NDArray[np.int16]
+    """Of the queries' patches, `width` for each."""
+    width: int
+    tree: Tree
+    frame: Frame
+    entries: NDArray[np.int64]
+    """The lists, `length` entries for each."""
+    length: int
+    patches: Patches
+    limits: Limits
+    query_mask: NDArray[np.bool_]
 
 
 def new_lists(queries: int, length: int) -> NDArray[np.int64]:
@@ -39,27 +59,24 @@ def position_in(entry: int) -> int:
 
 
 @inlined
-def offer(
-    leaf: int, i: int, scan: int, numbers: Any, at: int, width: int, table: Any, members: Any, lists: Any, start: int,
-    length: int, frame: Any, patches: Any, limits: Any, distances: Any,
-) -> None:  # fmt: skip
-    """Put the admissible keys of a leaf into the list of query i, if they are near enough."""
-    measure_leaf(leaf, numbers, at, width, table, distances, 0)
-    offer_measured(leaf, i, scan, distances, 0, members, lists, start, length, frame, patches, limits)
+def offer(leaf: int, n: int, scan: int, slab: Any, distances: Any) -> None:
+    """Put the admissible keys of a leaf into the list of the n-th query of a slab, if they are near enough."""
+    measure_leaf(leaf, n, slab, distances, 0)
+    offer_measured(leaf, n, scan, slab, distances, 0)
 
 
 @inlined
-def measure_leaf(leaf: int, numbers: Any, at: int, width: int, table: Any, distances: Any, d_at: int) -> None:
+def measure_leaf(leaf: int, n: int, slab: Any, distances: Any, d_at: int) -> None:
     """Write the distances of a leaf's keys to `distances[d_at]` and what follows."""
-    leaf_distances(table, leaf * LANES * width, numbers, at, width // COMPONENTS_PER_GROUP, distances, d_at)
+    width, table, components = slab.width, slab.tree.table, slab.components
+    leaf_distances(table, leaf * LANES * width, components, n * width, width // COMPONENTS_PER_GROUP, distances, d_at)
 
 
 @inlined
-def offer_measured(
-    leaf: int, i: int, scan: int, distances: Any, d_at: int, members: Any, lists: Any, start: int, length: int,
-    frame: Any, patches: Any, limits: Any,
-) -> None:  # fmt: skip
+def offer_measured(leaf: int, n: int, scan: int, slab: Any, distances: Any, d_at: int) -> None:
     """`offer` for a leaf whose distances are there already."""
+    i, start, length = slab.first + n, n * slab.length, slab.length
+    lists, members, frame, patches, limits = slab.entries, slab.tree.members, slab.frame, slab.patches, slab.limits
     near = at_most(distances, d_at, lists[start + length - 1] >> DISTANCE_SHIFT)
     while near != 0:
         lane = first_bit(near)

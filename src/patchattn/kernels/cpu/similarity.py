@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import ceil, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from patchattn.kernels.cpu.batch import Each, groups, item_kernel, run_items
 from patchattn.kernels.cpu.compiler import inlined
 from patchattn.kernels.cpu.dense_similarity import Dense, dense_costs
 from patchattn.kernels.cpu.fields import lists_of, store_lists
-from patchattn.kernels.cpu.inverse import invert
+from patchattn.kernels.cpu.inverse import Inverse, invert
 from patchattn.kernels.cpu.padded_image import PaddedImage, compute_dtype, empty, pad_pair, unpad_gradient
 from patchattn.kernels.cpu.patch_similarity import (
     CHUNK,
@@ -134,7 +134,6 @@ def similarity_at_backward(
     grad_queries, grad_keys = (empty(*image.rows.shape, compute_dtype(query.dtype)) for image in (queries, keys))
     grad_keys.zero_()
     items, keys_count = index.shape[0] * index.shape[1], patches.k_t * patches.k_h * patches.k_w
-    images = tuple(Each(rows) for rows in (queries.rows, keys.rows))
 
     def scratch() -> tuple[NDArray[Any], ...]:
         return (np.empty(queries.channels + SLACK, queries.rows.dtype),)
@@ -142,21 +141,21 @@ def similarity_at_backward(
     for group in groups(items, max(_padded_size(queries), _padded_size(keys))):
         matches, k = lists_of(index, group), index.shape[2]
         coefficients = _coefficients(grad, group, matches, queries, keys, (query_norms, key_norms), geometry, patches)
-        pair = (*images, derivative, *(Each(part) for part in coefficients))
-        factors, found = coefficients[0], matches
+        images = (Each(queries.rows), Each(keys.rows), derivative, Coefficients(*map(Each, coefficients)))
+        factors, found = coefficients.a, matches
         dense = _is_dense(matches, queries, keys, patches, _backward_cost(patches))
         if dense := dense and _reads_finite(factors, group, matches, queries, keys, geometry):
             # The loops below add the terms of each image alone.
             matches, k = np.empty((len(group), 0), np.int32), 0
-        sizes = (patches, k, queries.radius, keys.radius)
         run_items(
-            _grad_query_range, group, _padded_size(queries), CHUNK, *pair, *sizes, Each(matches),
+            _grad_query_range, group, _padded_size(queries), CHUNK, *images, patches, queries.radius, k, Each(matches),
             Each(grad_queries.numpy()), scratch=scratch,
         )  # fmt: skip
         inverse = invert(matches, keys_count)
         run_items(
-            _grad_key_range, group, _padded_size(keys), CHUNK, *pair, *sizes, *(Each(part) for part in inverse),
-            Each(grad_keys.numpy()), targets=min(len(grad_keys), len(group)), scratch=scratch,
+            _grad_key_range, group, _padded_size(keys), CHUNK, *images, patches, keys.radius, k,
+            Inverse(*map(Each, inverse)), Each(grad_keys.numpy()), targets=min(len(grad_keys), len(group)),
+            scratch=scratch,
         )  # fmt: skip
         if dense:
             for n, item in enumerate(group):
@@ -181,13 +180,22 @@ def derivative_of(geometry: PatchGeometry) -> Any:
     return inlined(similarity.derivative)
 
 
+class Coefficients(NamedTuple):
+    """The numbers of the formula above."""
+
+    a: Any
+    """Of the matches; for pointwise similarities the gradient alone."""
+    b: Any
+    """Of the queries; empty: 0."""
+    c: Any
+    """Of the keys, likewise."""
+
+
 def _coefficients(
     grad: Tensor, group: range, matches: NDArray[np.int32], queries: PaddedImage, keys: PaddedImage,
     norms: tuple[NDArray[Any], NDArray[Any]], geometry: PatchGeometry, patches: Patches,
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:  # fmt: skip
-    """The numbers a (matches), b (queries) and c (keys) of a group of items, a row for each item; for pointwise
-    similarities a is the gradient alone, and b and c are empty.
-    """
+) -> Coefficients:  # fmt: skip
+    """Compute the coefficients of a group of items, a row for each item."""
     k = grad.shape[2]
     dtype = queries.rows.dtype
     kind = kind_of(geometry)
@@ -196,7 +204,7 @@ def _coefficients(
     g = np.where(matched, lists_of(grad, group, compute_dtype(grad.dtype)), 0).astype(dtype, copy=False)
     none = np.zeros((1, 0), dtype)
     if kind in (L1, POINTWISE):
-        return g, none, none
+        return Coefficients(g, none, none)
     if kind == L2:
         own, a = -2 * g, 2 * g
     elif kind == COSINE:
@@ -207,7 +215,7 @@ def _coefficients(
         factors = np.repeat(own_norms[0], k, 1) * np.take_along_axis(own_norms[1], np.maximum(matches, 0), 1)
         a = np.where(g != 0, g * factors, 0).astype(dtype)
     else:
-        return g * dtype.type(geometry.scale(geometry.num_heads * queries.channels)), none, none
+        return Coefficients(g * dtype.type(geometry.scale(geometry.num_heads * queries.channels)), none, none)
     b_sum = own.reshape(items, -1, k).sum(2, dtype=dtype)
     c_sum = np.zeros((items, keys_count))
     run_items(_sum_by_key, range(items), 1, 1, Each(matches), Each(own), Each(c_sum))
@@ -215,7 +223,7 @@ def _coefficients(
     if kind == COSINE:
         b_sum = np.where(b_sum != 0, b_sum * own_norms[0] ** 2, 0).astype(dtype)
         c_sum = np.where(c_sum != 0, c_sum * own_norms[1] ** 2, 0).astype(dtype)
-    return a, b_sum, c_sum
+    return Coefficients(a, b_sum, c_sum)
 
 
 @item_kernel()
@@ -271,12 +279,13 @@ def _add_derivative(
 
 @item_kernel()
 def _grad_query_range(
-    low: int, high: int, query: Any, key: Any, derivative: Any, a: Any, b: Any, c: Any, patches: Any, k: int,
-    q_radius: Any, k_radius: Any, index: Any, output: Any, total: Any,
+    low: int, high: int, query: Any, key: Any, derivative: Any, coefficients: Any, patches: Any, radius: Any, k: int,
+    index: Any, output: Any, total: Any,
 ) -> None:  # fmt: skip
     """Each pixel u of the padded queries: sum over the patches i = u - o that hold it, and their matches."""
     p = patches
-    height, width = p.q_h + 2 * q_radius[1], p.q_w + 2 * q_radius[2]
+    a, b = coefficients.a, coefficients.b
+    height, width = p.q_h + 2 * radius[1], p.q_w + 2 * radius[2]
     columns = p.length // p.channels
     for u in range(low, high):
         u_x, u_row = u % width, u // width
@@ -306,12 +315,13 @@ def _grad_query_range(
 
 @item_kernel()
 def _grad_key_range(
-    low: int, high: int, query: Any, key: Any, derivative: Any, a: Any, b: Any, c: Any, patches: Any, k: int,
-    q_radius: Any, k_radius: Any, first: Any, match: Any, output: Any, total: Any,
+    low: int, high: int, query: Any, key: Any, derivative: Any, coefficients: Any, patches: Any, radius: Any, k: int,
+    inverse: Any, output: Any, total: Any,
 ) -> None:  # fmt: skip
     """Each pixel v of the padded keys: sum over the key patches j = v - o that hold it, and the matches to them."""
     p = patches
-    height, width = p.k_h + 2 * k_radius[1], p.k_w + 2 * k_radius[2]
+    a, c, first, match = coefficients.a, coefficients.c, inverse.first, inverse.match
+    height, width = p.k_h + 2 * radius[1], p.k_w + 2 * radius[2]
     columns = p.length // p.channels
     for v in range(low, high):
         v_x, v_row = v % width, v // width

@@ -41,11 +41,12 @@ def new_taken(count: int, k: int) -> Taken:
 
 def take(taken: Taken, index: NDArray[np.int32], patches: Patches, limits: Limits) -> None:
     """Enter one key of each query (-1: none)."""
-    run_ranges(_take_range, index.size, CHUNK, index, *taken, patches, limits)
+    run_ranges(_take_range, index.size, CHUNK, index, taken, patches, limits)
 
 
 @kernel()
-def _take_range(low: int, high: int, index: Any, cells: Any, keys: Any, slots: int, patches: Any, limits: Any) -> None:
+def _take_range(low: int, high: int, index: Any, taken: Any, patches: Any, limits: Any) -> None:
+    cells, keys, slots = taken.cells, taken.keys, taken.slots
     for i in range(low, high):
         j = np.int64(index[i])
         if j >= 0:
@@ -60,8 +61,9 @@ def _take_range(low: int, high: int, index: Any, cells: Any, keys: Any, slots: i
 
 
 @inlined
-def is_valid(i: int, j: int, cells: Any, keys: Any, slots: int, patches: Any, limits: Any) -> bool:
+def is_valid(i: int, j: int, taken: Any, patches: Any, limits: Any) -> bool:
     """Whether key j is none of the keys taken for query i, nor too near to one."""
+    cells, keys, slots = taken.cells, taken.keys, taken.slots
     if slots == 0:
         return True
     t, y, x = place_in(j, patches)

@@ -19,7 +19,7 @@ Index = np.uint64
 class TopK(NamedTuple):
     """The lists of all queries of one item; flat, query i's at [i k, (i + 1) k), best first."""
 
-    index: NDArray[np.int32]  # type: ignore[assignment]  # a tuple's own index() is of no use here
+    indices: NDArray[np.int32]
     similarity: NDArray[Any]
     born: NDArray[np.int32]
     """The step in which a match entered."""
@@ -35,20 +35,20 @@ def contains(index: Any, start: Any, k: Any, j: int) -> bool:
 
 @inlined
 def insert(
-    j: int, similarity: float, index: Any, similarities: Any, born: Any, now: int, start: Any, k: Any,
-    patches: Any, limits: Any,
+    j: int, similarity: float, lists: Any, now: int, start: Any, k: Any, patches: Any, limits: Any
 ) -> None:  # fmt: skip
     """Put key j into the list at `start`, after every match at least as good; the last drops out.
 
     Nothing happens if j is there already, is no better than the last, or comes too near to a match at least as good;
     worse matches that come too near make way.
     """
+    index, similarities, born = lists.indices, lists.similarity, lists.born
     last = start + k - Index(1)
     if limits.separated:
         # A worse neighbor may make way for j even in a full list, so the last match is no threshold yet.
         if not similarity > -np.inf:
             return
-        if not _make_room(j, similarity, index, similarities, born, start, k, patches, limits):
+        if not _make_room(j, similarity, lists, start, k, patches, limits):
             return
     if not similarity > similarities[last]:
         return
@@ -66,10 +66,9 @@ def insert(
 
 
 @inlined
-def _make_room(
-    j: int, similarity: float, index: Any, similarities: Any, born: Any, start: Any, k: Any, patches: Any, limits: Any
-) -> bool:
+def _make_room(j: int, similarity: float, lists: Any, start: Any, k: Any, patches: Any, limits: Any) -> bool:
     """Remove the worse matches within the separation of j; False, and no change, if one of them is at least as good."""
+    index, similarities, born = lists.indices, lists.similarity, lists.born
     for m in range(k):
         other = index[start + m]
         if other >= 0 and conflicting(j, other, patches, limits) and not similarities[start + m] < similarity:

@@ -51,8 +51,8 @@ def build_tree(rows: NDArray[np.int16], width: int, allowed: NDArray[np.int32], 
     axes, bounds = np.zeros(leaves, np.int32), np.zeros(leaves, np.int16)
     parts = np.array([[0, leaves]], np.int32)
 
-    def scratch() -> tuple[NDArray[Any], ...]:
-        return np.empty(2 * width, np.int32), np.empty(128, np.int32), np.empty(SORTED, np.int64)
+    def scratch() -> tuple[tuple[NDArray[Any], ...]]:
+        return ((np.empty(2 * width, np.int32), np.empty(128, np.int32), np.empty(SORTED, np.int64)),)
 
     common = (rows, width, order, packed, axes, bounds)
     while (parts[:, 1] - parts[:, 0]).max() > SUBTREE:
@@ -84,9 +84,10 @@ def leaf_for(queries: Any, at: int, axes: Any, bounds: Any) -> int:
 @kernel(vectorize=True)
 def _part_range(
     low: int, high: int, parts: Any, to_the_leaves: bool, rows: Any, width: int, order: Any, packed: Any, axes: Any,
-    bounds: Any, sums: Any, stack: Any, few: Any,
+    bounds: Any, scratch: Any,
 ) -> None:  # fmt: skip
     """Part ranges of leaves at their middle: once, or again and again down to single leaves."""
+    sums, stack, few = scratch
     for n in range(low, high):
         stack[0], stack[1] = parts[n, 0], parts[n, 1]
         held = 2

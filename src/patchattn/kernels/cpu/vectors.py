@@ -9,7 +9,7 @@ of the run, so every array given to these functions ends with `SLACK` spare elem
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
@@ -19,8 +19,10 @@ from patchattn.kernels.cpu.compiler import instruction
 
 __all__ = [
     "SLACK",
+    "PatchSteps",
     "add_scaled",
     "find_above",
+    "integers_of",
     "sum_absolute_difference",
     "sum_product",
     "sum_runs",
@@ -77,26 +79,47 @@ def _tail_mask(builder: ir.IRBuilder, tail: Any, lanes: int) -> Any:
     return builder.icmp_signed("<", ir.Constant(vector, list(range(lanes))), count)
 
 
-def _patch_sum(step: Step, summary: str, *, stops_early: bool) -> Any:
-    """Build `f(q, q_start, k, k_start, slices, rows, length, q_slice, q_row, k_slice, k_row, check, limit)`.
+class PatchSteps(NamedTuple):
+    """Where the elements of two patches lie: `slices` times `rows` runs of `length` neighboring numbers."""
 
-    `q` and `k` are flat arrays of one float type, `*_start` the first element of each patch and `*_slice`, `*_row` the
-    distances between its slices and rows. If `stops_early`, the sum so far is compared with `limit` before each row
-    that follows `check` rows since the last time, and returned as it is once it is larger.
+    slices: int
+    rows: int
+    length: int
+    q_slice: int
+    """From one slice of the query's patch to the next; so are the others."""
+    q_row: int
+    k_slice: int
+    k_row: int
+    check: int
+    """Rows between two comparisons of the sum so far with its limit."""
+
+
+def integers_of(context: Any, builder: ir.IRBuilder, kind: Any, values: Any) -> list[Any]:
+    """Return the members of a tuple of integers as those that arrays are indexed with."""
+    parts = zip(cgutils.unpack_tuple(builder, values, len(kind.types)), kind.types, strict=True)
+    return [context.cast(builder, value, part, types.intp) for value, part in parts]
+
+
+def _patch_sum(step: Step, summary: str, *, stops_early: bool) -> Any:
+    """Build `f(q, q_start, k, k_start, steps, limit)`; `steps` are `PatchSteps`.
+
+    `q` and `k` are flat arrays of one float type, `*_start` the first element of each patch. If `stops_early`, the sum
+    so far is compared with `limit` before each row that follows `steps.check` rows since the last time, and returned as
+    it is once it is larger.
     """
 
     @instruction
-    def patch_sum(
-        typing_context: Any, q: Any, q_start: Any, k: Any, k_start: Any, slices: Any, rows: Any, length: Any,
-        q_slice: Any, q_row: Any, k_slice: Any, k_row: Any, check: Any, limit: Any,
-    ) -> Any:  # fmt: skip
+    def patch_sum(typing_context: Any, q: Any, q_start: Any, k: Any, k_start: Any, steps: Any, limit: Any) -> Any:
         number = q.dtype
-        signature = number(q, types.intp, k, *([types.intp] * 9), number)
+        signature = number(q, types.intp, k, types.intp, steps, number)
         lanes = VECTOR_BYTES // (number.bitwidth // 8)
         size = number.bitwidth // 8
 
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-            q, q_start, k, k_start, slices, rows, length, q_slice, q_row, k_slice, k_row, check, limit = arguments
+            q, q_start, k, k_start, steps, limit = arguments
+            slices, rows, length, q_slice, q_row, k_slice, k_row, check = integers_of(
+                context, builder, signature.args[4], steps
+            )
             q_data = context.make_array(signature.args[0])(context, builder, q).data
             k_data = context.make_array(signature.args[2])(context, builder, k).data
             integer = context.get_value_type(types.intp)
