@@ -120,7 +120,7 @@ def _own(typing_context: Any, argument: Any, item: Any) -> Any:
 def _own_type(kind: Any) -> Any:
     if _is_each(kind):
         return _type_of_row(kind)
-    if isinstance(kind, types.BaseNamedTuple) and any(map(_has_each, kind.types)):
+    if _has_each(kind):
         return types.BaseTuple.from_types(tuple(map(_own_type, kind.types)), kind.instance_class)
     return kind
 
@@ -136,7 +136,11 @@ def _own_value(context: Any, builder: Any, kind: Any, value: Any, item: Any) -> 
 
 
 def _has_each(kind: Any) -> bool:
-    return _is_each(kind) or (isinstance(kind, types.BaseNamedTuple) and any(map(_has_each, kind.types)))
+    return _is_each(kind) or (_is_named_tuple(kind) and any(map(_has_each, kind.types)))
+
+
+def _is_named_tuple(kind: Any) -> bool:
+    return isinstance(kind, types.BaseNamedTuple)
 
 
 def _is_each(kind: Any) -> bool:

@@ -18,8 +18,8 @@ class Inverse(NamedTuple):
     A row of either for each item.
     """
 
-    first: NDArray[np.int64]
-    match: NDArray[np.int64]
+    first: Any
+    match: Any
 
 
 def invert(index: NDArray[np.int32], keys: int) -> Inverse:

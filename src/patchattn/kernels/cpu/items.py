@@ -116,13 +116,21 @@ def search_items(
 def pairs_of(query: Tensor, key: Tensor, geometry: PatchGeometry, constraints: Constraints) -> Pairs:
     """`Pairs` of all items at once, as `run_items` takes them."""
     queries, keys = pad_pair(query, key, geometry)
-    norms = inverse_norms(queries, geometry), inverse_norms(keys, geometry)
-    masks = (mask_rows(mask, geometry.num_heads) for mask in (constraints.query_mask, constraints.key_mask))
+    query_mask, key_mask = (
+        mask_rows(mask, geometry.num_heads) for mask in (constraints.query_mask, constraints.key_mask)
+    )
     return Pairs(
-        *map(Each, (queries.rows, keys.rows, *norms)),
-        queries.rows.dtype.type(geometry.scale(query.shape[1])), pointwise_of(geometry),
-        patches_of(queries, keys, geometry), limits_of(constraints, query.dim() - 2), *map(Each, masks),
-    )  # fmt: skip
+        query=Each(queries.rows),
+        key=Each(keys.rows),
+        q_norms=Each(inverse_norms(queries, geometry)),
+        k_norms=Each(inverse_norms(keys, geometry)),
+        scale=queries.rows.dtype.type(geometry.scale(query.shape[1])),
+        function=pointwise_of(geometry),
+        patches=patches_of(queries, keys, geometry),
+        limits=limits_of(constraints, query.dim() - 2),
+        query_mask=Each(query_mask),
+        key_mask=Each(key_mask),
+    )
 
 
 def no_matches(count: int, k: int, dtype: Any) -> TopK:
