@@ -1,4 +1,4 @@
-"""What every backend is told besides its tensors."""
+"""Arguments of every backend besides its tensors: patch geometry and constraints."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from patchattn.similarity import Similarity
 __all__ = ["CHAIN_STREAM", "MIXTURE_STREAM", "Constraints", "PatchGeometry", "gaussian_weights"]
 
 MIXTURE_STREAM, CHAIN_STREAM = 0xFFFFFFFF, 0xFFFFFFFE
-"""Where a search puts the number of its iteration: so samples do not repeat a search's random numbers."""
+"""Streams of the samplers' random numbers. A search puts the number of its iteration there, so none is used twice."""
 
 
 @dataclass(frozen=True)
 class PatchGeometry:
-    """How patches are cut and compared."""
+    """Size, padding, heads and similarity of patches."""
 
     patch_size: tuple[int, ...]
     """Odd extent in each spatial dimension."""
@@ -42,7 +42,7 @@ class PatchGeometry:
 
 @dataclass(frozen=True)
 class Constraints:
-    """Which key positions a query position may match."""
+    """Constraints on the key positions that a query position may match."""
 
     query_mask: Tensor | None = None
     """Bool `(B or 1, *query_spatial)`; False: the query gets no match."""
@@ -59,7 +59,7 @@ class Constraints:
 
     @property
     def lag(self) -> int:
-        """How far a causal match lies behind its query at least, in flat positions."""
+        """Smallest distance of a causal match behind its query, in flat positions."""
         return int(self.strict)
 
     @property
@@ -69,9 +69,9 @@ class Constraints:
 
 
 def gaussian_weights(scale: float) -> NDArray[np.int64]:
-    """The Gaussian of length-scale `scale` at the offsets -r ... r, r = ceil(4 scale), as whole numbers.
+    """The Gaussian of length-scale `scale` at the offsets -r ... r, r = ceil(4 scale), as integers.
 
-    Sums of whole numbers are exact: a draw has exactly the probability that the density says, and is the same in every
+    Sums of integers are exact: a draw has exactly the probability that the density says, and is the same in every
     backend. All weights together stay below 2^31.
     """
     radius = ceil(4 * scale)

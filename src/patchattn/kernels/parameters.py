@@ -39,11 +39,11 @@ __all__ = [
 RANDOM_INCREMENT = 0x9E3779B9
 """Between the counters of two draws: 2^32 divided by the golden ratio."""
 HASH_MULTIPLIER = 0x9E3779B1
-"""Of the multiplicative hash that samples positions evenly: the prime below 2^32 divided by the golden ratio."""
+"""Factor of the multiplicative hash that samples positions evenly: the prime below 2^32 divided by the golden ratio."""
 DRAWS_PER_MATCH = 4
 """A search for k matches starts from so many random candidates times k."""
 MAX_LISTED = 64
-"""Up to so many candidates (or DRAWS_PER_MATCH k if that is more), a start tries all instead of drawing some."""
+"""Up to this number of candidates (or DRAWS_PER_MATCH k if that is more), a start tries all instead of drawing some."""
 
 # PatchMatch.
 PROPAGATION_DISTANCES = (8, 4, 2, 1)
@@ -88,7 +88,7 @@ VARIANCE_SHIFT = 3
 BAND_ROWS = 16
 """Rows that are scanned one after the other. What lies in other bands is seen as it was before the scan."""
 BAND_OF_LINE = 4096
-"""The same for an image of a single row: its positions."""
+"""Positions of a band of an image with a single row."""
 SEED_LEAVES = 8
 """Leaves near its own that a query looks at first where constraints may forbid many keys, and in one dimension: a
 sequence has fewer neighbors to hear from."""

@@ -1,4 +1,4 @@
-"""The keys that random numbers choose from, as the constraints allow."""
+"""Random candidates: the keys that a search starts from, and those near a match, as the constraints allow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["count_candidates", "draw_near", "nth_candidate", "reach"]
 
 @inlined
 def count_candidates(i: int, allowed: Any, allowed_up_to: Any, patches: Any, limits: Any) -> int:
-    """How many keys a first match of query i is drawn from."""
+    """Number of keys that a first match of query i is drawn from."""
     if limits.has_window:
         t0, t1, y0, y1, x0, x1 = offset_window(i, patches, limits)
         return (t1 - t0 + 1) * (y1 - y0 + 1) * (x1 - x0 + 1)

@@ -1,4 +1,4 @@
-"""Which keys a query may match, and which matches exclude each other."""
+"""Constraints: the keys that a query may match, and the matches that exclude each other."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ __all__ = [
 
 
 class Limits(NamedTuple):
-    """The constraints that are plain numbers. (Arrays in a tuple would cost reference counts in the inner loops.)"""
+    """The constraints that are plain numbers."""
 
     dims: int
-    """How many spatial dimensions the images have."""
+    """Number of spatial dimensions of the images."""
     is_causal: bool
     lag: int
     """1 if a causal match must lie before the query, 0 if it may be at it."""

@@ -22,7 +22,7 @@ __all__ = ["dense_attend", "dense_attend_backward"]
 ROWS = 32
 """Queries in one range of work."""
 BYTES = 1 << 24
-"""Of the weights of a band of queries and all keys."""
+"""Memory of the weights of a band of queries and all keys."""
 
 
 class Values(NamedTuple):
@@ -33,7 +33,7 @@ class Values(NamedTuple):
     raw: Each
     """Channel-last, as they are."""
     unfit: Each
-    """Which keys have values that are not finite."""
+    """Mask of the keys whose values are not finite."""
 
 
 class Matches(NamedTuple):

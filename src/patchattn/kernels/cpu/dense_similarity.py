@@ -31,7 +31,7 @@ from patchattn.kernels.cpu.pool import run_ranges
 __all__ = ["Dense", "dense_costs"]
 
 BYTES = 1 << 26
-"""Of two tables of a box of queries and all keys."""
+"""Memory of the two tables of a box of queries and all keys."""
 ROWS = 64
 """Queries in one range of work."""
 OVERHEAD = 1 << 20
@@ -50,7 +50,7 @@ def _box_sides(queries: Size, patch: Size, keys: Size, bytes_each: int) -> Size:
 
 
 def dense_costs(queries: PaddedImage, keys: PaddedImage) -> float:
-    """What all pairs of an item cost, in multiply-adds of pairs of pixels."""
+    """Cost of all pairs of an item, in multiply-adds of pairs of pixels."""
     patch = tuple(2 * r + 1 for r in queries.radius)
     side = _box_sides(queries.size, patch, keys.size, queries.rows.itemsize)
     boxes = prod(ceil(n / s) for n, s in zip(queries.size, side, strict=True))

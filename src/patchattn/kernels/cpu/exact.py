@@ -90,7 +90,7 @@ class Group(NamedTuple):
     queries: NDArray[np.int64]
     """`(items, any number)`: the positions that take part; -1 where there are fewer."""
     columns: NDArray[np.int64]
-    """Likewise, of the keys."""
+    """The same for the keys."""
 
 
 class _Search:

@@ -32,7 +32,7 @@ class RowScratch(NamedTuple):
 
     number: NDArray[np.float32]
     bits: NDArray[np.uint32]
-    """Those of the numbers: the same memory."""
+    """Bits of the numbers: the same memory."""
     ranks: NDArray[np.uint32]
     other_ranks: NDArray[np.uint32]
     keys: NDArray[np.int32]

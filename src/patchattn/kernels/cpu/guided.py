@@ -1,9 +1,11 @@
-"""Guided search: neighbors say where to look, a k-d tree what else is there.
+"""Guided search: propagation-assisted k-d tree search.
 
-Patches become a few whole numbers (`projection.py`), keys the leaves of a tree (`tree.py`). Each query begins with the
-leaf that the tree leads it to. Then scans go over the image, alternately first to last and last to first: where the
-match of a neighbor that was just visited, moved along with it, lies in a leaf, all eight keys of that leaf are
-compared. Lists rank by squared distance of the numbers; at the end each list is measured in full.
+Propagation-assisted k-d trees are He and Sun's (2012): neighbors say where to look, a k-d tree what else is there.
+
+Patches become a few integers, their principal components (`projection.py`), keys the leaves of a tree (`tree.py`). Each
+query begins with the leaf that the tree leads it to. Then scans go over the image, alternately first to last and last
+to first: where the match of a neighbor that was just visited, moved along with it, lies in a leaf, all eight keys of
+that leaf are compared. Lists rank by squared distance of the components; at the end each list is measured in full.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def finish_range(
             for c in range(count):
                 insert(candidate[c], measured[c], lists, 0, Index(i * k), Index(k), p, limits)
             continue
-        # Without branches: one whole number holds a similarity and, of equal ones, which comes first.
+        # Without branches: one integer holds a similarity and, of equal ones, which comes first.
         for m in range(entries.size):
             entries[m] = EMPTY
         for c in range(count):
@@ -70,7 +70,7 @@ def finish_range(
 
 @inlined
 def _descending(bits: int) -> int:
-    """A whole number that is the smaller the larger the float32 of these bits is; -0 counts as 0."""
+    """An integer that is the smaller the larger the float32 of these bits is; -0 counts as 0."""
     signed = np.int64(bits)
     if signed >= 0:
         return ~signed

@@ -26,15 +26,15 @@ class Scan(NamedTuple):
     """One scan."""
 
     before: NDArray[np.int64]
-    """What other bands see of a band: its lists before the scan."""
+    """The lists before the scan: other bands see these."""
     side: int
-    """Where the neighbors lie that were visited before: -1 if the scan goes from first to last, else 1."""
+    """Side of the neighbors visited before: -1 if the scan goes from first to last, else 1."""
     stamp: int
     """Its number, as entries are marked with it."""
     since: int
     """Entries of a neighbor that are older have been tried: in the scan before the last, on this side."""
     since_outside: int
-    """The same for neighbors in other bands."""
+    """`since` for neighbors in other bands."""
 
 
 def scan_of(number: int, before: NDArray[np.int64]) -> Scan:

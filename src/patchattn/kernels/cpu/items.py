@@ -1,4 +1,4 @@
-"""What every search does alike: the layout of the images, and one head of one batch item after the other."""
+"""Items, each one head of one batch item, and the loop over them that all searches share."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Item:
     """One head of one batch item."""
 
     number: int
-    """Of `items`, from 0: how far the whole search has come."""
+    """Number of this item among `items`, from 0."""
     items: int
     batch_item: int
     head: int

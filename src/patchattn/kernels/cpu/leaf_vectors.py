@@ -1,6 +1,6 @@
-"""Vector instructions of the guided search: eight keys at once against a query, and sorted lists.
+"""Vector instructions of guided search: eight keys at once against a query, and sorted lists.
 
-Projected features are 16-bit whole numbers. The keys of a leaf stand side by side, four dimensions at a time:
+Projected features are 16-bit integers. The keys of a leaf stand side by side, four dimensions at a time:
 
     group 0: key 0 (dims 0..3), key 1 (dims 0..3), ..., key 7 (dims 0..3)      one 512-bit vector
     group 1: key 0 (dims 4..7), ...
@@ -156,7 +156,7 @@ def insert_sorted(typing_context: Any, lists: Any, at: Any, vectors: Any, entry:
 
 @instruction
 def count_less(typing_context: Any, values: Any, at: Any, vectors: Any, limit: Any) -> Any:
-    """How many of the `8 * vectors` numbers (int64) at `values[at]` are less than the limit."""
+    """Number of the `8 * vectors` integers (int64) at `values[at]` that are less than the limit."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         values, at, vectors, limit = arguments

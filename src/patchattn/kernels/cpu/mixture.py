@@ -37,16 +37,16 @@ class Mixture(NamedTuple):
 
 
 class Allowed(NamedTuple):
-    """Which queries and keys take part, for each item."""
+    """The queries and keys that take part, for each item."""
 
     query_mask: Each
     key_mask: Each
     keys: Each
     """The allowed ones in ascending order, filled up."""
     up_to: Each
-    """How many of them each query may match, for causal search; else empty."""
+    """For causal search, how many of them each query may match; else empty."""
     size: Each
-    """How many there are."""
+    """Number of allowed keys."""
 
 
 def sample_mixture(

@@ -1,4 +1,4 @@
-"""The similarity of one query patch and one key patch, and what it is told about the images."""
+"""The similarity of one query patch and one key patch."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def patches_of(query: PaddedImage, key: PaddedImage, geometry: PatchGeometry) ->
 
 @inlined
 def offset_of(position: int, height: int, width: int, slice_step: int, row_step: int, channels: int) -> int:
-    """Where the patch of a flat position starts in the padded array."""
+    """Index in the padded array at which the patch of a flat position starts."""
     row = np.int64(np.uint32(position) // np.uint32(width))
     x = position - row * width
     t = np.int64(0)

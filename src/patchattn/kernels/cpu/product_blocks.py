@@ -21,7 +21,7 @@ __all__ = ["Images", "Part", "QueryBlock", "Rows", "measure_in", "query_blocks"]
 ROWS = 256
 """Rows in one range of work."""
 SAMPLE = 16
-"""Queries of a block that tell where its middle is."""
+"""Queries of a block from which its center is computed."""
 
 
 class Images(NamedTuple):
@@ -62,7 +62,7 @@ class Rows(NamedTuple):
     positions: NDArray[np.int64]
     """Flat, `(items, queries)`; -1: there is no query."""
     norms: NDArray[np.float64]
-    """Of the queries as they were multiplied, likewise."""
+    """Norms of the queries as they were multiplied, likewise."""
     in_item: int
     """Rows of an item."""
     queries: int
@@ -87,7 +87,7 @@ class Part(NamedTuple):
     columns: NDArray[np.int64]
     """Flat, `(items, keys)`: positions; -1: there is no key."""
     norms: NDArray[np.float64]
-    """Of the keys as they were multiplied, likewise."""
+    """Norms of the keys as they were multiplied, likewise."""
     longest: NDArray[np.float64]
     """The largest finite norm, for each item."""
 
@@ -110,7 +110,7 @@ class QueryBlock:
     center: NDArray[np.float64]
     """`(items, elements)`, subtracted from queries and keys; empty: nothing is."""
     norms: NDArray[np.float64]
-    """Of the queries as they are multiplied, flat."""
+    """Norms of the queries as they are multiplied, flat."""
 
     def parts(self) -> Iterator[Part]:
         shape = self.positions.shape

@@ -32,7 +32,7 @@ INT32, FLOAT = ir.IntType(32), ir.FloatType()
 
 
 class BlockSteps(NamedTuple):
-    """Where the elements of some rows lie: each has `slices` times `runs` times `length` of them."""
+    """Layout of the elements of some rows: each has `slices` times `runs` times `length` of them."""
 
     row_step: int
     """From one row to the next."""

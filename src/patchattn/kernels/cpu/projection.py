@@ -1,11 +1,11 @@
-"""Patches as a few 16-bit whole numbers, so that their squared distances rank keys as the similarity does.
+"""Patches as a few 16-bit integers, so that their squared distances rank keys as the similarity does.
 
     l2, l1    p(x) = B^T (x - m)
     cosine    p(x) = B^T (x / |x| - m)
     dot       p(k) = B^T ([k, sqrt(M^2 - |k|^2)] - m),  p(q) = B^T ([M q / |q|, 0] - m),  M = max |k|
 
 The right-hand sides keep the ranking of the similarity exactly before B is applied (the one of dot products because all
-keys then have norm M); for l1 it is l2's that stands in. B holds the principal directions of a sample of key patches, m
+keys then have norm M); for l1 it is l2's that stands in. B holds the principal components of a sample of key patches, m
 is its mean. Patches are never unfolded: the product with B reads them where they are.
 """
 
@@ -68,16 +68,16 @@ class Projection(NamedTuple):
     """B, scaled, as `block_product` takes it; its lines in the order of a patch in memory."""
     vectors: int
     extra: NDArray[np.float32]
-    """What the extra element is multiplied by; like the offset in whole vectors, zeros at the end."""
+    """Factors of the extra element; like the offset in whole vectors, zeros at the end."""
     offset: NDArray[np.float32]
-    numbers: int
+    num_components: int
     explained: float
-    """Share of the key patches' variance that the numbers hold."""
+    """Share of the key patches' variance that the components hold."""
 
     @property
     def width(self) -> int:
         """Numbers of one patch as they are stored: whole groups."""
-        return -(-self.numbers // COMPONENTS_PER_GROUP) * COMPONENTS_PER_GROUP
+        return -(-self.num_components // COMPONENTS_PER_GROUP) * COMPONENTS_PER_GROUP
 
 
 def key_side(
@@ -114,20 +114,20 @@ def fit_projection(query: Side, key: Side, queries: NDArray[Any], keys: NDArray[
     elements = patches.slices * patches.rows * patches.length
     mean = (key_rows.sum(0, dtype=np.float64) / max(1, len(key_rows))).astype(np.float32)
     key_rows, query_rows = key_rows - mean, query_rows - mean
-    basis, explained = _principal_directions(key_rows)
+    basis, explained = _principal_components(key_rows)
     longest = max(
         (float(_norms(multiply(rows, basis)).max()) for rows in (key_rows, query_rows) if len(rows)), default=0
     )
-    # Twice the longest of the samples; longer ones are shortened to it. A power of two, so that small whole numbers
+    # Twice the longest of the samples; longer ones are shortened to it. A power of two, so that small integers
     # stay exact.
     scale = 2.0 ** floor(log2(MAX_NORM / (2 * longest))) if longest > 0 else 1.0
     basis = basis * np.float32(scale)
     columns, vectors = aligned_columns(basis[:elements])
     extra, offset = (np.zeros(vectors * VECTOR, np.float32) for _ in range(2))
-    numbers = basis.shape[1]
-    offset[:numbers] = multiply(mean[None], basis)[0]
-    extra[:numbers] = basis[elements:].sum(0)  # the one line there is, or none
-    return Projection(columns, vectors, extra, offset, numbers, explained)
+    num_components = basis.shape[1]
+    offset[:num_components] = multiply(mean[None], basis)[0]
+    extra[:num_components] = basis[elements:].sum(0)  # the one line there is, or none
+    return Projection(columns, vectors, extra, offset, num_components, explained)
 
 
 def _norms(rows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -149,8 +149,8 @@ def _sample(side: Side, positions: NDArray[Any], patches: Patches, most: int) ->
     return sample[np.isfinite(sample).all(1)]
 
 
-def _principal_directions(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
-    """The directions of largest variance, `(elements, numbers)`, and the share of the variance they hold.
+def _principal_components(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+    """The principal components `(elements, components)`, and the share of the variance they hold.
 
     Short patches are kept whole. Of longer ones by subspace iteration: an eigen-decomposition of all their elements
     would take seconds where there are thousands.
@@ -166,8 +166,8 @@ def _principal_directions(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32
     variances, turn = np.linalg.eigh(multiply(products.T, products).astype(np.float64))
     held = variances[::-1].cumsum()[:MAX_COMPONENTS] / total
     wanted = max(int((held < VARIANCE_TARGET).sum()) + 1, MIN_COMPONENTS)
-    numbers = min(-(-wanted // COMPONENTS_PER_GROUP) * COMPONENTS_PER_GROUP, MAX_COMPONENTS)
-    return multiply(basis, turn[:, ::-1][:, :numbers]), float(held[numbers - 1])
+    num_components = min(-(-wanted // COMPONENTS_PER_GROUP) * COMPONENTS_PER_GROUP, MAX_COMPONENTS)
+    return multiply(basis, turn[:, ::-1][:, :num_components]), float(held[num_components - 1])
 
 
 def _orthonormal(columns: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -208,7 +208,7 @@ class Source(NamedTuple):
 
 
 def project(side: Side, projection: Projection, patches: Patches, low: int, high: int) -> NDArray[np.int16]:
-    """The numbers of the patches at the flat positions from low to high: flat, `projection.width` for each."""
+    """The components of the patches at the flat positions from low to high: flat, `projection.width` for each."""
     source = Source(side.array, side.is_key, side.factors, side.extra)
     output = np.empty((high - low) * projection.width, np.int16)
 
@@ -228,7 +228,7 @@ def _project_range(
     low: int, high: int, first: int, source: Any, patches: Any, projection: Any, groups: int, output: Any, block: Any,
     shorts: Any, groups_of_shorts: Any,
 ) -> None:  # fmt: skip
-    """Multiply by B, shorten what is too long and round; four 16-bit numbers are one of the output."""
+    """Multiply by B, scale down what exceeds MAX_NORM, and round; four 16-bit integers are one of the output."""
     p = patches
     image, factors, extra = source.image, source.factors, source.extra
     columns, vectors = projection.columns, projection.vectors

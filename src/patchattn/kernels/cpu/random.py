@@ -14,7 +14,7 @@ __all__ = ["WORDS", "draw", "mix", "stream", "streams_of"]
 
 MASK = 0xFFFFFFFF
 WORDS = 2**32
-"""How many random words there are: a draw of them all has 32 bits."""
+"""Number of random words: a draw from all of them has 32 bits."""
 
 
 def stream(seed: int, iteration: int, head: int) -> np.uint32:
@@ -26,7 +26,7 @@ def stream(seed: int, iteration: int, head: int) -> np.uint32:
 
 
 def streams_of(seed: int, iteration: int, heads: int) -> NDArray[np.uint32]:
-    """Those of all heads, a row of one for each."""
+    """Keys of the random numbers of all heads, a row of one for each."""
     return np.array([[stream(seed, iteration, head)] for head in range(heads)], np.uint32)
 
 

@@ -1,6 +1,6 @@
-"""Lists of the keys nearest by their numbers, while the guided search goes on.
+"""Lists of guided search: keys ranked by the squared distance of their components.
 
-An entry is one whole number, so that comparing entries compares distances, then positions: squared distance (29 bits),
+An entry is one integer, so that comparing entries compares distances, then positions: squared distance (29 bits),
 framed position (31 bits), scan in which it entered (3 bits; an entry that differs in these only is the same match).
 """
 
@@ -35,7 +35,7 @@ class Slab(NamedTuple):
     first: int
     """Position of the first query; the others follow."""
     components: NDArray[np.int16]
-    """Of the queries' patches, `width` for each."""
+    """Components of the queries' patches, `width` for each."""
     width: int
     tree: Tree
     frame: Frame

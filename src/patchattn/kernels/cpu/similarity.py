@@ -58,7 +58,7 @@ def _similarities(
     group: range, matches: NDArray[np.int32], k: int, queries: PaddedImage, keys: PaddedImage,
     norms: tuple[NDArray[Any], NDArray[Any]], scale: Any, function: Any, patches: Patches,
 ) -> NDArray[Any]:  # fmt: skip
-    """Of a group of items: match by match, or from all pairs where those cost less."""
+    """Similarities of a group of items: match by match, or from all pairs where those cost less."""
     found = np.empty(matches.shape, scale.dtype)
     if _is_dense(matches, queries, keys, patches, _forward_cost(patches)):
         for n, item in enumerate(group):
@@ -81,12 +81,12 @@ def _is_dense(
 
 
 def _forward_cost(patches: Patches) -> float:
-    """Of one match, where one of `dense_costs` is 1 (docs/performance.md): its elements, and finding them."""
+    """Cost of one match in units of `dense_costs` (docs/performance.md): its elements, and finding them."""
     return 0.7 * (patches.slices * patches.rows * patches.length + 256)
 
 
 def _backward_cost(patches: Patches) -> float:
-    """Likewise: each pixel takes as long as whole vectors of 16 channels."""
+    """Cost of the gradients at one match: each pixel takes as long as whole vectors of 16 channels."""
     pixels = patches.slices * patches.rows * patches.length // patches.channels
     return 10.0 * (pixels * ceil(patches.channels / 16) * 16 + 32)
 
@@ -124,8 +124,8 @@ def similarity_at_backward(
     $$\frac{\partial}{\partial q_u} = \sum_o \Big(\sum_m a_{u-o,m}\, k_{j(u-o,m)+o} + b_{u-o}\, q_u\Big), \qquad
     \frac{\partial}{\partial k_v} = \sum_o \Big(\sum_{(i,m) \to v-o} a_{i,m}\, q_{i+o} + c_{v-o}\, k_v\Big)$$
 
-    with numbers a, b, c for each match, query and key. Every pixel gathers its own sum: nothing is written twice, and
-    the order of the additions does not depend on the threads.
+    with coefficients a, b, c for each match, query and key. Every pixel gathers its own sum: nothing is written twice,
+    and the order of the additions does not depend on the threads.
     """
     queries, keys = pad_pair(query, key, geometry)
     query_norms, key_norms = inverse_norms(queries, geometry), inverse_norms(keys, geometry)
@@ -181,14 +181,14 @@ def derivative_of(geometry: PatchGeometry) -> Any:
 
 
 class Coefficients(NamedTuple):
-    """The numbers of the formula above."""
+    """Coefficients a, b and c of the gradients; see `similarity_at_backward`."""
 
     a: Any
-    """Of the matches; for pointwise similarities the gradient alone."""
+    """One for each match; for pointwise similarities the gradient alone."""
     b: Any
-    """Of the queries; empty: 0."""
+    """One for each query; empty: 0."""
     c: Any
-    """Of the keys, likewise."""
+    """One for each key, likewise."""
 
 
 def _coefficients(
@@ -228,7 +228,7 @@ def _coefficients(
 
 @item_kernel()
 def _sum_by_key(low: int, high: int, index: Any, number: Any, output: Any) -> None:
-    """Of one item as a whole."""
+    """Sum numbers by the key that they belong to, over one whole item."""
     for m in range(index.size):
         if index[m] >= 0:
             output[index[m]] += number[m]
@@ -248,7 +248,7 @@ def _reads_finite(
 
 
 def _not_finite(image: PaddedImage, group: range, geometry: PatchGeometry) -> NDArray[np.bool_]:
-    """Which patches of the group's items hold NaN or infinity."""
+    """Mask of the patches of the group's items that hold NaN or infinity."""
     if np.isfinite(image.rows).all():
         return np.zeros((len(group), prod(image.size)), np.bool_)
     squares = squared_norms(image.rows, image, patches_of(image, image, geometry))

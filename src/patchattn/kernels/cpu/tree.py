@@ -2,7 +2,7 @@
 
 The keys end up in blocks of eight, the leaves. Between two blocks lies a boundary, and each boundary is one node of the
 tree: node b sends to its left what belongs in blocks before b. A range of blocks [low, high) is parted at its middle
-one, so going down the tree is a binary search for the block, along another number at every step. All leaves are full
+one, so going down the tree is a binary search for the block, along another component at every step. All leaves are full
 but the last, whose places left over repeat its first key.
 """
 
@@ -31,19 +31,19 @@ LEAF_CHUNK = 256
 
 class Tree(NamedTuple):
     axes: NDArray[np.int32]
-    """Which number node b compares."""
+    """Component that node b compares."""
     bounds: NDArray[np.int16]
-    """What is less than this goes to the left of node b."""
+    """Bound of node b: what is less goes to the left."""
     table: NDArray[np.int16]
     """The leaves' keys, see `leaf_vectors`."""
     members: NDArray[np.int32]
     """Framed position of each key in the table."""
     leaf_of: NDArray[np.int32]
-    """By framed position: the leaf that holds this key; -1 outside the image, and for masked keys."""
+    """Leaf of each key, by framed position; -1 outside the image, and for masked keys."""
 
 
 def build_tree(rows: NDArray[np.int16], width: int, allowed: NDArray[np.int32], frame: Frame) -> Tree:
-    """Part the allowed keys, whose numbers are `rows[j * width : (j + 1) * width]`."""
+    """Part the allowed keys, whose components are `rows[j * width : (j + 1) * width]`."""
     count = allowed.size
     leaves = -(-count // LANES)
     order = allowed.astype(np.int32)
@@ -70,7 +70,7 @@ def build_tree(rows: NDArray[np.int16], width: int, allowed: NDArray[np.int32], 
 
 @inlined
 def leaf_for(queries: Any, at: int, axes: Any, bounds: Any) -> int:
-    """The leaf that a query's numbers lead to."""
+    """Leaf that a query's components lead to."""
     low, high = 0, axes.size
     while high - low > 1:
         middle = (low + high) >> 1
@@ -116,7 +116,7 @@ def _part_range(
 
 @inlined
 def _widest(rows: Any, width: int, order: Any, start: int, end: int, sums: Any) -> int:
-    """The number of largest variance among a random SPLIT_SAMPLE of the keys, which depend on no order of them."""
+    """Component of largest variance among a random SPLIT_SAMPLE of the keys, which depends on no order of them."""
     size = end - start
     for d in range(2 * width):
         sums[d] = 0

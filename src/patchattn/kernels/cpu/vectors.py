@@ -80,7 +80,7 @@ def _tail_mask(builder: ir.IRBuilder, tail: Any, lanes: int) -> Any:
 
 
 class PatchSteps(NamedTuple):
-    """Where the elements of two patches lie: `slices` times `rows` runs of `length` neighboring numbers."""
+    """Layout of the elements of two patches: `slices` times `rows` runs of `length` neighboring numbers."""
 
     slices: int
     rows: int

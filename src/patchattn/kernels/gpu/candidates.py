@@ -1,4 +1,4 @@
-"""The keys that random numbers choose: those a search starts from, and those around a match."""
+"""Random candidates: the keys that a search starts from, and those near a match."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Candidates(NamedTuple):
     allowed: Any
     """int32 `(rows, keys)`."""
     up_to: Any
-    """How many of the first keys up to this one are allowed: int32 `(rows, keys)`."""
+    """Number of allowed keys up to this one: int32 `(rows, keys)`."""
     rows: Any
 
 
@@ -35,7 +35,7 @@ def candidates_of(constraints: Constraints) -> Candidates:
 
 @triton.jit
 def count_candidates(candidates, limits, queries, window):
-    """How many keys a query may start from: all that are admissible, and maybe more."""
+    """Number of keys that a query may start from: all that are admissible, and maybe more."""
     num_keys = limits.key.t * limits.key.y * limits.key.x
     if limits.WINDOWED:
         count = (window.last.t - window.first.t + 1) * (window.last.y - window.first.y + 1)

@@ -22,7 +22,7 @@ __all__ = ["sample_chains"]
 
 
 class Chains(NamedTuple):
-    """What the chains are told."""
+    """Settings of the chains."""
 
     pairs: Pairs
     limits: Limits

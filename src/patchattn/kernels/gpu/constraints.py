@@ -1,4 +1,4 @@
-"""Which keys a query may match, and which matches exclude each other."""
+"""Constraints: the keys that a query may match, and the matches that exclude each other."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _bytes(mask: Tensor | None) -> Tensor | None:
 
 @triton.jit
 def chosen(limits, queries):
-    """Which queries exist and get matches."""
+    """Mask of the queries that exist and get matches."""
     exists = queries.exists
     if limits.query_mask is not None:
         count = limits.query.t * limits.query.y * limits.query.x
@@ -121,7 +121,7 @@ def reach_of(limits, queries):
 
 @triton.jit
 def admissible(limits, queries, window, key):
-    """Which keys (flat, -1 for none) the queries may match, apart from the queries' own mask."""
+    """Mask of the keys (flat, -1 for none) that the queries may match, apart from the queries' own mask."""
     allowed = key >= 0
     if limits.IS_CAUSAL:
         allowed = allowed & (key + limits.lag <= queries.flat)
@@ -140,7 +140,7 @@ def admissible(limits, queries, window, key):
 
 @triton.jit
 def conflicting(limits, first, second):
-    """Which pairs of keys (flat, at least 0) may not be matches of one query together."""
+    """Mask of the pairs of keys (flat, at least 0) that may not be matches of one query together."""
     if limits.SEPARATED:
         one = place_of(first, limits.key)
         other = place_of(second, limits.key)

@@ -36,7 +36,7 @@ from patchattn.kernels.gpu.topk import TopK, empty_lists, store_lists, stored
 __all__ = ["search_exact"]
 
 QUERIES, KEYS = 4, 128
-"""Of a tile."""
+"""Queries and keys of a tile."""
 
 
 def search_exact(

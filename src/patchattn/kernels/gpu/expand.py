@@ -92,7 +92,7 @@ def _expand_kernel(windows, limits, blocks, output):
 
 @triton.jit
 def _near(place, center, radius):
-    """Which keys are in the windows about these centers."""
+    """Mask of the keys in the windows about these centers."""
     near = tl.abs(place.t - center.t[None, :]) <= radius.t
     near = near & (tl.abs(place.y - center.y[None, :]) <= radius.y)
     return near & (tl.abs(place.x - center.x[None, :]) <= radius.x)

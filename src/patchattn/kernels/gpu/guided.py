@@ -1,9 +1,11 @@
-"""Guided search: neighbors say where to look, a k-d tree what else is there.
+"""Guided search: propagation-assisted k-d tree search.
 
-Patches become a few whole numbers (`projection.py`), keys the leaves of a tree (`tree.py`). Each query begins with the
-leaf that the tree leads it to. Then scans go over the image, alternately first to last and last to first: where the
-match of a neighbor that was just visited, moved along with it, lies in a leaf, all keys of that leaf are compared
-(`ranked.py`). At the end each list is measured in full.
+Propagation-assisted k-d trees are He and Sun's (2012): neighbors say where to look, a k-d tree what else is there.
+
+Patches become a few integers, their principal components (`projection.py`), keys the leaves of a tree (`tree.py`). Each
+query begins with the leaf that the tree leads it to. Then scans go over the image, alternately first to last and last
+to first: where the match of a neighbor that was just visited, moved along with it, lies in a leaf, all keys of that
+leaf are compared (`ranked.py`). At the end each list is measured in full.
 
 A scan is one launch, with a program for each band of rows. It goes from corner to corner, visiting one query of each of
 its rows at every step: those do not depend on each other. What lies in other bands is seen as it was before the scan.
@@ -121,10 +123,10 @@ def _search(
     keys = _positions(constraints.key_mask, query.shape[0], limits.heads, num_keys, device)
     fit = fit_projection(pairs, query_side, key_side, queries, keys)
     tree = build_tree(project(pairs, key_side, fit), keys)
-    query_numbers = project(pairs, query_side, fit).view(torch.int32)
+    query_components = project(pairs, query_side, fit).view(torch.int32)
     length = ranked_length(k)
     ranked = Ranked(
-        limits, tree, query_numbers, fit.numbers // 2, count, num_keys,
+        limits, tree, query_components, fit.num_components // 2, count, num_keys,
         tl.constexpr(length), tl.constexpr(triton.next_power_of_2(length)),
         tl.constexpr(block_size(1, MAX_COMPONENTS // 2)),
     )  # fmt: skip
@@ -168,7 +170,7 @@ def _positions(mask: Tensor | None, batch: int, heads: int, count: int, device: 
 
 
 class Bands(NamedTuple):
-    """How a scan goes over the queries."""
+    """The bands of queries that a scan goes over."""
 
     query: Extent
     items: Any
@@ -215,9 +217,9 @@ def _seed_kernel(ranked, blocks, candidates, memory, init, held, K: tl.constexpr
             leaf = leaf_at(tree, item, ranked.num_keys, tl.load(init + place, mask=asked, other=-1))
             entries = offer_leaves(ranked, queries, entries, leaf[:, None], 0)
     leaves = tl.load(tree.leaves + item)
-    numbers = ranked.query_numbers.to(tl.pointer_type(tl.int16), bitcast=True)
-    numbers += (item.to(tl.int64) * ranked.num_queries + queries.flat) * (tree.WORDS * 2)
-    own = leaf_for(tree, item, numbers, asked)
+    components = ranked.query_components.to(tl.pointer_type(tl.int16), bitcast=True)
+    components += (item.to(tl.int64) * ranked.num_queries + queries.flat) * (tree.WORDS * 2)
+    own = leaf_for(tree, item, components, asked)
     turns = 2 * leaves
     if limits.IS_CAUSAL or limits.WINDOWED or limits.SEPARATED:
         turns = tl.minimum(turns, seed_leaves)

@@ -24,11 +24,11 @@ BLOCK = 128
 AT_ONCE = 1
 """Samples that a thread draws together: what is known of the query serves them all."""
 WORDS = 2**32
-"""How many random words there are."""
+"""Number of random words."""
 
 
 class Mixture(NamedTuple):
-    """What is drawn from."""
+    """The distribution that keys are drawn from."""
 
     modes: Any
     """int32 `(items, k, queries)`."""

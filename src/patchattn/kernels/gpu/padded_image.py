@@ -1,4 +1,4 @@
-"""Images as tables that kernels read: padded, channel-last, one for each (batch item, head)."""
+"""Padded, channel-last images, one for each (batch item, head)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PaddedImage(NamedTuple):
     size: Extent
     """With the padding."""
     CHANNELS: Any
-    """Of one head."""
+    """Channels of one head."""
     PIXEL: Any
     """Elements from one pixel to the next."""
 

@@ -35,7 +35,7 @@ __all__ = [
 
 WARPS = 4
 VECTOR_BYTES = 16
-"""What a thread loads at once."""
+"""Bytes that a thread loads at once."""
 LANES = 32
 """Threads that share a patch at most: those of a warp, which add up what each has found without shared memory."""
 
@@ -50,7 +50,7 @@ class Pairs(NamedTuple):
     key_norms: Any
     key_size: Extent
     SCALE: Any
-    """Of `scaled_dot`. (A plain number would reach a kernel with 32 bits.)"""
+    """Factor of `scaled_dot`. (A plain number would reach a kernel with 32 bits.)"""
     SIMILARITY: Any
     """A name, or the compiled function of two numbers."""
     BUILT_IN: Any
@@ -71,7 +71,7 @@ class Sides(NamedTuple):
     """The query patches of a program."""
 
     start: Any
-    """Where the first element of each is in the table."""
+    """Index of the first element of each in the padded image."""
     norm: Any
     item: Any
     flat: Any
@@ -165,7 +165,7 @@ def _positions(table, pairs):
 
 @triton.jit
 def patch_start(table, item, place):
-    """Where the patch about a place begins: in the padded table it is the patch from that place on."""
+    """Index at which the patch about a place begins: in the padded image it is the patch from that place on."""
     size = table.size
     row = (item % table.items).to(tl.int64) * size.t + place.t
     return ((row * size.y + place.y) * size.x + place.x) * table.PIXEL
@@ -235,7 +235,7 @@ def offset_in_patch(table, pairs, row, column):
 
 @triton.jit
 def term(pairs, q, k):
-    """What one element of the patches adds."""
+    """Contribution of one element of the patches."""
     if pairs.SIMILARITY == "l2":
         added = -(q - k) * (q - k)
     elif pairs.SIMILARITY == "l1":
@@ -249,7 +249,7 @@ def term(pairs, q, k):
 
 @triton.jit
 def counted(pairs, added, row, column):
-    """What the elements at these rows (t, y together) and columns add: none beyond the patch and its channels.
+    """Contribution of the elements at these rows (t, y together) and columns: none beyond the patch and its channels.
 
     Zeros are read there. Only a user's function may make something of two zeros.
     """

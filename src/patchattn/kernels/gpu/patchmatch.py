@@ -59,11 +59,11 @@ class Taken(NamedTuple):
     count: Any
     """Runs so far: the first so many of the slots are filled."""
     of: Limits
-    """By which they conflict."""
+    """Limits by which they conflict."""
 
 
 class Search(NamedTuple):
-    """What all steps of a search are told."""
+    """Arguments of all steps of a search."""
 
     pairs: Pairs
     limits: Limits

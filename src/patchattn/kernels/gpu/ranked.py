@@ -1,6 +1,6 @@
-"""The lists of the guided search: keys ranked by the squared distance of their numbers, offered one leaf at a time.
+"""Lists of guided search: keys ranked by the squared distance of their components, offered one leaf at a time.
 
-An entry is one whole number, so that comparing entries compares distances, then positions: squared distance (29 bits),
+An entry is one integer, so that comparing entries compares distances, then positions: squared distance (29 bits),
 key position (31 bits), scan in which it entered (3 bits). The lists of a program are a tile `[queries, length]`, in no
 order unless matches may conflict.
 """
@@ -26,22 +26,22 @@ POSITION_MASK = tl.constexpr(parameters.POSITION_MASK)
 
 
 class Ranked(NamedTuple):
-    """What lists are told besides their entries."""
+    """Arguments of the lists besides their entries."""
 
     limits: Limits
     tree: Tree
-    query_numbers: Any
+    query_components: Any
     """int32 words `(items, queries, WORDS)`."""
     words: Any
-    """How many of them are in use: int32 `(items,)`."""
+    """Number of words in use: int32 `(items,)`."""
     num_queries: Any
     num_keys: Any
     LENGTH: Any
-    """Of a list."""
+    """Length of a list."""
     PLACES: Any
     """The next power of two."""
     WORDS_AT_ONCE: Any
-    """Of the numbers of a patch, in one load."""
+    """Words of the components of a patch in one load."""
 
 
 @triton.jit
@@ -111,8 +111,8 @@ def _compared(ranked, queries, leaves, scan):
         queries.t[:, None, None], queries.y[:, None, None], queries.x[:, None, None],
     )  # fmt: skip
     allowed = inside & admissible(ranked.limits, rows, offset_window(ranked.limits, rows), key)
-    of_query = ranked.query_numbers + (item * ranked.num_queries + queries.flat) * tree.WORDS
-    of_leaf = tree.numbers + leaf * (tree.WORDS * 8)
+    of_query = ranked.query_components + (item * ranked.num_queries + queries.flat) * tree.WORDS
+    of_leaf = tree.components + leaf * (tree.WORDS * 8)
     distance = tl.zeros(key.shape, tl.int32)
     part = tl.arange(0, ranked.WORDS_AT_ONCE)
     for first in range(0, tl.max(tl.load(ranked.words + item, mask=queries.exists, other=0), 0), ranked.WORDS_AT_ONCE):

@@ -53,7 +53,7 @@ class Matches(NamedTuple):
 
 
 class Factors(NamedTuple):
-    """What belongs to the matches: to the patch whose gradient is sought, and to the other one."""
+    """Terms of the matches: of the patch whose gradient is sought, and of the other one."""
 
     grad: Any
     similarity: Any
@@ -178,14 +178,14 @@ def _factors(matches, place, near_norm, far_norm, matched):
 
 @triton.jit
 def _contribution(SIMILARITY: tl.constexpr, near, far, factors, matched, SIDE: tl.constexpr):
-    """What a match adds to the gradient of a pixel: nothing without a match or a gradient, whatever its patch holds."""
+    """Contribution of a match to the gradient of a pixel: 0 without a match or a gradient, whatever its patch holds."""
     added = factors.grad[:, None] * _derivative(SIMILARITY, near, far, factors, SIDE)
     return tl.where((matched & (factors.grad != 0))[:, None], added, 0)
 
 
 @triton.jit
 def _derivative(SIMILARITY: tl.constexpr, near, far, factors, SIDE: tl.constexpr):
-    """Of one element's similarity by `near`: the query's pixel on side 0, the key's on side 1."""
+    """Derivative of one element's similarity by `near`: the query's pixel on side 0, the key's on side 1."""
     if SIMILARITY == "l2":
         by_near = 2 * (far - near)
     elif SIMILARITY == "l1":

@@ -21,7 +21,7 @@ __all__ = ["similarity_tangent"]
 
 
 class Directions(NamedTuple):
-    """What query and key change by: tables laid out as theirs."""
+    """Directions of query and key: images laid out as they are."""
 
     query: Any
     key: Any
@@ -88,7 +88,7 @@ def _total(pairs, directions, sides, key, wanted):
 
 @triton.jit
 def _term(SIMILARITY: tl.constexpr, q, k, u, v):
-    """What one element of the patches adds."""
+    """Contribution of one element of the patches."""
     if SIMILARITY == "l2":
         added = -2 * (q - k) * (u - v)
     elif SIMILARITY == "l1":

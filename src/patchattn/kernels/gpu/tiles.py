@@ -27,7 +27,7 @@ __all__ = [
 
 
 class Tiles(NamedTuple):
-    """How positions and channels are cut; a thread holds as many numbers as it loads at once."""
+    """The cut of positions and channels into tiles; a thread holds as many numbers as it loads at once."""
 
     blocks: Blocks
     CHUNK: Any

@@ -143,7 +143,7 @@ def _without(lists, near, entering, K: tl.constexpr):
 
 @triton.jit
 def _has_gap(lists, K: tl.constexpr):
-    """Which lists have a match behind none."""
+    """Mask of the lists that have a match behind none."""
     found = (lists.index[0] < 0) & (lists.index[1] >= 0)
     for slot in tl.static_range(2, K):
         found = found | ((lists.index[slot - 1] < 0) & (lists.index[slot] >= 0))

@@ -27,35 +27,35 @@ AT_ONCE = 32
 
 class Tree(NamedTuple):
     axes: Any
-    """Which of the numbers a node compares: int32 `(items, room)`."""
+    """Component that a node compares: int32 `(items, room)`."""
     bounds: Any
-    """What is less than this goes to the left of a node: int32 `(items, room)`."""
+    """Bound of a node, what is less goes to the left: int32 `(items, room)`."""
     members: Any
     """The keys of a leaf by position: int32 `(items, room, LEAF_SIZE)`, -1 after the last."""
-    numbers: Any
-    """Those of the members, two in one word: int32 `(items, room, WORDS, LEAF_SIZE)`."""
+    components: Any
+    """Components of the members, two in one word: int32 `(items, room, WORDS, LEAF_SIZE)`."""
     leaf_of: Any
     """The leaf that holds a key: int32 `(items, keys)`; -1 for keys that are in none."""
     leaves: Any
-    """How many there are: int32 `(items,)`."""
+    """Number of leaves: int32 `(items,)`."""
     room: Any
     """For how many leaves there is memory."""
     levels: Any
     WORDS: Any
 
 
-def build_tree(numbers: Tensor, keys: Positions) -> Tree:
+def build_tree(components: Tensor, keys: Positions) -> Tree:
     """Part the allowed keys of each item; a range is known by its first leaf.
 
     Args:
-        numbers: Of all keys, int16 `(items, keys, numbers)`.
+        components: int16 `(items, keys, components)`.
         keys: Positions of the keys that the tree holds.
     """
-    items, count, width = numbers.shape
-    device, room = numbers.device, triton.cdiv(count, LEAF_SIZE)
+    items, count, width = components.shape
+    device, room = components.device, triton.cdiv(count, LEAF_SIZE)
     held = keys.count.unsqueeze(1)
     leaves = (held + LEAF_SIZE - 1) // LEAF_SIZE
-    values = numbers.gather(1, keys.order.unsqueeze(2).expand(-1, -1, width))
+    values = components.gather(1, keys.order.unsqueeze(2).expand(-1, -1, width))
     leaf, place = torch.arange(room, device=device), torch.arange(count, device=device).repeat(items, 1)
     axes, bounds = (torch.zeros((items, room + 1), dtype=torch.int64, device=device) for _ in range(2))
     low, high = torch.zeros((items, room), dtype=torch.int64, device=device), leaves.expand(-1, room)
@@ -89,7 +89,7 @@ def build_tree(numbers: Tensor, keys: Positions) -> Tree:
     leaf_of = torch.empty((items, count), dtype=torch.int32, device=device)
     leaf_of.scatter_(1, keys.order, torch.where(place < held, part, -1).int())
     of_members = torch.zeros((items, room * LEAF_SIZE, width), dtype=torch.int16, device=device)
-    of_members[:, :count] = numbers.gather(1, position.unsqueeze(2).expand(-1, -1, width))
+    of_members[:, :count] = components.gather(1, position.unsqueeze(2).expand(-1, -1, width))
     words = width // 2
     by_leaf = of_members.view(items, room, LEAF_SIZE, words, 2).transpose(2, 3).contiguous().view(torch.int32)
     return Tree(
@@ -158,14 +158,14 @@ def _widest_kernel(
         value = tl.load(row[:, :, None] + column[None, None, :], mask=inside[:, :, None], other=0).to(tl.int32) >> 3
         total += tl.sum(value, 1)
         squares += tl.sum(value * value, 1)
-    # count^2 times the variance, in whole numbers; of equal ones the first is taken.
+    # count^2 times the variance, in integers; of equal ones the first is taken.
     spread = looked_at[:, None].to(tl.int64) * squares - total.to(tl.int64) * total
     tl.store(axis + item * room + low, tl.argmax(spread, 1).to(tl.int64), mask=exists)
 
 
 @triton.jit
-def leaf_for(tree, item, numbers, exists):
-    """The leaf that the numbers of each query (pointers to the first) lead to."""
+def leaf_for(tree, item, components, exists):
+    """The leaf that the components of each query (pointers to the first) lead to."""
     low = tl.zeros_like(item)
     high = tl.load(tree.leaves + item, mask=exists, other=0)
     row = item.to(tl.int64) * tree.room
@@ -174,7 +174,7 @@ def leaf_for(tree, item, numbers, exists):
         undecided = exists & (high - low > 1)
         number = tl.load(tree.axes + row + middle, mask=undecided, other=0)
         bound = tl.load(tree.bounds + row + middle, mask=undecided, other=0)
-        to_left = tl.load(numbers + number, mask=undecided, other=0).to(tl.int32) < bound
+        to_left = tl.load(components + number, mask=undecided, other=0).to(tl.int32) < bound
         low = tl.where(undecided & ~to_left, middle, low)
         high = tl.where(undecided & to_left, middle, high)
     return low

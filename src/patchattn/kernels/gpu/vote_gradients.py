@@ -60,7 +60,7 @@ def _gathered(votes: Votes, grads: PaddedImage, tables: int, log_normalizer: Ten
 
 
 def _scattered(votes: Votes, grads: PaddedImage, tables: int, log_normalizer: Tensor | None) -> PaddedImage:
-    """The same by atomic additions, in any order: it saves the sorting of the matches."""
+    """Gradient of the values by atomic additions, in any order: it saves the sorting of the matches."""
     found = empty_like_table(grads, tables, votes.key, votes.score.dtype)
     found.pixels.zero_()
     tiles = tiles_of(grads, votes.query, grads.items)
@@ -73,7 +73,7 @@ def _scattered(votes: Votes, grads: PaddedImage, tables: int, log_normalizer: Te
 
 @triton.jit
 def _weight(votes, log_normalizer, item, query, score, wanted):
-    """Of a vote at a query; 0 where it is not wanted."""
+    """Weight of a vote at a query; 0 where it is not wanted."""
     weight = score
     if log_normalizer is not None:
         count = votes.query.t * votes.query.y * votes.query.x

@@ -22,7 +22,7 @@ class Votes(NamedTuple):
     index: Any
     """int32 `(items, k, queries)`."""
     score: Any
-    """Of a match, the same shape: what the softmax is taken of (-inf: no vote); or its weight."""
+    """Score of a match, the same shape, of which the softmax is taken (-inf: no vote); or its weight."""
     k: Any
     query: Extent
     key: Extent

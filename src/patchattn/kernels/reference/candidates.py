@@ -1,4 +1,4 @@
-"""The keys that random numbers choose: those a search starts from, and those around a match."""
+"""Random candidates: the keys that a search starts from, and those near a match."""
 
 from __future__ import annotations
 

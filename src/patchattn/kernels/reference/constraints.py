@@ -1,4 +1,4 @@
-"""Which keys a query may match, and which matches exclude each other."""
+"""Constraints: the keys that a query may match, and the matches that exclude each other."""
 
 from __future__ import annotations
 

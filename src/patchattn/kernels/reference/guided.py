@@ -1,9 +1,12 @@
-"""Guided search: neighbors say where to look, a k-d tree what else is there.
+"""Guided search: propagation-assisted k-d tree search.
 
-Patches become a few whole numbers (`projection.py`), keys the leaves of a tree (`tree.py`). Each query begins with the
-leaf that the tree leads it to. Then scans go over the image, alternately first to last and last to first: where the
-match of a neighbor that was just visited, moved along with it, lies in a leaf, all keys of that leaf are compared.
-Lists rank by squared distance of the numbers (`ranked.py`); at the end each list is measured in full.
+Propagation-assisted k-d trees are He and Sun's (2012): neighbors say where to look, a k-d tree what else is there.
+
+Patches become a few integers, their principal components (`projection.py`), keys the leaves of a tree (`tree.py`). Each
+query begins with the leaf that the tree leads it to. Then scans go over the image, alternately first to last and last
+to first: where the match of a neighbor that was just visited, moved along with it, lies in a leaf, all keys of that
+leaf are compared. Lists rank by squared distance of the components (`ranked.py`); at the end each list is measured in
+full.
 """
 
 from __future__ import annotations
@@ -143,9 +146,9 @@ def search_item(item: Item, k: int, iterations: int) -> tuple[tuple[Tensor, Tens
     projection = fit_projection(query, key, chosen, allowed)
     if projection.explained < MIN_EXPLAINED_VARIANCE:
         return lists.result(), projection.explained
-    query_numbers, key_numbers = project(query, projection), project(key, projection)
-    length = ranked_length(k)
-    ranked = RankedLists(pairs, constraints, build_tree(key_numbers, allowed), query_numbers, key_numbers, length)
+    query_components, key_components = project(query, projection), project(key, projection)
+    tree, length = build_tree(key_components, allowed), ranked_length(k)
+    ranked = RankedLists(pairs, constraints, tree, query_components, key_components, length)
     seed_lists(ranked, item, chosen, k)
     for scan in range(1, iterations + 1):
         scan_image(ranked, item, chosen, scan)
@@ -171,7 +174,7 @@ def seed_lists(ranked: RankedLists, item: Item, chosen: Tensor, k: int) -> None:
     limited = constraints.is_causal or constraints.max_offset is not None or constraints.separated
     for matches in item.init[:, chosen]:
         ranked.offer(chosen, leaf_at(tree.leaf_of, matches)[:, None], 0)
-    own = leaf_for(tree, ranked.query_numbers[chosen])
+    own = leaf_for(tree, ranked.query_components[chosen])
     # A sequence has fewer neighbors to hear from than a picture.
     least = SEED_LEAVES if len(item.pairs.query_shape) == 1 else 1
     waiting = torch.ones_like(own, dtype=torch.bool)

@@ -56,7 +56,7 @@ class PatchPairs:
         return torch.where((keys >= 0) & ~total.isnan(), total, -torch.inf)
 
     def terms(self, q: Tensor, k: Tensor) -> Tensor:
-        """What one element of the patches adds: q `(B, heads, C, 1, n)` against k `(B, heads, C, r, n)`."""
+        """Contribution of one element of the patches: q `(B, heads, C, 1, n)` against k `(B, heads, C, r, n)`."""
         similarity = self.geometry.similarity
         if similarity.function is not None:
             with np.errstate(all="ignore"):  # infinity less itself is NaN, as in every kernel

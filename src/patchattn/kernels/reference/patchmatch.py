@@ -55,7 +55,7 @@ def improve(lists: TopK, k: int, iterations: int, seed: int, first: int, init: T
     """Search by PatchMatch from empty lists on.
 
     Args:
-        lists: What is filled.
+        lists: The lists to fill.
         k: Says how many random keys the lists start from: as a search for k matches does.
         iterations: As for `search_patchmatch`; so are seed and init.
         first: What the random numbers of the start take for the iteration; those after it count on from there.

@@ -1,4 +1,4 @@
-"""Patches as a few whole numbers, so that their squared distances rank keys as the similarity does.
+"""Patches as a few integers, so that their squared distances rank keys as the similarity does.
 
     l2, l1    p(x) = B^T (x - m)
     cosine    p(x) = B^T (x / |x| - m)
@@ -6,7 +6,7 @@
 
 Before B the right-hand sides keep the ranking exactly (that of dot products because all keys then have norm M); for l1
 and for a user's own similarity it is l2's that stands in. m is the mean of a sample of key patches, B its principal
-directions, or nothing but a scale where patches are small.
+components, or nothing but a scale where patches are small.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class Side:
 @dataclass(frozen=True)
 class Projection:
     basis: Tensor
-    """B times the scale, `(elements, numbers)`: elements by offset, then by channel, then the extra one."""
+    """B times the scale, `(elements, components)`: elements by offset, then by channel, then the extra one."""
     mean: Tensor
     """m, `(elements,)`."""
     explained: float
-    """Share of the key patches' variance that the numbers hold."""
+    """Share of the key patches' variance that the components hold."""
 
 
 def sides_of(pairs: PatchPairs) -> tuple[Side, Side]:
@@ -80,9 +80,9 @@ def fit_projection(query: Side, key: Side, queries: Tensor, keys: Tensor) -> Pro
     query_rows = sample(query, queries, QUERY_SAMPLES)
     mean = (key_rows.double().sum(0) / max(1, len(key_rows))).float()
     key_rows, query_rows = key_rows - mean, query_rows - mean
-    basis, explained = principal_directions(key_rows)
+    basis, explained = principal_components(key_rows)
     longest = max(((rows @ basis).norm(dim=1).max().item() for rows in (key_rows, query_rows) if len(rows)), default=0)
-    # Twice the longest of the samples; longer ones are shortened to it. A power of two, so that small whole numbers
+    # Twice the longest of the samples; longer ones are shortened to it. A power of two, so that small integers
     # stay exact.
     scale = 2.0 ** floor(log2(MAX_NORM / (2 * longest))) if longest > 0 else 1.0
     device = key.patches.pixels.device
@@ -106,8 +106,8 @@ def sample(side: Side, positions: Tensor, most: int) -> Tensor:
     return rows[rows.isfinite().all(1)]
 
 
-def principal_directions(rows: Tensor) -> tuple[Tensor, float]:
-    """Return the directions of largest variance, `(elements, numbers)`, and the share of the variance that they hold.
+def principal_components(rows: Tensor) -> tuple[Tensor, float]:
+    """Return the principal components `(elements, components)`, and the share of the variance that they hold.
 
     Short patches are kept whole. Of longer ones by subspace iteration, on the CPU whatever the device: the start is
     random, and the same everywhere. In float64, rounded at the end: products are summed in an order that depends on
@@ -125,12 +125,12 @@ def principal_directions(rows: Tensor) -> tuple[Tensor, float]:
     variances, turn = torch.linalg.eigh(products.T @ products)
     held = variances.flip(0).cumsum(0)[:MAX_COMPONENTS] / total
     wanted = max(int((held < VARIANCE_TARGET).sum()) + 1, MIN_COMPONENTS)
-    numbers = min(-(-wanted // COMPONENTS_PER_GROUP) * COMPONENTS_PER_GROUP, MAX_COMPONENTS)
-    return (basis @ turn.flip(1)[:, :numbers]).float(), held[numbers - 1].item()
+    num_components = min(-(-wanted // COMPONENTS_PER_GROUP) * COMPONENTS_PER_GROUP, MAX_COMPONENTS)
+    return (basis @ turn.flip(1)[:, :num_components]).float(), held[num_components - 1].item()
 
 
 def project(side: Side, projection: Projection) -> Tensor:
-    """Return the numbers of all patches: int64 `(positions, numbers)`; 0 where one would be NaN or infinite.
+    """Return the components of all patches: int64 `(positions, components)`; 0 where one would be NaN or infinite.
 
     What is longer than MAX_NORM is shortened to it.
     """

@@ -1,4 +1,4 @@
-"""The lists of the guided search: keys ranked by the squared distance of their numbers, offered one leaf at a time."""
+"""Lists of guided search: keys ranked by the squared distance of their components, offered one leaf at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from patchattn.kernels.reference.tree import Tree
 
 __all__ = ["RankedLists", "position_of"]
 
-# An entry of a list is one whole number, so that comparing entries compares distances, then positions:
+# An entry of a list is one integer, so that comparing entries compares distances, then positions:
 # squared distance (29 bits), key position (31 bits), scan in which it entered (3 bits).
 
 
@@ -29,7 +29,7 @@ class RankedLists:
         pairs: Query and key of the item (batch 1, one head).
         constraints: Which keys a query may match.
         tree: The leaves of keys.
-        query_numbers: What projection made of the query patches, int64 `(queries, numbers)`; key_numbers likewise.
+        query_components: Projected query patches, int64 `(queries, components)`; key_components likewise.
         length: Of a list.
     """
 
@@ -38,15 +38,15 @@ class RankedLists:
         pairs: PatchPairs,
         constraints: Constraints,
         tree: Tree,
-        query_numbers: Tensor,
-        key_numbers: Tensor,
+        query_components: Tensor,
+        key_components: Tensor,
         length: int,
     ) -> None:
         self.pairs, self.constraints, self.tree = pairs, constraints, tree
-        self.query_numbers = query_numbers
+        self.query_components = query_components
         # A last leaf that is not full reads some key where it has none; its position -1 is not admissible.
-        self.leaf_numbers = key_numbers[tree.members]
-        self.entries = torch.full((len(query_numbers), length), EMPTY, device=query_numbers.device)
+        self.leaf_components = key_components[tree.members]
+        self.entries = torch.full((len(query_components), length), EMPTY, device=query_components.device)
         """`(queries, length)`, ascending."""
 
     def offer(self, queries: Tensor, leaves: Tensor, scan: int) -> None:
@@ -68,7 +68,7 @@ class RankedLists:
         """Keep the nearest of all, whatever the order."""
         held = self.entries[queries]
         row, column = (leaves >= 0).nonzero(as_tuple=True)
-        new = torch.full((*leaves.shape, self.leaf_numbers.shape[1]), EMPTY, device=leaves.device)
+        new = torch.full((*leaves.shape, self.leaf_components.shape[1]), EMPTY, device=leaves.device)
         new[row, column] = self.compared(queries[row], leaves[row, column], scan)
         merged = torch.cat([held, new.flatten(1)], 1).sort(1).values
         # One key has one distance: its entries are neighbors, the oldest first.
@@ -99,7 +99,7 @@ class RankedLists:
     def compared(self, queries: Tensor, leaves: Tensor, scan: int) -> Tensor:
         """Return the entries of the keys of one leaf for each query, `(n, LEAF_SIZE)`; EMPTY: inadmissible."""
         keys = self.tree.members[leaves]
-        distance = ((self.leaf_numbers[leaves] - self.query_numbers[queries].unsqueeze(1)) ** 2).sum(2)
+        distance = ((self.leaf_components[leaves] - self.query_components[queries].unsqueeze(1)) ** 2).sum(2)
         entries = (distance << DISTANCE_SHIFT) | (keys << POSITION_SHIFT) | min(scan, LATEST_SCAN)
         shapes = self.pairs.query_shape, self.pairs.key_shape
         allowed = admissible(queries, keys.T[None, None], *shapes, self.constraints)[0, 0].T

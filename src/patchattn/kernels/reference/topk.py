@@ -35,7 +35,7 @@ class TopK:
 
     @property
     def full(self) -> Tensor:
-        """Which lists hold k matches: bool `(B, heads, queries)`."""
+        """Mask of the lists that hold k matches: bool `(B, heads, queries)`."""
         return self.index[:, :, -1] >= 0
 
     def offer(self, candidate: Tensor) -> None:
