@@ -12,7 +12,7 @@ from patchattn.kernels.cpu.batch import Each, item_kernel, run_items
 from patchattn.kernels.cpu.compiler import inlined
 from patchattn.kernels.cpu.constraints import Limits
 from patchattn.kernels.cpu.padded_image import PaddedImage, three
-from patchattn.kernels.cpu.vectors import PatchSteps, sum_absolute_difference, sum_product, sum_squared_difference
+from patchattn.kernels.cpu.patch_sums import PatchSteps, sum_absolute_difference, sum_product, sum_squared_difference
 
 __all__ = [
     "CHUNK",

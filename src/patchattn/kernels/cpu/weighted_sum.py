@@ -15,7 +15,8 @@ from patchattn.kernels.cpu.fields import lists_of, store_lists
 from patchattn.kernels.cpu.inverse import invert
 from patchattn.kernels.cpu.padded_image import compute_dtype, empty, pad, unpad_gradient, value_geometry
 from patchattn.kernels.cpu.patch_similarity import CHUNK
-from patchattn.kernels.cpu.vectors import SLACK, PatchSteps, add_scaled, sum_product
+from patchattn.kernels.cpu.patch_sums import PatchSteps, sum_product
+from patchattn.kernels.cpu.vectors import SLACK, add_scaled
 
 __all__ = ["weighted_sum", "weighted_sum_backward"]
 
