@@ -27,14 +27,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from patchattn import PatchAttention, ScramAttention
+from patchattn.kernels.parameters import LEAF_SIZE, PROPAGATION_DISTANCES, SPLIT_SAMPLE, ranked_length
 from patchattn.ops.methods import resolve_method
 from patchattn.similarity import BY_PRODUCTS
 
-LEAF, SAMPLES = 8, 64
-"""Keys of a leaf of the guided search's tree, and of those looked at to part a range."""
 SMALL = 32
 """Side of the part of an image that a layer is run on beforehand."""
-STEPS = 4
+STEPS = len(PROPAGATION_DISTANCES)
 """Distances at which PatchMatch asks neighbors in one iteration."""
 
 
@@ -96,12 +95,12 @@ def _compared(queries: Facts, each: int) -> int:
 
 
 def _guided(queries: Facts, keys: Facts, iterations: int) -> int:
-    length = ceil((queries.k + max(4, queries.k // 2)) / LEAF) * LEAF
+    length = ranked_length(queries.k)
     total = sum(FORMULAS["projection.project"](facts).operations for facts in (queries, keys))
-    for level in range(ceil(log2(keys.n / LEAF))):
-        looked_at = min(keys.n, SAMPLES * 2**level)
+    for level in range(ceil(log2(keys.n / LEAF_SIZE))):
+        looked_at = min(keys.n, SPLIT_SAMPLE * 2**level)
         total += FORMULAS["tree.widest"](replace(keys, level=level, samples_of_ranges=looked_at)).operations
-    total += FORMULAS["guided.begin"](replace(queries, leaves=queries.n)).operations
+    total += FORMULAS["guided.seed"](replace(queries, leaves=queries.n)).operations
     # A scan follows all matches of the neighbors on one side: one in each dimension.
     scanned = replace(queries, leaves=queries.n * length * len(queries.size))
     total += iterations * FORMULAS["guided.scan"](scanned).operations

@@ -26,9 +26,9 @@ __all__ = [
 ]
 
 CHECKED = {
-    "search_patchmatch": ("patchmatch.start", "patchmatch.spread", "patchmatch.random"),
+    "search_patchmatch": ("patchmatch.initialize", "patchmatch.propagate", "patchmatch.random_search"),
     "search_exact": ("exact.exact",),
-    "search_guided": ("projection.project", "tree.widest", "guided.begin", "guided.scan", "guided.finish"),
+    "search_guided": ("projection.project", "tree.widest", "guided.seed", "guided.scan", "guided.finish"),
     "similarity_at": ("similarity.similarity",),
     "similarity_at_backward": ("similarity_backward.query", "similarity_backward.key"),
     "attend": ("attend.attend",),
@@ -84,7 +84,7 @@ def facts_of(launch: Launched, case: Case) -> Facts:
     facts = Facts(case.size, case.p, case.channels, case.k, softmax=False, programs=prod(launch.grid[:2]))
     if kernel == "exact.exact":
         facts = replace(facts, tile=arguments["TILE"].value)
-    if kernel == "patchmatch.spread":
+    if kernel == "patchmatch.propagate":
         facts = replace(facts, distance=arguments["distance"])
     if kernel == "similarity.similarity":
         facts = replace(facts, candidates=facts.n * facts.k)
@@ -99,7 +99,7 @@ def facts_of(launch: Launched, case: Case) -> Facts:
         facts = replace(facts, samples=SAMPLES, at_once=arguments["mixture"].AT_ONCE.value)
     if kernel == "chains.chains":
         facts = replace(facts, steps=STEPS)
-    if kernel in ("guided.begin", "guided.scan", "guided.finish"):
+    if kernel in ("guided.seed", "guided.scan", "guided.finish"):
         ranked = arguments["ranked"]
         facts = replace(facts, length=ranked.LENGTH.value, numbers=numbers_of(ranked), levels=ranked.tree.levels)
     if kernel == "tree.widest":
@@ -195,17 +195,17 @@ def measure_rates(side: int = MEASURED_SIDE) -> Rates:
         return bytes_of(launch, "pairs.key.pixels") / facts.patch / facts.n
 
     traffic = searched(search_patchmatch, PATCHMATCH_ITERATIONS)
-    spread = [patches(launch) for launch in traffic.of("patchmatch.spread")]
+    spread = [patches(launch) for launch in traffic.of("patchmatch.propagate")]
     guided = searched(search_guided, GUIDED_ITERATIONS)
-    scans, (begin,), (finish,) = (guided.of(f"guided.{name}") for name in ("scan", "begin", "finish"))
+    scans, (seed,), (finish,) = (guided.of(f"guided.{name}") for name in ("scan", "seed", "finish"))
     ranked = finish.arguments["ranked"]
     return Rates(
-        start=patches(traffic.of("patchmatch.start")[0]),
+        start=patches(traffic.of("patchmatch.initialize")[0]),
         spread=[sum(spread[4 * n : 4 * n + 4]) for n in range(PATCHMATCH_ITERATIONS)],
-        random=[patches(launch) for launch in traffic.of("patchmatch.random")],
+        random=[patches(launch) for launch in traffic.of("patchmatch.random_search")],
         leaves=[bytes_of(scan, "tree.members") / 32 / facts.n for scan in scans],
         lookups=[bytes_of(scan, "tree.leaf_of") / 4 / facts.n for scan in scans],
-        begin=bytes_of(begin, "tree.members") / 32 / facts.n,
+        begin=bytes_of(seed, "tree.members") / 32 / facts.n,
         finish=patches(finish),
         numbers=numbers_of(ranked),
         length=ranked.LENGTH.value,

@@ -132,16 +132,16 @@ def _measured(f: Facts, lists_in: int, lists_out: int) -> Needs:
     return Needs(loads, lists_out, far, _tables(f) + lists_in + lists_out, 3 * f.candidates * f.offsets * f.channels)
 
 
-def _start(f: Facts) -> Needs:
+def _initialize(f: Facts) -> Needs:
     return _measured(f, 0, f.dated_lists)
 
 
-def _spread(f: Facts) -> Needs:
+def _propagate(f: Facts) -> Needs:
     # Of each neighbor's matches when they entered, and the key of those that are new: here of all.
     return _measured(f, f.dated_lists + neighbors(f.size, f.distance) * f.k * 8, f.dated_lists)
 
 
-def _random(f: Facts) -> Needs:
+def _random_search(f: Facts) -> Needs:
     return _measured(f, f.dated_lists, f.dated_lists)
 
 
@@ -256,7 +256,7 @@ def _widest(f: Facts) -> Needs:
     return Needs(loads, ranges * 8, loads, loads + ranges * 8, 3 * f.samples_of_ranges * 32)
 
 
-def _begin(f: Facts) -> Needs:
+def _seed(f: Facts) -> Needs:
     # At each level of the tree which number is asked for, where it parts, and that number of the query.
     descent = f.n * f.levels * 10
     leaf = 8 * 4 + 8 * f.numbers * 2
@@ -281,9 +281,9 @@ def _scan(f: Facts) -> Needs:
 
 
 FORMULAS: dict[str, Callable[[Facts], Needs]] = {
-    "patchmatch.start": _start,
-    "patchmatch.spread": _spread,
-    "patchmatch.random": _random,
+    "patchmatch.initialize": _initialize,
+    "patchmatch.propagate": _propagate,
+    "patchmatch.random_search": _random_search,
     "exact.exact": _exact,
     "measure.norms": _norms,
     "similarity.similarity": _similarity,
@@ -298,7 +298,7 @@ FORMULAS: dict[str, Callable[[Facts], Needs]] = {
     "chains.chains": _chains,
     "projection.project": _project,
     "tree.widest": _widest,
-    "guided.begin": _begin,
+    "guided.seed": _seed,
     "guided.scan": _scan,
     "guided.finish": _finish,
 }

@@ -98,13 +98,13 @@ def parts_of(operator: str, side: int, rates: Rates, gpu: Gpu) -> list[Part]:
 
     voting = replace(whole, window=7, votes=49 * n * base.k, near=49 * n * base.k)
     if operator == "search_patchmatch":
-        parts = [part("patchmatch.start", measured(rates.start))]
+        parts = [part("patchmatch.initialize", measured(rates.start))]
         for spread, random in zip(rates.spread, rates.random, strict=True):
             step = measured(spread / 4)
-            parts += [part("patchmatch.spread", replace(step, distance=distance)) for distance in (8, 4, 2, 1)]
+            parts += [part("patchmatch.propagate", replace(step, distance=distance)) for distance in (8, 4, 2, 1)]
             # One window more each time that the image doubles.
             scales = side.bit_length() / MEASURED_SIDE.bit_length()
-            parts.append(part("patchmatch.random", measured(random * scales)))
+            parts.append(part("patchmatch.random_search", measured(random * scales)))
         return parts
     if operator == "search_guided":
         levels = ceil(log2(n / 8))
@@ -115,7 +115,7 @@ def parts_of(operator: str, side: int, rates: Rates, gpu: Gpu) -> list[Part]:
             looked_at = min(n, 64 * 2**level)
             parts.append(part("tree.widest", replace(base, level=level, samples_of_ranges=looked_at)))
         parts.append(("tree (sorts)", Needs(0, 0, 0, levels * SORT_BYTES * n, 0), 0.0))
-        parts.append(part("guided.begin", replace(told, leaves=round(rates.begin * n))))
+        parts.append(part("guided.seed", replace(told, leaves=round(rates.begin * n))))
         waves = side + BAND_ROWS - 1
         for leaves, lookups in zip(rates.leaves, rates.lookups, strict=True):
             facts = replace(told, leaves=round(leaves * n), lookups=round(lookups * n))

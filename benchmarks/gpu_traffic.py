@@ -44,7 +44,7 @@ class Traffic:
 
 
 def kernel_name(kernel: Any) -> str:
-    """`patchmatch.spread` for `_spread_kernel` of kernels/gpu/patchmatch.py."""
+    """`patchmatch.propagate` for `_propagate_kernel` of kernels/gpu/patchmatch.py."""
     function = getattr(kernel, "fn", kernel)
     return f"{function.__module__.rsplit('.', 1)[-1]}.{re.sub(r'^_|_kernel$', '', function.__name__)}"
 

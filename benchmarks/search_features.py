@@ -105,10 +105,10 @@ KINDS = (
 
 
 def explained(query: Tensor, key: Tensor, patch: int) -> float:
-    """Share of the keys' variance that the numbers hold which the guided search makes of patches."""
+    """Share of the keys' variance that the principal components of the guided search hold."""
     from patchattn.kernels.arguments import PatchGeometry
-    from patchattn.kernels.cpu.layout import pad
-    from patchattn.kernels.cpu.measure import inverse_norms, patches_of
+    from patchattn.kernels.cpu.padded_image import pad
+    from patchattn.kernels.cpu.patch_similarity import inverse_norms, patches_of
     from patchattn.kernels.cpu.projection import fit_projection, key_side, query_side
     from patchattn.similarity import resolve_similarity
 

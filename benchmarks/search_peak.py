@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from patchattn.kernels.cpu.aligned import LINE, aligned_array
 from patchattn.kernels.cpu.compiler import SETTINGS
-from patchattn.kernels.cpu.leaf_vectors import DIMS_PER_GROUP, LANES, leaf_distances, prefetch
+from patchattn.kernels.cpu.leaf_vectors import LANES, leaf_distances, prefetch
 from patchattn.kernels.cpu.products import VECTOR, multiply
+from patchattn.kernels.parameters import COMPONENTS_PER_GROUP
 
 MATRIX = 1024
 PATCH_ELEMENTS, COLUMNS, ROWS = 147, 32, 2048
@@ -43,7 +44,7 @@ def _compare_leaves(order: Any, table: Any, query: Any, ahead: int, distances: A
             for line in range(LINES):
                 prefetch(table, order[n + ahead] * LEAF_NUMBERS + line * (LINE // 2))
         at = order[n] * LEAF_NUMBERS
-        near += leaf_distances(table, at, query, 0, WIDTH // DIMS_PER_GROUP, 0, distances)
+        near += leaf_distances(table, at, query, 0, WIDTH // COMPONENTS_PER_GROUP, 0, distances)
     output[0] = near
 
 
@@ -114,7 +115,7 @@ def report_peak(runs: int) -> Report:
     """Matrix product, and comparison of leaves near and far."""
     peak, product = _product_rates(runs)
     cycles = peak / (2 * VECTOR)
-    computed = (WIDTH // DIMS_PER_GROUP) / cycles
+    computed = (WIDTH // COMPONENTS_PER_GROUP) / cycles
     far = list(TABLES)[-1]
     rows = _product_rows(peak, product)
     results: list[dict[str, Any]] = [

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from patchattn.kernels.arguments import Constraints, PatchGeometry
+from patchattn.problem import Constraints, PatchGeometry
 from patchattn.similarity import resolve_similarity
 
 NUMPY_MODE = {"reflect": "reflect", "replicate": "edge", "zeros": "constant"}
@@ -197,17 +197,17 @@ class NaivePatchMatch:
                 break
             self.offer(i, keys[a] if len(keys) <= most else keys[self.uniform(i, 0, a, 0, len(keys) - 1)])
 
-    def spread(self, reach: int) -> None:
+    def propagate(self, distance: int) -> None:
         before = [list(entries) for entries in self.lists]
         signs = (-1,) if self.constraints.is_causal else (-1, 1)
         for i, d, sign in itertools.product(range(len(before)), range(len(self.key_shape)), signs):
             neighbor = list(place_of(i, self.query_shape))
-            neighbor[d] += sign * reach
+            neighbor[d] += sign * distance
             if not 0 <= neighbor[d] < self.query_shape[d]:
                 continue
             for _, j in before[position_of(neighbor, self.query_shape)]:
                 c = list(place_of(j, self.key_shape))
-                c[d] -= sign * reach
+                c[d] -= sign * distance
                 if 0 <= c[d] < self.key_shape[d]:
                     self.offer(i, position_of(c, self.key_shape))
 
@@ -232,8 +232,8 @@ class NaivePatchMatch:
                 self.offer(i, int(c))
             self.start(i)
         for t in range(1, iterations + 1):
-            for reach in (8, 4, 2, 1):
-                self.spread(reach)
+            for distance in (8, 4, 2, 1):
+                self.propagate(distance)
             for i in range(len(self.lists)):
                 self.search(i, t)
         padded = [entries + [(-math.inf, -1)] * (self.k - len(entries)) for entries in self.lists]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from patchattn.kernels.arguments import Constraints, PatchGeometry
+from patchattn.problem import Constraints, PatchGeometry
 from patchattn.progress import watch_progress
 from patchattn.similarity import resolve_similarity
 

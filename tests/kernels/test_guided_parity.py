@@ -12,7 +12,7 @@ from torch import Tensor
 
 import patchattn
 from patchattn.kernels import load_backend
-from patchattn.kernels.arguments import Constraints
+from patchattn.problem import Constraints
 from tests.cases import (
     CAUSAL,
     CONSTRAINTS,

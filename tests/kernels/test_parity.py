@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from patchattn.kernels import load_backend
-from patchattn.kernels.arguments import Constraints, PatchGeometry
+from patchattn.problem import Constraints, PatchGeometry
 from tests.cases import (
     CAUSAL,
     CONSTRAINTS,

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from patchattn.kernels import reference
-from patchattn.kernels.arguments import Constraints
-from patchattn.kernels.reference.patches import pad, pad_transposed
+from patchattn.kernels.reference.padded_image import pad, unpad_gradient
 from patchattn.kernels.reference.random import Draws, mix, stream, uniform
+from patchattn.problem import Constraints
 from patchattn.similarity import pointwise_similarity
 from tests.kernels.naive import (
     NUMPY_MODE,
@@ -155,7 +155,7 @@ def test_padding_equals_numpy_even_beyond_the_image(mode: str) -> None:
     border = [(0, 0)] + [(r, r) for r in radius]
     assert np.array_equal(padded, np.pad(image, border, mode=NUMPY_MODE[mode]))  # type: ignore[call-overload]
     grad = normals(*padded.shape, seed=1)
-    np.testing.assert_allclose((padded * grad).sum(), (image * pad_transposed(grad, radius, mode)).sum())
+    np.testing.assert_allclose((padded * grad).sum(), (image * unpad_gradient(grad, radius, mode)).sum())
 
 
 # ---- constraints and the exact search ----

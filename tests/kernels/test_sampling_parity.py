@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from patchattn.kernels.arguments import Constraints
 from patchattn.kernels.reference.constraints import admissible
 from patchattn.kernels.reference.positions import all_positions
+from patchattn.problem import Constraints
 from tests.cases import (
     CAUSAL,
     CONSTRAINTS,

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from patchattn.kernels.gaussian import CHAIN_STREAM, MIXTURE_STREAM, gaussian_weights
 
 from patchattn.kernels import reference
-from patchattn.kernels.arguments import CHAIN_STREAM, MIXTURE_STREAM, Constraints, gaussian_weights
 from patchattn.kernels.reference.gaussian import Gaussian
 from patchattn.kernels.reference.mixture import Mixture
+from patchattn.problem import Constraints
 from tests.kernels.naive import (
     NaivePatchMatch,
     geometry_of,

@@ -1,4 +1,4 @@
-"""What the backends share of sampling: where its random numbers lie, and the Gaussian around a mode."""
+"""Streams of the samplers' random numbers, and the Gaussian around a mode, which all backends share."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from patchattn.problem import Constraints, PatchGeometry
-
-__all__ = ["CHAIN_STREAM", "MIXTURE_STREAM", "Constraints", "PatchGeometry", "gaussian_weights"]
+__all__ = ["CHAIN_STREAM", "MIXTURE_STREAM", "gaussian_weights"]
 
 MIXTURE_STREAM, CHAIN_STREAM = 0xFFFFFFFF, 0xFFFFFFFE
-"""Where a search puts the number of its iteration: so samples do not repeat a search's random numbers."""
+"""Streams of the samplers' random numbers. A search puts the number of its iteration there, so none is used twice."""
 
 
 def gaussian_weights(scale: float) -> NDArray[np.int64]:
-    """The Gaussian of length-scale `scale` at the offsets -r ... r, r = ceil(4 scale), as whole numbers.
+    """The Gaussian of length-scale `scale` at the offsets -r ... r, r = ceil(4 scale), as integers.
 
-    Sums of whole numbers are exact: a draw has exactly the probability that the density says, and is the same in every
+    Sums of integers are exact: a draw has exactly the probability that the density says, and is the same in every
     backend. All weights together stay below 2^31.
     """
     radius = ceil(4 * scale)

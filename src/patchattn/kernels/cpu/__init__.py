@@ -9,7 +9,8 @@ from patchattn.kernels.cpu.expand import expand
 from patchattn.kernels.cpu.guided import search_guided
 from patchattn.kernels.cpu.mixture import sample_mixture
 from patchattn.kernels.cpu.patchmatch import search_patchmatch, search_repeated
-from patchattn.kernels.cpu.similarity import similarity_at, similarity_at_backward
+from patchattn.kernels.cpu.similarity import similarity_at
+from patchattn.kernels.cpu.similarity_backward import similarity_at_backward
 from patchattn.kernels.cpu.similarity_tangent import similarity_tangent
 from patchattn.kernels.cpu.weighted_sum import weighted_sum, weighted_sum_backward
 

@@ -14,9 +14,10 @@ from patchattn.kernels.cpu.compiler import inlined
 from patchattn.kernels.cpu.dense_attend import dense_attend, dense_attend_backward
 from patchattn.kernels.cpu.fields import lists_of, store_lists
 from patchattn.kernels.cpu.inverse import invert
-from patchattn.kernels.cpu.layout import compute_dtype, empty, pad, three, unpad_gradient, value_geometry
-from patchattn.kernels.cpu.measure import CHUNK
-from patchattn.kernels.cpu.vectors import SLACK, add_scaled, sum_product
+from patchattn.kernels.cpu.padded_image import compute_dtype, empty, pad, three, unpad_gradient, value_geometry
+from patchattn.kernels.cpu.patch_similarity import CHUNK
+from patchattn.kernels.cpu.patch_sums import PatchSteps, sum_product
+from patchattn.kernels.cpu.vectors import SLACK, add_scaled
 
 __all__ = ["attend", "attend_backward"]
 
@@ -216,6 +217,7 @@ def _grad_similarity_range(
 ) -> None:  # fmt: skip
     """Each match sums over the queries that hear it."""
     v = votes
+    steps = PatchSteps(1, 1, v.channels, 0, 0, 0, 0, 1)
     for neighbor in range(low, high):
         n_x, n_row = neighbor % v.q_w, neighbor // v.q_w
         n_y, n_t = n_row % v.q_h, n_row // v.q_h
@@ -230,9 +232,7 @@ def _grad_similarity_range(
                             if j < 0:
                                 continue
                             i = neighbor - ((o_t * v.q_h + o_y) * v.q_w + o_x)
-                            agreement = sum_product(
-                                grad, i * v.channels, value, j * v.channels, 1, 1, v.channels, 0, 0, 0, 0, 1, s
-                            )
+                            agreement = sum_product(grad, i * v.channels, value, j * v.channels, steps, s)
                             total += np.exp(s - normalizer[i]) * (agreement - product[i])
             output[m] = total * inverse_temperature
 

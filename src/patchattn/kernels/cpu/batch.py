@@ -109,13 +109,38 @@ def all_items(low, high, rows, first_item, last_item, targets, {names}):
 
 @instruction
 def _own(typing_context: Any, argument: Any, item: Any) -> Any:
-    """The item's array of an `Each`; anything else as it is."""
-    result = _type_of_row(argument) if _is_each(argument) else argument
+    """The item's array of an `Each`, also of those in a named tuple; anything else as it is."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return _row(context, builder, argument, *values) if _is_each(argument) else values[0]
+        return _own_value(context, builder, argument, *values)
 
-    return result(argument, types.intp), generate
+    return _own_type(argument)(argument, types.intp), generate
+
+
+def _own_type(kind: Any) -> Any:
+    if _is_each(kind):
+        return _type_of_row(kind)
+    if _has_each(kind):
+        return types.BaseTuple.from_types(tuple(map(_own_type, kind.types)), kind.instance_class)
+    return kind
+
+
+def _own_value(context: Any, builder: Any, kind: Any, value: Any, item: Any) -> Any:
+    if _is_each(kind):
+        return _row(context, builder, kind, value, item)
+    if not _has_each(kind):
+        return value
+    parts = enumerate(kind.types)
+    own = [_own_value(context, builder, part, builder.extract_value(value, n), item) for n, part in parts]
+    return context.make_tuple(builder, _own_type(kind), own)
+
+
+def _has_each(kind: Any) -> bool:
+    return _is_each(kind) or (_is_named_tuple(kind) and any(map(_has_each, kind.types)))
+
+
+def _is_named_tuple(kind: Any) -> bool:
+    return isinstance(kind, types.BaseNamedTuple)
 
 
 def _is_each(kind: Any) -> bool:

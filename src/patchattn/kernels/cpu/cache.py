@@ -44,9 +44,9 @@ class _NoCache(NullCache):
 
 
 class _KernelCache(FunctionCache):
-    """A disk cache that forgets a kernel when any file of this folder has changed, not its own file alone.
+    """A disk cache that forgets a kernel when `parameters.py` or any file of this folder has changed.
 
-    Whatever is wrong with the files, the kernel is compiled anew.
+    (Numba looks at the kernel's own file alone.) Whatever is wrong with the files, the kernel is compiled anew.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -149,6 +149,7 @@ def _without_cache(reason: str) -> str:
 @cache
 def _fingerprint() -> str:
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    folder = Path(__file__).parent
+    for path in (folder.parent / "parameters.py", *sorted(folder.glob("*.py"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()

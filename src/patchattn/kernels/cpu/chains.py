@@ -9,15 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from patchattn.kernels.arguments import CHAIN_STREAM, Constraints, PatchGeometry
 from patchattn.kernels.cpu.batch import Each, groups, item_kernel, run_items
+from patchattn.kernels.cpu.constraints import admissible
 from patchattn.kernels.cpu.fields import lists_of, store_lists
 from patchattn.kernels.cpu.gaussian import cumulated_weights, draw_offset
 from patchattn.kernels.cpu.grid import place_in
-from patchattn.kernels.cpu.items import pair_of
-from patchattn.kernels.cpu.matches import admissible
-from patchattn.kernels.cpu.measure import CHUNK, measure, offset_of
+from patchattn.kernels.cpu.items import pairs_of
+from patchattn.kernels.cpu.patch_similarity import CHUNK, measure_pair, offset_of
 from patchattn.kernels.cpu.random import WORDS, draw, mix, streams_of
+from patchattn.kernels.gaussian import CHAIN_STREAM
+from patchattn.problem import Constraints, PatchGeometry
 
 __all__ = ["sample_chains"]
 
@@ -44,12 +45,12 @@ def sample_chains(
     index = torch.empty((*modes.shape[:2], k * chains * steps, *modes.shape[3:]), dtype=torch.int32)
     acceptance = torch.empty((*modes.shape[:2], *modes.shape[3:]), dtype=torch.float32)
     items = modes.shape[0] * modes.shape[1]
-    pair, tables = pair_of(query, key, geometry, constraints), cumulated_weights(scale)
+    pairs, tables = pairs_of(query, key, geometry, constraints), cumulated_weights(scale)
     streams = Each(streams_of(seed, CHAIN_STREAM, modes.shape[1]))
     for group in groups(items, count):
         states = np.empty((len(group), count * k * chains * steps), np.int32)
         run_items(
-            _chains_range, group, count, CHUNK // 8, *pair, Each(lists_of(modes, group)), k, *tables,
+            _chains_range, group, count, CHUNK // 8, pairs, Each(lists_of(modes, group)), k, tables,
             float(temperature), chains, steps, streams, Each(states),
             Each(acceptance.view(items, count).numpy()),
         )  # fmt: skip
@@ -59,19 +60,19 @@ def sample_chains(
 
 @item_kernel()
 def _chains_range(
-    low: int, high: int, query: Any, key: Any, q_norms: Any, k_norms: Any, scale: Any, function: Any, patches: Any,
-    limits: Any, query_mask: Any, key_mask: Any, modes: Any, k: int, c_t: Any, c_y: Any, c_x: Any, temperature: float,
-    chains: int, steps: int, streams: Any, states: Any, acceptance: Any,
+    low: int, high: int, pairs: Any, modes: Any, k: int, tables: Any, temperature: float, chains: int, steps: int,
+    streams: Any, states: Any, acceptance: Any,
 ) -> None:  # fmt: skip
-    p = patches
+    p, limits = pairs.patches, pairs.limits
+    c_t, c_y, c_x = tables
     dims = limits.dims
-    nothing = -query.dtype.type(np.inf)
+    nothing = -pairs.query.dtype.type(np.inf)
     for i in range(low, high):
         at = i * k * chains * steps
         for n in range(at, at + k * chains * steps):
             states[n] = -1
         acceptance[i] = 0
-        if query_mask.size > 0 and not query_mask[i]:
+        if pairs.query_mask.size > 0 and not pairs.query_mask[i]:
             continue
         own_draws = mix(np.uint32(streams[0] ^ np.uint32(i)))
         q_start = offset_of(i, p.q_h, p.q_w, p.q_slice, p.q_row, p.channels)
@@ -82,7 +83,7 @@ def _chains_range(
                 continue
             t, y, x = place_in(j, p)
             k_start = t * p.k_slice + y * p.k_row + x * p.channels
-            here = measure(query, q_start, key, k_start, i, j, q_norms, k_norms, scale, function, patches, nothing)
+            here = measure_pair(pairs, q_start, k_start, i, j, nothing)
             if not here > nothing:
                 here = nothing  # NaN: whatever can be compared is better
             for step in range(chain * steps, (chain + 1) * steps):
@@ -96,12 +97,9 @@ def _chains_range(
                 n_x += draw_offset(c_x, -c_x.size, draw(own_draws, word + dims - 1, 0, c_x[c_x.size - 1] - 1))
                 if 0 <= n_t < p.k_t and 0 <= n_y < p.k_h and 0 <= n_x < p.k_w:
                     proposal = (n_t * p.k_h + n_y) * p.k_w + n_x
-                    if admissible(i, proposal, key_mask, patches, limits):
+                    if admissible(i, proposal, pairs.key_mask, p, limits):
                         k_start = n_t * p.k_slice + n_y * p.k_row + n_x * p.channels
-                        there = measure(
-                            query, q_start, key, k_start, i, proposal, q_norms, k_norms, scale, function, patches,
-                            nothing,
-                        )  # fmt: skip
+                        there = measure_pair(pairs, q_start, k_start, i, proposal, nothing)
                         chance = (draw(own_draws, word + dims, 0, WORDS - 1) + 0.5) / WORDS
                         if there > nothing and chance < np.exp((np.float64(there) - np.float64(here)) / temperature):
                             t, y, x, j, here = n_t, n_y, n_x, proposal, there

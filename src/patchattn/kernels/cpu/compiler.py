@@ -1,4 +1,4 @@
-"""How the kernels of this folder are compiled: once for each set of argument types, and cached on disk."""
+"""Compilation of the kernels of this folder: once for each set of argument types, and cached on disk."""
 
 from __future__ import annotations
 

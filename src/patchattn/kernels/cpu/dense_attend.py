@@ -6,7 +6,7 @@ neighboring numbers in the place of many short reads at random.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,26 @@ __all__ = ["dense_attend", "dense_attend_backward"]
 ROWS = 32
 """Queries in one range of work."""
 BYTES = 1 << 24
-"""Of the weights of a band of queries and all keys."""
+"""Memory of the weights of a band of queries and all keys."""
+
+
+class Values(NamedTuple):
+    """The values of all keys, for each item."""
+
+    planes: Each
+    """Channel by channel; 0 for what is not finite."""
+    raw: Each
+    """Channel-last, as they are."""
+    unfit: Each
+    """Mask of the keys whose values are not finite."""
+
+
+class Matches(NamedTuple):
+    """The matches of one item, flat, and their similarities."""
+
+    similarity: NDArray[Any]
+    indices: NDArray[np.int32]
+    k: int
 
 
 def dense_attend(
@@ -39,8 +58,8 @@ def dense_attend(
         return np.empty(k, values.dtype), np.empty(keys, values.dtype)
 
     run_items(
-        _attend_range, group, count, ROWS, Each(similarity), Each(index), Each(images), Each(values), Each(unfit), k,
-        keys, channels, inverse_temperature, Each(output), Each(normalizer), scratch=scratch,
+        _attend_range, group, count, ROWS, Each(similarity), Each(index), Values(*map(Each, (images, values, unfit))),
+        (k, keys, channels), inverse_temperature, Each(output), Each(normalizer), scratch=scratch,
     )  # fmt: skip
 
 
@@ -52,9 +71,11 @@ def _channels_first(rows: NDArray[Any], channels: int) -> NDArray[Any]:
 
 @item_kernel(vectorize=True)
 def _attend_range(
-    low: int, high: int, similarity: Any, index: Any, value: Any, raw: Any, unfit: Any, k: int, keys: int,
-    channels: int, inverse_temperature: Any, output: Any, normalizer: Any, weight: Any, row: Any,
+    low: int, high: int, similarity: Any, index: Any, values: Any, sizes: Any, inverse_temperature: Any, output: Any,
+    normalizer: Any, weight: Any, row: Any,
 ) -> None:  # fmt: skip
+    k, keys, channels = sizes
+    value, raw, unfit = values.planes, values.raw, values.unfit
     nothing = -inverse_temperature * np.inf
     for i in range(low, high):
         s, matched = similarity[i * k : (i + 1) * k], index[i * k : (i + 1) * k]
@@ -108,8 +129,8 @@ def dense_attend_backward(
     for low in range(0, count, band):
         weights = table[: count - low]
         run_ranges(
-            _weights_range, len(weights), ROWS, low, similarity, index, k, normalizer, inverse_temperature, grads,
-            image, product, by_similarity, weights, scratch=scratch,
+            _weights_range, len(weights), ROWS, low, Matches(similarity, index, k), normalizer, inverse_temperature,
+            grads, image, product, by_similarity, weights, scratch=scratch,
         )  # fmt: skip
         add_transposed_products(weights, grads[:, low : low + band], to_values)
     by_values += to_values.T.reshape(-1)
@@ -117,9 +138,10 @@ def dense_attend_backward(
 
 @kernel(vectorize=True)
 def _weights_range(
-    low: int, high: int, first: int, similarity: Any, index: Any, k: int, normalizer: Any, inverse_temperature: Any,
-    grads: Any, image: Any, product: Any, output: Any, weights: Any, agreement: Any,
+    low: int, high: int, first: int, matches: Any, normalizer: Any, inverse_temperature: Any, grads: Any, image: Any,
+    product: Any, output: Any, weights: Any, agreement: Any,
 ) -> None:  # fmt: skip
+    similarity, index, k = matches.similarity, matches.indices, matches.k
     nothing = -inverse_temperature * np.inf
     for n in range(low, high):
         i = first + n

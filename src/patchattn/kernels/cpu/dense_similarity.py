@@ -24,14 +24,14 @@ from patchattn.kernels.cpu.dense_products import (
     pair_products,
     spread_diagonals,
 )
-from patchattn.kernels.cpu.layout import Layout
-from patchattn.kernels.cpu.measure import COSINE, L2, Patches
+from patchattn.kernels.cpu.padded_image import PaddedImage
+from patchattn.kernels.cpu.patch_similarity import COSINE, L2, Patches
 from patchattn.kernels.cpu.pool import run_ranges
 
 __all__ = ["Dense", "dense_costs"]
 
 BYTES = 1 << 26
-"""Of two tables of a box of queries and all keys."""
+"""Memory of the two tables of a box of queries and all keys."""
 ROWS = 64
 """Queries in one range of work."""
 OVERHEAD = 1 << 20
@@ -49,8 +49,8 @@ def _box_sides(queries: Size, patch: Size, keys: Size, bytes_each: int) -> Size:
     return tuple(side)
 
 
-def dense_costs(queries: Layout, keys: Layout) -> float:
-    """What all pairs of an item cost, in multiply-adds of pairs of pixels."""
+def dense_costs(queries: PaddedImage, keys: PaddedImage) -> float:
+    """Cost of all pairs of an item, in multiply-adds of pairs of pixels."""
     patch = tuple(2 * r + 1 for r in queries.radius)
     side = _box_sides(queries.size, patch, keys.size, queries.rows.itemsize)
     boxes = prod(ceil(n / s) for n, s in zip(queries.size, side, strict=True))
@@ -65,7 +65,9 @@ def _padded(size: Size, patch: Size) -> int:
 class Dense:
     """All pairs of one query image and one key image."""
 
-    def __init__(self, query: NDArray[Any], key: NDArray[Any], queries: Layout, keys: Layout, patches: Patches) -> None:
+    def __init__(
+        self, query: NDArray[Any], key: NDArray[Any], queries: PaddedImage, keys: PaddedImage, patches: Patches
+    ) -> None:
         self.patches = patches
         self.patch = tuple(2 * r + 1 for r in queries.radius)
         self.queries, self.keys = queries.size, keys.size

@@ -18,18 +18,19 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-from patchattn.kernels.arguments import Constraints, PatchGeometry
+from patchattn.kernels.cpu.constraints import limits_of
 from patchattn.kernels.cpu.exact_lists import improve_range, rank_range, settle_range, sort_lists_range
 from patchattn.kernels.cpu.exact_rows import row_scratch, sort_range
 from patchattn.kernels.cpu.exact_scan import scan_range
 from patchattn.kernels.cpu.fields import new_field, store_lists
-from patchattn.kernels.cpu.layout import pad_pair
-from patchattn.kernels.cpu.limits import limits_of
-from patchattn.kernels.cpu.measure import L1, POINTWISE, inverse_norms, patches_of, pointwise_of
+from patchattn.kernels.cpu.heap import Heaps
+from patchattn.kernels.cpu.padded_image import pad_pair
+from patchattn.kernels.cpu.patch_similarity import L1, POINTWISE, inverse_norms, patches_of, pointwise_of
 from patchattn.kernels.cpu.pool import run_ranges
-from patchattn.kernels.cpu.product_blocks import Images, QueryBlock, query_blocks
+from patchattn.kernels.cpu.product_blocks import Images, QueryBlock, Rows, query_blocks
 from patchattn.kernels.cpu.products_bound import Precision, precision_of
 from patchattn.kernels.cpu.summed_products import SummedBlock, depth_of, summed_blocks
+from patchattn.problem import Constraints, PatchGeometry
 from patchattn.progress import report
 
 __all__ = ["search_exact"]
@@ -46,7 +47,7 @@ threads would wait for the last.
 """
 SUMS = 120
 """Multiplications in the time of one sum along a diagonal, which its memory takes: the addends are cached."""
-MOST = 1e12
+MAX_COSINE_NORM = 1e12
 """The largest norm of a patch, and 1 / the smallest, in sums for the cosine: products stay far from float32's ends."""
 ROWS_FROM = 32
 """From one match for so many keys on, whole rows are sorted instead of lists kept (docs/performance.md)."""
@@ -89,7 +90,7 @@ class Group(NamedTuple):
     queries: NDArray[np.int64]
     """`(items, any number)`: the positions that take part; -1 where there are fewer."""
     columns: NDArray[np.int64]
-    """Likewise, of the keys."""
+    """The same for the keys."""
 
 
 class _Search:
@@ -141,6 +142,11 @@ class _Search:
             self.images, *group, height, width, causal, dtype
         )
 
+    def _rows(self, group: Group, block: QueryBlock | SummedBlock) -> Rows:
+        """Return what kernels know of the queries of a block."""
+        positions = block.positions
+        return Rows(group.items, group.key_items, positions.reshape(-1), block.norms, positions.shape[1], self.count)
+
     def _are_summed(self, group: Group) -> bool:
         """Whether sums of pixels' products take less time, although for all positions, than products of the patches."""
         p = self.images.patches
@@ -150,34 +156,35 @@ class _Search:
             return False
         # For the cosine, sums are divided by the norms, and nothing may get too large or small before.
         return all(
-            norms.size == 0 or (norms.max() < MOST and norms[norms > 0].min(initial=1) > 1 / MOST)
+            norms.size == 0 or (norms.max() < MAX_COSINE_NORM and norms[norms > 0].min(initial=1) > 1 / MAX_COSINE_NORM)
             for norms in (self.images.q_norms, self.images.k_norms)
         )
 
     def _rank(self, group: Group) -> tuple[NDArray[np.int32], NDArray[Any], NDArray[np.bool_]]:
         """List the k best of what ranks best by products, and say for which queries that is not proven."""
-        k, count, (items, key_items, _, columns) = self.k, self.count, group
+        k, (items, _, _, columns) = self.k, group
         # The more spare places, the further behind the k-th is the first key that is left out.
         kept = min(k + max(4, k // 2), columns.shape[1])
         width = min(BLOCK, columns.shape[1])
         dtype = torch.float32 if self.dtype != torch.float64 and _multiplies_in_float32() else torch.float64
         precision, blocks = self._blocks(group, width, dtype)
         index, similarity = self._no_matches(items.size, np.float64)
-        ranked = np.full(items.size * count * kept, -1, np.int32)
-        value = np.full(ranked.size, -np.inf, np.float32 if dtype == torch.float32 else np.float64)
-        unproven = np.zeros(items.size * count, np.bool_)
+        best = Heaps(index, similarity, k)
+        places = items.size * self.count * kept
+        value = np.full(places, -np.inf, np.float32 if dtype == torch.float32 else np.float64)
+        ranked = Heaps(np.full(places, -1, np.int32), value, kept)
+        unproven = np.zeros(items.size * self.count, np.bool_)
         for block in blocks:
-            positions, in_item = block.positions.reshape(-1), block.positions.shape[1]
+            rows = self._rows(group, block)
             longest = np.zeros(items.size)
             for part in block.parts():
                 run_ranges(
-                    rank_range, positions.size, ROWS, part.products, part.columns, part.columns.size // items.size,
-                    positions, in_item, count, self.lag, ranked, value, kept,
-                )  # fmt: skip
+                    rank_range, rows.positions.size, ROWS, part, part.columns.size // items.size, rows, self.lag, ranked
+                )
                 longest = np.maximum(longest, part.longest)
             run_ranges(
-                settle_range, positions.size, ROWS, items, key_items, positions, block.norms, in_item, count, longest,
-                self.elements, precision, *self.images, ranked, value, kept, index, similarity, k, unproven,
+                settle_range, rows.positions.size, ROWS, rows, longest, self.elements, precision, self.images, ranked,
+                best, unproven,
             )  # fmt: skip
         return index, similarity, unproven
 
@@ -189,36 +196,35 @@ class _Search:
         numbers = np.flatnonzero(unproven.reshape(-1, count).any(1))
         if numbers.size == 0:
             return
-        rows = np.flatnonzero(unproven)
-        for lists in (index.reshape(-1, k), similarity.reshape(-1, k)):
-            lists[rows] = lists[rows, ::-1]  # worst first: a heap
+        lists = np.flatnonzero(unproven)
+        for array in (index.reshape(-1, k), similarity.reshape(-1, k)):
+            array[lists] = array[lists, ::-1]  # worst first: a heap
         queries = _positions([np.flatnonzero(unproven[n * count : (n + 1) * count]) for n in numbers])
         group = Group(group.items[numbers], group.key_items[numbers], queries, group.columns[numbers])
         width = min(BLOCK, group.columns.shape[1])
         precision, blocks = self._blocks(group, width, torch.float64)
+        best = Heaps(index, similarity, k)
         for block in blocks:
-            positions, in_item = block.positions.reshape(-1), block.positions.shape[1]
+            rows = self._rows(group, block)
             for part in block.parts():
                 run_ranges(
-                    improve_range, positions.size, ROWS, part.products, part.columns, part.columns.size // numbers.size,
-                    group.items, group.key_items, positions, block.norms, in_item, count, numbers, self.lag,
-                    part.longest, self.elements, precision, *self.images, index, similarity, k,
+                    improve_range, rows.positions.size, ROWS, part, part.columns.size // numbers.size, rows, numbers,
+                    self.lag, self.elements, precision, self.images, best,
                 )  # fmt: skip
-        run_ranges(sort_lists_range, rows.size, ROWS, rows, index, similarity, k)
+        run_ranges(sort_lists_range, lists.size, ROWS, lists, best)
 
     def _sort_rows(self, group: Group) -> Matches:
         """Compute whole rows of similarities in float64, and take the k best of each."""
-        k, count, (items, key_items, *_) = self.k, self.count, group
+        k, items = self.k, group.items
         index, similarity = self._no_matches(items.size, np.float32)
         precision, blocks = self._blocks(group, group.columns.shape[1], torch.float64)
         for block in blocks:
-            positions, in_item = block.positions.reshape(-1), block.positions.shape[1]
+            rows = self._rows(group, block)
             for part in block.parts():
                 width = part.columns.size // items.size
                 run_ranges(
-                    sort_range, positions.size, ROWS, part.products, part.columns, width, items, key_items, positions,
-                    block.norms, part.norms, in_item, count, self.lag, self.elements, precision, *self.images, index,
-                    similarity, k, scratch=partial(row_scratch, width),
+                    sort_range, rows.positions.size, ROWS, part, width, rows, self.lag, self.elements, precision,
+                    self.images, Heaps(index, similarity, k), scratch=partial(row_scratch, width),
                 )  # fmt: skip
         return index, similarity
 
@@ -230,10 +236,9 @@ class _Search:
         if self.key_mask is not None:
             allowed = np.zeros((items.size, self.keys + 1), np.bool_)
             np.put_along_axis(allowed, columns, True, 1)  # -1, for none, is the last
-        run_ranges(
-            scan_range, queries.size, ROWS, items, key_items, queries.reshape(-1), queries.shape[1], count, allowed,
-            self.limits, *self.images, index, similarity, k,
-        )  # fmt: skip
+        rows = Rows(items, key_items, queries.reshape(-1), np.empty(0), queries.shape[1], count)
+        best = Heaps(index, similarity, k)
+        run_ranges(scan_range, queries.size, ROWS, rows, allowed, self.limits, self.images, best)
         return index, similarity
 
     def _no_matches(self, items: int, dtype: DTypeLike) -> Matches:

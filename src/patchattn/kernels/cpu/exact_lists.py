@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from patchattn.kernels.cpu.compiler import inlined, kernel
-from patchattn.kernels.cpu.measure import COSINE, L2
+from patchattn.kernels.cpu.heap import clear, offer, sort_best_first
+from patchattn.kernels.cpu.patch_similarity import COSINE, L2
 from patchattn.kernels.cpu.product_blocks import measure_in
 from patchattn.kernels.cpu.products_bound import least_product
-from patchattn.kernels.cpu.topk import clear, offer, sort_best_first
 from patchattn.kernels.cpu.vectors import find_above
 
 __all__ = ["improve_range", "rank_range", "settle_range", "sort_lists_range"]
@@ -20,11 +20,11 @@ STRETCH = 128
 
 
 @kernel()
-def rank_range(
-    low: int, high: int, products: Any, columns: Any, width: int, positions: Any, in_item: int, count: int, lag: int,
-    index: Any, value: Any, kept: int,
-) -> None:  # fmt: skip
+def rank_range(low: int, high: int, part: Any, width: int, rows: Any, lag: int, ranked: Any) -> None:
     """Keep the keys with the largest products; `lag` as in `Limits`, -1 without causality."""
+    products, columns = part.products, part.columns
+    positions, in_item, count = rows.positions, rows.in_item, rows.queries
+    index, value, kept = ranked.indices, ranked.similarity, ranked.k
     for row in range(low, high):
         i = positions[row]
         if i < 0:
@@ -44,13 +44,13 @@ def rank_range(
 
 @kernel()
 def settle_range(
-    low: int, high: int, items: Any, key_items: Any, positions: Any, norms: Any, in_item: int, count: int,
-    longest: Any, elements: int, precision: Any, query: Any, key: Any, q_stride: int, k_stride: int, q_norms: Any,
-    k_norms: Any, scale: float, function: Any, patches: Any, ranked: Any, value: Any, kept: int, index: Any,
-    similarity: Any, k: int, unproven: Any,
+    low: int, high: int, rows: Any, longest: Any, elements: int, precision: Any, images: Any, ranked: Any, best: Any,
+    unproven: Any,
 ) -> None:  # fmt: skip
     """Measure what was kept, list the k best, and say of which queries a key that was not kept may be better."""
-    kind = patches.kind
+    items, key_items, positions, in_item, count = rows.items, rows.key_items, rows.positions, rows.in_item, rows.queries
+    index, similarity, k = best.indices, best.similarity, best.k
+    kept, kind = ranked.k, images.patches.kind
     for row in range(low, high):
         i = positions[row]
         if i < 0:
@@ -60,36 +60,34 @@ def settle_range(
         start = n * k
         clear(similarity, index, start, k)
         for m in range(n * kept, (n + 1) * kept):
-            j = np.int64(ranked[m])
+            j = np.int64(ranked.indices[m])
             if j >= 0:
-                s = measure_in(
-                    items[group], i, key_items[group], j, query, key, q_stride, k_stride, q_norms, k_norms, scale,
-                    function, patches, similarity[start],
-                )  # fmt: skip
+                s = measure_in(items[group], i, key_items[group], j, images, similarity[start])
                 offer(s, j, similarity, index, start, k)
         sort_best_first(similarity, index, start, k)
-        q, worst, last = norms[row], similarity[start + k - 1], np.float64(value[n * kept])
-        if ranked[n * kept] < 0:
+        q, worst, last = rows.norms[row], similarity[start + k - 1], np.float64(ranked.similarity[n * kept])
+        if ranked.indices[n * kept] < 0:
             # Nothing was left out but what has no product, or -inf: no finite key, unless sums overflow.
             size = 1.0
             if kind != COSINE:
                 size = (q + longest[group]) * (q + longest[group])
             proven = size <= precision.largest
         else:
-            proven = last < least_product(worst, q, longest[group], kind, scale, elements, precision)
+            proven = last < least_product(worst, q, longest[group], kind, images.scale, elements, precision)
         # NaN matches nothing, and nothing is nearer than 0.
         unproven[n] = not (proven or np.isnan(q) or (kind == L2 and worst == 0))
 
 
 @kernel(vectorize=True)
 def improve_range(
-    low: int, high: int, products: Any, columns: Any, width: int, items: Any, key_items: Any, positions: Any,
-    norms: Any, in_item: int, count: int, groups: Any, lag: int, longest: Any, elements: int, precision: Any,
-    query: Any, key: Any, q_stride: int, k_stride: int, q_norms: Any, k_norms: Any, scale: float, function: Any,
-    patches: Any, index: Any, similarity: Any, k: int,
+    low: int, high: int, part: Any, width: int, rows: Any, groups: Any, lag: int, elements: int, precision: Any,
+    images: Any, best: Any,
 ) -> None:  # fmt: skip
     """Measure and offer every key that may be better than the worst in a heap."""
-    kind = patches.kind
+    items, key_items, positions, in_item, count = rows.items, rows.key_items, rows.positions, rows.in_item, rows.queries
+    products, columns = part.products, part.columns
+    index, similarity, k = best.indices, best.similarity, best.k
+    kind = images.patches.kind
     for row in range(low, high):
         i = positions[row]
         if i < 0:
@@ -97,8 +95,8 @@ def improve_range(
         group = row // in_item
         n = groups[group] * count + i
         start = n * k
-        q, longest_key = norms[row], longest[group]
-        least = least_product(similarity[start], q, longest_key, kind, scale, elements, precision)
+        q, longest_key = rows.norms[row], part.longest[group]
+        least = least_product(similarity[start], q, longest_key, kind, images.scale, elements, precision)
         for stretch in range(0, width, STRETCH):
             end = min(stretch + STRETCH, width)
             possible = 0
@@ -113,13 +111,10 @@ def improve_range(
                 if j < 0 or (lag >= 0 and j + lag > i) or _contains(index, start, k, j):
                     continue
                 worst = similarity[start]
-                s = measure_in(
-                    items[group], i, key_items[group], j, query, key, q_stride, k_stride, q_norms, k_norms, scale,
-                    function, patches, worst,
-                )  # fmt: skip
+                s = measure_in(items[group], i, key_items[group], j, images, worst)
                 offer(s, j, similarity, index, start, k)
                 if similarity[start] > worst:
-                    least = least_product(similarity[start], q, longest_key, kind, scale, elements, precision)
+                    least = least_product(similarity[start], q, longest_key, kind, images.scale, elements, precision)
 
 
 @inlined
@@ -131,6 +126,6 @@ def _contains(index: Any, start: int, k: int, j: int) -> bool:
 
 
 @kernel()
-def sort_lists_range(low: int, high: int, rows: Any, index: Any, similarity: Any, k: int) -> None:
+def sort_lists_range(low: int, high: int, numbers: Any, best: Any) -> None:
     for n in range(low, high):
-        sort_best_first(similarity, index, rows[n] * k, k)
+        sort_best_first(best.similarity, best.indices, numbers[n] * best.k, best.k)

@@ -6,16 +6,16 @@ it is not, and where two similarities are too close to say which is the larger, 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from patchattn.kernels.cpu.compiler import inlined, kernel
-from patchattn.kernels.cpu.measure import L2
+from patchattn.kernels.cpu.heap import clear, offer, sort_best_first
+from patchattn.kernels.cpu.patch_similarity import L2
 from patchattn.kernels.cpu.product_blocks import measure_in
 from patchattn.kernels.cpu.products_bound import products_error
-from patchattn.kernels.cpu.topk import clear, offer, sort_best_first
 
 __all__ = ["row_scratch", "sort_range"]
 
@@ -27,26 +27,45 @@ BINS = 2048
 SIGN = np.uint32(0x80000000)
 
 
-def row_scratch(keys: int) -> tuple[NDArray[Any], ...]:
+class RowScratch(NamedTuple):
+    """Working space for one row."""
+
+    number: NDArray[np.float32]
+    bits: NDArray[np.uint32]
+    """Bits of the numbers: the same memory."""
+    ranks: NDArray[np.uint32]
+    other_ranks: NDArray[np.uint32]
+    keys: NDArray[np.int32]
+    other_keys: NDArray[np.int32]
+    bins: NDArray[np.int64]
+    close: NDArray[np.float64]
+    close_keys: NDArray[np.int32]
+
+
+def row_scratch(keys: int) -> tuple[RowScratch]:
     numbers = np.empty(keys, np.float32)
     ranks = lambda: np.empty(keys, np.uint32)  # noqa: E731
     positions = lambda: np.empty(keys, np.int32)  # noqa: E731
-    return (
+    scratch = RowScratch(
         numbers, numbers.view(np.uint32), ranks(), ranks(), positions(), positions(), np.empty(3 * BINS, np.int64),
         np.empty(keys), positions(),
     )  # fmt: skip
+    return (scratch,)
 
 
 @kernel()
 def sort_range(
-    low: int, high: int, products: Any, columns: Any, width: int, items: Any, key_items: Any, positions: Any,
-    norms: Any, key_norms: Any, in_item: int, count: int, lag: int, elements: int, precision: Any,
-    query: Any, key: Any, q_stride: int, k_stride: int, q_norms: Any, k_norms: Any, scale: float, function: Any,
-    patches: Any, index: Any, similarity: Any, k: int,
-    number: Any, bits: Any, ranks: Any, other_ranks: Any, keys: Any, other_keys: Any, bins: Any, close: Any,
-    close_keys: Any,
+    low: int, high: int, part: Any, width: int, rows: Any, lag: int, elements: int, precision: Any, images: Any,
+    best: Any, scratch: Any,
 ) -> None:  # fmt: skip
-    kind = patches.kind
+    """Compute the similarities of each query to all keys, and sort the k best of them into its list."""
+    items, key_items, positions, in_item = rows.items, rows.key_items, rows.positions, rows.in_item
+    products, columns = part.products, part.columns
+    index, similarity, k = best.indices, best.similarity, best.k
+    number, bits, ranks, other_ranks = scratch.number, scratch.bits, scratch.ranks, scratch.other_ranks
+    keys, other_keys, bins = scratch.keys, scratch.other_keys, scratch.bins
+    close, close_keys = scratch.close, scratch.close_keys
+    kind = images.patches.kind
     nothing = -np.inf
     for row in range(low, high):
         i = positions[row]
@@ -54,22 +73,19 @@ def sort_range(
             continue
         group = row // in_item
         q_item, k_item = items[group], key_items[group]
-        q = norms[row]
+        q = rows.norms[row]
         found = 0
         for c in range(width):
             j = columns[group * width + c]
             if j < 0 or (lag >= 0 and j + lag > i):
                 continue
             s = np.float64(products[row * width + c])
-            s = s - q * q if kind == L2 else s * scale
-            error = products_error(q, key_norms[group * width + c], kind, elements, precision)
+            s = s - q * q if kind == L2 else s * images.scale
+            error = products_error(q, part.norms[group * width + c], kind, elements, precision)
             if kind != L2:
-                error *= scale
+                error *= images.scale
             if not error <= NEGLIGIBLE * abs(s):  # nor if one of them is not finite
-                s = measure_in(
-                    q_item, i, k_item, j, query, key, q_stride, k_stride, q_norms, k_norms, scale, function, patches,
-                    nothing,
-                )  # fmt: skip
+                s = measure_in(q_item, i, k_item, j, images, nothing)
             number[found] = s
             if number[found] > nothing:
                 ranks[found] = _rank(bits[found])
@@ -77,7 +93,7 @@ def sort_range(
                 found += 1
         found = _best(ranks, keys, found, k, bins)
         _sort(ranks, other_ranks, keys, other_keys, found, bins)
-        start = (group * count + i) * k
+        start = (group * rows.queries + i) * k
         at = 0
         while at < min(found, k):
             end = at + 1
@@ -90,10 +106,7 @@ def sort_range(
                 clear(close, close_keys, 0, end - at)
                 for m in range(at, end):
                     j = np.int64(other_keys[m])
-                    s = measure_in(
-                        q_item, i, k_item, j, query, key, q_stride, k_stride, q_norms, k_norms, scale, function,
-                        patches, nothing,
-                    )  # fmt: skip
+                    s = measure_in(q_item, i, k_item, j, images, nothing)
                     offer(s, j, close, close_keys, 0, end - at)
                 sort_best_first(close, close_keys, 0, end - at)
                 for m in range(at, min(end, k)):

@@ -7,33 +7,31 @@ from typing import Any
 import numpy as np
 
 from patchattn.kernels.cpu.compiler import inlined, kernel
-from patchattn.kernels.cpu.matches import domain, too_near
+from patchattn.kernels.cpu.constraints import conflicting, offset_window
+from patchattn.kernels.cpu.heap import offer, sort_best_first
 from patchattn.kernels.cpu.product_blocks import measure_in
-from patchattn.kernels.cpu.topk import offer, sort_best_first
 
 __all__ = ["scan_range"]
 
 
 @kernel()
-def scan_range(
-    low: int, high: int, items: Any, key_items: Any, positions: Any, in_item: int, count: int, allowed: Any,
-    limits: Any, query: Any, key: Any, q_stride: int, k_stride: int, q_norms: Any, k_norms: Any, scale: float,
-    function: Any, patches: Any, index: Any, similarity: Any, k: int,
-) -> None:  # fmt: skip
+def scan_range(low: int, high: int, rows: Any, allowed: Any, limits: Any, images: Any, best: Any) -> None:
     """Measure every key within reach, one after the other.
 
     With a separation, the list that holds only matches apart from each other depends on the order in which keys come;
     what is asked for is the greedy choice, so the keys are gone through once for each match.
     """
-    p = patches
+    items, key_items, positions, in_item = rows.items, rows.key_items, rows.positions, rows.in_item
+    index, similarity, k = best.indices, best.similarity, best.k
+    p = images.patches
     rounds, places = (k, 1) if limits.separated else (1, k)
     for row in range(low, high):
         i = positions[row]
         if i < 0:
             continue
         group = row // in_item
-        start = (group * count + i) * k
-        t0, t1, y0, y1, x0, x1 = domain(i, patches, limits)
+        start = (group * rows.queries + i) * k
+        t0, t1, y0, y1, x0, x1 = offset_window(i, p, limits)
         for m in range(rounds):
             at = start + m
             for t in range(t0, t1 + 1):
@@ -44,12 +42,9 @@ def scan_range(
                             continue
                         if limits.is_causal and j + limits.lag > i:
                             continue
-                        if not _is_apart(j, index, start, m, patches, limits):
+                        if not _is_apart(j, index, start, m, p, limits):
                             continue
-                        s = measure_in(
-                            items[group], i, key_items[group], j, query, key, q_stride, k_stride, q_norms, k_norms,
-                            scale, function, patches, similarity[at],
-                        )  # fmt: skip
+                        s = measure_in(items[group], i, key_items[group], j, images, similarity[at])
                         offer(s, j, similarity, index, at, places)
         if not limits.separated:
             sort_best_first(similarity, index, start, k)
@@ -59,6 +54,6 @@ def scan_range(
 def _is_apart(j: int, index: Any, start: Any, chosen: int, patches: Any, limits: Any) -> bool:
     for m in range(chosen):
         other = index[start + m]
-        if other >= 0 and too_near(j, np.int64(other), patches, limits):
+        if other >= 0 and conflicting(j, np.int64(other), patches, limits):
             return False
     return True

@@ -9,15 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from patchattn.kernels.arguments import Constraints
 from patchattn.kernels.cpu.batch import Each, groups, item_kernel, run_items
 from patchattn.kernels.cpu.compiler import inlined
+from patchattn.kernels.cpu.constraints import admissible, limits_of, mask_rows
 from patchattn.kernels.cpu.fields import lists_of, store_lists
 from patchattn.kernels.cpu.grid import grid_of, place_in
-from patchattn.kernels.cpu.layout import three
-from patchattn.kernels.cpu.limits import limits_of, mask_rows
-from patchattn.kernels.cpu.matches import admissible
-from patchattn.kernels.cpu.measure import CHUNK
+from patchattn.kernels.cpu.padded_image import three
+from patchattn.kernels.cpu.patch_similarity import CHUNK
+from patchattn.problem import Constraints
 
 __all__ = ["expand"]
 

@@ -16,7 +16,7 @@ LOG2_E = 1.4426950408889634
 # ln 2 in two parts, of which whole multiples of the first are exact (Cody and Waite).
 LN2 = {32: (0.693359375, -2.12194440e-4), 64: (6.93145751953125e-1, 1.42860682030941723212e-6)}
 TERMS = {32: 8, 64: 14}
-"""Of the Taylor series, which are enough for |x| <= ln 2 / 2."""
+"""Terms of the Taylor series, enough for |x| <= ln 2 / 2."""
 LOWEST = {32: -87.0, 64: -708.0}
 """Below it results have no full precision, and count as 0."""
 MANTISSA, BIAS = {32: 23, 64: 52}, {32: 127, 64: 1023}

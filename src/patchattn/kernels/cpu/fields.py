@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from patchattn.kernels.arguments import PatchGeometry
-from patchattn.kernels.cpu.layout import compute_dtype
-from patchattn.kernels.cpu.matches import Lists
+from patchattn.kernels.cpu.padded_image import compute_dtype
+from patchattn.kernels.cpu.topk import TopK
+from patchattn.problem import PatchGeometry
 
 __all__ = ["item_init", "lists_of", "new_field", "store", "store_lists"]
 
@@ -25,9 +25,9 @@ def new_field(query: Tensor, k: int, geometry: PatchGeometry) -> tuple[Tensor, T
     return torch.empty(shape, dtype=torch.int32), torch.empty(shape, dtype=compute_dtype(query.dtype))
 
 
-def store(lists: Lists, item: int, index: Tensor, similarity: Tensor) -> None:
+def store(lists: TopK, item: int, index: Tensor, similarity: Tensor) -> None:
     """Write one item's matches to the field."""
-    store_lists(lists.index[None], range(item, item + 1), index)
+    store_lists(lists.indices[None], range(item, item + 1), index)
     store_lists(lists.similarity[None], range(item, item + 1), similarity)
 
 

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from patchattn.kernels.cpu.compiler import inlined
+from patchattn.kernels.parameters import LINE_DISTANCES
 
-__all__ = ["FARTHEST_IN_LINE", "Frame", "frame_of", "framed", "unframed"]
+__all__ = ["MAX_LINE_DISTANCE", "Frame", "frame_of", "framed", "unframed"]
 
 
-FARTHEST_IN_LINE = 4
-"""In one dimension neighbors at the distances 4, 2 and 1 say where to look: one alone says too little."""
+MAX_LINE_DISTANCE = LINE_DISTANCES[0]
 
 
 class Frame(NamedTuple):
@@ -38,7 +38,7 @@ class Frame(NamedTuple):
 
 
 def frame_of(size: tuple[int, int, int], dims: int) -> Frame:
-    margin_t, margin_y, margin_x = int(dims == 3), int(dims >= 2), FARTHEST_IN_LINE if dims == 1 else 1
+    margin_t, margin_y, margin_x = int(dims == 3), int(dims >= 2), MAX_LINE_DISTANCE if dims == 1 else 1
     rows, row = size[1] + 2 * margin_y, size[2] + 2 * margin_x
     return Frame(
         size[1], size[2], margin_t, margin_y, margin_x, rows, row, rows * row, (size[0] + 2 * margin_t) * rows * row

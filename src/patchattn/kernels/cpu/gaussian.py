@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from patchattn.kernels.arguments import gaussian_weights
 from patchattn.kernels.cpu.compiler import inlined
+from patchattn.kernels.gaussian import gaussian_weights
 
 __all__ = ["Cumulated", "cumulated_weights", "draw_offset", "weight_at", "weight_between"]
 

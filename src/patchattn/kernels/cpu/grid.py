@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from patchattn.kernels.cpu.compiler import inlined
-from patchattn.kernels.cpu.layout import three
+from patchattn.kernels.cpu.padded_image import three
 
 __all__ = ["Grid", "grid_of", "place_in"]
 
 
 class Grid(NamedTuple):
-    """Named as in `Patches`, which the functions of `matches.py` take as well."""
+    """Named as in `Patches`, which the functions of `constraints.py` take as well."""
 
     q_t: int
     q_h: int

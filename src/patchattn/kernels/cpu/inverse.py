@@ -18,8 +18,8 @@ class Inverse(NamedTuple):
     A row of either for each item.
     """
 
-    first: NDArray[np.int64]
-    match: NDArray[np.int64]
+    first: Any
+    match: Any
 
 
 def invert(index: NDArray[np.int32], keys: int) -> Inverse:
@@ -35,7 +35,7 @@ def invert(index: NDArray[np.int32], keys: int) -> Inverse:
 
 @item_kernel()
 def _invert(low: int, high: int, index: Any, first: Any, match: Any) -> None:
-    """Of one item as a whole."""
+    """Sort the matches of one whole item."""
     for entry in range(index.size):
         if index[entry] >= 0:
             first[index[entry]] += 1

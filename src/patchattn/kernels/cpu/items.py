@@ -1,4 +1,4 @@
-"""What every search does alike: the layout of the images, and one head of one batch item after the other."""
+"""Items, each one head of one batch item, and the loop over them that all searches share."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from patchattn.kernels.arguments import Constraints, PatchGeometry
 from patchattn.kernels.cpu.batch import Each, groups
+from patchattn.kernels.cpu.constraints import Limits, Masks, limits_of, mask_rows, masks_of
 from patchattn.kernels.cpu.fields import item_init, new_field, store
-from patchattn.kernels.cpu.layout import Layout, pad_pair
-from patchattn.kernels.cpu.limits import Masks, limits_of, mask_rows, masks_of
-from patchattn.kernels.cpu.matches import Limits, Lists
-from patchattn.kernels.cpu.measure import Patches, inverse_norms, patches_of, pointwise_of
+from patchattn.kernels.cpu.padded_image import PaddedImage, pad_pair
+from patchattn.kernels.cpu.patch_similarity import Pairs, Patches, inverse_norms, patches_of, pointwise_of
 from patchattn.kernels.cpu.pool import run_ranges
+from patchattn.kernels.cpu.topk import TopK
+from patchattn.problem import Constraints, PatchGeometry
 from patchattn.progress import report
 
-__all__ = ["Item", "items_of", "no_matches", "pair_of", "search_items"]
+__all__ = ["Item", "items_of", "no_matches", "pairs_of", "search_items"]
 
 
 SMALL = 1 << 14
@@ -35,27 +35,23 @@ class Item:
     """One head of one batch item."""
 
     number: int
-    """Of `items`, from 0: how far the whole search has come."""
+    """Number of this item among `items`, from 0."""
     items: int
     batch_item: int
     head: int
-    queries: Layout
-    keys: Layout
-    pair: tuple[Any, ...]
-    """Query, key, their inverse norms, scale, user's function, patches, limits, query mask, key mask: what every kernel
-    that measures takes first."""
+    queries: PaddedImage
+    keys: PaddedImage
+    pairs: Pairs
     masks: Masks
     init: NDArray[np.int32]
 
     @property
     def patches(self) -> Patches:
-        patches: Patches = self.pair[6]
-        return patches
+        return self.pairs.patches
 
     @property
     def limits(self) -> Limits:
-        limits: Limits = self.pair[7]
-        return limits
+        return self.pairs.limits
 
     @property
     def count(self) -> int:
@@ -78,8 +74,8 @@ def items_of(
         for h in range(heads):
             n = b * heads + h
             norms = (query_norms[n], key_norms[n % len(key_norms)])
-            pair = (queries.item(n), keys.item(n), *norms, *shared, masks.query, masks.key)
-            yield Item(n, batch * heads, b, h, queries, keys, pair, masks, item_init(init, b, h))
+            pairs = Pairs(queries.item(n), keys.item(n), *norms, *shared, masks.query, masks.key)
+            yield Item(n, batch * heads, b, h, queries, keys, pairs, masks, item_init(init, b, h))
 
 
 def search_items(
@@ -89,7 +85,7 @@ def search_items(
     geometry: PatchGeometry,
     constraints: Constraints,
     init: Tensor | None,
-    search: Callable[[Item], Lists],
+    search: Callable[[Item], TopK],
 ) -> tuple[Tensor, Tensor]:
     """Call `search` for every item, and put its lists into a field: index and similarity, `(B, heads, k, *query)`.
 
@@ -106,7 +102,7 @@ def search_items(
         waiting = list(islice(items, len(group)))
         found = [no_matches(0, k, np.float32)] * len(group)
 
-        def search_range(low: int, high: int, waiting: list[Item], found: list[Lists]) -> None:
+        def search_range(low: int, high: int, waiting: list[Item], found: list[TopK]) -> None:
             for n in range(low, high):
                 found[n] = search(waiting[n])
 
@@ -117,18 +113,26 @@ def search_items(
     return index, similarity
 
 
-def pair_of(query: Tensor, key: Tensor, geometry: PatchGeometry, constraints: Constraints) -> tuple[Any, ...]:
-    """An item's `pair` for all items at once, as `run_items` takes it."""
+def pairs_of(query: Tensor, key: Tensor, geometry: PatchGeometry, constraints: Constraints) -> Pairs:
+    """`Pairs` of all items at once, as `run_items` takes them."""
     queries, keys = pad_pair(query, key, geometry)
-    norms = inverse_norms(queries, geometry), inverse_norms(keys, geometry)
-    masks = (mask_rows(mask, geometry.num_heads) for mask in (constraints.query_mask, constraints.key_mask))
-    return (
-        *map(Each, (queries.rows, keys.rows, *norms)),
-        queries.rows.dtype.type(geometry.scale(query.shape[1])), pointwise_of(geometry),
-        patches_of(queries, keys, geometry), limits_of(constraints, query.dim() - 2), *map(Each, masks),
-    )  # fmt: skip
+    query_mask, key_mask = (
+        mask_rows(mask, geometry.num_heads) for mask in (constraints.query_mask, constraints.key_mask)
+    )
+    return Pairs(
+        query=Each(queries.rows),
+        key=Each(keys.rows),
+        q_norms=Each(inverse_norms(queries, geometry)),
+        k_norms=Each(inverse_norms(keys, geometry)),
+        scale=queries.rows.dtype.type(geometry.scale(query.shape[1])),
+        function=pointwise_of(geometry),
+        patches=patches_of(queries, keys, geometry),
+        limits=limits_of(constraints, query.dim() - 2),
+        query_mask=Each(query_mask),
+        key_mask=Each(key_mask),
+    )
 
 
-def no_matches(count: int, k: int, dtype: Any) -> Lists:
-    """Lists in which every place is still free."""
-    return Lists(np.full(count * k, -1, np.int32), np.full(count * k, -np.inf, dtype), np.zeros(count * k, np.int32))
+def no_matches(count: int, k: int, dtype: Any) -> TopK:
+    """TopK in which every place is still free."""
+    return TopK(np.full(count * k, -1, np.int32), np.full(count * k, -np.inf, dtype), np.zeros(count * k, np.int32))

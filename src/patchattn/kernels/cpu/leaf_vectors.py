@@ -1,6 +1,6 @@
-"""Vector instructions of the guided search: eight keys at once against a query, and sorted lists.
+"""Vector instructions of guided search: eight keys at once against a query, and sorted lists.
 
-Projected features are 16-bit whole numbers. The keys of a leaf stand side by side, four dimensions at a time:
+Projected features are 16-bit integers. The keys of a leaf stand side by side, four dimensions at a time:
 
     group 0: key 0 (dims 0..3), key 1 (dims 0..3), ..., key 7 (dims 0..3)      one 512-bit vector
     group 1: key 0 (dims 4..7), ...
@@ -19,9 +19,9 @@ from numba import types
 from numba.core import cgutils
 
 from patchattn.kernels.cpu.compiler import instruction
+from patchattn.kernels.parameters import COMPONENTS_PER_GROUP, LEAF_SIZE
 
 __all__ = [
-    "DIMS_PER_GROUP",
     "LANES",
     "at_most",
     "count_less",
@@ -31,12 +31,11 @@ __all__ = [
     "prefetch",
 ]
 
-LANES = 8
+LANES = LEAF_SIZE
 """Keys in a leaf, and entries in a vector of a list."""
-DIMS_PER_GROUP = 4
 
 BYTE, INT16, INT32, INT64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
-NUMBERS = LANES * DIMS_PER_GROUP
+NUMBERS = LANES * COMPONENTS_PER_GROUP
 ENTRIES = ir.VectorType(INT64, LANES)
 
 
@@ -82,7 +81,7 @@ def leaf_distances(
         total = cgutils.alloca_once_value(builder, ir.Constant(sums, [0] * (NUMBERS // 2)))
         with cgutils.for_range(builder, groups, intp=integer) as group:
             key_at = builder.add(at, builder.mul(group.index, ir.Constant(integer, NUMBERS)))
-            dims_at = builder.add(q_at, builder.mul(group.index, ir.Constant(integer, DIMS_PER_GROUP)))
+            dims_at = builder.add(q_at, builder.mul(group.index, ir.Constant(integer, COMPONENTS_PER_GROUP)))
             keys = builder.load(_address(builder, table_data, key_at, shorts), align=2)
             dims = builder.load(_address(builder, query_data, dims_at, INT64), align=2)
             difference = builder.sub(keys, builder.bitcast(_repeat(builder, dims), shorts))
@@ -157,7 +156,7 @@ def insert_sorted(typing_context: Any, lists: Any, at: Any, vectors: Any, entry:
 
 @instruction
 def count_less(typing_context: Any, values: Any, at: Any, vectors: Any, limit: Any) -> Any:
-    """How many of the `8 * vectors` numbers (int64) at `values[at]` are less than the limit."""
+    """Number of the `8 * vectors` integers (int64) at `values[at]` that are less than the limit."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         values, at, vectors, limit = arguments

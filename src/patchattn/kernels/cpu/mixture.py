@@ -3,25 +3,51 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from patchattn.kernels.arguments import MIXTURE_STREAM, Constraints
 from patchattn.kernels.cpu.batch import Each, groups, item_kernel, run_items
-from patchattn.kernels.cpu.choices import choice, count_choices, reach
+from patchattn.kernels.cpu.candidates import count_candidates, nth_candidate, reach
 from patchattn.kernels.cpu.compiler import inlined
+from patchattn.kernels.cpu.constraints import admissible, candidate_rows, limits_of, mask_rows
 from patchattn.kernels.cpu.fields import lists_of, store_lists
 from patchattn.kernels.cpu.gaussian import cumulated_weights, draw_offset, weight_at, weight_between
 from patchattn.kernels.cpu.grid import grid_of, place_in
-from patchattn.kernels.cpu.limits import choice_rows, limits_of, mask_rows
-from patchattn.kernels.cpu.matches import admissible
-from patchattn.kernels.cpu.measure import CHUNK
+from patchattn.kernels.cpu.patch_similarity import CHUNK
 from patchattn.kernels.cpu.random import WORDS, draw, mix, streams_of
+from patchattn.kernels.gaussian import MIXTURE_STREAM
+from patchattn.problem import Constraints
 
 __all__ = ["sample_mixture"]
+
+
+class Mixture(NamedTuple):
+    """The distribution that keys are drawn from."""
+
+    c_t: NDArray[np.int64]
+    """Cumulated weights of the Gaussian along each dimension."""
+    c_y: NDArray[np.int64]
+    c_x: NDArray[np.int64]
+    threshold: int
+    """A random word below it draws from the Gaussians."""
+    samples: int
+
+
+class Allowed(NamedTuple):
+    """The queries and keys that take part, for each item."""
+
+    query_mask: Each
+    key_mask: Each
+    keys: Each
+    """The allowed ones in ascending order, filled up."""
+    up_to: Each
+    """For causal search, how many of them each query may match; else empty."""
+    size: Each
+    """Number of allowed keys."""
 
 
 def sample_mixture(
@@ -47,16 +73,20 @@ def sample_mixture(
     log_density = torch.empty(index.shape, dtype=dtype)
     heads = modes.shape[1]
     items = modes.shape[0] * heads
-    tables, streams = cumulated_weights(scale), streams_of(seed, MIXTURE_STREAM, heads)
+    mixture = Mixture(*cumulated_weights(scale), round(alpha * WORDS), samples)
+    streams = Each(streams_of(seed, MIXTURE_STREAM, heads))
     masks = (mask_rows(mask, heads) for mask in (constraints.query_mask, constraints.key_mask))
-    limiting = [Each(rows) for rows in (*masks, *choice_rows(constraints, key_shape, heads))]
+    allowed = Allowed(*map(Each, (*masks, *candidate_rows(constraints, key_shape, heads))))
+
+    def scratch() -> tuple[tuple[NDArray[Any], ...]]:
+        return ((np.empty((k, 3), np.int64), np.empty((k, 3), np.int64)),)
+
     for group in groups(items, count):
         keys = np.empty((len(group), count * samples), np.int32)
         logs = np.empty(keys.shape, log_density.numpy().dtype)
         run_items(
-            _mixture_range, group, count, CHUNK, Each(lists_of(modes, group)), k, *tables,
-            round(alpha * WORDS), samples, Each(streams), grid, limits, *limiting, Each(keys), Each(logs),
-            scratch=lambda: (np.empty((k, 3), np.int64), np.empty((k, 3), np.int64)),
+            _mixture_range, group, count, CHUNK, Each(lists_of(modes, group)), k, mixture, streams, grid, limits,
+            allowed, Each(keys), Each(logs), scratch=scratch,
         )  # fmt: skip
         store_lists(keys, group, index)
         store_lists(logs, group, log_density)
@@ -65,20 +95,20 @@ def sample_mixture(
 
 @item_kernel()
 def _mixture_range(
-    low: int, high: int, modes: Any, k: int, c_t: Any, c_y: Any, c_x: Any, threshold: int, samples: int,
-    streams: Any, grid: Any, limits: Any, query_mask: Any, key_mask: Any, padded: Any, allowed_up_to: Any,
-    num_allowed: Any, keys: Any, logs: Any, places: Any, totals: Any,
+    low: int, high: int, modes: Any, k: int, mixture: Any, streams: Any, grid: Any, limits: Any, allowed: Any,
+    keys: Any, logs: Any, scratch: Any,
 ) -> None:  # fmt: skip
-    g = grid
+    g, c_t, c_y, c_x, samples = grid, mixture.c_t, mixture.c_y, mixture.c_x, mixture.samples
+    query_mask, candidates, up_to = allowed.query_mask, allowed.keys[: allowed.size[0]], allowed.up_to
+    places, totals = scratch
     dims = limits.dims
-    allowed = padded[: num_allowed[0]]
     for i in range(low, high):
         at = i * samples
         for n in range(at, at + samples):
             keys[n] = -1
             logs[n] = 0
-        choices = count_choices(i, allowed, allowed_up_to, g, limits)
-        if choices < 1 or (query_mask.size > 0 and not query_mask[i]):
+        num_candidates = count_candidates(i, candidates, up_to, g, limits)
+        if num_candidates < 1 or (query_mask.size > 0 and not query_mask[i]):
             continue
         t0, t1, y0, y1, x0, x1 = reach(i, g, limits)
         valid = 0
@@ -90,7 +120,7 @@ def _mixture_range(
                 totals[valid, 1] = weight_between(c_y, y0 - y, y1 - y)
                 totals[valid, 2] = weight_between(c_x, x0 - x, x1 - x)
                 valid += 1
-        own = threshold if valid > 0 else 0
+        own = mixture.threshold if valid > 0 else 0
         own_draws = mix(np.uint32(streams[0] ^ np.uint32(i)))
         for n in range(samples):
             word = n * (2 + dims)
@@ -107,14 +137,14 @@ def _mixture_range(
                 x += draw_offset(c_x, x0 - x, draw(own_draws, word + 1 + dims, 0, totals[m, 2] - 1))
                 j = (t * g.k_h + y) * g.k_w + x
             else:
-                j = choice(i, draw(own_draws, word + 1, 0, choices - 1), allowed, g, limits)
+                j = nth_candidate(i, draw(own_draws, word + 1, 0, num_candidates - 1), candidates, g, limits)
                 t, y, x = place_in(j, g)
-            if not admissible(i, j, key_mask, g, limits):
+            if not admissible(i, j, allowed.key_mask, g, limits):
                 continue
             local = _local_density(t, y, x, places, totals, valid, c_t, c_y, c_x)
             share = own / WORDS
             keys[at + n] = j
-            logs[at + n] = np.log(share * local + (1 - share) / choices)
+            logs[at + n] = np.log(share * local + (1 - share) / num_candidates)
 
 
 @inlined

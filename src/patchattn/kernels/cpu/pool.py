@@ -19,7 +19,7 @@ _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
 _pool_size = 0
 _here = threading.local()
-"""Of a thread: whether it `shares` the work of others."""
+"""State of a thread: whether it `shares` the work of others."""
 
 
 def run_ranges(kernel: Callable[..., Any], count: int, chunk: int, *arguments: Any, scratch: Scratch = tuple) -> None:

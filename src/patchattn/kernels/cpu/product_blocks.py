@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchattn.kernels.cpu.compiler import inlined, kernel
-from patchattn.kernels.cpu.measure import L2, measure, offset_of
+from patchattn.kernels.cpu.patch_similarity import L2, measure, offset_of
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.vectors import SLACK
 
-__all__ = ["Images", "Part", "QueryBlock", "measure_in", "query_blocks"]
+__all__ = ["Images", "Part", "QueryBlock", "Rows", "measure_in", "query_blocks"]
 
 ROWS = 256
 """Rows in one range of work."""
 SAMPLE = 16
-"""Queries of a block that tell where its middle is."""
+"""Queries of a block from which its center is computed."""
 
 
 class Images(NamedTuple):
@@ -41,16 +41,42 @@ class Images(NamedTuple):
 
 
 @inlined
-def measure_in(
-    q_item: int, i: int, k_item: int, j: int, query: Any, key: Any, q_stride: int, k_stride: int, q_norms: Any,
-    k_norms: Any, scale: float, function: Any, patches: Any, worst: float,
-) -> float:  # fmt: skip
+def measure_in(q_item: int, i: int, k_item: int, j: int, images: Any, worst: float) -> float:
     """Similarity of query i of an item and key j of one, in float64; anything below `worst` if it is less than that."""
-    p = patches
-    q_start = q_item * q_stride + offset_of(i, p.q_h, p.q_w, p.q_slice, p.q_row, p.channels)
-    k_start = k_item * k_stride + offset_of(j, p.k_h, p.k_w, p.k_slice, p.k_row, p.channels)
+    p = images.patches
+    q_start = q_item * images.q_stride + offset_of(i, p.q_h, p.q_w, p.q_slice, p.q_row, p.channels)
+    k_start = k_item * images.k_stride + offset_of(j, p.k_h, p.k_w, p.k_slice, p.k_row, p.channels)
     q_at, k_at = q_item * p.q_t * p.q_h * p.q_w + i, k_item * p.k_t * p.k_h * p.k_w + j
-    return measure(query, q_start, key, k_start, q_at, k_at, q_norms, k_norms, scale, function, patches, worst)
+    return measure(
+        images.query, q_start, images.key, k_start, q_at, k_at, images.q_norms, images.k_norms, images.scale,
+        images.function, p, worst,
+    )  # fmt: skip
+
+
+class Rows(NamedTuple):
+    """The rows of a block of products: some queries of each of some items."""
+
+    items: NDArray[np.int64]
+    key_items: NDArray[np.int64]
+    """Whose keys each of them searches."""
+    positions: NDArray[np.int64]
+    """Flat, `(items, queries)`; -1: there is no query."""
+    norms: NDArray[np.float64]
+    """Norms of the queries as they were multiplied, likewise."""
+    in_item: int
+    """Rows of an item."""
+    queries: int
+    """Queries of an item, with those that are not in the block."""
+
+
+class Source(NamedTuple):
+    """The image that patches are cut from."""
+
+    image: NDArray[np.float64]
+    stride: int
+    """From one item to the next."""
+    factors: NDArray[np.float64]
+    """Each patch is multiplied by its own; empty: none is."""
 
 
 class Part(NamedTuple):
@@ -61,7 +87,7 @@ class Part(NamedTuple):
     columns: NDArray[np.int64]
     """Flat, `(items, keys)`: positions; -1: there is no key."""
     norms: NDArray[np.float64]
-    """Of the keys as they were multiplied, likewise."""
+    """Norms of the keys as they were multiplied, likewise."""
     longest: NDArray[np.float64]
     """The largest finite norm, for each item."""
 
@@ -84,7 +110,7 @@ class QueryBlock:
     center: NDArray[np.float64]
     """`(items, elements)`, subtracted from queries and keys; empty: nothing is."""
     norms: NDArray[np.float64]
-    """Of the queries as they are multiplied, flat."""
+    """Norms of the queries as they are multiplied, flat."""
 
     def parts(self) -> Iterator[Part]:
         shape = self.positions.shape
@@ -164,24 +190,25 @@ class _Buffers:
         """Write the patches at `(items, any number)` positions to rows of `output`, minus the center; for the cosine
         divided by their norms. Return the rows' norms.
         """
-        image, stride, factors = images.query, images.q_stride, images.q_norms
+        source = Source(images.query, images.q_stride, images.q_norms)
         if is_key:
-            image, stride, factors = images.key, images.k_stride, images.k_norms
+            source = Source(images.key, images.k_stride, images.k_norms)
         norms = np.empty(positions.size)
         flat = output.view(positions.size, self.elements).numpy()
         run_ranges(
-            _cut_range, positions.size, ROWS, positions.reshape(-1), positions.shape[1], items, image, stride, factors,
-            center, images.patches, is_key, flat, norms,
+            _cut_range, positions.size, ROWS, positions.reshape(-1), positions.shape[1], items, source, center,
+            images.patches, is_key, flat, norms,
         )  # fmt: skip
         return norms
 
 
 @kernel(vectorize=True)
 def _cut_range(
-    low: int, high: int, positions: Any, in_item: int, items: Any, image: Any, stride: int, factors: Any, center: Any,
-    patches: Any, is_key: bool, output: Any, norms: Any,
+    low: int, high: int, positions: Any, in_item: int, items: Any, source: Any, center: Any, patches: Any,
+    is_key: bool, output: Any, norms: Any,
 ) -> None:  # fmt: skip
     p = patches
+    image, stride, factors = source.image, source.stride, source.factors
     depth, height, width, slice_step, row_step = p.q_t, p.q_h, p.q_w, p.q_slice, p.q_row
     if is_key:
         depth, height, width, slice_step, row_step = p.k_t, p.k_h, p.k_w, p.k_slice, p.k_row

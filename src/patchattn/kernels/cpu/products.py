@@ -6,7 +6,7 @@ depend on their number; and a convolution with so few outputs runs slower than t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from patchattn.kernels.cpu.aligned import aligned_array
 from patchattn.kernels.cpu.compiler import inlined, instruction, kernel
 from patchattn.kernels.cpu.pool import run_ranges
+from patchattn.kernels.cpu.vectors import integers_of
 
-__all__ = ["BLOCK", "COLUMNS", "VECTOR", "aligned_columns", "block_product", "multiply", "quantize"]
+__all__ = ["BLOCK", "COLUMNS", "VECTOR", "BlockSteps", "aligned_columns", "block_product", "multiply", "quantize"]
 
 BLOCK = 8
 """Rows in one block: with three vectors of columns, 24 sums stay in registers."""
@@ -30,8 +31,23 @@ FLAGS = ("contract",)
 INT32, FLOAT = ir.IntType(32), ir.FloatType()
 
 
+class BlockSteps(NamedTuple):
+    """Layout of the elements of some rows: each has `slices` times `runs` times `length` of them."""
+
+    row_step: int
+    """From one row to the next."""
+    rows: int
+    slices: int
+    slice_step: int
+    runs: int
+    run_step: int
+    length: int
+    step: int
+    """From one element of a run to the next."""
+
+
 def _block_product(vectors: int) -> Any:
-    """Build `f(a, start, row_step, rows, slices, slice_step, runs, run_step, length, step, columns, output)`.
+    """Build `f(a, start, steps, columns, output)`; `steps` are `BlockSteps`.
 
     Row m of the block has its elements at `a[start + m * row_step + s * slice_step + r * run_step + c * step]`, with
     s, r, c in `slices x runs x length`; the matrix has a line of `16 * vectors` numbers for each of them. The products
@@ -39,18 +55,18 @@ def _block_product(vectors: int) -> Any:
     """
 
     @instruction
-    def product(
-        typing_context: Any, a: Any, start: Any, row_step: Any, rows: Any, slices: Any, slice_step: Any, runs: Any,
-        run_step: Any, length: Any, step: Any, columns: Any, output: Any,
-    ) -> Any:  # fmt: skip
-        signature = types.void(a, *([types.intp] * 9), columns, output)
+    def product(typing_context: Any, a: Any, start: Any, steps: Any, columns: Any, output: Any) -> Any:
+        signature = types.void(a, types.intp, steps, columns, output)
         lanes = ir.VectorType(FLOAT, VECTOR)
 
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-            a, start, row_step, rows, slices, slice_step, runs, run_step, length, step, columns, output = arguments
+            a, start, steps, columns, output = arguments
+            row_step, rows, slices, slice_step, runs, run_step, length, step = integers_of(
+                context, builder, signature.args[2], steps
+            )
             data, matrix, result = (
                 context.make_array(signature.args[n])(context, builder, array).data
-                for n, array in ((0, a), (10, columns), (11, output))
+                for n, array in ((0, a), (3, columns), (4, output))
             )
             integer = context.get_value_type(types.intp)
             constant = lambda value: ir.Constant(integer, value)  # noqa: E731
@@ -108,17 +124,14 @@ _one, _two, _three = (_block_product(vectors) for vectors in (1, 2, 3))
 
 
 @inlined
-def block_product(
-    a: Any, start: int, row_step: int, rows: int, slices: int, slice_step: int, runs: int, run_step: int, length: int,
-    step: int, columns: Any, vectors: int, output: Any,
-) -> None:  # fmt: skip
+def block_product(a: Any, start: int, steps: Any, columns: Any, vectors: int, output: Any) -> None:
     """The product of up to BLOCK rows with `16 * vectors` columns; see `_block_product`."""
     if vectors == 1:
-        _one(a, start, row_step, rows, slices, slice_step, runs, run_step, length, step, columns, output)
+        _one(a, start, steps, columns, output)
     elif vectors == 2:
-        _two(a, start, row_step, rows, slices, slice_step, runs, run_step, length, step, columns, output)
+        _two(a, start, steps, columns, output)
     else:
-        _three(a, start, row_step, rows, slices, slice_step, runs, run_step, length, step, columns, output)
+        _three(a, start, steps, columns, output)
 
 
 @instruction
@@ -219,6 +232,7 @@ def _multiply_range(
     width = vectors * VECTOR
     for first in range(low, high, BLOCK):
         rows = min(BLOCK, high - first)
-        block_product(a, first * row_step, row_step, rows, 1, 0, 1, 0, elements, step, matrix, vectors, block)
+        steps = BlockSteps(row_step, rows, 1, 0, 1, 0, elements, step)
+        block_product(a, first * row_step, steps, matrix, vectors, block)
         for m in range(rows * width):
             output[first * width + m] = block[m]

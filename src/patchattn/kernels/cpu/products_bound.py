@@ -1,4 +1,4 @@
-"""What a computed product proves about the similarity it stands for.
+"""Bounds of the error of computed products, and so of the similarities they stand for.
 
 A product is r = 2 q.k - |k|^2 for l2, r = q.k otherwise, of patches that were rounded to the precision of the products
 (unit roundoff u; for l2 minus a center first, for the cosine divided by their norms). docs/performance.md derives the
@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 from patchattn.kernels.cpu.compiler import inlined
-from patchattn.kernels.cpu.measure import COSINE, L2
+from patchattn.kernels.cpu.patch_similarity import COSINE, L2
 
 __all__ = ["Precision", "least_product", "precision_of", "products_error"]
 
 
 class Precision(NamedTuple):
-    """Of the products."""
+    """Precision of the products."""
 
     relative: float
     """Bound of the relative error of a sum of products, rounding of the factors and of float64 measuring included."""

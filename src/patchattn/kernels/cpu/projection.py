@@ -1,11 +1,11 @@
-"""Patches as a few 16-bit whole numbers, so that their squared distances rank keys as the similarity does.
+"""Patches as a few 16-bit integers, so that their squared distances rank keys as the similarity does.
 
     l2, l1    p(x) = B^T (x - m)
     cosine    p(x) = B^T (x / |x| - m)
     dot       p(k) = B^T ([k, sqrt(M^2 - |k|^2)] - m),  p(q) = B^T ([M q / |q|, 0] - m),  M = max |k|
 
 The right-hand sides keep the ranking of the similarity exactly before B is applied (the one of dot products because all
-keys then have norm M); for l1 it is l2's that stands in. B holds the principal directions of a sample of key patches, m
+keys then have norm M); for l1 it is l2's that stands in. B holds the principal components of a sample of key patches, m
 is its mean. Patches are never unfolded: the product with B reads them where they are.
 """
 
@@ -13,44 +13,46 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import floor, log2
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from patchattn.kernels.cpu.compiler import kernel
-from patchattn.kernels.cpu.layout import Layout
-from patchattn.kernels.cpu.leaf_vectors import DIMS_PER_GROUP
-from patchattn.kernels.cpu.measure import CHUNK, DOT, Patches, offset_of, squared_norms
+from patchattn.kernels.cpu.padded_image import PaddedImage
+from patchattn.kernels.cpu.patch_similarity import CHUNK, DOT, Patches, offset_of, squared_norms
 from patchattn.kernels.cpu.pool import run_ranges
-from patchattn.kernels.cpu.products import BLOCK, COLUMNS, VECTOR, aligned_columns, block_product, multiply, quantize
+from patchattn.kernels.cpu.products import (
+    BLOCK,
+    COLUMNS,
+    VECTOR,
+    BlockSteps,
+    aligned_columns,
+    block_product,
+    multiply,
+    quantize,
+)
 from patchattn.kernels.cpu.unfold import unfold
+from patchattn.kernels.parameters import (
+    COMPONENTS_PER_GROUP,
+    HASH_MULTIPLIER,
+    KEY_SAMPLES,
+    MAX_COMPONENTS,
+    MAX_NORM,
+    MIN_COMPONENTS,
+    POWER_ITERATIONS,
+    QUERY_SAMPLES,
+    VARIANCE_TARGET,
+)
 
 __all__ = ["Projection", "Side", "fit_projection", "key_side", "project", "query_side"]
-
-FEWEST, MOST = 16, 32
-"""Numbers kept of a patch: as many as hold ENOUGH of the keys' variance, within these bounds. On real pictures fewer
-than 16 misplace matches, more than 32 buy nothing, and between them time hardly changes (docs/performance.md)."""
-ENOUGH = 0.97
-
-KEY_SAMPLES = 512, 2048
-"""Key patches that the directions are found from: a fourth of all, within these bounds. Few are quicker where pictures
-are small; more than the most find no better directions."""
-QUERY_SAMPLES = 512
-"""Query patches whose longest is looked for."""
-POWER_ITERATIONS = 3
-
-LONGEST = 11500
-"""Norm of the longest projected patch: the squared distance of two then fits in 29 bits."""
-
-GOLDEN = 0x9E3779B1
 
 
 @dataclass(frozen=True)
 class Side:
     """Query or key of one item, with what its patches are changed by before they are projected (empty: nothing)."""
 
-    image: Layout
+    image: PaddedImage
     array: NDArray[Any]
     is_key: bool
     factors: NDArray[Any]
@@ -59,25 +61,28 @@ class Side:
     """One more element of the patch at a position."""
 
 
-@dataclass(frozen=True)
-class Projection:
+class Projection(NamedTuple):
+    """The map from patches to components."""
+
     columns: NDArray[np.float32]
     """B, scaled, as `block_product` takes it; its lines in the order of a patch in memory."""
     vectors: int
     extra: NDArray[np.float32]
-    """What the extra element is multiplied by; like the offset in whole vectors, zeros at the end."""
+    """Factors of the extra element; like the offset in whole vectors, zeros at the end."""
     offset: NDArray[np.float32]
-    numbers: int
+    num_components: int
     explained: float
-    """Share of the key patches' variance that the numbers hold."""
+    """Share of the key patches' variance that the components hold."""
 
     @property
     def width(self) -> int:
         """Numbers of one patch as they are stored: whole groups."""
-        return -(-self.numbers // DIMS_PER_GROUP) * DIMS_PER_GROUP
+        return -(-self.num_components // COMPONENTS_PER_GROUP) * COMPONENTS_PER_GROUP
 
 
-def key_side(image: Layout, array: NDArray[Any], inverse_norms: NDArray[Any], patches: Patches) -> tuple[Side, float]:
+def key_side(
+    image: PaddedImage, array: NDArray[Any], inverse_norms: NDArray[Any], patches: Patches
+) -> tuple[Side, float]:
     """The side of the keys, and M."""
     nothing = array[:0]
     if patches.kind != DOT:
@@ -90,7 +95,7 @@ def key_side(image: Layout, array: NDArray[Any], inverse_norms: NDArray[Any], pa
 
 
 def query_side(
-    image: Layout, array: NDArray[Any], inverse_norms: NDArray[Any], patches: Patches, largest: float
+    image: PaddedImage, array: NDArray[Any], inverse_norms: NDArray[Any], patches: Patches, largest: float
 ) -> Side:
     """The side of the queries; `largest` is the M of their keys."""
     nothing = array[:0]
@@ -109,20 +114,20 @@ def fit_projection(query: Side, key: Side, queries: NDArray[Any], keys: NDArray[
     elements = patches.slices * patches.rows * patches.length
     mean = (key_rows.sum(0, dtype=np.float64) / max(1, len(key_rows))).astype(np.float32)
     key_rows, query_rows = key_rows - mean, query_rows - mean
-    basis, explained = _principal_directions(key_rows)
+    basis, explained = _principal_components(key_rows)
     longest = max(
         (float(_norms(multiply(rows, basis)).max()) for rows in (key_rows, query_rows) if len(rows)), default=0
     )
-    # Twice the longest of the samples; longer ones are shortened to it. A power of two, so that small whole numbers
+    # Twice the longest of the samples; longer ones are shortened to it. A power of two, so that small integers
     # stay exact.
-    scale = 2.0 ** floor(log2(LONGEST / (2 * longest))) if longest > 0 else 1.0
+    scale = 2.0 ** floor(log2(MAX_NORM / (2 * longest))) if longest > 0 else 1.0
     basis = basis * np.float32(scale)
     columns, vectors = aligned_columns(basis[:elements])
     extra, offset = (np.zeros(vectors * VECTOR, np.float32) for _ in range(2))
-    numbers = basis.shape[1]
-    offset[:numbers] = multiply(mean[None], basis)[0]
-    extra[:numbers] = basis[elements:].sum(0)  # the one line there is, or none
-    return Projection(columns, vectors, extra, offset, numbers, explained)
+    num_components = basis.shape[1]
+    offset[:num_components] = multiply(mean[None], basis)[0]
+    extra[:num_components] = basis[elements:].sum(0)  # the one line there is, or none
+    return Projection(columns, vectors, extra, offset, num_components, explained)
 
 
 def _norms(rows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -133,7 +138,7 @@ def _sample(side: Side, positions: NDArray[Any], patches: Patches, most: int) ->
     """Patches at up to `most` of the positions, as rows in single precision; those with NaN or infinity stay out."""
     if positions.size > most:
         # Multiples of the golden ratio: spread evenly, and in step with no texture.
-        turns = np.arange(most, dtype=np.uint64) * np.uint64(GOLDEN) & np.uint64(0xFFFFFFFF)
+        turns = np.arange(most, dtype=np.uint64) * np.uint64(HASH_MULTIPLIER) & np.uint64(0xFFFFFFFF)
         positions = positions[(turns * np.uint64(positions.size) >> np.uint64(32)).astype(np.int64)]
     elements = patches.slices * patches.rows * patches.length
     rows = np.empty((positions.size, elements + (side.extra.size > 0)), side.array.dtype)
@@ -144,25 +149,25 @@ def _sample(side: Side, positions: NDArray[Any], patches: Patches, most: int) ->
     return sample[np.isfinite(sample).all(1)]
 
 
-def _principal_directions(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
-    """The directions of largest variance, `(elements, numbers)`, and the share of the variance they hold.
+def _principal_components(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+    """The principal components `(elements, components)`, and the share of the variance they hold.
 
     Short patches are kept whole. Of longer ones by subspace iteration: an eigen-decomposition of all their elements
     would take seconds where there are thousands.
     """
     elements = rows.shape[1]
     total = float(np.einsum("ij,ij->", rows, rows, dtype=np.float64))
-    if elements <= MOST or total == 0:
-        return np.eye(elements, min(elements, MOST), dtype=np.float32), 1.0
+    if elements <= MAX_COMPONENTS or total == 0:
+        return np.eye(elements, min(elements, MAX_COMPONENTS), dtype=np.float32), 1.0
     basis = np.random.default_rng(0).standard_normal((elements, COLUMNS)).astype(np.float32)
     for _ in range(POWER_ITERATIONS):
         basis = _orthonormal(multiply(rows.T, multiply(rows, basis)))
     products = multiply(rows, basis)
     variances, turn = np.linalg.eigh(multiply(products.T, products).astype(np.float64))
-    held = variances[::-1].cumsum()[:MOST] / total
-    wanted = max(int((held < ENOUGH).sum()) + 1, FEWEST)
-    numbers = min(-(-wanted // DIMS_PER_GROUP) * DIMS_PER_GROUP, MOST)
-    return multiply(basis, turn[:, ::-1][:, :numbers]), float(held[numbers - 1])
+    held = variances[::-1].cumsum()[:MAX_COMPONENTS] / total
+    wanted = max(int((held < VARIANCE_TARGET).sum()) + 1, MIN_COMPONENTS)
+    num_components = min(-(-wanted // COMPONENTS_PER_GROUP) * COMPONENTS_PER_GROUP, MAX_COMPONENTS)
+    return multiply(basis, turn[:, ::-1][:, :num_components]), float(held[num_components - 1])
 
 
 def _orthonormal(columns: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -193,10 +198,18 @@ def _orthonormalize(lines: Any) -> None:
             lines[i, n] *= factor
 
 
+class Source(NamedTuple):
+    """A `Side` as the kernel reads it."""
+
+    image: NDArray[Any]
+    is_key: bool
+    factors: NDArray[Any]
+    extra: NDArray[Any]
+
+
 def project(side: Side, projection: Projection, patches: Patches, low: int, high: int) -> NDArray[np.int16]:
-    """The numbers of the patches at the flat positions from low to high: flat, `projection.width` for each."""
-    p, height, width = patches, *side.image.size[1:]
-    slice_step, row_step = (p.k_slice, p.k_row) if side.is_key else (p.q_slice, p.q_row)
+    """The components of the patches at the flat positions from low to high: flat, `projection.width` for each."""
+    source = Source(side.array, side.is_key, side.factors, side.extra)
     output = np.empty((high - low) * projection.width, np.int16)
 
     def scratch() -> tuple[NDArray[Any], ...]:
@@ -204,30 +217,31 @@ def project(side: Side, projection: Projection, patches: Patches, low: int, high
         return np.empty(BLOCK * COLUMNS, np.float32), shorts, shorts.view(np.int64)
 
     run_ranges(
-        _project_range, high - low, CHUNK, low, side.array, height, width, slice_step, row_step, patches,
-        projection.columns, projection.vectors, side.factors, side.extra, projection.extra, projection.offset,
-        projection.width // DIMS_PER_GROUP, output.view(np.int64), scratch=scratch,
+        _project_range, high - low, CHUNK, low, source, patches, projection,
+        projection.width // COMPONENTS_PER_GROUP, output.view(np.int64), scratch=scratch,
     )  # fmt: skip
     return output
 
 
 @kernel()
 def _project_range(
-    low: int, high: int, first: int, image: Any, height: int, width: int, slice_step: int, row_step: int, patches: Any,
-    columns: Any, vectors: int, factors: Any, extra: Any, extra_weights: Any, offset: Any, groups: int, output: Any,
-    block: Any, shorts: Any, groups_of_shorts: Any,
+    low: int, high: int, first: int, source: Any, patches: Any, projection: Any, groups: int, output: Any, block: Any,
+    shorts: Any, groups_of_shorts: Any,
 ) -> None:  # fmt: skip
-    """Multiply by B, shorten what is too long and round; four 16-bit numbers are one of the output."""
+    """Multiply by B, scale down what exceeds MAX_NORM, and round; four 16-bit integers are one of the output."""
     p = patches
+    image, factors, extra = source.image, source.factors, source.extra
+    columns, vectors = projection.columns, projection.vectors
+    height, width, slice_step, row_step = p.q_h, p.q_w, p.q_slice, p.q_row
+    if source.is_key:
+        height, width, slice_step, row_step = p.k_h, p.k_w, p.k_slice, p.k_row
     n = low
     while n < high:
         i = first + n
         count = min(BLOCK, high - n, width - i % width)
         start = offset_of(i, height, width, slice_step, row_step, p.channels)
-        block_product(
-            image, start, p.channels, count, p.slices, slice_step, p.rows, row_step, p.length, 1, columns, vectors,
-            block,
-        )  # fmt: skip
+        steps = BlockSteps(p.channels, count, p.slices, slice_step, p.rows, row_step, p.length, 1)
+        block_product(image, start, steps, columns, vectors, block)
         for m in range(count):
             factor, more = np.float32(1), np.float32(0)
             if factors.size > 0:
@@ -235,7 +249,15 @@ def _project_range(
             if extra.size > 0:
                 more = np.float32(extra[i + m])
             quantize(
-                block, m * vectors * VECTOR, vectors, factor, offset, more, extra_weights, np.float32(LONGEST), shorts
+                block,
+                m * vectors * VECTOR,
+                vectors,
+                factor,
+                projection.offset,
+                more,
+                projection.extra,
+                np.float32(MAX_NORM),
+                shorts,
             )
             for group in range(groups):
                 output[(n + m) * groups + group] = groups_of_shorts[group]

@@ -1,29 +1,50 @@
-"""Lists of the keys nearest by their numbers, while the guided search goes on.
+"""Lists of guided search: keys ranked by the squared distance of their components.
 
-An entry is one whole number, so that comparing entries compares distances, then positions: squared distance (29 bits),
+An entry is one integer, so that comparing entries compares distances, then positions: squared distance (29 bits),
 framed position (31 bits), scan in which it entered (3 bits; an entry that differs in these only is the same match).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from patchattn.kernels.cpu.aligned import aligned_array
 from patchattn.kernels.cpu.compiler import inlined
-from patchattn.kernels.cpu.frame import unframed
-from patchattn.kernels.cpu.leaf_vectors import DIMS_PER_GROUP, LANES, at_most, first_bit, insert_sorted, leaf_distances
-from patchattn.kernels.cpu.matches import admissible, too_near
+from patchattn.kernels.cpu.constraints import Limits, admissible, conflicting
+from patchattn.kernels.cpu.frame import Frame, unframed
+from patchattn.kernels.cpu.leaf_vectors import LANES, at_most, first_bit, insert_sorted, leaf_distances
+from patchattn.kernels.cpu.patch_similarity import Patches
+from patchattn.kernels.cpu.tree import Tree
+from patchattn.kernels.parameters import (
+    COMPONENTS_PER_GROUP,
+    DISTANCE_SHIFT,
+    EMPTY,
+    POSITION_MASK,
+    POSITION_SHIFT,
+)
 
-__all__ = ["LATEST_SCAN", "NOTHING", "measure_leaf", "new_lists", "offer", "offer_measured", "position_in"]
+__all__ = ["Slab", "measure_leaf", "new_lists", "offer", "offer_measured", "position_in"]
 
-DISTANCE_AT = 34
-POSITION_AT = 3
-POSITION_BITS = 0x7FFFFFFF
-LATEST_SCAN = 7
-NOTHING = 2**63 - 1
+
+class Slab(NamedTuple):
+    """Some queries of an item that are searched together, and their lists."""
+
+    first: int
+    """Position of the first query; the others follow."""
+    components: NDArray[np.int16]
+    """Components of the queries' patches, `width` for each."""
+    width: int
+    tree: Tree
+    frame: Frame
+    entries: NDArray[np.int64]
+    """The lists, `length` entries for each."""
+    length: int
+    patches: Patches
+    limits: Limits
+    query_mask: NDArray[np.bool_]
 
 
 def new_lists(queries: int, length: int) -> NDArray[np.int64]:
@@ -34,37 +55,34 @@ def new_lists(queries: int, length: int) -> NDArray[np.int64]:
 @inlined
 def position_in(entry: int) -> int:
     """The framed position of an entry."""
-    return (entry >> POSITION_AT) & POSITION_BITS
+    return (entry >> POSITION_SHIFT) & POSITION_MASK
 
 
 @inlined
-def offer(
-    leaf: int, i: int, scan: int, numbers: Any, at: int, width: int, table: Any, members: Any, lists: Any, start: int,
-    length: int, frame: Any, patches: Any, limits: Any, distances: Any,
-) -> None:  # fmt: skip
-    """Put the admissible keys of a leaf into the list of query i, if they are near enough."""
-    measure_leaf(leaf, numbers, at, width, table, distances, 0)
-    offer_measured(leaf, i, scan, distances, 0, members, lists, start, length, frame, patches, limits)
+def offer(leaf: int, n: int, scan: int, slab: Any, distances: Any) -> None:
+    """Put the admissible keys of a leaf into the list of the n-th query of a slab, if they are near enough."""
+    measure_leaf(leaf, n, slab, distances, 0)
+    offer_measured(leaf, n, scan, slab, distances, 0)
 
 
 @inlined
-def measure_leaf(leaf: int, numbers: Any, at: int, width: int, table: Any, distances: Any, d_at: int) -> None:
+def measure_leaf(leaf: int, n: int, slab: Any, distances: Any, d_at: int) -> None:
     """Write the distances of a leaf's keys to `distances[d_at]` and what follows."""
-    leaf_distances(table, leaf * LANES * width, numbers, at, width // DIMS_PER_GROUP, distances, d_at)
+    width, table, components = slab.width, slab.tree.table, slab.components
+    leaf_distances(table, leaf * LANES * width, components, n * width, width // COMPONENTS_PER_GROUP, distances, d_at)
 
 
 @inlined
-def offer_measured(
-    leaf: int, i: int, scan: int, distances: Any, d_at: int, members: Any, lists: Any, start: int, length: int,
-    frame: Any, patches: Any, limits: Any,
-) -> None:  # fmt: skip
+def offer_measured(leaf: int, n: int, scan: int, slab: Any, distances: Any, d_at: int) -> None:
     """`offer` for a leaf whose distances are there already."""
-    near = at_most(distances, d_at, lists[start + length - 1] >> DISTANCE_AT)
+    i, start, length = slab.first + n, n * slab.length, slab.length
+    lists, members, frame, patches, limits = slab.entries, slab.tree.members, slab.frame, slab.patches, slab.limits
+    near = at_most(distances, d_at, lists[start + length - 1] >> DISTANCE_SHIFT)
     while near != 0:
         lane = first_bit(near)
         near &= near - 1
         position = np.int64(members[leaf * LANES + lane])
-        entry = (distances[d_at + lane] << DISTANCE_AT) | (position << POSITION_AT) | scan
+        entry = (distances[d_at + lane] << DISTANCE_SHIFT) | (position << POSITION_SHIFT) | scan
         limited = limits.is_causal or limits.has_window
         if limited and not admissible(i, unframed(position, frame), members[:0], patches, limits):
             continue
@@ -80,25 +98,25 @@ def _make_room(entry: int, lists: Any, start: int, length: int, frame: Any, patc
         other = lists[at]
         if other >= entry:
             break
-        if _too_near(entry, other, frame, patches, limits):
+        if _conflicting(entry, other, frame, patches, limits):
             return False
     kept = start
     for at in range(start, start + length):
         other = lists[at]
-        if other == NOTHING:
+        if other == EMPTY:
             break
-        if other < entry or not _too_near(entry, other, frame, patches, limits):
+        if other < entry or not _conflicting(entry, other, frame, patches, limits):
             lists[kept] = other
             kept += 1
     for at in range(kept, start + length):
-        lists[at] = NOTHING
+        lists[at] = EMPTY
     return True
 
 
 @inlined
-def _too_near(entry: int, other: int, frame: Any, patches: Any, limits: Any) -> bool:
+def _conflicting(entry: int, other: int, frame: Any, patches: Any, limits: Any) -> bool:
     a, b = position_in(entry), position_in(other)
     n_t, n_y, n_x = max(1, limits.separation[0]), max(1, limits.separation[1]), max(1, limits.separation[2])
     if abs(a - b) > (n_t - 1) * frame.plane + (n_y - 1) * frame.row + n_x - 1:
         return False
-    return too_near(unframed(a, frame), unframed(b, frame), patches, limits)
+    return conflicting(unframed(a, frame), unframed(b, frame), patches, limits)

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from patchattn.kernels.arguments import PatchGeometry
 from patchattn.kernels.cpu.batch import Each, groups, item_kernel, run_items
 from patchattn.kernels.cpu.compiler import inlined
 from patchattn.kernels.cpu.fields import lists_of, store_lists
-from patchattn.kernels.cpu.layout import compute_dtype, pad, pad_pair
-from patchattn.kernels.cpu.measure import CHUNK, L1, L2, offset_of, patches_of
-from patchattn.kernels.cpu.similarity import derivative_of
+from patchattn.kernels.cpu.padded_image import compute_dtype, pad, pad_pair
+from patchattn.kernels.cpu.patch_similarity import CHUNK, L1, L2, offset_of, patches_of
+from patchattn.kernels.cpu.similarity_backward import derivative_of
+from patchattn.problem import PatchGeometry
 
 __all__ = ["similarity_tangent"]
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchattn.kernels.cpu.compiler import kernel
-from patchattn.kernels.cpu.measure import COSINE, L2, Patches
+from patchattn.kernels.cpu.patch_similarity import COSINE, L2, Patches
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.product_blocks import Images, Part
 from patchattn.kernels.cpu.vectors import SLACK, sum_runs
@@ -36,7 +36,7 @@ ADDITIONS = 1 << 18
 STRETCH = 1024
 """Numbers of a row that are summed before those of the next, while what both read is at hand."""
 SAMPLE = 256
-"""Queries that tell where the middle is."""
+"""Queries from which the center is computed."""
 
 Size = tuple[int, int, int]
 Indices = NDArray[np.int64]
@@ -141,7 +141,7 @@ def _center(query: Tensor, queries: Indices, is_causal: bool, sizes: _Sizes) -> 
 
 
 def _norms(pixels: Tensor, size: Size, sizes: _Sizes) -> NDArray[np.float64]:
-    """Of all patches: `(items, positions)`."""
+    """Norms of all patches, `(items, positions)`."""
     squares = pixels.double().square().sum(2).view(-1, *sizes.padded(size))
     for dim, (n, p) in enumerate(zip(size, sizes.patch, strict=True), 1):
         squares = torch.stack([squares.narrow(dim, d, n) for d in range(p)]).sum(0)

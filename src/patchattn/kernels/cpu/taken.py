@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchattn.kernels.cpu.compiler import inlined, kernel
+from patchattn.kernels.cpu.constraints import Limits, conflicting
 from patchattn.kernels.cpu.grid import place_in
-from patchattn.kernels.cpu.matches import Limits, too_near
-from patchattn.kernels.cpu.measure import CHUNK, Patches
+from patchattn.kernels.cpu.patch_similarity import CHUNK, Patches
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.random import mix
 
@@ -41,11 +41,12 @@ def new_taken(count: int, k: int) -> Taken:
 
 def take(taken: Taken, index: NDArray[np.int32], patches: Patches, limits: Limits) -> None:
     """Enter one key of each query (-1: none)."""
-    run_ranges(_take_range, index.size, CHUNK, index, *taken, patches, limits)
+    run_ranges(_take_range, index.size, CHUNK, index, taken, patches, limits)
 
 
 @kernel()
-def _take_range(low: int, high: int, index: Any, cells: Any, keys: Any, slots: int, patches: Any, limits: Any) -> None:
+def _take_range(low: int, high: int, index: Any, taken: Any, patches: Any, limits: Any) -> None:
+    cells, keys, slots = taken.cells, taken.keys, taken.slots
     for i in range(low, high):
         j = np.int64(index[i])
         if j >= 0:
@@ -60,8 +61,9 @@ def _take_range(low: int, high: int, index: Any, cells: Any, keys: Any, slots: i
 
 
 @inlined
-def is_valid(i: int, j: int, cells: Any, keys: Any, slots: int, patches: Any, limits: Any) -> bool:
+def is_valid(i: int, j: int, taken: Any, patches: Any, limits: Any) -> bool:
     """Whether key j is none of the keys taken for query i, nor too near to one."""
+    cells, keys, slots = taken.cells, taken.keys, taken.slots
     if slots == 0:
         return True
     t, y, x = place_in(j, patches)
@@ -76,7 +78,7 @@ def is_valid(i: int, j: int, cells: Any, keys: Any, slots: int, patches: Any, li
                 at = np.int64(mix(np.uint32(cell))) & (slots - 1)
                 while cells[i * slots + at] >= 0:
                     if cells[i * slots + at] == cell:
-                        valid &= not too_near(j, np.int64(keys[i * slots + at]), patches, limits)
+                        valid &= not conflicting(j, np.int64(keys[i * slots + at]), patches, limits)
                         break
                     at = (at + 1) & (slots - 1)
     return valid

@@ -2,7 +2,7 @@
 
 The keys end up in blocks of eight, the leaves. Between two blocks lies a boundary, and each boundary is one node of the
 tree: node b sends to its left what belongs in blocks before b. A range of blocks [low, high) is parted at its middle
-one, so going down the tree is a binary search for the block, along another number at every step. All leaves are full
+one, so going down the tree is a binary search for the block, along another component at every step. All leaves are full
 but the last, whose places left over repeat its first key.
 """
 
@@ -16,18 +16,14 @@ from numpy.typing import NDArray
 from patchattn.kernels.cpu.aligned import aligned_array
 from patchattn.kernels.cpu.compiler import inlined, kernel
 from patchattn.kernels.cpu.frame import Frame, framed
-from patchattn.kernels.cpu.leaf_vectors import DIMS_PER_GROUP, LANES, count_less
+from patchattn.kernels.cpu.leaf_vectors import LANES, count_less
 from patchattn.kernels.cpu.pool import run_ranges
+from patchattn.kernels.parameters import COMPONENTS_PER_GROUP, HASH_MULTIPLIER, SPLIT_SAMPLE, VARIANCE_SHIFT
 
 __all__ = ["Tree", "build_tree", "leaf_for"]
 
 SUBTREE = 512
 """Leaves below which a part of the tree is built by one thread from top to bottom."""
-LOOKED_AT = 64
-"""Keys of a node from which the number of largest variance is found."""
-COARSE = 3
-"""Bits that the variance does without, so that its sums fit in 32."""
-GOLDEN = 0x9E3779B1
 SORTED = 64
 """Keys of a node up to which sorting them all is faster than to find their middle."""
 LEAF_CHUNK = 256
@@ -35,19 +31,19 @@ LEAF_CHUNK = 256
 
 class Tree(NamedTuple):
     axes: NDArray[np.int32]
-    """Which number node b compares."""
+    """Component that node b compares."""
     bounds: NDArray[np.int16]
-    """What is less than this goes to the left of node b."""
+    """Bound of node b: what is less goes to the left."""
     table: NDArray[np.int16]
     """The leaves' keys, see `leaf_vectors`."""
     members: NDArray[np.int32]
     """Framed position of each key in the table."""
     leaf_of: NDArray[np.int32]
-    """By framed position: the leaf that holds this key; -1 outside the image, and for masked keys."""
+    """Leaf of each key, by framed position; -1 outside the image, and for masked keys."""
 
 
 def build_tree(rows: NDArray[np.int16], width: int, allowed: NDArray[np.int32], frame: Frame) -> Tree:
-    """Part the allowed keys, whose numbers are `rows[j * width : (j + 1) * width]`."""
+    """Part the allowed keys, whose components are `rows[j * width : (j + 1) * width]`."""
     count = allowed.size
     leaves = -(-count // LANES)
     order = allowed.astype(np.int32)
@@ -55,8 +51,8 @@ def build_tree(rows: NDArray[np.int16], width: int, allowed: NDArray[np.int32], 
     axes, bounds = np.zeros(leaves, np.int32), np.zeros(leaves, np.int16)
     parts = np.array([[0, leaves]], np.int32)
 
-    def scratch() -> tuple[NDArray[Any], ...]:
-        return np.empty(2 * width, np.int32), np.empty(128, np.int32), np.empty(SORTED, np.int64)
+    def scratch() -> tuple[tuple[NDArray[Any], ...]]:
+        return ((np.empty(2 * width, np.int32), np.empty(128, np.int32), np.empty(SORTED, np.int64)),)
 
     common = (rows, width, order, packed, axes, bounds)
     while (parts[:, 1] - parts[:, 0]).max() > SUBTREE:
@@ -74,7 +70,7 @@ def build_tree(rows: NDArray[np.int16], width: int, allowed: NDArray[np.int32], 
 
 @inlined
 def leaf_for(queries: Any, at: int, axes: Any, bounds: Any) -> int:
-    """The leaf that a query's numbers lead to."""
+    """Leaf that a query's components lead to."""
     low, high = 0, axes.size
     while high - low > 1:
         middle = (low + high) >> 1
@@ -88,9 +84,10 @@ def leaf_for(queries: Any, at: int, axes: Any, bounds: Any) -> int:
 @kernel(vectorize=True)
 def _part_range(
     low: int, high: int, parts: Any, to_the_leaves: bool, rows: Any, width: int, order: Any, packed: Any, axes: Any,
-    bounds: Any, sums: Any, stack: Any, few: Any,
+    bounds: Any, scratch: Any,
 ) -> None:  # fmt: skip
     """Part ranges of leaves at their middle: once, or again and again down to single leaves."""
+    sums, stack, few = scratch
     for n in range(low, high):
         stack[0], stack[1] = parts[n, 0], parts[n, 1]
         held = 2
@@ -119,19 +116,19 @@ def _part_range(
 
 @inlined
 def _widest(rows: Any, width: int, order: Any, start: int, end: int, sums: Any) -> int:
-    """The number of largest variance among a random LOOKED_AT of the keys, which depend on no order of them."""
+    """Component of largest variance among a random SPLIT_SAMPLE of the keys, which depends on no order of them."""
     size = end - start
     for d in range(2 * width):
         sums[d] = 0
     count = 0
     for at in range(start, end):
         key = np.int64(order[at])
-        if size > LOOKED_AT:
-            lot = np.uint64(np.uint32(np.uint32(key) * np.uint32(GOLDEN)))
-            if (lot * np.uint64(size)) >> np.uint64(32) >= LOOKED_AT:
+        if size > SPLIT_SAMPLE:
+            lot = np.uint64(np.uint32(np.uint32(key) * np.uint32(HASH_MULTIPLIER)))
+            if (lot * np.uint64(size)) >> np.uint64(32) >= SPLIT_SAMPLE:
                 continue
         for d in range(width):
-            value = np.int32(rows[key * width + d]) >> COARSE
+            value = np.int32(rows[key * width + d]) >> VARIANCE_SHIFT
             sums[d] += value
             sums[width + d] += value * value
         count += 1
@@ -207,5 +204,5 @@ def _fill_range(
             members[at] = position
             leaf_of[position] = leaf
             for d in range(width):
-                group = leaf * (width // DIMS_PER_GROUP) + d // DIMS_PER_GROUP
-                table[(group * LANES + lane) * DIMS_PER_GROUP + d % DIMS_PER_GROUP] = rows[key * width + d]
+                group = leaf * (width // COMPONENTS_PER_GROUP) + d // COMPONENTS_PER_GROUP
+                table[(group * LANES + lane) * COMPONENTS_PER_GROUP + d % COMPONENTS_PER_GROUP] = rows[key * width + d]

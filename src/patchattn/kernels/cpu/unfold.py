@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchattn.kernels.cpu.compiler import kernel
-from patchattn.kernels.cpu.measure import CHUNK, offset_of
+from patchattn.kernels.cpu.patch_similarity import CHUNK, offset_of
 from patchattn.kernels.cpu.pool import run_ranges
 
 __all__ = ["unfold"]

@@ -1,14 +1,11 @@
-"""Sums over patches, written as vector instructions.
+"""Vector instructions: sums of runs of neighboring numbers, and the search for a large one.
 
-A patch of a channel-last image is `slices x rows` runs of `length` neighboring numbers. Left to themselves, LLVM's
-vectorizers need a length that is known when compiling, or spend most of the time in the tail of each run (21 numbers
-for 7 RGB pixels). Here a run is read in whole vectors, the last one masked: it may read up to one vector past the end
-of the run, so every array given to these functions ends with `SLACK` spare elements (`layout.py` makes them).
+Runs are read in whole vectors: up to one vector past the end of a run is read, so every array given to these functions
+ends with `SLACK` spare elements (`padded_image.py` makes them).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -18,13 +15,15 @@ from numba.core import cgutils
 from patchattn.kernels.cpu.compiler import instruction
 
 __all__ = [
+    "FLAGS",
+    "INT32",
     "SLACK",
+    "VECTOR_BYTES",
     "add_scaled",
     "find_above",
-    "sum_absolute_difference",
-    "sum_product",
+    "integers_of",
+    "load_vector",
     "sum_runs",
-    "sum_squared_difference",
 ]
 
 VECTOR_BYTES = 64
@@ -32,138 +31,17 @@ SLACK = VECTOR_BYTES // 4
 FLAGS = ("reassoc", "contract", "nsz")
 INT32 = ir.IntType(32)
 
-Step = Callable[[ir.IRBuilder, Any, Any, Any, Any], Any]
 
-
-def _squared_difference(builder: ir.IRBuilder, a: Any, b: Any, mask: Any, zero: Any) -> Any:
-    difference = builder.fsub(a, b)
-    if mask is not None:
-        difference = builder.select(mask, difference, zero)
-    return builder.fmul(difference, difference, flags=FLAGS)
-
-
-def _absolute_difference(builder: ir.IRBuilder, a: Any, b: Any, mask: Any, zero: Any) -> Any:
-    difference = builder.fsub(a, b)
-    if mask is not None:
-        difference = builder.select(mask, difference, zero)
-    return builder.select(builder.fcmp_ordered("<", difference, zero), builder.fneg(difference), difference)
-
-
-def _product(builder: ir.IRBuilder, a: Any, b: Any, mask: Any, zero: Any) -> Any:
-    if mask is not None:
-        a, b = builder.select(mask, a, zero), builder.select(mask, b, zero)
-    return builder.fmul(a, b, flags=FLAGS)
-
-
-def _load(builder: ir.IRBuilder, base: Any, offset: Any, vector: ir.VectorType, size: int) -> Any:
+def load_vector(builder: ir.IRBuilder, base: Any, offset: Any, vector: ir.VectorType, size: int) -> Any:
+    """Load a vector of elements of so many bytes from `base[offset]`, which need not be aligned."""
     pointer = builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
     return builder.load(pointer, align=size)
 
 
-def _reduce(builder: ir.IRBuilder, value: Any, lanes: int) -> Any:
-    while lanes > 1:
-        half = lanes // 2
-        low = ir.Constant(ir.VectorType(INT32, half), list(range(half)))
-        high = ir.Constant(ir.VectorType(INT32, half), list(range(half, lanes)))
-        value = builder.fadd(builder.shuffle_vector(value, value, low), builder.shuffle_vector(value, value, high))
-        lanes = half
-    return builder.extract_element(value, ir.Constant(INT32, 0))
-
-
-def _tail_mask(builder: ir.IRBuilder, tail: Any, lanes: int) -> Any:
-    vector = ir.VectorType(INT32, lanes)
-    count = builder.insert_element(ir.Constant(vector, ir.Undefined), builder.trunc(tail, INT32), ir.Constant(INT32, 0))
-    count = builder.shuffle_vector(count, count, ir.Constant(vector, [0] * lanes))
-    return builder.icmp_signed("<", ir.Constant(vector, list(range(lanes))), count)
-
-
-def _patch_sum(step: Step, summary: str, *, stops_early: bool) -> Any:
-    """Build `f(q, q_start, k, k_start, slices, rows, length, q_slice, q_row, k_slice, k_row, check, limit)`.
-
-    `q` and `k` are flat arrays of one float type, `*_start` the first element of each patch and `*_slice`, `*_row` the
-    distances between its slices and rows. If `stops_early`, the sum so far is compared with `limit` before each row
-    that follows `check` rows since the last time, and returned as it is once it is larger.
-    """
-
-    @instruction
-    def patch_sum(
-        typing_context: Any, q: Any, q_start: Any, k: Any, k_start: Any, slices: Any, rows: Any, length: Any,
-        q_slice: Any, q_row: Any, k_slice: Any, k_row: Any, check: Any, limit: Any,
-    ) -> Any:  # fmt: skip
-        number = q.dtype
-        signature = number(q, types.intp, k, *([types.intp] * 9), number)
-        lanes = VECTOR_BYTES // (number.bitwidth // 8)
-        size = number.bitwidth // 8
-
-        def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-            q, q_start, k, k_start, slices, rows, length, q_slice, q_row, k_slice, k_row, check, limit = arguments
-            q_data = context.make_array(signature.args[0])(context, builder, q).data
-            k_data = context.make_array(signature.args[2])(context, builder, k).data
-            integer = context.get_value_type(types.intp)
-            constant = lambda value: ir.Constant(integer, value)  # noqa: E731
-            vector = ir.VectorType(context.get_value_type(number), lanes)
-            zero = ir.Constant(vector, [0.0] * lanes)
-            # Four sums take turns, so that one addition need not wait for the one before it.
-            sums = [cgutils.alloca_once_value(builder, zero) for _ in range(4)]
-            since_check = cgutils.alloca_once_value(builder, constant(0))
-            result = cgutils.alloca_once(builder, vector.element)
-            pairs = builder.and_(length, constant(-2 * lanes))
-            whole = builder.and_(length, constant(-lanes))
-            mask = _tail_mask(builder, builder.sub(length, whole), lanes)
-            done = builder.append_basic_block("done")
-
-            def add(at_q: Any, at_k: Any, which: int, mask: Any = None) -> None:
-                a, b = _load(builder, q_data, at_q, vector, size), _load(builder, k_data, at_k, vector, size)
-                total = builder.load(sums[which])
-                builder.store(builder.fadd(total, step(builder, a, b, mask, zero), flags=FLAGS), sums[which])
-
-            def total() -> Any:
-                a, b, c, d = (builder.load(s) for s in sums)
-                return _reduce(builder, builder.fadd(builder.fadd(a, b), builder.fadd(c, d)), lanes)
-
-            def stop_if_beyond_limit() -> None:
-                since = builder.load(since_check)
-                builder.store(builder.add(since, constant(1)), since_check)
-                with builder.if_then(builder.icmp_signed("==", since, check), likely=False):
-                    builder.store(constant(1), since_check)
-                    builder.store(total(), result)
-                    onwards = builder.append_basic_block("onwards")
-                    builder.cbranch(builder.fcmp_ordered(">", builder.load(result), limit), done, onwards)
-                    builder.position_at_end(onwards)
-
-            def start_of_row(start: Any, i_slice: Any, slice_step: Any, i_row: Any, row_step: Any) -> Any:
-                return builder.add(start, builder.add(builder.mul(i_slice, slice_step), builder.mul(i_row, row_step)))
-
-            with (
-                cgutils.for_range(builder, slices, intp=integer) as one_slice,
-                cgutils.for_range(builder, rows, intp=integer) as one_row,
-            ):
-                if stops_early:
-                    stop_if_beyond_limit()
-                q_at = start_of_row(q_start, one_slice.index, q_slice, one_row.index, q_row)
-                k_at = start_of_row(k_start, one_slice.index, k_slice, one_row.index, k_row)
-                with cgutils.for_range_slice(builder, constant(0), pairs, constant(2 * lanes), intp=integer) as (x, _):
-                    add(builder.add(q_at, x), builder.add(k_at, x), 0)
-                    x = builder.add(x, constant(lanes))
-                    add(builder.add(q_at, x), builder.add(k_at, x), 1)
-                with builder.if_then(builder.icmp_signed("<", pairs, whole)):
-                    add(builder.add(q_at, pairs), builder.add(k_at, pairs), 2)
-                with builder.if_then(builder.icmp_signed("<", whole, length)):
-                    add(builder.add(q_at, whole), builder.add(k_at, whole), 3, mask)
-            builder.store(total(), result)
-            builder.branch(done)
-            builder.position_at_end(done)
-            return builder.load(result)
-
-        return signature, generate
-
-    patch_sum.__doc__ = summary
-    return patch_sum
-
-
-sum_squared_difference = _patch_sum(_squared_difference, "Sum of (q - k)^2 over a patch.", stops_early=True)
-sum_absolute_difference = _patch_sum(_absolute_difference, "Sum of |q - k| over a patch.", stops_early=True)
-sum_product = _patch_sum(_product, "Sum of q * k over a patch.", stops_early=False)
+def integers_of(context: Any, builder: ir.IRBuilder, kind: Any, values: Any) -> list[Any]:
+    """Return the members of a tuple of integers as those that arrays are indexed with."""
+    parts = zip(cgutils.unpack_tuple(builder, values, len(kind.types)), kind.types, strict=True)
+    return [context.cast(builder, value, part, types.intp) for value, part in parts]
 
 
 @instruction
@@ -188,8 +66,8 @@ def add_scaled(typing_context: Any, total: Any, x: Any, start: Any, length: Any,
         factors = builder.shuffle_vector(factors, factors, ir.Constant(ir.VectorType(INT32, lanes), [0] * lanes))
         zero, step = ir.Constant(integer, 0), ir.Constant(integer, lanes)
         with cgutils.for_range_slice(builder, zero, length, step, intp=integer) as (at, _):
-            added = _load(builder, x_data, builder.add(start, at), vector, size)
-            before = _load(builder, total_data, at, vector, size)
+            added = load_vector(builder, x_data, builder.add(start, at), vector, size)
+            before = load_vector(builder, total_data, at, vector, size)
             after = builder.fadd(before, builder.fmul(factors, added, flags=FLAGS), flags=FLAGS)
             builder.store(after, builder.bitcast(builder.gep(total_data, [at]), vector.as_pointer()), align=size)
         return context.get_dummy_value()
@@ -229,7 +107,7 @@ def sum_runs(
                 start = builder.load(builder.gep(starts, [builder.add(first, term.index)]))
                 start = builder.add(builder.add(start, at), begin)
                 for place, total in zip(places, sums, strict=True):
-                    added = _load(builder, numbers, builder.add(start, constant(place)), kind, size)
+                    added = load_vector(builder, numbers, builder.add(start, constant(place)), kind, size)
                     builder.store(builder.fadd(builder.load(total), added, flags=FLAGS), total)
             for place, total in zip(places, sums, strict=True):
                 pointer = builder.gep(output, [builder.add(builder.add(to, begin), constant(place))])
@@ -274,7 +152,7 @@ def find_above(typing_context: Any, numbers: Any, start: Any, end: Any, limit: A
         builder.store(ir.Constant(bits, 0), above)
         done = builder.append_basic_block("done")
         with cgutils.for_range_slice(builder, start, end, ir.Constant(integer, lanes), intp=integer) as (at, _):
-            found = builder.fcmp_ordered(">", _load(builder, numbers, at, vector, size), limits)
+            found = builder.fcmp_ordered(">", load_vector(builder, numbers, at, vector, size), limits)
             found = builder.bitcast(found, bits)
             builder.store(found, above)
             builder.store(at, place)

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from patchattn.kernels.arguments import PatchGeometry
 from patchattn.kernels.cpu.batch import Each, groups, item_kernel, run_items
 from patchattn.kernels.cpu.fields import lists_of, store_lists
 from patchattn.kernels.cpu.inverse import invert
-from patchattn.kernels.cpu.layout import compute_dtype, empty, pad, unpad_gradient, value_geometry
-from patchattn.kernels.cpu.measure import CHUNK
-from patchattn.kernels.cpu.vectors import SLACK, add_scaled, sum_product
+from patchattn.kernels.cpu.padded_image import compute_dtype, empty, pad, unpad_gradient, value_geometry
+from patchattn.kernels.cpu.patch_similarity import CHUNK
+from patchattn.kernels.cpu.patch_sums import PatchSteps, sum_product
+from patchattn.kernels.cpu.vectors import SLACK, add_scaled
+from patchattn.problem import PatchGeometry
 
 __all__ = ["weighted_sum", "weighted_sum_backward"]
 
@@ -86,12 +87,13 @@ def _grad_weight_range(
     low: int, high: int, index: Any, k: int, grad: Any, value: Any, channels: int, output: Any
 ) -> None:
     zero = grad.dtype.type(0)
+    steps = PatchSteps(1, 1, channels, 0, 0, 0, 0, 1)
     for i in range(low, high):
         for m in range(i * k, (i + 1) * k):
             output[m] = 0
             if index[m] >= 0:
                 j = np.int64(index[m])
-                output[m] = sum_product(grad, i * channels, value, j * channels, 1, 1, channels, 0, 0, 0, 0, 1, zero)
+                output[m] = sum_product(grad, i * channels, value, j * channels, steps, zero)
 
 
 @item_kernel()

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from patchattn.kernels.gpu.grid import block_of_queries, three
 from patchattn.kernels.gpu.launch import launch
-from patchattn.kernels.gpu.measure import WARPS
-from patchattn.kernels.gpu.tables import compute_dtype, gradient_of_image, table_of
+from patchattn.kernels.gpu.padded_image import compute_dtype, pad, unpad_gradient
+from patchattn.kernels.gpu.patch_similarity import WARPS
 from patchattn.kernels.gpu.tiles import chunk_of_channels, empty_like_table, load_pixels, store_pixels, tiles_of
 from patchattn.kernels.gpu.vote_gradients import gradients_of
 from patchattn.kernels.gpu.votes import vote, votes_of
@@ -25,7 +25,7 @@ def attend(
     batch, heads, query_shape = index.shape[0], index.shape[1], tuple(index.shape[3:])
     dtype, no_padding = compute_dtype(similarity, value), (0,) * len(query_shape)
     votes = votes_of(_score_of(similarity, index, temperature, dtype), index, tuple(value.shape[2:]), window)
-    values = table_of(value, heads, no_padding, "zeros")
+    values = pad(value, heads, no_padding, "zeros")
     query, items = three(query_shape, 1), batch * heads
     tiles = tiles_of(values, query, items)
     output = empty_like_table(values, items, query, value.dtype)
@@ -33,7 +33,7 @@ def attend(
     grid = tiles.grid(tiles.chunks(values))
     launch(_attend_kernel, grid, value.device, votes, values, tiles, output, log_normalizer, num_warps=WARPS)
     like = value.new_empty((batch, value.shape[1], *query_shape), device="meta")
-    return gradient_of_image(output.pixels, like, heads, no_padding, "zeros"), log_normalizer
+    return unpad_gradient(output.pixels, like, heads, no_padding, "zeros"), log_normalizer
 
 
 def attend_backward(

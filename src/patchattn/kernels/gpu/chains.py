@@ -10,19 +10,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from patchattn.kernels.arguments import CHAIN_STREAM, Constraints, PatchGeometry
+from patchattn.kernels.gaussian import CHAIN_STREAM
+from patchattn.kernels.gpu.constraints import Limits, admissible, chosen, limits_of, offset_window
 from patchattn.kernels.gpu.gaussian import draw_offset, gaussians_of
 from patchattn.kernels.gpu.grid import Blocks, Extent, block_of_queries, blocks_of, flatten, place_of, three
 from patchattn.kernels.gpu.launch import launch
-from patchattn.kernels.gpu.limits import Limits, admissible, chosen, limits_of, window_of
-from patchattn.kernels.gpu.measure import WARPS, Pairs, measure, pairs_of, sides_of
+from patchattn.kernels.gpu.patch_similarity import WARPS, Pairs, measure, pairs_of, sides_of
 from patchattn.kernels.gpu.random import draw, own_stream, stream, word
+from patchattn.problem import Constraints, PatchGeometry
 
 __all__ = ["sample_chains"]
 
 
 class Chains(NamedTuple):
-    """What the chains are told."""
+    """Settings of the chains."""
 
     pairs: Pairs
     limits: Limits
@@ -82,7 +83,7 @@ def _chains_kernel(told, states, accepted, stream):
     limits = told.limits
     queries = block_of_queries(told.blocks)
     exists = chosen(limits, queries)
-    window = window_of(limits, queries)
+    window = offset_window(limits, queries)
     sides = sides_of(told.pairs, queries, exists)
     count = told.blocks.query.t * told.blocks.query.y * told.blocks.query.x
     own = own_stream(stream, queries.item % limits.heads, queries.flat)

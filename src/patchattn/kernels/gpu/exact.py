@@ -13,12 +13,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from patchattn.kernels.arguments import Constraints, PatchGeometry
+from patchattn.kernels.gpu.constraints import admissible, chosen, conflicting, limits_of, offset_window
 from patchattn.kernels.gpu.grid import Queries, block_of_queries, blocks_of, place_of, three
 from patchattn.kernels.gpu.launch import block_size, launch
-from patchattn.kernels.gpu.limits import admissible, chosen, conflicting, limits_of, window_of
-from patchattn.kernels.gpu.lists import Lists, empty_lists, store_lists, stored
-from patchattn.kernels.gpu.measure import (
+from patchattn.kernels.gpu.padded_image import compute_dtype
+from patchattn.kernels.gpu.patch_similarity import (
     Pairs,
     counted,
     key_norms_of,
@@ -31,12 +30,13 @@ from patchattn.kernels.gpu.measure import (
 )
 from patchattn.kernels.gpu.patchmatch import Search, Taken, as_field
 from patchattn.kernels.gpu.similarity import measured_at
-from patchattn.kernels.gpu.tables import compute_dtype
+from patchattn.kernels.gpu.topk import TopK, empty_lists, store_lists, stored
+from patchattn.problem import Constraints, PatchGeometry
 
 __all__ = ["search_exact"]
 
 QUERIES, KEYS = 4, 128
-"""Of a tile."""
+"""Queries and keys of a tile."""
 
 
 def search_exact(
@@ -86,7 +86,7 @@ def _exact_kernel(search, lists, num_keys, TILE: tl.constexpr):
     sides = sides_of(search.pairs, queries, exists)
     t, y, x = queries.t[:, None], queries.y[:, None], queries.x[:, None]
     rows = Queries(exists[:, None], queries.item, queries.flat[:, None], t, y, x)
-    window = window_of(limits, rows)
+    window = offset_window(limits, rows)
     found = empty_lists(queries.flat, lists.K, search.pairs.COMPUTE)
     for first in range(0, num_keys, TILE):
         key = first + tl.arange(0, TILE)
@@ -123,7 +123,7 @@ def _append(lists, key, similarity, K: tl.constexpr):
         similarities = similarities + (tl.where(better, similarity, lists.similarity[slot]),)
         key = tl.where(better, lists.index[slot], key)
         similarity = tl.where(better, lists.similarity[slot], similarity)
-    return Lists(index, similarities, lists.born)
+    return TopK(index, similarities, lists.born)
 
 
 @triton.jit

@@ -10,10 +10,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from patchattn.kernels.arguments import Constraints
+from patchattn.kernels.gpu.constraints import admissible, chosen, limits_of, offset_window
 from patchattn.kernels.gpu.grid import Extent, block_of_queries, blocks_of, flatten, place_of, three
 from patchattn.kernels.gpu.launch import INTERPRETED, launch
-from patchattn.kernels.gpu.limits import admissible, chosen, limits_of, window_of
+from patchattn.problem import Constraints
 
 __all__ = ["expand"]
 
@@ -64,7 +64,7 @@ def expand(index: Tensor, key_shape: tuple[int, ...], radius: tuple[int, ...], c
 def _expand_kernel(windows, limits, blocks, output):
     queries = block_of_queries(blocks)
     exists = chosen(limits, queries)
-    window = window_of(limits, queries)
+    window = offset_window(limits, queries)
     count = blocks.query.t * blocks.query.y * blocks.query.x
     in_window = windows.size.t * windows.size.y * windows.size.x
     of_item = queries.item.to(tl.int64) * windows.k
@@ -92,7 +92,7 @@ def _expand_kernel(windows, limits, blocks, output):
 
 @triton.jit
 def _near(place, center, radius):
-    """Which keys are in the windows about these centers."""
+    """Mask of the keys in the windows about these centers."""
     near = tl.abs(place.t - center.t[None, :]) <= radius.t
     near = near & (tl.abs(place.y - center.y[None, :]) <= radius.y)
     return near & (tl.abs(place.x - center.x[None, :]) <= radius.x)

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from patchattn.kernels.arguments import gaussian_weights
+from patchattn.kernels.gaussian import gaussian_weights
 from patchattn.kernels.gpu.grid import Extent
 
 __all__ = ["Gaussian", "draw_between", "draw_offset", "gaussians_of", "weight_between"]

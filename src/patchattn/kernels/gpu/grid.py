@@ -22,7 +22,7 @@ class Extent(NamedTuple):
 
 
 class Blocks(NamedTuple):
-    """How the queries are cut into blocks, one a program: boxes of neighbors, in Z-order over each slice."""
+    """The blocks that the queries are cut into, one a program: boxes of neighbors, in Z-order over each slice."""
 
     query: Extent
     items: Any
@@ -38,7 +38,7 @@ class Blocks(NamedTuple):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """How many programs there are: blocks of an item, and groups of items."""
+        """Number of programs: blocks of an item, and groups of items."""
         in_slice = self.num_y * self.num_x
         return triton.cdiv(self.query.t, self.T.value) * in_slice, triton.cdiv(self.items, self.ITEMS.value)
 

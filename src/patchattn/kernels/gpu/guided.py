@@ -1,9 +1,11 @@
-"""Guided search: neighbors say where to look, a k-d tree what else is there.
+"""Guided search: propagation-assisted k-d tree search.
 
-Patches become a few whole numbers (`projection.py`), keys the leaves of a tree (`tree.py`). Each query begins with the
-leaf that the tree leads it to. Then scans go over the image, alternately first to last and last to first: where the
-match of a neighbor that was just visited, moved along with it, lies in a leaf, all keys of that leaf are compared
-(`ranked.py`). At the end each list is measured in full.
+Propagation-assisted k-d trees are He and Sun's (2012): neighbors say where to look, a k-d tree what else is there.
+
+Patches become a few integers, their principal components (`projection.py`), keys the leaves of a tree (`tree.py`). Each
+query begins with the leaf that the tree leads it to. Then scans go over the image, alternately first to last and last
+to first: where the match of a neighbor that was just visited, moved along with it, lies in a leaf, all keys of that
+leaf are compared (`ranked.py`). At the end each list is measured in full.
 
 A scan is one launch, with a program for each band of rows. It goes from corner to corner, visiting one query of each of
 its rows at every step: those do not depend on each other. What lies in other bands is seen as it was before the scan.
@@ -19,8 +21,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from patchattn.kernels.arguments import Constraints, PatchGeometry
-from patchattn.kernels.gpu.choices import Choices, choice, choices_of, count_choices, draw_near
+from patchattn.kernels.gpu.candidates import Candidates, candidates_of, count_candidates, draw_near, nth_candidate
+from patchattn.kernels.gpu.constraints import chosen, offset_window, reach_of
 from patchattn.kernels.gpu.grid import (
     Blocks,
     Extent,
@@ -32,14 +34,13 @@ from patchattn.kernels.gpu.grid import (
     step_along,
 )
 from patchattn.kernels.gpu.launch import FEW_REGISTERS, block_size, launch
-from patchattn.kernels.gpu.limits import chosen, reach_of, window_of
-from patchattn.kernels.gpu.lists import empty_lists, store_lists, stored
-from patchattn.kernels.gpu.measure import WARPS, sides_of
+from patchattn.kernels.gpu.padded_image import compute_dtype
+from patchattn.kernels.gpu.patch_similarity import WARPS, sides_of
 from patchattn.kernels.gpu.patchmatch import Search, as_field, flat, offer, run, search_of
-from patchattn.kernels.gpu.projection import MOST, Positions, fit_projection, project, sides_to_project
+from patchattn.kernels.gpu.projection import Positions, fit_projection, project, sides_to_project
 from patchattn.kernels.gpu.random import draw, own_stream, stream
 from patchattn.kernels.gpu.ranked import (
-    NOTHING,
+    EMPTY,
     Ranked,
     load_entries,
     offer_leaves,
@@ -47,29 +48,30 @@ from patchattn.kernels.gpu.ranked import (
     sort_entries,
     store_entries,
 )
-from patchattn.kernels.gpu.tables import compute_dtype
-from patchattn.kernels.gpu.tree import LEAF, build_tree, leaf_at, leaf_for
+from patchattn.kernels.gpu.topk import empty_lists, store_lists, stored
+from patchattn.kernels.gpu.tree import build_tree, leaf_at, leaf_for
+from patchattn.kernels.parameters import (
+    BAND_OF_LINE,
+    BAND_ROWS,
+    DRAWS_PER_MATCH,
+    LATEST_SCAN,
+    LEAF_SIZE,
+    LINE_DISTANCES,
+    MAX_COMPONENTS,
+    MAX_LISTED,
+    MIN_EXPLAINED_VARIANCE,
+    PATCHMATCH_ITERATIONS,
+    RANKED_BY_COMPONENTS,
+    SEED_LEAVES,
+    ranked_length,
+)
+from patchattn.problem import Constraints, PatchGeometry
 
 __all__ = ["search_guided"]
 
-BAND_ROWS = 16
-"""Rows that are scanned one after the other."""
-BAND_OF_LINE = 4096
-"""The same for an image of a single row: its positions."""
-SEED_LEAVES = 8
-"""Leaves near its own that a query looks at first where constraints may forbid many keys, and in one dimension."""
-FARTHEST_IN_LINE = tl.constexpr(4)
-"""In one dimension neighbors at the distances 4, 2 and 1 say where to look."""
-MOST_LISTED = 64
-"""Up to so many candidates (or 4 k if that is more) a start goes through all instead of drawing some."""
-EXPLAINED = 0.4
-"""Share of the variance below which the projection is no guide (white noise), and PatchMatch searches instead."""
-PATCHMATCH_ITERATIONS = 5
-LATEST_SCAN = 7
-"""Entries of later scans are marked as this one's."""
-RANKED_BY_NUMBERS = ("l2", "dot", "scaled_dot", "cosine")
-"""For these similarities the lists are in the right order, as far as the projection goes; for others it is a start."""
-BEGIN_BLOCK = 32
+MAX_LINE_DISTANCE = tl.constexpr(LINE_DISTANCES[0])
+"""The others of LINE_DISTANCES are halves of it."""
+SEED_BLOCK = 32
 
 
 def search_guided(
@@ -83,16 +85,16 @@ def search_guided(
     init: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Find k matches for every query by the guided search; see `patchattn.match`."""
-    search, choices, start = search_of(query, key, geometry, constraints), choices_of(constraints), flat(init)
-    index, similarity, explained = _search(search, choices, constraints, query, key, k, iterations, seed, start)
-    if geometry.similarity.name not in RANKED_BY_NUMBERS:
-        lists = run(search, choices, k, k, iterations, seed, 0, index)
+    search, candidates, start = search_of(query, key, geometry, constraints), candidates_of(constraints), flat(init)
+    index, similarity, explained = _search(search, candidates, constraints, query, key, k, iterations, seed, start)
+    if geometry.similarity.name not in RANKED_BY_COMPONENTS:
+        lists = run(search, candidates, k, k, iterations, seed, 0, index)
         index, similarity = lists.index, lists.similarity
     if explained is not None:
         # Whether PatchMatch searches is a number on the device: its programs end at once where it is not wanted.
-        unguided = (explained < EXPLAINED).to(torch.uint8)
+        unguided = (explained < MIN_EXPLAINED_VARIANCE).to(torch.uint8)
         more = max(iterations, PATCHMATCH_ITERATIONS)
-        others = run(search._replace(active=unguided), choices, k, k, more, seed, 0, start)
+        others = run(search._replace(active=unguided), candidates, k, k, more, seed, 0, start)
         wanted = unguided.bool()[:, None, None]
         index = torch.where(wanted, others.index, index)
         similarity = torch.where(wanted, others.similarity, similarity)
@@ -101,7 +103,7 @@ def search_guided(
 
 def _search(
     search: Search,
-    choices: Choices,
+    candidates: Candidates,
     constraints: Constraints,
     query: Tensor,
     key: Tensor,
@@ -121,20 +123,22 @@ def _search(
     keys = _positions(constraints.key_mask, query.shape[0], limits.heads, num_keys, device)
     fit = fit_projection(pairs, query_side, key_side, queries, keys)
     tree = build_tree(project(pairs, key_side, fit), keys)
-    query_numbers = project(pairs, query_side, fit).view(torch.int32)
-    length = -(-(k + max(4, k // 2)) // LEAF) * LEAF
+    query_components = project(pairs, query_side, fit).view(torch.int32)
+    length = ranked_length(k)
     ranked = Ranked(
-        limits, tree, query_numbers, fit.numbers // 2, count, num_keys,
-        tl.constexpr(length), tl.constexpr(triton.next_power_of_2(length)), tl.constexpr(block_size(1, MOST // 2)),
+        limits, tree, query_components, fit.num_components // 2, count, num_keys,
+        tl.constexpr(length), tl.constexpr(triton.next_power_of_2(length)),
+        tl.constexpr(block_size(1, MAX_COMPONENTS // 2)),
     )  # fmt: skip
     entries = torch.empty((items, count, length), dtype=torch.int64, device=device)
     held = 0 if init is None else init.shape[1]
     # Long lists are tiles of several registers for every thread of few warps.
-    warps, ptx_options = (4, None) if length == LEAF else (16, FEW_REGISTERS)
-    begin = blocks_of(blocks.query, items, BEGIN_BLOCK)
+    warps, ptx_options = (4, None) if length == LEAF_SIZE else (16, FEW_REGISTERS)
+    drawn = DRAWS_PER_MATCH * k
+    seed_blocks = blocks_of(blocks.query, items, SEED_BLOCK)
     launch(
-        _begin_kernel, begin.grid, device, ranked, begin, choices, entries, init, held, tl.constexpr(k),
-        4 * k, max(4 * k, MOST_LISTED), SEED_LEAVES, stream(seed, 0), num_warps=warps, ptx_options=ptx_options,
+        _seed_kernel, seed_blocks.grid, device, ranked, seed_blocks, candidates, entries, init, held, tl.constexpr(k),
+        drawn, max(drawn, MAX_LISTED), SEED_LEAVES, stream(seed, 0), num_warps=warps, ptx_options=ptx_options,
     )  # fmt: skip
     bands = _bands_of(blocks)
     for scan in range(1, iterations + 1):
@@ -166,7 +170,7 @@ def _positions(mask: Tensor | None, batch: int, heads: int, count: int, device: 
 
 
 class Bands(NamedTuple):
-    """How a scan goes over the queries."""
+    """The bands of queries that a scan goes over."""
 
     query: Extent
     items: Any
@@ -194,7 +198,7 @@ def _bands_of(blocks: Blocks) -> Bands:
 
 
 @triton.jit(do_not_specialize=["stream"])
-def _begin_kernel(ranked, blocks, choices, memory, init, held, K: tl.constexpr, drawn, tries, seed_leaves, stream):
+def _seed_kernel(ranked, blocks, candidates, memory, init, held, K: tl.constexpr, drawn, tries, seed_leaves, stream):
     """Offer the leaves of the initial matches, that to which the tree leads, and those near it until there are k.
 
     Where constraints may forbid all of these, random keys that they allow join in.
@@ -206,16 +210,16 @@ def _begin_kernel(ranked, blocks, choices, memory, init, held, K: tl.constexpr, 
     asked = chosen(limits, queries)
     item = tl.where(exists, queries.item, 0)
     queries = Queries(asked, item, queries.flat, queries.t, queries.y, queries.x)
-    entries = tl.full([queries.flat.shape[0], ranked.PLACES], NOTHING, tl.int64)
+    entries = tl.full([queries.flat.shape[0], ranked.PLACES], EMPTY, tl.int64)
     if init is not None:
         for n in range(held):
             place = (item.to(tl.int64) * held + n) * ranked.num_queries + queries.flat
             leaf = leaf_at(tree, item, ranked.num_keys, tl.load(init + place, mask=asked, other=-1))
             entries = offer_leaves(ranked, queries, entries, leaf[:, None], 0)
     leaves = tl.load(tree.leaves + item)
-    numbers = ranked.query_numbers.to(tl.pointer_type(tl.int16), bitcast=True)
-    numbers += (item.to(tl.int64) * ranked.num_queries + queries.flat) * (tree.WORDS * 2)
-    own = leaf_for(tree, item, numbers, asked)
+    components = ranked.query_components.to(tl.pointer_type(tl.int16), bitcast=True)
+    components += (item.to(tl.int64) * ranked.num_queries + queries.flat) * (tree.WORDS * 2)
+    own = leaf_for(tree, item, components, asked)
     turns = 2 * leaves
     if limits.IS_CAUSAL or limits.WINDOWED or limits.SEPARATED:
         turns = tl.minimum(turns, seed_leaves)
@@ -226,21 +230,21 @@ def _begin_kernel(ranked, blocks, choices, memory, init, held, K: tl.constexpr, 
         leaf = tl.where(waiting & (near < leaves), near, -1)
         entries = offer_leaves(ranked, queries, entries, leaf[:, None], 0)
         turn += 1
-        wanting = tl.sum((entries != NOTHING).to(tl.int32), 1) < K
+        wanting = tl.sum((entries != EMPTY).to(tl.int32), 1) < K
         if limits.DIMS == 1:  # a sequence has fewer neighbors to hear from than a picture
             wanting = wanting | (turn < seed_leaves)
         waiting = asked & (turn < turns) & wanting
     if limits.IS_CAUSAL or limits.WINDOWED or limits.SEPARATED:
-        window = window_of(limits, queries)
-        num_choices = count_choices(choices, limits, queries, window)
-        go_through = num_choices <= tries
-        last = tl.where(go_through, num_choices, drawn)
+        window = offset_window(limits, queries)
+        num_candidates = count_candidates(candidates, limits, queries, window)
+        go_through = num_candidates <= tries
+        last = tl.where(go_through, num_candidates, drawn)
         own_words = own_stream(stream, item % limits.heads, queries.flat)
         nothing = tl.zeros_like(last)
         trial = 0
         while trial < tl.max(tl.where(asked, last, 0), 0):
-            number = tl.where(go_through, trial, draw(own_words, nothing + trial, nothing, num_choices - 1))
-            key = choice(choices, limits, queries, window, number, asked & (trial < last))
+            number = tl.where(go_through, trial, draw(own_words, nothing + trial, nothing, num_candidates - 1))
+            key = nth_candidate(candidates, limits, queries, window, number, asked & (trial < last))
             leaf = leaf_at(tree, item, ranked.num_keys, key)
             entries = offer_leaves(ranked, queries, entries, leaf[:, None], 0)
             trial += 1
@@ -288,7 +292,7 @@ def _scan_kernel(
         for dim in range(0 if limits.DIMS == 1 else 3 - limits.DIMS, 3):
             by = step_along(dim, side)
             if limits.DIMS == 1:
-                by = step_along(2, side * (FARTHEST_IN_LINE >> dim))
+                by = step_along(2, side * (MAX_LINE_DISTANCE >> dim))
             neighbor = flatten(Extent(t + by.t, y + by.y, x + by.x), extent)
             there = asked & (neighbor >= 0)
             their_row = neighbor // extent.x
@@ -298,7 +302,7 @@ def _scan_kernel(
             if limits.SEPARATED:
                 for slot in range(ranked.LENGTH):
                     place = (item.to(tl.int64) * ranked.num_queries + neighbor) * ranked.LENGTH + slot
-                    theirs = tl.load(memory + place, mask=there & inside, other=NOTHING)
+                    theirs = tl.load(memory + place, mask=there & inside, other=EMPTY)
                     theirs = tl.load(before + place, mask=there & ~inside, other=theirs)
                     leaf = _moved_leaf(ranked, item, theirs, by, inside, oldest_inside, oldest_outside)
                     leaf, seen = _unless_seen(leaf, seen, dim * ranked.PLACES + slot)
@@ -334,7 +338,7 @@ def _scan_kernel(
 def _moved_leaf(ranked, item, theirs, by, inside, oldest_inside, oldest_outside):
     """The leaf of each key that a neighbor holds, moved along from there to here; -1 for what has been tried."""
     oldest = tl.where(inside, oldest_inside, oldest_outside)
-    wanted = (theirs != NOTHING) & ((theirs & 7) >= oldest)
+    wanted = (theirs != EMPTY) & ((theirs & 7) >= oldest)
     there = place_of(position_of(theirs), ranked.limits.key)
     key = flatten(Extent(there.t - by.t, there.y - by.y, there.x - by.x), ranked.limits.key)
     return leaf_at(ranked.tree, item, ranked.num_keys, tl.where(wanted, key, -1))
@@ -353,13 +357,13 @@ def _finish_kernel(search, ranked, memory, init, held, lists):
     queries = block_of_queries(search.blocks)
     exists = chosen(search.limits, queries)
     sides = sides_of(search.pairs, queries, exists)
-    window = window_of(search.limits, queries)
+    window = offset_window(search.limits, queries)
     entries = load_entries(ranked, memory, queries.item, queries.flat, exists)
     found = empty_lists(queries.flat, lists.K, search.pairs.COMPUTE)
     least = tl.min(entries, 1)
-    while tl.min(least, 0) < NOTHING:
+    while tl.min(least, 0) < EMPTY:
         found = offer(search, queries, sides, window, found, position_of(least), exists, 0, lists.K)
-        entries = tl.where(entries == least[:, None], NOTHING, entries)
+        entries = tl.where(entries == least[:, None], EMPTY, entries)
         least = tl.min(entries, 1)
     if init is not None:
         for n in range(held):

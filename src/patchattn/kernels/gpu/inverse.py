@@ -45,17 +45,17 @@ class Box(NamedTuple):
     corner: Extent
     """May lie outside the grid, as may the rest."""
     extent: Extent
-    """Of the grid."""
+    """Size of the grid."""
     T: Any
     Y: Any
     X: Any
 
 
 class Walk(NamedTuple):
-    """Where each position of a block is on its way through the matches to the keys of its box."""
+    """State of each position of a block on its way through the matches to the keys of its box."""
 
     number: Any
-    """Of the key in the box, in row-major order."""
+    """Number of the key in the box, in row-major order."""
     at: Any
     """The match, a place in `match`."""
     left: Any
@@ -68,7 +68,7 @@ class Entries(NamedTuple):
     item: Any
     query: Any
     place: Any
-    """Of the match, in `(items, k, queries)`."""
+    """Position of the match in `(items, k, queries)`."""
 
 
 def invert(index: Tensor, keys: int, tables: int) -> Inverse:
@@ -98,7 +98,7 @@ def key_of(box, number):
 
 @triton.jit
 def _segment(inverse, table, key, exists):
-    """Where the matches to each key begin in `match`, and how many there are; none for key -1."""
+    """Begin of the matches to each key in `match`, and their number; none for key -1."""
     exists = exists & (key >= 0)
     at = inverse.first + table.to(tl.int64) * (inverse.keys + 1) + key
     first = tl.load(at, mask=exists, other=0)

@@ -23,7 +23,7 @@ instructions, as many loads side by side, and nothing on the stack (docs/gpu.md)
 
 
 def block_size(compiled: int, count: int) -> int:
-    """How many of `count` things a program works on: `compiled`, a power of two; many at once in the interpreter, whose
+    """Return the size of a program's block: `compiled`, a power of two; up to all `count` in the interpreter, whose
     time goes by operations, not by numbers. No result depends on it.
     """
     if not INTERPRETED:
@@ -71,7 +71,7 @@ def options_for(on_nvidia: bool, options: dict[str, Any]) -> dict[str, Any]:
 
 
 runner: Callable[..., None] = run
-"""What `launch` calls: another puts itself in the place of `run` to see what is launched, as benchmarks/gpu_*.py do."""
+"""Runner that `launch` calls: replace `run` to see what is launched, as benchmarks/gpu_*.py do."""
 
 
 def _current(device: torch.device) -> AbstractContextManager[Any]:

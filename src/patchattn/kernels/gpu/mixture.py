@@ -9,13 +9,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from patchattn.kernels.arguments import MIXTURE_STREAM, Constraints
-from patchattn.kernels.gpu.choices import Choices, choice, choices_of, count_choices
+from patchattn.kernels.gaussian import MIXTURE_STREAM
+from patchattn.kernels.gpu.candidates import Candidates, candidates_of, count_candidates, nth_candidate
+from patchattn.kernels.gpu.constraints import Limits, admissible, chosen, limits_of, offset_window, reach_of
 from patchattn.kernels.gpu.gaussian import draw_between, gaussians_of, weight_between
 from patchattn.kernels.gpu.grid import Blocks, Extent, block_of_queries, blocks_of, place_of, three
 from patchattn.kernels.gpu.launch import FEW_REGISTERS, INTERPRETED, launch
-from patchattn.kernels.gpu.limits import Limits, admissible, chosen, limits_of, reach_of, window_of
 from patchattn.kernels.gpu.random import draw, own_stream, stream, word
+from patchattn.problem import Constraints
 
 __all__ = ["sample_mixture"]
 
@@ -24,17 +25,17 @@ BLOCK = 128
 AT_ONCE = 1
 """Samples that a thread draws together: what is known of the query serves them all."""
 WORDS = 2**32
-"""How many random words there are."""
+"""Number of random words."""
 
 
 class Mixture(NamedTuple):
-    """What is drawn from."""
+    """The distribution that keys are drawn from."""
 
     modes: Any
     """int32 `(items, k, queries)`."""
     k: Any
     gaussians: Extent
-    choices: Choices
+    candidates: Candidates
     limits: Limits
     blocks: Blocks
     threshold: Any
@@ -66,7 +67,7 @@ def sample_mixture(
         modes=modes.flatten(3).flatten(0, 1).int().contiguous(),
         k=k,
         gaussians=gaussians_of(scale, device),
-        choices=choices_of(constraints),
+        candidates=candidates_of(constraints),
         limits=limits_of(constraints, query_shape, key_shape, heads),
         blocks=blocks_of(three(query_shape, 1), batch * heads, BLOCK),
         threshold=round(alpha * WORDS),
@@ -86,26 +87,26 @@ def _mixture_kernel(mixture, index, log_density, stream):
     limits = mixture.limits
     queries = block_of_queries(mixture.blocks)
     exists = chosen(limits, queries)
-    window = window_of(limits, queries)
+    window = offset_window(limits, queries)
     reach = reach_of(limits, queries)
     count = mixture.blocks.query.t * mixture.blocks.query.y * mixture.blocks.query.x
     own = own_stream(stream, queries.item % limits.heads, queries.flat)
-    num_choices = count_choices(mixture.choices, limits, queries, window)
-    exists = exists & (num_choices > 0)
+    num_candidates = count_candidates(mixture.candidates, limits, queries, window)
+    exists = exists & (num_candidates > 0)
     num_modes = tl.zeros_like(queries.flat)
     for slot in range(mixture.k):
         num_modes += (_mode(mixture, queries, slot, exists) >= 0).to(tl.int32)
     threshold = tl.where(num_modes > 0, tl.zeros_like(num_modes).to(tl.int64) + mixture.threshold, 0)
     share = threshold.to(tl.float64) * 2.0**-32
-    anywhere = (1 - share) / tl.maximum(num_choices, 1).to(tl.float64)
+    anywhere = (1 - share) / tl.maximum(num_candidates, 1).to(tl.float64)
     sample = tl.program_id(2) * mixture.AT_ONCE + tl.arange(0, mixture.AT_ONCE)[:, None]
     at = sample * (limits.DIMS + 2)
     wanted = exists[None, :] & (sample < mixture.samples)
     local = wanted & (word(own[None, :], at).to(tl.int64) < threshold[None, :])
     choice_of_mode = draw(own[None, :], at + 1, 0, num_modes[None, :] - 1)
     near = _near_mode(mixture, queries, choice_of_mode, own, at + 2, reach, exists, local)
-    number = draw(own[None, :], at + 1, 0, num_choices[None, :] - 1)
-    key = tl.where(local, near, choice(mixture.choices, limits, queries, window, number, wanted & ~local))
+    number = draw(own[None, :], at + 1, 0, num_candidates[None, :] - 1)
+    key = tl.where(local, near, nth_candidate(mixture.candidates, limits, queries, window, number, wanted & ~local))
     allowed = wanted & admissible(limits, queries, window, key)
     density = _density_of_modes(mixture, queries, key, reach, exists, allowed)
     density = share[None, :] * density / tl.maximum(num_modes, 1).to(tl.float64)[None, :] + anywhere[None, :]

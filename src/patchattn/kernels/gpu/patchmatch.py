@@ -16,15 +16,24 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from patchattn.kernels.arguments import Constraints, PatchGeometry
-from patchattn.kernels.gpu.choices import Choices, choice, choices_of, count_choices, draw_near
+from patchattn.kernels.gpu.candidates import Candidates, candidates_of, count_candidates, draw_near, nth_candidate
+from patchattn.kernels.gpu.constraints import (
+    Limits,
+    admissible,
+    chosen,
+    conflicting,
+    limits_of,
+    offset_window,
+    reach_of,
+)
 from patchattn.kernels.gpu.grid import Blocks, Extent, block_of_queries, blocks_of, flatten, place_of, step_along, three
 from patchattn.kernels.gpu.launch import FEW_REGISTERS, launch
-from patchattn.kernels.gpu.limits import Limits, admissible, chosen, conflicting, limits_of, reach_of, window_of
-from patchattn.kernels.gpu.lists import Stored, contains, empty_lists, insert, load_lists, store_lists, stored
-from patchattn.kernels.gpu.measure import WARPS, Pairs, measure, pairs_of, sides_of
+from patchattn.kernels.gpu.padded_image import compute_dtype
+from patchattn.kernels.gpu.patch_similarity import WARPS, Pairs, measure, pairs_of, sides_of
 from patchattn.kernels.gpu.random import draw, own_stream, stream
-from patchattn.kernels.gpu.tables import compute_dtype
+from patchattn.kernels.gpu.topk import StoredTopK, contains, empty_lists, insert, load_lists, store_lists, stored
+from patchattn.kernels.parameters import DRAWS_PER_MATCH, MAX_LISTED, PROPAGATION_DISTANCES
+from patchattn.problem import Constraints, PatchGeometry
 
 __all__ = [
     "Search",
@@ -38,11 +47,8 @@ __all__ = [
     "search_repeated",
 ]
 
-DISTANCES = (8, 4, 2, 1)
 SHORT = 4
 """A list of at most so many matches."""
-MOST_LISTED = 64
-"""Up to so many candidates (or 4 k if that is more) a start goes through all instead of drawing some."""
 
 
 class Taken(NamedTuple):
@@ -53,11 +59,11 @@ class Taken(NamedTuple):
     count: Any
     """Runs so far: the first so many of the slots are filled."""
     of: Limits
-    """By which they conflict."""
+    """Limits by which they conflict."""
 
 
 class Search(NamedTuple):
-    """What all steps of a search are told."""
+    """Arguments of all steps of a search."""
 
     pairs: Pairs
     limits: Limits
@@ -79,7 +85,7 @@ def search_patchmatch(
 ) -> tuple[Tensor, Tensor]:
     """Find k matches for every query by PatchMatch; see `patchattn.match`."""
     search = search_of(query, key, geometry, constraints)
-    lists = run(search, choices_of(constraints), k, k, iterations, seed, 0, flat(init))
+    lists = run(search, candidates_of(constraints), k, k, iterations, seed, 0, flat(init))
     return as_field(lists.index, lists.similarity, query, geometry)
 
 
@@ -98,12 +104,12 @@ def search_repeated(
     search = search_of(query, key, geometry, replace(constraints, min_separation=()))
     limits = limits_of(constraints, tuple(query.shape[2:]), tuple(key.shape[2:]), geometry.num_heads)
     items = query.shape[0] * geometry.num_heads
-    choices, init = choices_of(constraints), flat(init)
+    candidates, init = candidates_of(constraints), flat(init)
     index = torch.empty((items, k, prod(query.shape[2:])), dtype=torch.int32, device=query.device)
     similarity = torch.empty(index.shape, dtype=compute_dtype(query, key), device=query.device)
     for n in range(k):
         search = search._replace(taken=Taken(index, k, n, limits) if n else None)
-        found = run(search, choices, 1, k, iterations, seed, n * (iterations + 1), init)
+        found = run(search, candidates, 1, k, iterations, seed, n * (iterations + 1), init)
         index[:, n], similarity[:, n] = found.index[:, 0], found.similarity[:, 0]
     # A later run may have found a better match than an earlier one.
     similarity, order = torch.sort(similarity, dim=1, descending=True, stable=True)
@@ -131,18 +137,18 @@ def flat(init: Tensor | None) -> Tensor | None:
 
 def run(
     search: Search,
-    choices: Choices,
+    candidates: Candidates,
     k: int,
     wanted: int,
     iterations: int,
     seed: int,
     first: int,
     init: Tensor | None,
-) -> Stored:
+) -> StoredTopK:
     """Search all items for k matches each.
 
     Args:
-        wanted: Says how many random keys the lists start from: 4 times as many.
+        wanted: Says how many random keys the lists start from: DRAWS_PER_MATCH times as many.
         first: What the random numbers of the start take for the iteration; those after it count on from there.
         init: Matches to start from, `(items, any number, queries)`.
     """
@@ -155,41 +161,42 @@ def run(
     dated = not limits.SEPARATED.value
     lists, spare = (stored(items, k, count, dtype, device, dated) for _ in range(2))
     held = 0 if init is None else init.shape[1]
-    tries = max(4 * wanted, MOST_LISTED)
+    drawn = DRAWS_PER_MATCH * wanted
+    tries = max(drawn, MAX_LISTED)
     # Long lists leave ptxas nothing to take; those that are not dated do.
     ptx_options = FEW_REGISTERS if k <= SHORT or limits.SEPARATED.value else None
     launch(
-        _start_kernel, grid, device, search, choices, lists, init, held, 4 * wanted, tries, stream(seed, first),
+        _initialize_kernel, grid, device, search, candidates, lists, init, held, drawn, tries, stream(seed, first),
         num_warps=WARPS, ptx_options=ptx_options,
     )  # fmt: skip
     scales = max(limits.key).bit_length()
-    seen, step = dict.fromkeys(DISTANCES, 0), 0
+    seen, step = dict.fromkeys(PROPAGATION_DISTANCES, 0), 0
     for iteration in range(1, iterations + 1):
-        for distance in DISTANCES:
+        for distance in PROPAGATION_DISTANCES:
             step += 1
             launch(
-                _spread_kernel, grid, device, search, lists, spare, distance, seen[distance], step,
+                _propagate_kernel, grid, device, search, lists, spare, distance, seen[distance], step,
                 num_warps=WARPS, ptx_options=ptx_options,
             )  # fmt: skip
             seen[distance] = step
             lists, spare = spare, lists
         step += 1
         launch(
-            _random_kernel, grid, device, search, lists, max(limits.key), scales, stream(seed, first + iteration), step,
-            num_warps=WARPS, ptx_options=ptx_options,
+            _random_search_kernel, grid, device, search, lists, max(limits.key), scales,
+            stream(seed, first + iteration), step, num_warps=WARPS, ptx_options=ptx_options,
         )  # fmt: skip
     return lists
 
 
 @triton.jit(do_not_specialize=["stream"])
-def _start_kernel(search, choices, lists, init, held, drawn, tries, stream):
+def _initialize_kernel(search, candidates, lists, init, held, drawn, tries, stream):
     """Fill the lists with the initial matches, then at random; small sets of keys are gone through instead."""
     limits = search.limits
     queries = block_of_queries(search.blocks)
     count = search.blocks.query.t * search.blocks.query.y * search.blocks.query.x
     exists = _searched(search, queries)
     sides = sides_of(search.pairs, queries, exists)
-    window = window_of(limits, queries)
+    window = offset_window(limits, queries)
     found = empty_lists(queries.flat, lists.K, search.pairs.COMPUTE)
     if init is not None:
         for n in range(held):
@@ -197,15 +204,15 @@ def _start_kernel(search, choices, lists, init, held, drawn, tries, stream):
             key = tl.load(init + place, mask=exists, other=-1)
             found = offer(search, queries, sides, window, found, key, exists, 0, lists.K)
     own = own_stream(stream, queries.item % limits.heads, queries.flat)
-    num_choices = count_choices(choices, limits, queries, window)
-    go_through = num_choices <= tries
-    last = tl.where(go_through, num_choices, drawn)
+    num_candidates = count_candidates(candidates, limits, queries, window)
+    go_through = num_candidates <= tries
+    last = tl.where(go_through, num_candidates, drawn)
     nothing = tl.zeros_like(last)
     trial = 0
     waiting = exists & (last > 0) & (found.index[lists.K - 1] < 0)
     while (trial < tries) & (tl.max(waiting.to(tl.int32), 0) > 0):
-        number = tl.where(go_through, trial, draw(own, nothing + trial, nothing, num_choices - 1))
-        key = choice(choices, limits, queries, window, number, waiting)
+        number = tl.where(go_through, trial, draw(own, nothing + trial, nothing, num_candidates - 1))
+        key = nth_candidate(candidates, limits, queries, window, number, waiting)
         found = offer(search, queries, sides, window, found, key, waiting, 0, lists.K)
         trial += 1
         waiting = exists & (trial < last) & (found.index[lists.K - 1] < 0)
@@ -213,7 +220,7 @@ def _start_kernel(search, choices, lists, init, held, drawn, tries, stream):
 
 
 @triton.jit(do_not_specialize=["distance", "since", "step"])
-def _spread_kernel(search, before, after, distance, since, step):
+def _propagate_kernel(search, before, after, distance, since, step):
     """Try the matches of the neighbors at a distance, shifted back by it (Algorithm 1 of PSAL, lines 3 to 7).
 
     What later queries hold depends on their own features: under causality they are not asked.
@@ -223,7 +230,7 @@ def _spread_kernel(search, before, after, distance, since, step):
     count = search.blocks.query.t * search.blocks.query.y * search.blocks.query.x
     exists = _searched(search, queries)
     sides = sides_of(search.pairs, queries, exists)
-    window = window_of(limits, queries)
+    window = offset_window(limits, queries)
     found = load_lists(before, queries, count)
     # Even directions lead to earlier queries.
     for direction in range(2 * (3 - limits.DIMS), 6, 2 if limits.IS_CAUSAL else 1):
@@ -244,14 +251,14 @@ def _spread_kernel(search, before, after, distance, since, step):
 
 
 @triton.jit(do_not_specialize=["stream", "step"])
-def _random_kernel(search, lists, largest, scales, stream, step):
+def _random_search_kernel(search, lists, largest, scales, stream, step):
     """Try one random key in each of a series of windows around the best match, each half the size of the last."""
     limits = search.limits
     queries = block_of_queries(search.blocks)
     count = search.blocks.query.t * search.blocks.query.y * search.blocks.query.x
     exists = _searched(search, queries)
     sides = sides_of(search.pairs, queries, exists)
-    window = window_of(limits, queries)
+    window = offset_window(limits, queries)
     reach = reach_of(limits, queries)
     own = own_stream(stream, queries.item % limits.heads, queries.flat)
     found = load_lists(lists, queries, count)

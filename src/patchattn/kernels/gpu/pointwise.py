@@ -74,7 +74,7 @@ CONNECTIVES: dict[np.ufunc, str] = {
     np.logical_not: "~{}",
     np.invert: "~{}",
 }
-"""Of truth values."""
+"""Operators of truth values."""
 
 
 class UntraceableError(Exception):
@@ -106,7 +106,7 @@ class Code:
 
 
 class Operand(NDArrayOperatorsMixin):
-    """What a user's function is given for a number. NumPy and Python's operators ask it what they come to."""
+    """Stand-in for a number, which a user's function is traced with: NumPy and Python's operators call it."""
 
     def __init__(self, code: Code, name: str, *, truth: bool = False) -> None:
         self.code, self.name, self.truth = code, name, truth

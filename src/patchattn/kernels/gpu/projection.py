@@ -1,8 +1,8 @@
-"""Patches as a few whole numbers, so that their squared distances rank keys as the similarity does.
+"""Patches as a few integers, so that their squared distances rank keys as the similarity does.
 
 What is projected, and onto what, is as in `kernels/reference/projection.py`. All items are fitted at once, on the
-device and with fixed shapes: how many numbers are kept, and whether they are a guide at all, are numbers on the device
-too, so that nothing waits for the host.
+device and with fixed shapes: how many components are kept, and whether they are a guide at all, are tensors on the
+device too, so that nothing waits for the host.
 """
 
 from __future__ import annotations
@@ -17,27 +17,24 @@ from torch import Tensor
 
 from patchattn.kernels.gpu.grid import Extent, block_of_queries, blocks_of
 from patchattn.kernels.gpu.launch import INTERPRETED, launch
-from patchattn.kernels.gpu.measure import Pairs, offset_in_patch, patch_start, squared_norms
+from patchattn.kernels.gpu.patch_similarity import Pairs, offset_in_patch, patch_start, squared_norms
+from patchattn.kernels.parameters import (
+    COMPONENTS_PER_GROUP,
+    HASH_MULTIPLIER,
+    KEY_SAMPLES,
+    MAX_COMPONENTS,
+    MAX_NORM,
+    MIN_COMPONENTS,
+    OVERSAMPLING,
+    QUERY_SAMPLES,
+    VARIANCE_TARGET,
+)
 
-__all__ = ["MOST", "Fit", "Positions", "Side", "fit_projection", "project", "sides_to_project"]
+__all__ = ["Fit", "Positions", "Side", "fit_projection", "project", "sides_to_project"]
 
-FEWEST, MOST = 16, 32
-"""Numbers kept of a patch: as many as hold ENOUGH of the keys' variance, within these bounds."""
-ENOUGH = 0.97
-DIMS_PER_GROUP = 4
-"""Beyond FEWEST they are kept in groups of so many."""
-KEY_SAMPLES = 512, 2048
-"""Key patches that the directions are found from: a fourth of all, within these bounds. Few are quicker where pictures
-are small; more than the most find no better directions."""
-QUERY_SAMPLES = 512
-"""Query patches whose longest is looked for."""
-OVERSAMPLING = 16
 ITERATIONS = 6
-"""Of orthogonal iteration, which turns a random basis into the principal directions, the largest first. (The other
-backends take 3 and solve for the eigenvectors of what is left: a solver would wait for the host.)"""
-LONGEST = 11500
-"""Norm of the longest projected patch: the squared distance of two then fits in 29 bits."""
-GOLDEN = 0x9E3779B1
+"""Steps of orthogonal iteration, which turns a random basis into the principal components, the largest first. (The
+other backends take 3 and solve for the eigenvectors of what is left: a solver would wait for the host.)"""
 
 
 class Side(NamedTuple):
@@ -56,13 +53,13 @@ class Fit(NamedTuple):
     """The projection of every item."""
 
     basis: Tensor
-    """Float32 `(items, offsets of the patch, PIXEL, MOST)`, times the scale; 0 where there is no channel."""
+    """Float32 `(items, offsets of the patch, PIXEL, MAX_COMPONENTS)`, times the scale; 0 where there is no channel."""
     of_extra: Tensor
-    """`(items, MOST)`: the row of the basis for the extra element."""
+    """`(items, MAX_COMPONENTS)`: the row of the basis for the extra element."""
     mean: Tensor
-    """Projected: `(items, MOST)`."""
-    numbers: Tensor
-    """How many are kept, a multiple of two: int32 `(items,)`."""
+    """Projected: `(items, MAX_COMPONENTS)`."""
+    num_components: Tensor
+    """Number of components kept, a multiple of two: int32 `(items,)`."""
     explained: Tensor
     """Share of the key patches' variance that they hold: float64 `(items,)`."""
 
@@ -93,17 +90,17 @@ def fit_projection(pairs: Pairs, query: Side, key: Side, queries: Positions, key
     mean = (key_rows.double().sum(1) / key_valid.sum(1, keepdim=True).clamp(min=1)).float()
     key_rows = torch.where(key_valid.unsqueeze(2), key_rows - mean.unsqueeze(1), 0)
     query_rows = torch.where(query_valid.unsqueeze(2), query_rows - mean.unsqueeze(1), 0)
-    basis, numbers, explained = _principal_directions(key_rows)
+    basis, num_components, explained = _principal_components(key_rows)
     longest = torch.maximum(*((rows @ basis).norm(dim=2).amax(1) for rows in (key_rows, query_rows)))
-    # Twice the longest of the samples; longer ones are shortened to it. A power of two, so that small whole numbers
+    # Twice the longest of the samples; longer ones are shortened to it. A power of two, so that small integers
     # stay exact.
-    ratio = torch.where(longest > 0, LONGEST / (2 * longest.double()), 1)
+    ratio = torch.where(longest > 0, MAX_NORM / (2 * longest.double()), 1)
     scale = torch.ldexp(torch.ones_like(ratio), torch.frexp(ratio).exponent - 1)
     basis = basis * scale.float()[:, None, None]
     offsets, channels = pairs.T.value * pairs.Y.value * pairs.X.value, pairs.key.CHANNELS.value
-    table = basis.new_zeros((len(basis), offsets, pairs.key.PIXEL.value, MOST))
+    table = basis.new_zeros((len(basis), offsets, pairs.key.PIXEL.value, MAX_COMPONENTS))
     table[:, :, :channels] = basis[:, : offsets * channels].unflatten(1, (offsets, channels))
-    return Fit(table, basis[:, -1].contiguous(), (mean.unsqueeze(1) @ basis).squeeze(1), numbers, explained)
+    return Fit(table, basis[:, -1].contiguous(), (mean.unsqueeze(1) @ basis).squeeze(1), num_components, explained)
 
 
 class Positions(NamedTuple):
@@ -123,7 +120,7 @@ def _sample(pairs: Pairs, side: Side, positions: Positions, fewest: int, most: i
     wanted = (count // 4).clamp(fewest, most)
     row = torch.arange(min(max(available // 4, fewest), most, available), device=positions.order.device)
     # Multiples of the golden ratio: spread evenly, and in step with no texture.
-    turns = ((row * GOLDEN) & 0xFFFFFFFF) * count >> 32
+    turns = ((row * HASH_MULTIPLIER) & 0xFFFFFFFF) * count >> 32
     number = torch.where(count > wanted, turns, row)
     place = positions.order.gather(1, number.clamp(max=available - 1))
     table, padded = side.table, side.table.size
@@ -144,38 +141,38 @@ def _sample(pairs: Pairs, side: Side, positions: Positions, fewest: int, most: i
 
 
 def _in_padded(position: Tensor, size: Extent, padded: Extent) -> Tensor:
-    """Where the patch about a position begins among the pixels of the padded table."""
+    """Index at which the patch about a position begins among the pixels of the padded image."""
     line, x = position // size.x, position % size.x
     return (line // size.y * padded.y + line % size.y) * padded.x + x
 
 
-def _principal_directions(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The directions of largest variance, `(items, elements, MOST)`, how many are kept, and the share of the variance
+def _principal_components(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The principal components `(items, elements, MAX_COMPONENTS)`, how many are kept, and the share of the variance
     that those hold. Short patches are kept whole.
     """
     items, _, elements = rows.shape
-    eye = torch.eye(elements, MOST, device=rows.device).expand(items, -1, -1)
+    eye = torch.eye(elements, MAX_COMPONENTS, device=rows.device).expand(items, -1, -1)
     everything = torch.ones(items, dtype=torch.float64, device=rows.device)
-    if elements <= MOST:
+    if elements <= MAX_COMPONENTS:
         kept = elements + elements % 2
         return eye, torch.full((items,), kept, dtype=torch.int32, device=rows.device), everything
     total = rows.double().square().sum((1, 2))
-    width = min(MOST + OVERSAMPLING, elements)
+    width = min(MAX_COMPONENTS + OVERSAMPLING, elements)
     basis = _random((elements, width), rows.device).expand(items, -1, -1)
     for _ in range(ITERATIONS):
         basis = torch.linalg.qr(rows.transpose(1, 2) @ (rows @ basis)).Q
     variances = (rows @ basis).double().square().sum(1)
-    order = torch.sort(variances, dim=1, descending=True, stable=True).indices[:, :MOST]
+    order = torch.sort(variances, dim=1, descending=True, stable=True).indices[:, :MAX_COMPONENTS]
     basis = basis.gather(2, order.unsqueeze(1).expand(-1, elements, -1))
     held = variances.gather(1, order).cumsum(1) / total.unsqueeze(1)
-    wanted = ((held < ENOUGH).sum(1) + 1).clamp(min=FEWEST)
-    numbers = (-(-wanted // DIMS_PER_GROUP) * DIMS_PER_GROUP).clamp(max=MOST)
-    explained = held.gather(1, numbers.unsqueeze(1) - 1).squeeze(1)
+    wanted = ((held < VARIANCE_TARGET).sum(1) + 1).clamp(min=MIN_COMPONENTS)
+    num_components = (-(-wanted // COMPONENTS_PER_GROUP) * COMPONENTS_PER_GROUP).clamp(max=MAX_COMPONENTS)
+    explained = held.gather(1, num_components.unsqueeze(1) - 1).squeeze(1)
     constant = total == 0
     basis = torch.where(constant[:, None, None], eye, basis)
     # What is not kept is 0 everywhere, and adds nothing to a distance.
-    basis = torch.where(torch.arange(MOST, device=rows.device) < numbers[:, None, None], basis, 0)
-    return basis, numbers.int(), torch.where(constant, everything, explained)
+    basis = torch.where(torch.arange(MAX_COMPONENTS, device=rows.device) < num_components[:, None, None], basis, 0)
+    return basis, num_components.int(), torch.where(constant, everything, explained)
 
 
 def _random(shape: tuple[int, int], device: torch.device) -> Tensor:
@@ -186,54 +183,57 @@ def _random(shape: tuple[int, int], device: torch.device) -> Tensor:
 
 
 def project(pairs: Pairs, side: Side, fit: Fit) -> Tensor:
-    """The numbers of all patches: int16 `(items, positions, MOST)`; 0 where one would be NaN or infinite.
+    """The components of all patches: int16 `(items, positions, MAX_COMPONENTS)`; 0 where one would be NaN or infinite.
 
-    What is longer than LONGEST is shortened to it.
+    What is longer than MAX_NORM is shortened to it.
     """
     blocks = blocks_of(side.size, side.items, 64, spanning=False)
-    numbers = torch.empty((side.items, prod(side.size), MOST), dtype=torch.int16, device=fit.basis.device)
+    components = torch.empty((side.items, prod(side.size), MAX_COMPONENTS), dtype=torch.int16, device=fit.basis.device)
     elements = pairs.X.value * pairs.key.PIXEL.value
     at_once = triton.next_power_of_2(max(16, elements if INTERPRETED else min(elements, 32)))
     launch(
-        _project_kernel, blocks.grid, numbers.device,
-        pairs, blocks, side, fit.basis, fit.of_extra, fit.mean, numbers, tl.constexpr(at_once), tl.constexpr(MOST),
+        _project_kernel, blocks.grid, components.device,
+        pairs, blocks, side, fit.basis, fit.of_extra, fit.mean, components, tl.constexpr(at_once),
+        tl.constexpr(MAX_COMPONENTS),
     )  # fmt: skip
-    return numbers
+    return components
 
 
 @triton.jit
-def _project_kernel(pairs, blocks, side, basis, of_extra, mean, numbers, ELEMENTS: tl.constexpr, NUMBERS: tl.constexpr):
+def _project_kernel(
+    pairs, blocks, side, basis, of_extra, mean, components, ELEMENTS: tl.constexpr, COMPONENTS: tl.constexpr
+):
     queries = block_of_queries(blocks)
     item = queries.item
     table = side.table
     start = table.pixels + patch_start(table, item, queries)
     element = tl.arange(0, ELEMENTS)
-    number = tl.arange(0, NUMBERS)
+    number = tl.arange(0, COMPONENTS)
     width = pairs.X * table.PIXEL
-    row_of_basis = basis + item.to(tl.int64) * (pairs.T * pairs.Y * width * NUMBERS)
-    found = tl.zeros([queries.flat.shape[0], NUMBERS], tl.float32)
+    row_of_basis = basis + item.to(tl.int64) * (pairs.T * pairs.Y * width * COMPONENTS)
+    found = tl.zeros([queries.flat.shape[0], COMPONENTS], tl.float32)
     for row in range(pairs.T * pairs.Y):
         for first in range(0, width, ELEMENTS):
             column = first + element
             there = column < width
             offset = offset_in_patch(table, pairs, row, column)
             x = tl.load(start[:, None] + offset[None, :], mask=queries.exists[:, None] & there[None, :], other=0)
-            place = (row * width + column) * NUMBERS
+            place = (row * width + column) * COMPONENTS
             weight = tl.load(row_of_basis + place[:, None] + number[None, :], mask=there[:, None], other=0)
             found = tl.dot(x.to(tl.float32), weight, found, input_precision="ieee")
     count = side.size.t * side.size.y * side.size.x
     of_table = (item % table.items).to(tl.int64) * count + queries.flat
     if side.factor is not None:
         found = found * tl.load(side.factor + of_table, mask=queries.exists, other=0).to(tl.float32)[:, None]
-    found = found - tl.load(mean + item * NUMBERS + number)[None, :]
+    found = found - tl.load(mean + item * COMPONENTS + number)[None, :]
     if side.extra is not None:
         extra = tl.load(side.extra + of_table, mask=queries.exists, other=0).to(tl.float32)
-        found = found + extra[:, None] * tl.load(of_extra + item * NUMBERS + number)[None, :]
+        found = found + extra[:, None] * tl.load(of_extra + item * COMPONENTS + number)[None, :]
     square = tl.sum(found * found, 1)
     shorter = tl.div_rn(tl.full(square.shape, 11500.0, tl.float32), tl.sqrt_rn(square))
     found = tl.where((square > 11500.0 * 11500.0)[:, None], found * shorter[:, None], found)
-    # Adding 1.5 * 2^23 rounds to whole numbers, halves to even ones.
+    # Adding 1.5 * 2^23 rounds to integers, halves to even ones.
     rounded = (found + 12582912.0) - 12582912.0
     rounded = tl.where((square < float("inf"))[:, None], rounded, 0)
-    place = (item.to(tl.int64) * count + queries.flat) * NUMBERS
-    tl.store(numbers + place[:, None] + number[None, :], rounded.to(tl.int16), mask=queries.exists[:, None])
+    place = (item.to(tl.int64) * count + queries.flat) * COMPONENTS
+    tl.store(components + place[:, None] + number[None, :], rounded.to(tl.int16), mask=queries.exists[:, None])

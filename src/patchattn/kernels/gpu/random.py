@@ -5,9 +5,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from patchattn.kernels.parameters import RANDOM_INCREMENT
+
 __all__ = ["draw", "mix", "own_stream", "stream", "word"]
 
-GOLDEN = tl.constexpr(0x9E3779B9)
+INCREMENT = tl.constexpr(RANDOM_INCREMENT)
 
 
 def stream(seed: int, iteration: int) -> int:
@@ -47,7 +49,7 @@ def own_stream(stream, head, queries):
 def word(own, n):
     """The n-th random word of each query, uint32."""
     n = (own ^ own) + n.to(tl.uint32)
-    return mix(tl.add(own, tl.mul(n, GOLDEN, sanitize_overflow=False), sanitize_overflow=False))
+    return mix(tl.add(own, tl.mul(n, INCREMENT, sanitize_overflow=False), sanitize_overflow=False))
 
 
 @triton.jit

@@ -1,6 +1,6 @@
-"""The lists of the guided search: keys ranked by the squared distance of their numbers, offered one leaf at a time.
+"""Lists of guided search: keys ranked by the squared distance of their components, offered one leaf at a time.
 
-An entry is one whole number, so that comparing entries compares distances, then positions: squared distance (29 bits),
+An entry is one integer, so that comparing entries compares distances, then positions: squared distance (29 bits),
 key position (31 bits), scan in which it entered (3 bits). The lists of a program are a tile `[queries, length]`, in no
 order unless matches may conflict.
 """
@@ -12,39 +12,42 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
+from patchattn.kernels import parameters
+from patchattn.kernels.gpu.constraints import Limits, admissible, conflicting, offset_window
 from patchattn.kernels.gpu.grid import Queries
-from patchattn.kernels.gpu.limits import Limits, admissible, conflicting, window_of
 from patchattn.kernels.gpu.tree import Tree
 
 __all__ = ["Ranked", "load_entries", "offer_leaves", "position_of", "sort_entries", "store_entries"]
 
-NOTHING = tl.constexpr(2**63 - 1)
-"""An empty place."""
+EMPTY = tl.constexpr(parameters.EMPTY)
+DISTANCE_SHIFT = tl.constexpr(parameters.DISTANCE_SHIFT)
+POSITION_SHIFT = tl.constexpr(parameters.POSITION_SHIFT)
+POSITION_MASK = tl.constexpr(parameters.POSITION_MASK)
 
 
 class Ranked(NamedTuple):
-    """What lists are told besides their entries."""
+    """Arguments of the lists besides their entries."""
 
     limits: Limits
     tree: Tree
-    query_numbers: Any
+    query_components: Any
     """int32 words `(items, queries, WORDS)`."""
     words: Any
-    """How many of them are in use: int32 `(items,)`."""
+    """Number of words in use: int32 `(items,)`."""
     num_queries: Any
     num_keys: Any
     LENGTH: Any
-    """Of a list."""
+    """Length of a list."""
     PLACES: Any
     """The next power of two."""
     WORDS_AT_ONCE: Any
-    """Of the numbers of a patch, in one load."""
+    """Words of the components of a patch in one load."""
 
 
 @triton.jit
 def position_of(entries):
     """The key positions in entries; -1 for none."""
-    return tl.where(entries == NOTHING, -1, ((entries >> 3) & 0x7FFFFFFF).to(tl.int32))
+    return tl.where(entries == EMPTY, -1, ((entries >> POSITION_SHIFT) & POSITION_MASK).to(tl.int32))
 
 
 @triton.jit
@@ -53,7 +56,7 @@ def load_entries(ranked, memory, item, query, exists):
     slot = tl.arange(0, ranked.PLACES)
     place = (item.to(tl.int64) * ranked.num_queries + query) * ranked.LENGTH
     inside = exists[:, None] & (slot < ranked.LENGTH)[None, :]
-    return tl.load(memory + place[:, None] + slot[None, :], mask=inside, other=NOTHING)
+    return tl.load(memory + place[:, None] + slot[None, :], mask=inside, other=EMPTY)
 
 
 @triton.jit
@@ -68,11 +71,11 @@ def store_entries(ranked, memory, item, query, exists, entries):
 def sort_entries(ranked, entries):
     """Put lists in ascending order."""
     slot = tl.arange(0, ranked.PLACES)
-    ordered = tl.full([entries.shape[0], ranked.PLACES], NOTHING, tl.int64)
+    ordered = tl.full([entries.shape[0], ranked.PLACES], EMPTY, tl.int64)
     for n in range(ranked.LENGTH):
         least = tl.min(entries, 1)
         ordered = tl.where(slot[None, :] == n, least[:, None], ordered)
-        entries = tl.where(entries == least[:, None], NOTHING, entries)
+        entries = tl.where(entries == least[:, None], EMPTY, entries)
     return ordered
 
 
@@ -95,7 +98,7 @@ def offer_leaves(ranked, queries, entries, leaves, scan):
 
 @triton.jit
 def _compared(ranked, queries, leaves, scan):
-    """The entries of all keys of the leaves, `[queries, leaves, 8]`; NOTHING for what is inadmissible."""
+    """The entries of all keys of the leaves, `[queries, leaves, 8]`; EMPTY for what is inadmissible."""
     tree = ranked.tree
     lane = tl.arange(0, 8)
     there = queries.exists[:, None] & (leaves >= 0)
@@ -107,9 +110,9 @@ def _compared(ranked, queries, leaves, scan):
         queries.exists[:, None, None], queries.item[:, None, None], queries.flat[:, None, None],
         queries.t[:, None, None], queries.y[:, None, None], queries.x[:, None, None],
     )  # fmt: skip
-    allowed = inside & admissible(ranked.limits, rows, window_of(ranked.limits, rows), key)
-    of_query = ranked.query_numbers + (item * ranked.num_queries + queries.flat) * tree.WORDS
-    of_leaf = tree.numbers + leaf * (tree.WORDS * 8)
+    allowed = inside & admissible(ranked.limits, rows, offset_window(ranked.limits, rows), key)
+    of_query = ranked.query_components + (item * ranked.num_queries + queries.flat) * tree.WORDS
+    of_leaf = tree.components + leaf * (tree.WORDS * 8)
     distance = tl.zeros(key.shape, tl.int32)
     part = tl.arange(0, ranked.WORDS_AT_ONCE)
     for first in range(0, tl.max(tl.load(ranked.words + item, mask=queries.exists, other=0), 0), ranked.WORDS_AT_ONCE):
@@ -124,8 +127,8 @@ def _compared(ranked, queries, leaves, scan):
         low = ((k << 16) >> 16) - ((q << 16) >> 16)
         high = (k >> 16) - (q >> 16)
         distance += tl.sum(low * low + high * high, 3)
-    entries = (distance.to(tl.int64) << 34) | (key.to(tl.int64) << 3) | scan
-    return tl.where(allowed, entries, NOTHING)
+    entries = (distance.to(tl.int64) << DISTANCE_SHIFT) | (key.to(tl.int64) << POSITION_SHIFT) | scan
+    return tl.where(allowed, entries, EMPTY)
 
 
 @triton.jit
@@ -137,10 +140,10 @@ def _merge(ranked, entries, new):
     worst, at = tl.max(tl.where(free, entries, -1), 1, return_indices=True)
     least = tl.min(tl.min(new, 2), 1)
     while tl.max((least < worst).to(tl.int32), 0) > 0:
-        known = tl.max((entries >> 3 == (least >> 3)[:, None]).to(tl.int32), 1) > 0
+        known = tl.max((entries >> POSITION_SHIFT == (least >> POSITION_SHIFT)[:, None]).to(tl.int32), 1) > 0
         enters = (least < worst) & ~known
         entries = tl.where((slot == at[:, None]) & enters[:, None], least[:, None], entries)
-        new = tl.where(new >> 3 == (least >> 3)[:, None, None], NOTHING, new)
+        new = tl.where(new >> POSITION_SHIFT == (least >> POSITION_SHIFT)[:, None, None], EMPTY, new)
         worst, at = tl.max(tl.where(free, entries, -1), 1, return_indices=True)
         least = tl.min(tl.min(new, 2), 1)
     return entries
@@ -154,13 +157,13 @@ def _insert_in_turn(ranked, entries, new):
     last = tl.max(tl.where(free, entries, -1), 1)
     lane = tl.arange(0, 8)[None, None, :]
     # What is not nearer than the last of a full list is not looked at.
-    new = tl.where(new >> 34 > (last >> 34)[:, None, None], NOTHING, new)
+    new = tl.where(new >> DISTANCE_SHIFT > (last >> DISTANCE_SHIFT)[:, None, None], EMPTY, new)
     n = 0
-    while tl.min(tl.min(tl.min(new, 2), 1), 0) < NOTHING:
-        entry = tl.min(tl.min(tl.where(lane == n, new, NOTHING), 2), 1)[:, None]
-        if tl.min(tl.min(entry, 1), 0) < NOTHING:
+    while tl.min(tl.min(tl.min(new, 2), 1), 0) < EMPTY:
+        entry = tl.min(tl.min(tl.where(lane == n, new, EMPTY), 2), 1)[:, None]
+        if tl.min(tl.min(entry, 1), 0) < EMPTY:
             entries = _insert(ranked, entries, entry)
-        new = tl.where(lane == n, NOTHING, new)
+        new = tl.where(lane == n, EMPTY, new)
         n += 1
     return entries
 
@@ -174,7 +177,7 @@ def _insert(ranked, entries, entry):
     near = (held >= 0) & (key >= 0)
     near = near & conflicting(ranked.limits, tl.maximum(held, 0), tl.maximum(key, 0))
     refused = tl.max((near & (entries < entry)).to(tl.int32), 1)[:, None] > 0
-    entry = tl.where(refused, NOTHING, entry)
-    entries = tl.where(near & ~refused, NOTHING, entries)
+    entry = tl.where(refused, EMPTY, entry)
+    entries = tl.where(near & ~refused, EMPTY, entries)
     worst, at = tl.max(tl.where(slot < ranked.LENGTH, entries, -1), 1, return_indices=True)
     return tl.where((slot == at[:, None]) & (entry < worst[:, None]), entry, entries)

@@ -7,12 +7,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from patchattn.kernels.arguments import PatchGeometry
 from patchattn.kernels.gpu.grid import block_of_queries, blocks_of, three
 from patchattn.kernels.gpu.launch import launch
-from patchattn.kernels.gpu.measure import WARPS, Pairs, measure, pairs_of, sides_of
-from patchattn.kernels.gpu.tables import compute_dtype
+from patchattn.kernels.gpu.padded_image import compute_dtype
+from patchattn.kernels.gpu.patch_similarity import WARPS, Pairs, measure, pairs_of, sides_of
 from patchattn.kernels.gpu.tiles import lists_of
+from patchattn.problem import PatchGeometry
 
 __all__ = ["measured_at", "similarity_at"]
 

@@ -10,7 +10,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from patchattn.kernels.arguments import PatchGeometry
 from patchattn.kernels.gpu.grid import Extent, block_of_queries, flatten, place_of, three
 from patchattn.kernels.gpu.inverse import (
     WALKING_WARPS,
@@ -23,10 +22,10 @@ from patchattn.kernels.gpu.inverse import (
     start_walk,
 )
 from patchattn.kernels.gpu.launch import launch
-from patchattn.kernels.gpu.measure import WARPS, pairs_of
+from patchattn.kernels.gpu.padded_image import compute_dtype, unpad_gradient
+from patchattn.kernels.gpu.patch_similarity import WARPS, pairs_of
 from patchattn.kernels.gpu.pointwise import compiled_derivative, derivative_by
 from patchattn.kernels.gpu.similarity import measured_at
-from patchattn.kernels.gpu.tables import compute_dtype, gradient_of_image
 from patchattn.kernels.gpu.tiles import (
     chunk_of_channels,
     empty_like_table,
@@ -36,6 +35,7 @@ from patchattn.kernels.gpu.tiles import (
     store_pixels,
     tiles_of,
 )
+from patchattn.problem import PatchGeometry
 
 __all__ = ["similarity_at_backward"]
 
@@ -53,7 +53,7 @@ class Matches(NamedTuple):
 
 
 class Factors(NamedTuple):
-    """What belongs to the matches: to the patch whose gradient is sought, and to the other one."""
+    """Terms of the matches: of the patch whose gradient is sought, and of the other one."""
 
     grad: Any
     similarity: Any
@@ -90,7 +90,7 @@ def similarity_at_backward(
         num_warps=WALKING_WARPS,
     )  # fmt: skip
     folded = heads, geometry.radius, geometry.padding_mode
-    return gradient_of_image(by_query.pixels, query, *folded), gradient_of_image(by_key.pixels, key, *folded)
+    return unpad_gradient(by_query.pixels, query, *folded), unpad_gradient(by_key.pixels, key, *folded)
 
 
 def _matches_of(grad: Tensor, query: Tensor, key: Tensor, index: Tensor, geometry: PatchGeometry) -> Matches:
@@ -178,14 +178,14 @@ def _factors(matches, place, near_norm, far_norm, matched):
 
 @triton.jit
 def _contribution(SIMILARITY: tl.constexpr, near, far, factors, matched, SIDE: tl.constexpr):
-    """What a match adds to the gradient of a pixel: nothing without a match or a gradient, whatever its patch holds."""
+    """Contribution of a match to the gradient of a pixel: 0 without a match or a gradient, whatever its patch holds."""
     added = factors.grad[:, None] * _derivative(SIMILARITY, near, far, factors, SIDE)
     return tl.where((matched & (factors.grad != 0))[:, None], added, 0)
 
 
 @triton.jit
 def _derivative(SIMILARITY: tl.constexpr, near, far, factors, SIDE: tl.constexpr):
-    """Of one element's similarity by `near`: the query's pixel on side 0, the key's on side 1."""
+    """Derivative of one element's similarity by `near`: the query's pixel on side 0, the key's on side 1."""
     if SIMILARITY == "l2":
         by_near = 2 * (far - near)
     elif SIMILARITY == "l1":

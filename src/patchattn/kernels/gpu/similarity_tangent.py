@@ -9,19 +9,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from patchattn.kernels.arguments import PatchGeometry
 from patchattn.kernels.gpu.grid import block_of_queries, blocks_of, place_of, three
 from patchattn.kernels.gpu.launch import launch
-from patchattn.kernels.gpu.measure import WARPS, counted, offset_in_patch, pairs_of, patch_start, sides_of
+from patchattn.kernels.gpu.padded_image import compute_dtype, pad
+from patchattn.kernels.gpu.patch_similarity import WARPS, counted, offset_in_patch, pairs_of, patch_start, sides_of
 from patchattn.kernels.gpu.pointwise import compiled_derivative, derivative_by
-from patchattn.kernels.gpu.tables import compute_dtype, table_of
 from patchattn.kernels.gpu.tiles import lists_of
+from patchattn.problem import PatchGeometry
 
 __all__ = ["similarity_tangent"]
 
 
 class Directions(NamedTuple):
-    """What query and key change by: tables laid out as theirs."""
+    """Directions of query and key: images laid out as they are."""
 
     query: Any
     key: Any
@@ -36,9 +36,7 @@ def similarity_tangent(
     pairs, matches = pairs_of(query, key, geometry), lists_of(index, torch.int32)
     if geometry.similarity.function is not None:
         pairs = pairs._replace(SIMILARITY=tl.constexpr(compiled_derivative(geometry.similarity)))
-    tables = (
-        table_of(image, geometry.num_heads, geometry.radius, geometry.padding_mode) for image in (by_query, by_key)
-    )
+    tables = (pad(image, geometry.num_heads, geometry.radius, geometry.padding_mode) for image in (by_query, by_key))
     directions = Directions(*(table.pixels for table in tables))
     items, k, _ = matches.shape
     found = torch.empty(matches.shape, dtype=compute_dtype(query, key), device=matches.device)
@@ -90,7 +88,7 @@ def _total(pairs, directions, sides, key, wanted):
 
 @triton.jit
 def _term(SIMILARITY: tl.constexpr, q, k, u, v):
-    """What one element of the patches adds."""
+    """Contribution of one element of the patches."""
     if SIMILARITY == "l2":
         added = -2 * (q - k) * (u - v)
     elif SIMILARITY == "l1":

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from patchattn.kernels.gpu.grid import Blocks, Extent, blocks_of
 from patchattn.kernels.gpu.launch import INTERPRETED
-from patchattn.kernels.gpu.measure import LANES, VECTOR_BYTES, WARPS
-from patchattn.kernels.gpu.tables import Table
+from patchattn.kernels.gpu.padded_image import PaddedImage
+from patchattn.kernels.gpu.patch_similarity import LANES, VECTOR_BYTES, WARPS
 
 __all__ = [
     "Tiles",
@@ -27,7 +27,7 @@ __all__ = [
 
 
 class Tiles(NamedTuple):
-    """How positions and channels are cut; a thread holds as many numbers as it loads at once."""
+    """The cut of positions and channels into tiles; a thread holds as many numbers as it loads at once."""
 
     blocks: Blocks
     CHUNK: Any
@@ -37,11 +37,11 @@ class Tiles(NamedTuple):
         """Programs of all blocks, and `depth` for each of them."""
         return (*self.blocks.grid, depth)
 
-    def chunks(self, table: Table) -> int:
+    def chunks(self, table: PaddedImage) -> int:
         return int(triton.cdiv(table.PIXEL.value, self.CHUNK.value))
 
 
-def tiles_of(table: Table, positions: Extent, items: int, warps: int = WARPS) -> Tiles:
+def tiles_of(table: PaddedImage, positions: Extent, items: int, warps: int = WARPS) -> Tiles:
     """Cut the positions of all items, to read `table` at some pixel for each, in programs of so many warps."""
     vector = VECTOR_BYTES // table.pixels.element_size() if table.PIXEL.value > 1 else 1
     chunk = triton.next_power_of_2(table.PIXEL.value)
@@ -51,10 +51,10 @@ def tiles_of(table: Table, positions: Extent, items: int, warps: int = WARPS) ->
     return Tiles(blocks_of(positions, items, block), tl.constexpr(chunk))
 
 
-def empty_like_table(table: Table, items: int, size: Extent, dtype: torch.dtype) -> Table:
+def empty_like_table(table: PaddedImage, items: int, size: Extent, dtype: torch.dtype) -> PaddedImage:
     """A table with as many channels, to be filled."""
     pixels = table.pixels.new_empty((items, *size, table.PIXEL.value), dtype=dtype)
-    return Table(pixels, items, size, table.CHANNELS, table.PIXEL)
+    return PaddedImage(pixels, items, size, table.CHANNELS, table.PIXEL)
 
 
 def lists_of(field: Tensor, dtype: torch.dtype) -> Tensor:

@@ -13,50 +13,49 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from patchattn.kernels import parameters
 from patchattn.kernels.gpu.launch import block_size, launch
 from patchattn.kernels.gpu.projection import Positions
+from patchattn.kernels.parameters import LEAF_SIZE
 
-__all__ = ["LEAF", "Tree", "build_tree", "leaf_at", "leaf_for"]
+__all__ = ["Tree", "build_tree", "leaf_at", "leaf_for"]
 
-LEAF = 8
-"""Keys in a leaf; the last one may have fewer."""
-LOOKED_AT = 64
-"""Keys of a node from which the number of largest variance is found."""
+SPLIT_SAMPLE = tl.constexpr(parameters.SPLIT_SAMPLE)
 AT_ONCE = 32
-"""Keys of a program that looks for it."""
+"""Keys of a program that looks for the component of largest variance."""
 
 
 class Tree(NamedTuple):
     axes: Any
-    """Which of the numbers a node compares: int32 `(items, room)`."""
+    """Component that a node compares: int32 `(items, room)`."""
     bounds: Any
-    """What is less than this goes to the left of a node: int32 `(items, room)`."""
+    """Bound of a node, what is less goes to the left: int32 `(items, room)`."""
     members: Any
-    """The keys of a leaf by position: int32 `(items, room, LEAF)`, -1 after the last."""
-    numbers: Any
-    """Those of the members, two in one word: int32 `(items, room, WORDS, LEAF)`."""
+    """The keys of a leaf by position: int32 `(items, room, LEAF_SIZE)`, -1 after the last."""
+    components: Any
+    """Components of the members, two in one word: int32 `(items, room, WORDS, LEAF_SIZE)`."""
     leaf_of: Any
     """The leaf that holds a key: int32 `(items, keys)`; -1 for keys that are in none."""
     leaves: Any
-    """How many there are: int32 `(items,)`."""
+    """Number of leaves: int32 `(items,)`."""
     room: Any
     """For how many leaves there is memory."""
     levels: Any
     WORDS: Any
 
 
-def build_tree(numbers: Tensor, keys: Positions) -> Tree:
+def build_tree(components: Tensor, keys: Positions) -> Tree:
     """Part the allowed keys of each item; a range is known by its first leaf.
 
     Args:
-        numbers: Of all keys, int16 `(items, keys, numbers)`.
+        components: int16 `(items, keys, components)`.
         keys: Positions of the keys that the tree holds.
     """
-    items, count, width = numbers.shape
-    device, room = numbers.device, triton.cdiv(count, LEAF)
+    items, count, width = components.shape
+    device, room = components.device, triton.cdiv(count, LEAF_SIZE)
     held = keys.count.unsqueeze(1)
-    leaves = (held + LEAF - 1) // LEAF
-    values = numbers.gather(1, keys.order.unsqueeze(2).expand(-1, -1, width))
+    leaves = (held + LEAF_SIZE - 1) // LEAF_SIZE
+    values = components.gather(1, keys.order.unsqueeze(2).expand(-1, -1, width))
     leaf, place = torch.arange(room, device=device), torch.arange(count, device=device).repeat(items, 1)
     axes, bounds = (torch.zeros((items, room + 1), dtype=torch.int64, device=device) for _ in range(2))
     low, high = torch.zeros((items, room), dtype=torch.int64, device=device), leaves.expand(-1, room)
@@ -74,25 +73,25 @@ def build_tree(numbers: Tensor, keys: Positions) -> Tree:
         order = torch.sort((part << 32) + value, dim=1, stable=True).indices
         ordered = part.gather(1, order)
         own = ordered.clamp(max=room - 1)
-        to_right = (ordered < behind) & parted.gather(1, own) & (place >= LEAF * middle.gather(1, own))
+        to_right = (ordered < behind) & parted.gather(1, own) & (place >= LEAF_SIZE * middle.gather(1, own))
         part = part.scatter(1, order, torch.where(to_right, middle.gather(1, own), ordered))
         # One node for each range that is parted; what is not goes to a place behind.
         node = torch.where(parted & (leaf == low), middle, room)
-        first_right = order.gather(1, (LEAF * middle).clamp(max=count - 1))
+        first_right = order.gather(1, (LEAF_SIZE * middle).clamp(max=count - 1))
         axes.scatter_(1, node, axis)
         bounds.scatter_(1, node, value.gather(1, first_right))
         in_right = parted & (leaf >= middle)
         low, high = torch.where(in_right, middle, low), torch.where(parted & ~in_right, middle, high)
     order = torch.sort(part, dim=1, stable=True).indices
     position = keys.order.gather(1, order)
-    members = torch.full((items, room * LEAF), -1, dtype=torch.int32, device=device)
+    members = torch.full((items, room * LEAF_SIZE), -1, dtype=torch.int32, device=device)
     members[:, :count] = torch.where(place < held, position, -1)
     leaf_of = torch.empty((items, count), dtype=torch.int32, device=device)
     leaf_of.scatter_(1, keys.order, torch.where(place < held, part, -1).int())
-    of_members = torch.zeros((items, room * LEAF, width), dtype=torch.int16, device=device)
-    of_members[:, :count] = numbers.gather(1, position.unsqueeze(2).expand(-1, -1, width))
+    of_members = torch.zeros((items, room * LEAF_SIZE, width), dtype=torch.int16, device=device)
+    of_members[:, :count] = components.gather(1, position.unsqueeze(2).expand(-1, -1, width))
     words = width // 2
-    by_leaf = of_members.view(items, room, LEAF, words, 2).transpose(2, 3).contiguous().view(torch.int32)
+    by_leaf = of_members.view(items, room, LEAF_SIZE, words, 2).transpose(2, 3).contiguous().view(torch.int32)
     return Tree(
         axes[:, :room].int(), bounds[:, :room].int(), members, by_leaf, leaf_of, leaves[:, 0].int(), room, levels,
         tl.constexpr(words),
@@ -100,15 +99,15 @@ def build_tree(numbers: Tensor, keys: Positions) -> Tree:
 
 
 def _widest(values: Tensor, keys: Positions, order: Tensor, leaves: Tensor, level: int, room: int) -> Tensor:
-    """For each range of a level, by its first leaf, which number varies most among a random LOOKED_AT of its keys, all
-    if it has no more: int64 `(items, room)`.
+    """Return, for each range of a level, by its first leaf, which component varies most among a random SPLIT_SAMPLE of
+    its keys, all if it has no more: int64 `(items, room)`.
 
     Args:
         order: The keys, by number in `keys.order`, range after range.
     """
     items, count, width = values.shape
     axis = torch.zeros((items, room), dtype=torch.int64, device=values.device)
-    largest = LEAF * triton.cdiv(room, 1 << level) + LEAF
+    largest = LEAF_SIZE * triton.cdiv(room, 1 << level) + LEAF_SIZE
     chunk = min(triton.next_power_of_2(largest), block_size(AT_ONCE, largest))
     ranges = max(1, block_size(AT_ONCE, 2**30) // chunk)
     grid = (triton.cdiv(1 << level, ranges), items)
@@ -153,20 +152,20 @@ def _widest_kernel(
         key = tl.load(order + place, mask=inside, other=0)
         position = tl.load(positions + item * count + key, mask=inside, other=0)
         lot = ((position * 0x9E3779B1) & 0xFFFFFFFF) * size[:, None] >> 32
-        inside = inside & ((size <= 64)[:, None] | (lot < 64))
+        inside = inside & ((size <= SPLIT_SAMPLE)[:, None] | (lot < SPLIT_SAMPLE))
         looked_at += tl.sum(inside.to(tl.int32), 1)
         row = values + (item * count + key) * WIDTH
         value = tl.load(row[:, :, None] + column[None, None, :], mask=inside[:, :, None], other=0).to(tl.int32) >> 3
         total += tl.sum(value, 1)
         squares += tl.sum(value * value, 1)
-    # count^2 times the variance, in whole numbers; of equal ones the first is taken.
+    # count^2 times the variance, in integers; of equal ones the first is taken.
     spread = looked_at[:, None].to(tl.int64) * squares - total.to(tl.int64) * total
     tl.store(axis + item * room + low, tl.argmax(spread, 1).to(tl.int64), mask=exists)
 
 
 @triton.jit
-def leaf_for(tree, item, numbers, exists):
-    """The leaf that the numbers of each query (pointers to the first) lead to."""
+def leaf_for(tree, item, components, exists):
+    """The leaf that the components of each query (pointers to the first) lead to."""
     low = tl.zeros_like(item)
     high = tl.load(tree.leaves + item, mask=exists, other=0)
     row = item.to(tl.int64) * tree.room
@@ -175,7 +174,7 @@ def leaf_for(tree, item, numbers, exists):
         undecided = exists & (high - low > 1)
         number = tl.load(tree.axes + row + middle, mask=undecided, other=0)
         bound = tl.load(tree.bounds + row + middle, mask=undecided, other=0)
-        to_left = tl.load(numbers + number, mask=undecided, other=0).to(tl.int32) < bound
+        to_left = tl.load(components + number, mask=undecided, other=0).to(tl.int32) < bound
         low = tl.where(undecided & ~to_left, middle, low)
         high = tl.where(undecided & to_left, middle, high)
     return low

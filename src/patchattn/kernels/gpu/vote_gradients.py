@@ -16,15 +16,9 @@ from patchattn.kernels.gpu.determinism import atomics_allowed
 from patchattn.kernels.gpu.grid import Extent, block_of_queries, place_of
 from patchattn.kernels.gpu.inverse import WALKING_WARPS, Box, count_steps, entry_of, invert, next_step, start_walk
 from patchattn.kernels.gpu.launch import launch
-from patchattn.kernels.gpu.measure import WARPS
-from patchattn.kernels.gpu.tables import Table, gradient_of_image, table_of
-from patchattn.kernels.gpu.tiles import (
-    chunk_of_channels,
-    empty_like_table,
-    load_pixels,
-    store_pixels,
-    tiles_of,
-)
+from patchattn.kernels.gpu.padded_image import PaddedImage, pad, unpad_gradient
+from patchattn.kernels.gpu.patch_similarity import WARPS
+from patchattn.kernels.gpu.tiles import chunk_of_channels, empty_like_table, load_pixels, store_pixels, tiles_of
 from patchattn.kernels.gpu.votes import Votes, offset_in, place_in_lists, shifted_back, vote
 
 __all__ = ["gradients_of"]
@@ -40,7 +34,7 @@ def gradients_of(
         mean: Gradient times output, `(items, queries)`; None if the scores are the weights.
     """
     no_padding = (0,) * (value.dim() - 2)
-    grads, values = (table_of(image, heads, no_padding, "zeros") for image in (grad_output, value))
+    grads, values = (pad(image, heads, no_padding, "zeros") for image in (grad_output, value))
     tiles, device = tiles_of(values, votes.query, grads.items), value.device
     by_score = torch.empty_like(votes.score)
     launch(
@@ -50,10 +44,10 @@ def gradients_of(
     one_vote_each = votes.T.value * votes.Y.value * votes.X.value == 1
     of_values = _scattered if one_vote_each and atomics_allowed() else _gathered
     by_value = of_values(votes, grads, values.items, log_normalizer)
-    return by_score, gradient_of_image(by_value.pixels, value, heads, no_padding, "zeros")
+    return by_score, unpad_gradient(by_value.pixels, value, heads, no_padding, "zeros")
 
 
-def _gathered(votes: Votes, grads: Table, tables: int, log_normalizer: Tensor | None) -> Table:
+def _gathered(votes: Votes, grads: PaddedImage, tables: int, log_normalizer: Tensor | None) -> PaddedImage:
     """The gradient of the values: weight times gradient, summed over the votes for each."""
     found = empty_like_table(grads, tables, votes.key, votes.score.dtype)
     tiles = tiles_of(grads, votes.key, tables, WALKING_WARPS)
@@ -65,8 +59,8 @@ def _gathered(votes: Votes, grads: Table, tables: int, log_normalizer: Tensor | 
     return found
 
 
-def _scattered(votes: Votes, grads: Table, tables: int, log_normalizer: Tensor | None) -> Table:
-    """The same by atomic additions, in any order: it saves the sorting of the matches."""
+def _scattered(votes: Votes, grads: PaddedImage, tables: int, log_normalizer: Tensor | None) -> PaddedImage:
+    """Gradient of the values by atomic additions, in any order: it saves the sorting of the matches."""
     found = empty_like_table(grads, tables, votes.key, votes.score.dtype)
     found.pixels.zero_()
     tiles = tiles_of(grads, votes.query, grads.items)
@@ -79,7 +73,7 @@ def _scattered(votes: Votes, grads: Table, tables: int, log_normalizer: Tensor |
 
 @triton.jit
 def _weight(votes, log_normalizer, item, query, score, wanted):
-    """Of a vote at a query; 0 where it is not wanted."""
+    """Weight of a vote at a query; 0 where it is not wanted."""
     weight = score
     if log_normalizer is not None:
         count = votes.query.t * votes.query.y * votes.query.x

@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from patchattn.kernels.gpu.grid import Extent, flatten, place_of, three
-from patchattn.kernels.gpu.tables import triton_dtype
+from patchattn.kernels.gpu.padded_image import triton_dtype
 from patchattn.kernels.gpu.tiles import lists_of, place_in_box
 
 __all__ = ["Votes", "offset_in", "place_in_lists", "shifted_back", "vote", "votes_of"]
@@ -22,7 +22,7 @@ class Votes(NamedTuple):
     index: Any
     """int32 `(items, k, queries)`."""
     score: Any
-    """Of a match, the same shape: what the softmax is taken of (-inf: no vote); or its weight."""
+    """Score of a match, the same shape, of which the softmax is taken (-inf: no vote); or its weight."""
     k: Any
     query: Extent
     key: Extent

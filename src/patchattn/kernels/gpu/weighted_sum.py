@@ -8,8 +8,8 @@ from torch import Tensor
 
 from patchattn.kernels.gpu.grid import block_of_queries, three
 from patchattn.kernels.gpu.launch import launch
-from patchattn.kernels.gpu.measure import WARPS
-from patchattn.kernels.gpu.tables import compute_dtype, gradient_of_image, table_of
+from patchattn.kernels.gpu.padded_image import compute_dtype, pad, unpad_gradient
+from patchattn.kernels.gpu.patch_similarity import WARPS
 from patchattn.kernels.gpu.tiles import chunk_of_channels, empty_like_table, load_pixels, store_pixels, tiles_of
 from patchattn.kernels.gpu.vote_gradients import gradients_of
 from patchattn.kernels.gpu.votes import Votes, vote, votes_of
@@ -21,13 +21,13 @@ def weighted_sum(weight: Tensor, index: Tensor, value: Tensor) -> Tensor:
     """Sum over the keys of each query, weight times value: `(B, Cv, *query)`."""
     batch, heads, query_shape = index.shape[0], index.shape[1], tuple(index.shape[3:])
     no_padding, votes = (0,) * len(query_shape), _votes_of(weight, index, value)
-    values = table_of(value, heads, no_padding, "zeros")
+    values = pad(value, heads, no_padding, "zeros")
     query, items = three(query_shape, 1), batch * heads
     tiles = tiles_of(values, query, items)
     output = empty_like_table(values, items, query, value.dtype)
     launch(_sum_kernel, tiles.grid(tiles.chunks(values)), value.device, votes, values, tiles, output, num_warps=WARPS)
     like = value.new_empty((batch, value.shape[1], *query_shape), device="meta")
-    return gradient_of_image(output.pixels, like, heads, no_padding, "zeros")
+    return unpad_gradient(output.pixels, like, heads, no_padding, "zeros")
 
 
 def weighted_sum_backward(grad_output: Tensor, weight: Tensor, index: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The keys that random numbers choose: those a search starts from, and those around a match."""
+"""Random candidates: the keys that a search starts from, and those near a match."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from patchattn.kernels.arguments import Constraints
+from patchattn.kernels.parameters import DRAWS_PER_MATCH, MAX_LISTED
 from patchattn.kernels.reference.constraints import offset_window
+from patchattn.kernels.reference.patch_similarity import PatchPairs
 from patchattn.kernels.reference.positions import coordinates, flatten
 from patchattn.kernels.reference.random import uniform
-from patchattn.kernels.reference.similarity import PatchPairs
+from patchattn.problem import Constraints
 
 __all__ = ["all_candidates", "around_best", "first_candidates", "reach"]
 
-MOST_LISTED = 64
-"""Up to so many candidates (or 4 k if that is more) a start goes through all instead of drawing some."""
 
 Draw = Callable[[int], Tensor]
 """The n-th random word of every head and query, `(heads, queries)`."""
@@ -32,10 +31,11 @@ def first_candidates(pairs: PatchPairs, k: int, constraints: Constraints, draws:
         int64 `(B or 1, heads, queries)`; -1 for none.
     """
     count, candidate = all_candidates(pairs.queries, pairs.query_shape, pairs.key_shape, constraints)
-    listed = count <= max(4 * k, MOST_LISTED)
-    for trial in range(max(4 * k, MOST_LISTED)):
+    drawn = DRAWS_PER_MATCH * k
+    listed = count <= max(drawn, MAX_LISTED)
+    for trial in range(max(drawn, MAX_LISTED)):
         number = torch.where(listed, trial, uniform(draws(trial), 0, count - 1))
-        wanted = torch.where(listed, trial < count, trial < 4 * k)
+        wanted = torch.where(listed, trial < count, trial < drawn)
         yield torch.where(wanted, candidate(number.clamp(min=0)), -1)
 
 

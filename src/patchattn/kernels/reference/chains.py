@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from patchattn.kernels.arguments import CHAIN_STREAM, Constraints, PatchGeometry
+from patchattn.kernels.gaussian import CHAIN_STREAM
 from patchattn.kernels.reference.constraints import admissible
 from patchattn.kernels.reference.gaussian import Gaussian
+from patchattn.kernels.reference.patch_similarity import PatchPairs
 from patchattn.kernels.reference.positions import moved
 from patchattn.kernels.reference.random import Draws
-from patchattn.kernels.reference.similarity import PatchPairs
+from patchattn.problem import Constraints, PatchGeometry
 
 __all__ = ["sample_chains"]
 

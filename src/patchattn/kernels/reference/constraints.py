@@ -1,4 +1,4 @@
-"""Which keys a query may match, and which matches exclude each other."""
+"""Constraints: the keys that a query may match, and the matches that exclude each other."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from patchattn.kernels.arguments import Constraints
 from patchattn.kernels.reference.positions import coordinates
+from patchattn.problem import Constraints
 
 __all__ = ["admissible", "conflicting", "offset_window"]
 

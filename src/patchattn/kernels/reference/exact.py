@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from patchattn.kernels.arguments import Constraints, PatchGeometry
 from patchattn.kernels.reference.constraints import admissible, conflicting
 from patchattn.kernels.reference.gather import compute_dtype
+from patchattn.kernels.reference.patch_similarity import PatchPairs
 from patchattn.kernels.reference.positions import all_positions
-from patchattn.kernels.reference.similarity import PatchPairs
+from patchattn.problem import Constraints, PatchGeometry
 
 __all__ = ["search_exact"]
 

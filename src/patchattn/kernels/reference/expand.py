@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from patchattn.kernels.arguments import Constraints
 from patchattn.kernels.reference.constraints import admissible
 from patchattn.kernels.reference.positions import all_positions, centered, coordinates, moved
+from patchattn.problem import Constraints
 
 __all__ = ["expand"]
 

@@ -1,11 +1,11 @@
-"""A Gaussian over whole numbers, with whole weights, about any center and cut to any range."""
+"""A Gaussian over the integers, with integer weights, about any center and cut to any range."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from patchattn.kernels.arguments import gaussian_weights
+from patchattn.kernels.gaussian import gaussian_weights
 from patchattn.kernels.reference.random import uniform
 
 __all__ = ["Gaussian"]
@@ -40,7 +40,7 @@ class Gaussian:
         return self.below(high - center + 1) - self.below(low - center)
 
     def draw(self, word: Tensor, center: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        """Turn random words into whole numbers from `low` to `high`; what comes where the total is 0 means nothing."""
+        """Turn random words into integers from `low` to `high`; what comes where the total is 0 means nothing."""
         chosen = uniform(word, 0, self.total(center, low, high) - 1)
         passed = (self.below(low - center) + chosen).contiguous()
         return center - self.radius + torch.searchsorted(self.cumulated, passed, right=True)

@@ -1,9 +1,12 @@
-"""Guided search: neighbors say where to look, a k-d tree what else is there.
+"""Guided search: propagation-assisted k-d tree search.
 
-Patches become a few whole numbers (`projection.py`), keys the leaves of a tree (`tree.py`). Each query begins with the
-leaf that the tree leads it to. Then scans go over the image, alternately first to last and last to first: where the
-match of a neighbor that was just visited, moved along with it, lies in a leaf, all keys of that leaf are compared.
-Lists rank by squared distance of the numbers (`ranked.py`); at the end each list is measured in full.
+Propagation-assisted k-d trees are He and Sun's (2012): neighbors say where to look, a k-d tree what else is there.
+
+Patches become a few integers, their principal components (`projection.py`), keys the leaves of a tree (`tree.py`). Each
+query begins with the leaf that the tree leads it to. Then scans go over the image, alternately first to last and last
+to first: where the match of a neighbor that was just visited, moved along with it, lies in a leaf, all keys of that
+leaf are compared. Lists rank by squared distance of the components (`ranked.py`); at the end each list is measured in
+full.
 """
 
 from __future__ import annotations
@@ -15,33 +18,31 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from patchattn.kernels.arguments import Constraints, PatchGeometry
+from patchattn.kernels.parameters import (
+    BAND_OF_LINE,
+    BAND_ROWS,
+    EMPTY,
+    LATEST_SCAN,
+    LINE_DISTANCES,
+    MIN_EXPLAINED_VARIANCE,
+    PATCHMATCH_ITERATIONS,
+    RANKED_BY_COMPONENTS,
+    SEED_LEAVES,
+    ranked_length,
+)
 from patchattn.kernels.reference.candidates import Draw, around_best, first_candidates
 from patchattn.kernels.reference.gather import split_heads
-from patchattn.kernels.reference.lists import MatchLists
+from patchattn.kernels.reference.patch_similarity import PatchPairs
 from patchattn.kernels.reference.patchmatch import search_patchmatch
 from patchattn.kernels.reference.positions import coordinates, moved
 from patchattn.kernels.reference.projection import fit_projection, project, sides_of
 from patchattn.kernels.reference.random import Draws
-from patchattn.kernels.reference.ranked import LATEST_SCAN, NOTHING, RankedLists, position_of
-from patchattn.kernels.reference.similarity import PatchPairs
-from patchattn.kernels.reference.tree import LEAF, build_tree, leaf_for
+from patchattn.kernels.reference.ranked import RankedLists, position_of
+from patchattn.kernels.reference.topk import TopK
+from patchattn.kernels.reference.tree import build_tree, leaf_for
+from patchattn.problem import Constraints, PatchGeometry
 
 __all__ = ["search_guided"]
-
-BAND_ROWS = 16
-"""Rows that are scanned one after the other. What lies in other bands is seen as it was before the scan."""
-BAND_OF_LINE = 4096
-"""The same for an image of a single row: its positions."""
-SEED_LEAVES = 8
-"""Leaves near its own that a query looks at first where constraints may forbid many keys, and in one dimension."""
-LINE_DISTANCES = (4, 2, 1)
-"""In one dimension: how far the neighbors are that say where to look. (In more it is the one beside, in each.)"""
-EXPLAINED = 0.4
-"""Share of the variance below which the projection is no guide (white noise), and PatchMatch searches instead."""
-PATCHMATCH_ITERATIONS = 5
-RANKED_BY_NUMBERS = ("l2", "dot", "scaled_dot", "cosine")
-"""For these similarities the lists are in the right order, as far as the projection goes; for others it is a start."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,9 @@ def search_guided(
     index, similarity = (
         torch.unflatten(torch.cat([lists[n] for lists, _ in found]), 0, (batch, heads)).squeeze(2) for n in range(2)
     )
-    if geometry.similarity.name not in RANKED_BY_NUMBERS:
+    if geometry.similarity.name not in RANKED_BY_COMPONENTS:
         index, similarity = search_patchmatch(query, key, k, geometry, constraints, iterations, seed, index)
-    guided = torch.tensor([explained >= EXPLAINED for _, explained in found], device=query.device)
+    guided = torch.tensor([explained >= MIN_EXPLAINED_VARIANCE for _, explained in found], device=query.device)
     if not bool(guided.all()):
         iterations = max(iterations, PATCHMATCH_ITERATIONS)
         others = search_patchmatch(query, key, k, geometry, constraints, iterations, seed, init)
@@ -136,21 +137,21 @@ def search_item(item: Item, k: int, iterations: int) -> tuple[tuple[Tensor, Tens
     explains; where this is too little, nothing is searched.
     """
     pairs, constraints = item.pairs, item.constraints
-    lists = MatchLists(pairs, k, constraints)
+    lists = TopK(pairs, k, constraints)
     chosen = positions_in(constraints.query_mask, pairs.query_shape, pairs.queries.device)
     allowed = positions_in(constraints.key_mask, pairs.key_shape, pairs.queries.device)
     if len(chosen) == 0 or len(allowed) == 0:
         return lists.result(), 1.0
     query, key = sides_of(pairs)
     projection = fit_projection(query, key, chosen, allowed)
-    if projection.explained < EXPLAINED:
+    if projection.explained < MIN_EXPLAINED_VARIANCE:
         return lists.result(), projection.explained
-    query_numbers, key_numbers = project(query, projection), project(key, projection)
-    length = -(-(k + max(4, k // 2)) // LEAF) * LEAF
-    ranked = RankedLists(pairs, constraints, build_tree(key_numbers, allowed), query_numbers, key_numbers, length)
-    begin(ranked, item, chosen, k)
+    query_components, key_components = project(query, projection), project(key, projection)
+    tree, length = build_tree(key_components, allowed), ranked_length(k)
+    ranked = RankedLists(pairs, constraints, tree, query_components, key_components, length)
+    seed_lists(ranked, item, chosen, k)
     for scan in range(1, iterations + 1):
-        visit(ranked, item, chosen, scan)
+        scan_image(ranked, item, chosen, scan)
     for candidate in (*position_of(ranked.entries).unbind(1), *item.init):
         lists.offer(candidate[None, None])
     return lists.result(), projection.explained
@@ -163,7 +164,7 @@ def positions_in(mask: Tensor | None, shape: tuple[int, ...], device: torch.devi
     return mask.flatten().nonzero().squeeze(1)
 
 
-def begin(ranked: RankedLists, item: Item, chosen: Tensor, k: int) -> None:
+def seed_lists(ranked: RankedLists, item: Item, chosen: Tensor, k: int) -> None:
     """Offer the leaves of the initial matches, that to which the tree leads, and those near it until there are k.
 
     Where constraints may forbid all of these, random keys that they allow join in.
@@ -173,14 +174,14 @@ def begin(ranked: RankedLists, item: Item, chosen: Tensor, k: int) -> None:
     limited = constraints.is_causal or constraints.max_offset is not None or constraints.separated
     for matches in item.init[:, chosen]:
         ranked.offer(chosen, leaf_at(tree.leaf_of, matches)[:, None], 0)
-    own = leaf_for(tree, ranked.query_numbers[chosen])
+    own = leaf_for(tree, ranked.query_components[chosen])
     # A sequence has fewer neighbors to hear from than a picture.
     least = SEED_LEAVES if len(item.pairs.query_shape) == 1 else 1
     waiting = torch.ones_like(own, dtype=torch.bool)
     for turn in range(min(2 * leaves, SEED_LEAVES) if limited else 2 * leaves):
         near = own ^ turn
         ranked.offer(chosen, torch.where(waiting & (near < leaves), near, -1)[:, None], 0)
-        waiting = (ranked.entries[chosen, k - 1] == NOTHING) | (turn + 1 < least)
+        waiting = (ranked.entries[chosen, k - 1] == EMPTY) | (turn + 1 < least)
         if not bool(waiting.any()):
             break
     if limited:
@@ -188,7 +189,7 @@ def begin(ranked: RankedLists, item: Item, chosen: Tensor, k: int) -> None:
             ranked.offer(chosen, leaf_at(tree.leaf_of, candidate[0, 0, chosen])[:, None], 0)
 
 
-def visit(ranked: RankedLists, item: Item, chosen: Tensor, scan: int) -> None:
+def scan_image(ranked: RankedLists, item: Item, chosen: Tensor, scan: int) -> None:
     """Go over the image: offer each query the leaves to which the matches of neighbors visited before point.
 
     Queries at one distance from the corner where the scan begins do not depend on each other, and are visited at once;
@@ -221,7 +222,7 @@ def visit(ranked: RankedLists, item: Item, chosen: Tensor, scan: int) -> None:
         near = neighbors[queries]
         safe = near.clamp(min=0)
         theirs = torch.where(inside[queries].unsqueeze(2), ranked.entries[safe], before[safe])
-        wanted = (near >= 0).unsqueeze(2) & (theirs != NOTHING) & (theirs & LATEST_SCAN >= oldest[queries].unsqueeze(2))
+        wanted = (near >= 0).unsqueeze(2) & (theirs != EMPTY) & (theirs & LATEST_SCAN >= oldest[queries].unsqueeze(2))
         leaves = torch.where(wanted, moved_leaf[direction, position_of(theirs).clamp(min=0)], -1)
         ranked.offer(queries, leaves.flatten(1), scan)
         if narrow:

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from patchattn.kernels.arguments import MIXTURE_STREAM, Constraints
+from patchattn.kernels.gaussian import MIXTURE_STREAM
 from patchattn.kernels.reference.candidates import all_candidates, reach
 from patchattn.kernels.reference.constraints import admissible
 from patchattn.kernels.reference.gaussian import Gaussian
 from patchattn.kernels.reference.positions import all_positions, coordinates, flatten
 from patchattn.kernels.reference.random import Draws, uniform
+from patchattn.problem import Constraints
 
 __all__ = ["sample_mixture"]
 

@@ -1,4 +1,4 @@
-"""Patches as a few whole numbers, so that their squared distances rank keys as the similarity does.
+"""Patches as a few integers, so that their squared distances rank keys as the similarity does.
 
     l2, l1    p(x) = B^T (x - m)
     cosine    p(x) = B^T (x / |x| - m)
@@ -6,7 +6,7 @@
 
 Before B the right-hand sides keep the ranking exactly (that of dot products because all keys then have norm M); for l1
 and for a user's own similarity it is l2's that stands in. m is the mean of a sample of key patches, B its principal
-directions, or nothing but a scale where patches are small.
+components, or nothing but a scale where patches are small.
 """
 
 from __future__ import annotations
@@ -17,34 +17,30 @@ from math import floor, log2, sqrt
 import torch
 from torch import Tensor
 
-from patchattn.kernels.reference.patches import Patches
+from patchattn.kernels.parameters import (
+    COMPONENTS_PER_GROUP,
+    HASH_MULTIPLIER,
+    KEY_SAMPLES,
+    MAX_COMPONENTS,
+    MAX_NORM,
+    MIN_COMPONENTS,
+    OVERSAMPLING,
+    POWER_ITERATIONS,
+    QUERY_SAMPLES,
+    VARIANCE_TARGET,
+)
+from patchattn.kernels.reference.padded_image import PaddedImage
+from patchattn.kernels.reference.patch_similarity import PatchPairs, squared_norms
 from patchattn.kernels.reference.positions import all_positions
-from patchattn.kernels.reference.similarity import PatchPairs, squared_norms
 
 __all__ = ["Projection", "Side", "fit_projection", "project", "sides_of"]
-
-FEWEST, MOST = 16, 32
-"""Numbers kept of a patch: as many as hold ENOUGH of the keys' variance, within these bounds."""
-ENOUGH = 0.97
-DIMS_PER_GROUP = 4
-"""Beyond FEWEST they are kept in groups of so many."""
-KEY_SAMPLES = 512, 2048
-"""Key patches that the directions are found from: a fourth of all, within these bounds. Few are quicker where pictures
-are small; more than the most find no better directions."""
-QUERY_SAMPLES = 512
-"""Query patches whose longest is looked for."""
-OVERSAMPLING = 16
-POWER_ITERATIONS = 3
-LONGEST = 11500
-"""Norm of the longest projected patch: the squared distance of two then fits in 29 bits."""
-GOLDEN = 0x9E3779B1
 
 
 @dataclass(frozen=True)
 class Side:
     """The query or the key of one item (batch 1, one head), and what its patches are changed by before projection."""
 
-    patches: Patches
+    patches: PaddedImage
     factor: Tensor | None = None
     """The patch at a position is multiplied by this: `(positions,)`."""
     extra: Tensor | None = None
@@ -54,11 +50,11 @@ class Side:
 @dataclass(frozen=True)
 class Projection:
     basis: Tensor
-    """B times the scale, `(elements, numbers)`: elements by offset, then by channel, then the extra one."""
+    """B times the scale, `(elements, components)`: elements by offset, then by channel, then the extra one."""
     mean: Tensor
     """m, `(elements,)`."""
     explained: float
-    """Share of the key patches' variance that the numbers hold."""
+    """Share of the key patches' variance that the components hold."""
 
 
 def sides_of(pairs: PatchPairs) -> tuple[Side, Side]:
@@ -84,11 +80,11 @@ def fit_projection(query: Side, key: Side, queries: Tensor, keys: Tensor) -> Pro
     query_rows = sample(query, queries, QUERY_SAMPLES)
     mean = (key_rows.double().sum(0) / max(1, len(key_rows))).float()
     key_rows, query_rows = key_rows - mean, query_rows - mean
-    basis, explained = principal_directions(key_rows)
+    basis, explained = principal_components(key_rows)
     longest = max(((rows @ basis).norm(dim=1).max().item() for rows in (key_rows, query_rows) if len(rows)), default=0)
-    # Twice the longest of the samples; longer ones are shortened to it. A power of two, so that small whole numbers
+    # Twice the longest of the samples; longer ones are shortened to it. A power of two, so that small integers
     # stay exact.
-    scale = 2.0 ** floor(log2(LONGEST / (2 * longest))) if longest > 0 else 1.0
+    scale = 2.0 ** floor(log2(MAX_NORM / (2 * longest))) if longest > 0 else 1.0
     device = key.patches.pixels.device
     return Projection((basis * scale).to(device), mean.to(device), explained)
 
@@ -99,7 +95,7 @@ def sample(side: Side, positions: Tensor, most: int) -> Tensor:
     """
     if len(positions) > most:
         # Multiples of the golden ratio: spread evenly, and in step with no texture.
-        turns = (torch.arange(most, device=positions.device) * GOLDEN) & 0xFFFFFFFF
+        turns = (torch.arange(most, device=positions.device) * HASH_MULTIPLIER) & 0xFFFFFFFF
         positions = positions[(turns * len(positions)) >> 32]
     rows = torch.cat([element[0, 0] for element in side.patches.elements(positions[None, None])]).T
     if side.factor is not None:
@@ -110,8 +106,8 @@ def sample(side: Side, positions: Tensor, most: int) -> Tensor:
     return rows[rows.isfinite().all(1)]
 
 
-def principal_directions(rows: Tensor) -> tuple[Tensor, float]:
-    """Return the directions of largest variance, `(elements, numbers)`, and the share of the variance that they hold.
+def principal_components(rows: Tensor) -> tuple[Tensor, float]:
+    """Return the principal components `(elements, components)`, and the share of the variance that they hold.
 
     Short patches are kept whole. Of longer ones by subspace iteration, on the CPU whatever the device: the start is
     random, and the same everywhere. In float64, rounded at the end: products are summed in an order that depends on
@@ -119,24 +115,24 @@ def principal_directions(rows: Tensor) -> tuple[Tensor, float]:
     """
     elements, rows = rows.shape[1], rows.double()
     total = rows.square().sum().item()
-    if elements <= MOST or total == 0:
-        return torch.eye(elements)[:, :MOST], 1.0
-    basis = torch.randn(elements, min(MOST + OVERSAMPLING, elements), generator=torch.Generator().manual_seed(0))
-    basis = basis.double()
+    if elements <= MAX_COMPONENTS or total == 0:
+        return torch.eye(elements)[:, :MAX_COMPONENTS], 1.0
+    followed = min(MAX_COMPONENTS + OVERSAMPLING, elements)
+    basis = torch.randn(elements, followed, generator=torch.Generator().manual_seed(0)).double()
     for _ in range(POWER_ITERATIONS):
         basis = torch.linalg.qr(rows.T @ (rows @ basis)).Q
     products = rows @ basis
     variances, turn = torch.linalg.eigh(products.T @ products)
-    held = variances.flip(0).cumsum(0)[:MOST] / total
-    wanted = max(int((held < ENOUGH).sum()) + 1, FEWEST)
-    numbers = min(-(-wanted // DIMS_PER_GROUP) * DIMS_PER_GROUP, MOST)
-    return (basis @ turn.flip(1)[:, :numbers]).float(), held[numbers - 1].item()
+    held = variances.flip(0).cumsum(0)[:MAX_COMPONENTS] / total
+    wanted = max(int((held < VARIANCE_TARGET).sum()) + 1, MIN_COMPONENTS)
+    num_components = min(-(-wanted // COMPONENTS_PER_GROUP) * COMPONENTS_PER_GROUP, MAX_COMPONENTS)
+    return (basis @ turn.flip(1)[:, :num_components]).float(), held[num_components - 1].item()
 
 
 def project(side: Side, projection: Projection) -> Tensor:
-    """Return the numbers of all patches: int64 `(positions, numbers)`; 0 where one would be NaN or infinite.
+    """Return the components of all patches: int64 `(positions, components)`; 0 where one would be NaN or infinite.
 
-    What is longer than LONGEST is shortened to it.
+    What is longer than MAX_NORM is shortened to it.
     """
     patches, basis = side.patches, projection.basis
     everywhere = all_positions(patches.shape, patches.pixels.device)[None, None]
@@ -152,6 +148,6 @@ def project(side: Side, projection: Projection) -> Tensor:
     if side.extra is not None:
         row = row + side.extra.float()[:, None] * basis[-1]
     square = row.square().sum(1, keepdim=True)
-    longest = torch.full_like(square, LONGEST)
-    row = torch.where(square > LONGEST**2, row * (longest / square.sqrt()), row)
+    longest = torch.full_like(square, MAX_NORM)
+    row = torch.where(square > MAX_NORM**2, row * (longest / square.sqrt()), row)
     return torch.where(square < torch.inf, row.round(), 0).long()

@@ -10,10 +10,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from patchattn.kernels.parameters import RANDOM_INCREMENT
+
 __all__ = ["Draws", "mix", "stream", "uniform"]
 
 WORD = 0xFFFFFFFF
-GOLDEN = 0x9E3779B9
 
 Word = TypeVar("Word", int, Tensor)
 
@@ -30,7 +31,7 @@ def mix(x: Word) -> Word:
 
 def stream(seed: int, iteration: int, head: int) -> int:
     """Return the word that starts the random numbers of one head in one iteration."""
-    h = mix((seed & WORD) ^ GOLDEN)
+    h = mix((seed & WORD) ^ RANDOM_INCREMENT)
     h = mix(h ^ ((seed >> 32) & WORD))
     h = mix(h ^ iteration)
     return mix(h ^ head)
@@ -53,4 +54,4 @@ class Draws:
 
     def __call__(self, n: int) -> Tensor:
         """Return int64 `(heads, positions)`, from 0 to 2^32 - 1."""
-        return mix((self.words + ((n * GOLDEN) & WORD)) & WORD)
+        return mix((self.words + ((n * RANDOM_INCREMENT) & WORD)) & WORD)

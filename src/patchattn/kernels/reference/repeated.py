@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from patchattn.kernels.arguments import Constraints, PatchGeometry
-from patchattn.kernels.reference.lists import MatchLists
+from patchattn.kernels.reference.patch_similarity import PatchPairs
 from patchattn.kernels.reference.patchmatch import improve
-from patchattn.kernels.reference.similarity import PatchPairs
+from patchattn.kernels.reference.topk import TopK
+from patchattn.problem import Constraints, PatchGeometry
 
 __all__ = ["search_repeated"]
 
@@ -33,7 +33,7 @@ def search_repeated(
     index = pairs.queries.new_empty((query.shape[0], geometry.num_heads, 0, len(pairs.queries)))
     similarity = index.to(pairs.dtype)
     for run in range(k):
-        lists = MatchLists(pairs, 1, constraints, taken=index)
+        lists = TopK(pairs, 1, constraints, taken=index)
         improve(lists, k, iterations, seed, run * (iterations + 1), init)
         index, similarity = torch.cat([index, lists.index], 2), torch.cat([similarity, lists.similarity], 2)
     # A later run may have found what an earlier one missed.

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from patchattn.kernels.arguments import PatchGeometry
 from patchattn.kernels.reference.gather import take
-from patchattn.kernels.reference.similarity import PatchPairs, as_array, as_tensor_like
+from patchattn.kernels.reference.patch_similarity import PatchPairs, as_array, as_tensor_like
+from patchattn.problem import PatchGeometry
 
 __all__ = ["similarity_at_backward"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from patchattn.kernels.arguments import PatchGeometry
-from patchattn.kernels.reference.patches import Patches
-from patchattn.kernels.reference.similarity import PatchPairs
+from patchattn.kernels.reference.padded_image import PaddedImage
+from patchattn.kernels.reference.patch_similarity import PatchPairs
 from patchattn.kernels.reference.similarity_backward import derivative_of
+from patchattn.problem import PatchGeometry
 
 __all__ = ["similarity_tangent"]
 
@@ -38,8 +38,8 @@ def similarity_tangent(
         for patches, at in (
             (pairs.query, queries),
             (pairs.key, keys),
-            (Patches(by_query, geometry, pairs.dtype), queries),
-            (Patches(by_key, geometry, pairs.dtype), keys),
+            (PaddedImage(by_query, geometry, pairs.dtype), queries),
+            (PaddedImage(by_key, geometry, pairs.dtype), keys),
         )
     ]
     total = torch.zeros(keys.shape, dtype=pairs.dtype, device=keys.device)

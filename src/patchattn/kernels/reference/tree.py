@@ -2,7 +2,7 @@
 
 Leaves are numbered from left to right, and each boundary between two of them is a node: node b sends to its left what
 belongs in leaves before b. A range of leaves `[low, high)` is parted at its middle one, so that going down the tree is
-a binary search for the leaf, along another of the numbers at every step.
+a binary search for the leaf, along another of the components at every step.
 """
 
 from __future__ import annotations
@@ -12,38 +12,32 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["LEAF", "Tree", "build_tree", "leaf_for"]
+from patchattn.kernels.parameters import HASH_MULTIPLIER, LEAF_SIZE, SPLIT_SAMPLE, VARIANCE_SHIFT
 
-LEAF = 8
-"""Keys in a leaf; the last one may have fewer."""
-LOOKED_AT = 64
-"""Keys of a node from which the number of largest variance is found."""
-COARSE = 3
-"""Bits of the numbers that their variance does without."""
-GOLDEN = 0x9E3779B1
+__all__ = ["Tree", "build_tree", "leaf_for"]
 
 
 class Tree(NamedTuple):
     axes: Tensor
-    """Which of the numbers a node compares: int64 `(leaves,)`."""
+    """Component that a node compares: int64 `(leaves,)`."""
     bounds: Tensor
-    """What is less than this goes to the left of a node: int64 `(leaves,)`."""
+    """Bound of a node, what is less goes to the left: int64 `(leaves,)`."""
     members: Tensor
-    """The keys of a leaf by position: int64 `(leaves, LEAF)`, -1 after the last."""
+    """The keys of a leaf by position: int64 `(leaves, LEAF_SIZE)`, -1 after the last."""
     leaf_of: Tensor
     """The leaf that holds a key: int64 `(keys,)`; -1 for keys that are in none."""
 
 
-def build_tree(numbers: Tensor, allowed: Tensor) -> Tree:
+def build_tree(components: Tensor, allowed: Tensor) -> Tree:
     """Part the allowed keys, all ranges of one level at once. A range is known by its first leaf.
 
     Args:
-        numbers: Of all keys, int64 `(keys, numbers)`.
+        components: int64 `(keys, components)`.
         allowed: Positions of the keys that the tree holds, int64 `(n,)`, ascending, n > 0.
     """
-    count, device = len(allowed), numbers.device
-    leaves = -(-count // LEAF)
-    values = numbers[allowed]
+    count, device = len(allowed), components.device
+    leaves = -(-count // LEAF_SIZE)
+    values = components[allowed]
     leaf, place = torch.arange(leaves, device=device), torch.arange(count, device=device)
     axes, bounds = torch.zeros_like(leaf), torch.zeros_like(leaf)
     # The range that a leaf lies in, and that of a key.
@@ -56,46 +50,46 @@ def build_tree(numbers: Tensor, allowed: Tensor) -> Tree:
         # By range, value and, as the sort is stable, position: each range is put in order where it stands.
         order = torch.sort((part << 32) + value, stable=True).indices
         ordered = part[order]
-        to_right = parted[ordered] & (place >= LEAF * middle[ordered])
+        to_right = parted[ordered] & (place >= LEAF_SIZE * middle[ordered])
         part[order] = torch.where(to_right, middle[ordered], ordered)
         ranges = leaf[parted & (leaf == low)]
         nodes = middle[ranges]
-        axes[nodes], bounds[nodes] = axis[ranges], value[order[LEAF * nodes]]
+        axes[nodes], bounds[nodes] = axis[ranges], value[order[LEAF_SIZE * nodes]]
         in_right = parted & (leaf >= middle)
         low, high = torch.where(in_right, middle, low), torch.where(parted & ~in_right, middle, high)
-    members = torch.full((leaves * LEAF,), -1, device=device)
+    members = torch.full((leaves * LEAF_SIZE,), -1, device=device)
     members[:count] = allowed[torch.sort(part, stable=True).indices]
-    leaf_of = torch.full((len(numbers),), -1, device=device)
+    leaf_of = torch.full((len(components),), -1, device=device)
     leaf_of[allowed] = part
-    return Tree(axes, bounds, members.view(leaves, LEAF), leaf_of)
+    return Tree(axes, bounds, members.view(leaves, LEAF_SIZE), leaf_of)
 
 
 def widest(values: Tensor, keys: Tensor, part: Tensor, leaves: int) -> Tensor:
-    """Return, for each range, which number varies most among a random LOOKED_AT of its keys, all if it has no more.
+    """Return the component of largest variance of each range, among a random SPLIT_SAMPLE of its keys or all of them.
 
     Args:
-        values: int64 `(n, numbers)`, of the keys at the positions `keys`.
+        values: int64 `(n, components)`, of the keys at the positions `keys`.
         keys: int64 `(n,)`.
         part: The range of each key, int64 `(n,)`.
         leaves: How many ranges there may be.
     """
     size = torch.bincount(part, minlength=leaves)[part]
-    lot = (((keys * GOLDEN) & 0xFFFFFFFF) * size) >> 32
-    looked_at = (size <= LOOKED_AT) | (lot < LOOKED_AT)
-    values, part = values[looked_at] >> COARSE, part[looked_at]
+    lot = (((keys * HASH_MULTIPLIER) & 0xFFFFFFFF) * size) >> 32
+    looked_at = (size <= SPLIT_SAMPLE) | (lot < SPLIT_SAMPLE)
+    values, part = values[looked_at] >> VARIANCE_SHIFT, part[looked_at]
     count = torch.bincount(part, minlength=leaves)
     nothing = torch.zeros((leaves, values.shape[1]), dtype=torch.int64, device=values.device)
     total, squares = nothing.index_add(0, part, values), nothing.index_add(0, part, values**2)
-    # count^2 times the variance, in whole numbers; of equal ones argmax takes the first.
+    # count^2 times the variance, in integers; of equal ones argmax takes the first.
     return (count[:, None] * squares - total**2).argmax(1)
 
 
-def leaf_for(tree: Tree, numbers: Tensor) -> Tensor:
-    """Return the leaf that the numbers of each query, int64 `(n, numbers)`, lead to."""
-    low = torch.zeros(len(numbers), dtype=torch.int64, device=numbers.device)
+def leaf_for(tree: Tree, components: Tensor) -> Tensor:
+    """Return the leaf that the components of each query, int64 `(n, components)`, lead to."""
+    low = torch.zeros(len(components), dtype=torch.int64, device=components.device)
     high = torch.full_like(low, len(tree.axes))
     while bool((high - low > 1).any()):
         middle, undecided = (low + high) // 2, high - low > 1
-        to_left = numbers.gather(1, tree.axes[middle, None]).squeeze(1) < tree.bounds[middle]
+        to_left = components.gather(1, tree.axes[middle, None]).squeeze(1) < tree.bounds[middle]
         low, high = torch.where(undecided & ~to_left, middle, low), torch.where(undecided & to_left, middle, high)
     return low

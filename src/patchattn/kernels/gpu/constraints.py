@@ -1,4 +1,4 @@
-"""Which keys a query may match, and which matches exclude each other."""
+"""Constraints: the keys that a query may match, and the matches that exclude each other."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from patchattn.kernels.arguments import Constraints
 from patchattn.kernels.gpu.grid import Extent, place_of, three
+from patchattn.problem import Constraints
 
-__all__ = ["Limits", "Window", "admissible", "chosen", "conflicting", "limits_of", "reach_of", "window_of"]
+__all__ = ["Limits", "Window", "admissible", "chosen", "conflicting", "limits_of", "offset_window", "reach_of"]
 
 
 class Limits(NamedTuple):
@@ -74,7 +74,7 @@ def _bytes(mask: Tensor | None) -> Tensor | None:
 
 @triton.jit
 def chosen(limits, queries):
-    """Which queries exist and get matches."""
+    """Mask of the queries that exist and get matches."""
     exists = queries.exists
     if limits.query_mask is not None:
         count = limits.query.t * limits.query.y * limits.query.x
@@ -85,7 +85,7 @@ def chosen(limits, queries):
 
 
 @triton.jit
-def window_of(limits, queries):
+def offset_window(limits, queries):
     """The window of keys within `max_offset` of each query's home; without it the whole domain."""
     t0, t1 = _side(limits, queries.t, limits.query.t, limits.key.t, limits.offset.t)
     y0, y1 = _side(limits, queries.y, limits.query.y, limits.key.y, limits.offset.y)
@@ -107,7 +107,7 @@ def _side(limits, coordinate, num_queries, num_keys, most):
 @triton.jit
 def reach_of(limits, queries):
     """The window in which keys near a match are drawn: under causality nothing beyond the query's own row."""
-    window = window_of(limits, queries)
+    window = offset_window(limits, queries)
     if limits.IS_CAUSAL:
         if limits.DIMS == 1:
             last = Extent(window.last.t, window.last.y, tl.minimum(window.last.x, queries.x))
@@ -121,7 +121,7 @@ def reach_of(limits, queries):
 
 @triton.jit
 def admissible(limits, queries, window, key):
-    """Which keys (flat, -1 for none) the queries may match, apart from the queries' own mask."""
+    """Mask of the keys (flat, -1 for none) that the queries may match, apart from the queries' own mask."""
     allowed = key >= 0
     if limits.IS_CAUSAL:
         allowed = allowed & (key + limits.lag <= queries.flat)
@@ -140,7 +140,7 @@ def admissible(limits, queries, window, key):
 
 @triton.jit
 def conflicting(limits, first, second):
-    """Which pairs of keys (flat, at least 0) may not be matches of one query together."""
+    """Mask of the pairs of keys (flat, at least 0) that may not be matches of one query together."""
     if limits.SEPARATED:
         one = place_of(first, limits.key)
         other = place_of(second, limits.key)

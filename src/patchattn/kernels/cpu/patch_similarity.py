@@ -1,4 +1,4 @@
-"""The similarity of one query patch and one key patch, and what it is told about the images."""
+"""The similarity of one query patch and one key patch."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from patchattn.kernels.arguments import PatchGeometry
 from patchattn.kernels.cpu.batch import Each, item_kernel, run_items
 from patchattn.kernels.cpu.compiler import inlined
-from patchattn.kernels.cpu.layout import Layout, three
-from patchattn.kernels.cpu.vectors import sum_absolute_difference, sum_product, sum_squared_difference
+from patchattn.kernels.cpu.constraints import Limits
+from patchattn.kernels.cpu.padded_image import PaddedImage, three
+from patchattn.kernels.cpu.patch_sums import PatchSteps, sum_absolute_difference, sum_product, sum_squared_difference
+from patchattn.problem import PatchGeometry
 
 __all__ = [
     "CHUNK",
+    "Pairs",
     "Patches",
     "inverse_norms",
     "kind_of",
     "measure",
+    "measure_pair",
     "offset_of",
     "patches_of",
     "pointwise_of",
@@ -57,6 +60,23 @@ class Patches(NamedTuple):
     k_row: int
 
 
+class Pairs(NamedTuple):
+    """Query and key of one item (or, as `Each`, of all), and which key positions a query may match."""
+
+    query: Any
+    key: Any
+    q_norms: Any
+    """1 / norm of every patch, for the cosine; otherwise empty. So are the key's."""
+    k_norms: Any
+    scale: Any
+    function: Any
+    """The user's; None for the built-in similarities."""
+    patches: Patches
+    limits: Limits
+    query_mask: Any
+    key_mask: Any
+
+
 def kind_of(geometry: PatchGeometry) -> int:
     return KINDS.get(geometry.similarity.name, POINTWISE)
 
@@ -67,7 +87,7 @@ def pointwise_of(geometry: PatchGeometry) -> Any:
     return None if function is None else inlined(function)
 
 
-def patches_of(query: Layout, key: Layout, geometry: PatchGeometry) -> Patches:
+def patches_of(query: PaddedImage, key: PaddedImage, geometry: PatchGeometry) -> Patches:
     slices, rows, width = three(geometry.patch_size, 1)
     length = width * query.channels
     steps = []
@@ -80,7 +100,7 @@ def patches_of(query: Layout, key: Layout, geometry: PatchGeometry) -> Patches:
 
 @inlined
 def offset_of(position: int, height: int, width: int, slice_step: int, row_step: int, channels: int) -> int:
-    """Where the patch of a flat position starts in the padded array."""
+    """Index in the padded array at which the patch of a flat position starts."""
     row = np.int64(np.uint32(position) // np.uint32(width))
     x = position - row * width
     t = np.int64(0)
@@ -105,26 +125,27 @@ def measure(
                 for c in range(p.length):
                     total += function(query[q_at + c], key[k_at + c])
         return total
+    steps = PatchSteps(p.slices, p.rows, p.length, p.q_slice, p.q_row, p.k_slice, p.k_row, p.check)
     if p.kind == L2:
-        return -sum_squared_difference(
-            query, q_start, key, k_start, p.slices, p.rows, p.length,
-            p.q_slice, p.q_row, p.k_slice, p.k_row, p.check, -worst,
-        )  # fmt: skip
+        return -sum_squared_difference(query, q_start, key, k_start, steps, -worst)
     if p.kind == L1:
-        return -sum_absolute_difference(
-            query, q_start, key, k_start, p.slices, p.rows, p.length,
-            p.q_slice, p.q_row, p.k_slice, p.k_row, p.check, -worst,
-        )  # fmt: skip
-    product = sum_product(
-        query, q_start, key, k_start, p.slices, p.rows, p.length,
-        p.q_slice, p.q_row, p.k_slice, p.k_row, p.check, worst,
-    )  # fmt: skip
+        return -sum_absolute_difference(query, q_start, key, k_start, steps, -worst)
+    product = sum_product(query, q_start, key, k_start, steps, worst)
     if p.kind == COSINE:
         return (product * q_norms[i]) * k_norms[j]
     return product * scale
 
 
-def inverse_norms(image: Layout, geometry: PatchGeometry) -> NDArray[Any]:
+@inlined
+def measure_pair(pairs: Any, q_start: int, k_start: int, i: int, j: int, worst: float) -> float:
+    """`measure` for query i and key j of `Pairs`."""
+    return measure(
+        pairs.query, q_start, pairs.key, k_start, i, j, pairs.q_norms, pairs.k_norms, pairs.scale, pairs.function,
+        pairs.patches, worst,
+    )  # fmt: skip
+
+
+def inverse_norms(image: PaddedImage, geometry: PatchGeometry) -> NDArray[Any]:
     """1 / norm of every patch (0 where the norm is 0), for the cosine; otherwise nothing: a row for each item."""
     if kind_of(geometry) != COSINE:
         return image.rows[:, :0]
@@ -132,7 +153,7 @@ def inverse_norms(image: Layout, geometry: PatchGeometry) -> NDArray[Any]:
     return np.divide(1, np.sqrt(squares), out=np.zeros_like(squares), where=squares > 0)
 
 
-def squared_norms(rows: NDArray[Any], image: Layout, patches: Patches) -> NDArray[Any]:
+def squared_norms(rows: NDArray[Any], image: PaddedImage, patches: Patches) -> NDArray[Any]:
     """Sum of squares of every patch, for some items of an image."""
     items, count = len(rows), image.size[0] * image.size[1] * image.size[2]
     output = np.empty((items, count), rows.dtype)
@@ -150,9 +171,7 @@ def _squared_norm_range(
     low: int, high: int, image: Any, patches: Any, height: int, width: int, slice_step: int, row_step: int, output: Any
 ) -> None:
     p = patches
+    steps = PatchSteps(p.slices, p.rows, p.length, slice_step, row_step, slice_step, row_step, p.check)
     for i in range(low, high):
         start = offset_of(i, height, width, slice_step, row_step, p.channels)
-        output[i] = sum_product(
-            image, start, image, start, p.slices, p.rows, p.length,
-            slice_step, row_step, slice_step, row_step, p.check, image[start],
-        )  # fmt: skip
+        output[i] = sum_product(image, start, image, start, steps, image[start])

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from patchattn.kernels.arguments import Constraints
 from patchattn.kernels.reference.constraints import admissible, conflicting
-from patchattn.kernels.reference.similarity import PatchPairs
+from patchattn.kernels.reference.patch_similarity import PatchPairs
+from patchattn.problem import Constraints
 
-__all__ = ["MatchLists"]
+__all__ = ["TopK"]
 
 
-class MatchLists:
+class TopK:
     """For each query, at most k admissible matches without conflicts, best first.
 
     Args:
@@ -35,7 +35,7 @@ class MatchLists:
 
     @property
     def full(self) -> Tensor:
-        """Which lists hold k matches: bool `(B, heads, queries)`."""
+        """Mask of the lists that hold k matches: bool `(B, heads, queries)`."""
         return self.index[:, :, -1] >= 0
 
     def offer(self, candidate: Tensor) -> None:

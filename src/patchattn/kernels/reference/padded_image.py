@@ -1,4 +1,4 @@
-"""Patches of an image: the image is padded once, and a patch is read one element at a time, never copied whole."""
+"""A padded image and its patches, which are read one element at a time and never copied whole."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from patchattn.kernels.arguments import PatchGeometry
 from patchattn.kernels.reference.gather import split_heads, sum_by_position, take
 from patchattn.kernels.reference.positions import centered, coordinates, flatten
+from patchattn.problem import PatchGeometry
 
-__all__ = ["Patches", "pad", "pad_transposed", "sources"]
+__all__ = ["PaddedImage", "pad", "sources", "unpad_gradient"]
 
 
 def sources(size: int, radius: int, padding_mode: str) -> list[int]:
@@ -38,7 +38,7 @@ def pad(image: Tensor, radius: Sequence[int], padding_mode: str) -> Tensor:
     return image
 
 
-def pad_transposed(gradient: Tensor, radius: Sequence[int], padding_mode: str) -> Tensor:
+def unpad_gradient(gradient: Tensor, radius: Sequence[int], padding_mode: str) -> Tensor:
     """Return the gradient of an image from that of the padded image: each border line is added to its source."""
     for dim, extra in enumerate(radius, start=gradient.dim() - len(radius)):
         size = gradient.shape[dim] - 2 * extra
@@ -50,8 +50,8 @@ def pad_transposed(gradient: Tensor, radius: Sequence[int], padding_mode: str) -
     return gradient
 
 
-class Patches:
-    """The patches of one image, about any of its positions.
+class PaddedImage:
+    """An image that is padded once, and its patches about any of its positions.
 
     Args:
         image: `(B, C, *spatial)`.
@@ -90,5 +90,5 @@ class Patches:
     def image_gradient(self, gradient: Tensor) -> Tensor:
         """Turn the gradient of `pixels` into that of the image, `(B, C, *spatial)` of the image's dtype."""
         padded = torch.unflatten(gradient, 3, self.padded_shape)
-        inner = pad_transposed(padded, self.geometry.radius, self.geometry.padding_mode)
+        inner = unpad_gradient(padded, self.geometry.radius, self.geometry.padding_mode)
         return inner.flatten(1, 2).to(self.image_dtype)

@@ -1,4 +1,4 @@
-"""Images as tables that kernels read: padded, channel-last, one for each (batch item, head)."""
+"""Padded, channel-last images, one for each (batch item, head)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 from patchattn.kernels.gpu.grid import Extent, three
 
-__all__ = ["Table", "compute_dtype", "gradient_of_image", "table_of", "triton_dtype"]
+__all__ = ["PaddedImage", "compute_dtype", "pad", "triton_dtype", "unpad_gradient"]
 
 ALIGNED = 4
 """Channels are filled up with zeros to a multiple of this, so that a thread loads four numbers at once."""
 
 
-class Table(NamedTuple):
+class PaddedImage(NamedTuple):
     """Padded pixels as kernels read them."""
 
     pixels: Any
@@ -26,7 +26,7 @@ class Table(NamedTuple):
     size: Extent
     """With the padding."""
     CHANNELS: Any
-    """Of one head."""
+    """Channels of one head."""
     PIXEL: Any
     """Elements from one pixel to the next."""
 
@@ -43,7 +43,7 @@ def triton_dtype(dtype: torch.dtype) -> Any:
     return tl.constexpr(tl.float64 if dtype == torch.float64 else tl.float32)
 
 
-def table_of(image: Tensor, heads: int, radius: tuple[int, ...], padding_mode: str) -> Table:
+def pad(image: Tensor, heads: int, radius: tuple[int, ...], padding_mode: str) -> PaddedImage:
     """Copy `(B, C, *spatial)` into a table. Only sizes decide what is launched: no value is read by the host."""
     batch, channels = image.shape[0], image.shape[1] // heads
     size, margin = three(tuple(image.shape[2:]), 1), three(radius, 0)
@@ -56,7 +56,7 @@ def table_of(image: Tensor, heads: int, radius: tuple[int, ...], padding_mode: s
     inside[..., :channels].copy_(image.detach().reshape(batch * heads, channels, *size).movedim(1, -1))
     if padding_mode != "zeros":
         _fill_borders(pixels, size, margin, padding_mode)
-    return Table(pixels, batch * heads, padded, tl.constexpr(channels), tl.constexpr(pixel))
+    return PaddedImage(pixels, batch * heads, padded, tl.constexpr(channels), tl.constexpr(pixel))
 
 
 def _fill_borders(pixels: Tensor, size: Extent, margin: Extent, padding_mode: str) -> None:
@@ -66,8 +66,8 @@ def _fill_borders(pixels: Tensor, size: Extent, margin: Extent, padding_mode: st
             pixels.select(dim + 1, place).copy_(pixels.select(dim + 1, margin[dim] + source))
 
 
-def gradient_of_image(gradient: Tensor, like: Tensor, heads: int, radius: tuple[int, ...], padding_mode: str) -> Tensor:
-    """The transpose of `table_of`: fold the gradient of the table, `(items, T, Y, X, any)`, back to the image's."""
+def unpad_gradient(gradient: Tensor, like: Tensor, heads: int, radius: tuple[int, ...], padding_mode: str) -> Tensor:
+    """The transpose of `pad`: fold the gradient of the table, `(items, T, Y, X, any)`, back to the image's."""
     batch, channels = like.shape[0], like.shape[1] // heads
     size, margin = three(tuple(like.shape[2:]), 1), three(radius, 0)
     for dim in range(3):

@@ -9,16 +9,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from patchattn.kernels.arguments import PatchGeometry
 from patchattn.kernels.cpu.aligned import LINE
 from patchattn.kernels.cpu.vectors import SLACK
+from patchattn.problem import PatchGeometry
 from patchattn.similarity import Similarity
 
-__all__ = ["Layout", "compute_dtype", "empty", "pad", "pad_pair", "three", "unpad_gradient", "value_geometry"]
+__all__ = ["PaddedImage", "compute_dtype", "empty", "pad", "pad_pair", "three", "unpad_gradient", "value_geometry"]
 
 
 @dataclass(frozen=True)
-class Layout:
+class PaddedImage:
     """Images as flat arrays, one for each (batch item, head), of shape (T + 2r, H + 2r, W + 2r, C) each."""
 
     rows: NDArray[Any]
@@ -53,7 +53,7 @@ def empty(count: int, elements: int, dtype: torch.dtype) -> Tensor:
     return buffer[shift : shift + count * elements].view(count, elements)
 
 
-def pad(image: Tensor, geometry: PatchGeometry, padded: bool = True, dtype: torch.dtype | None = None) -> Layout:
+def pad(image: Tensor, geometry: PatchGeometry, padded: bool = True, dtype: torch.dtype | None = None) -> PaddedImage:
     """Copy `(B, C, *spatial)` to the kernels' layout, in the dtype they compute in, or another.
 
     With `padded=False` the padding is left out: for values, of which no patches are read.
@@ -73,7 +73,7 @@ def pad(image: Tensor, geometry: PatchGeometry, padded: bool = True, dtype: torc
     # Innermost first: each later dimension copies whole rows that are padded already.
     for dim in (2, 1, 0):
         _fill_border(copies, dim, size, radius, geometry.padding_mode)
-    return Layout(rows.numpy(), size, radius, channels)
+    return PaddedImage(rows.numpy(), size, radius, channels)
 
 
 def value_geometry(index: Tensor) -> PatchGeometry:
@@ -83,7 +83,7 @@ def value_geometry(index: Tensor) -> PatchGeometry:
 
 def pad_pair(
     query: Tensor, key: Tensor, geometry: PatchGeometry, dtype: torch.dtype | None = None
-) -> tuple[Layout, Layout]:
+) -> tuple[PaddedImage, PaddedImage]:
     """`pad` both; one copy serves for both where they are the same tensor (self-attention)."""
     queries = pad(query, geometry, dtype=dtype)
     same = (query.data_ptr(), query.shape, query.stride(), query.dtype) == (

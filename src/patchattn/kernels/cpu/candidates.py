@@ -1,4 +1,4 @@
-"""The keys that random numbers choose from, as the constraints allow."""
+"""Random candidates: the keys that a search starts from, and those near a match, as the constraints allow."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 
 from patchattn.kernels.cpu.compiler import inlined
-from patchattn.kernels.cpu.matches import domain
+from patchattn.kernels.cpu.constraints import offset_window
 from patchattn.kernels.cpu.random import draw
 
-__all__ = ["choice", "count_choices", "draw_near", "reach"]
+__all__ = ["count_candidates", "draw_near", "nth_candidate", "reach"]
 
 
 @inlined
-def count_choices(i: int, allowed: Any, allowed_up_to: Any, patches: Any, limits: Any) -> int:
-    """How many keys a first match of query i is drawn from."""
+def count_candidates(i: int, allowed: Any, allowed_up_to: Any, patches: Any, limits: Any) -> int:
+    """Number of keys that a first match of query i is drawn from."""
     if limits.has_window:
-        t0, t1, y0, y1, x0, x1 = domain(i, patches, limits)
+        t0, t1, y0, y1, x0, x1 = offset_window(i, patches, limits)
         return (t1 - t0 + 1) * (y1 - y0 + 1) * (x1 - x0 + 1)
     if limits.is_causal:
         return np.int64(allowed_up_to[i])
@@ -25,11 +25,11 @@ def count_choices(i: int, allowed: Any, allowed_up_to: Any, patches: Any, limits
 
 
 @inlined
-def choice(i: int, r: int, allowed: Any, patches: Any, limits: Any) -> int:
+def nth_candidate(i: int, r: int, allowed: Any, patches: Any, limits: Any) -> int:
     """The r-th of those keys; inside a window it may still be masked, or come after the query."""
     if limits.has_window:
         p = patches
-        t0, _, y0, y1, x0, x1 = domain(i, patches, limits)
+        t0, _, y0, y1, x0, x1 = offset_window(i, patches, limits)
         n_y, n_x = y1 - y0 + 1, x1 - x0 + 1
         return ((t0 + r // (n_x * n_y)) * p.k_h + y0 + (r // n_x) % n_y) * p.k_w + x0 + r % n_x
     return np.int64(allowed[r])
@@ -38,7 +38,7 @@ def choice(i: int, r: int, allowed: Any, patches: Any, limits: Any) -> int:
 @inlined
 def reach(i: int, patches: Any, limits: Any) -> tuple[int, int, int, int, int, int]:
     """First and last key coordinate that the random search of query i may look at."""
-    t0, t1, y0, y1, x0, x1 = domain(i, patches, limits)
+    t0, t1, y0, y1, x0, x1 = offset_window(i, patches, limits)
     if limits.is_causal:
         # Nothing in a later slice (row, or column in one dimension) comes before the query.
         if limits.dims == 3:

@@ -8,12 +8,12 @@ import torch
 import triton
 import triton.language as tl
 
-from patchattn.kernels.gpu.limits import conflicting
+from patchattn.kernels.gpu.constraints import conflicting
 
-__all__ = ["Lists", "Stored", "contains", "empty_lists", "insert", "load_lists", "store_lists", "stored"]
+__all__ = ["StoredTopK", "TopK", "contains", "empty_lists", "insert", "load_lists", "store_lists", "stored"]
 
 
-class Stored(NamedTuple):
+class StoredTopK(NamedTuple):
     """Lists in memory, `(items, k, queries)`."""
 
     index: Any
@@ -23,7 +23,7 @@ class Stored(NamedTuple):
     K: Any
 
 
-class Lists(NamedTuple):
+class TopK(NamedTuple):
     """Lists in registers: tuples of K tensors, best first; -1 and -inf where there is no match."""
 
     index: Any
@@ -31,11 +31,11 @@ class Lists(NamedTuple):
     born: Any
 
 
-def stored(items: int, k: int, count: int, dtype: torch.dtype, device: torch.device, dated: bool = False) -> Stored:
+def stored(items: int, k: int, count: int, dtype: torch.dtype, device: torch.device, dated: bool = False) -> StoredTopK:
     """Memory for lists, not yet written; `dated` if they say when a match entered."""
     index = torch.empty((items, k, count), dtype=torch.int32, device=device)
     similarity = torch.empty((items, k, count), dtype=dtype, device=device)
-    return Stored(index, similarity, torch.empty_like(index) if dated else None, tl.constexpr(k))
+    return StoredTopK(index, similarity, torch.empty_like(index) if dated else None, tl.constexpr(k))
 
 
 @triton.jit
@@ -50,7 +50,7 @@ def empty_lists(like, K: tl.constexpr, COMPUTE: tl.constexpr):
         index = index + (nothing,)
         similarity = similarity + (worst,)
         born = born + (nothing * 0,)
-    return Lists(index, similarity, born)
+    return TopK(index, similarity, born)
 
 
 @triton.jit
@@ -66,7 +66,7 @@ def load_lists(stored, queries, count):
             born = born + (tl.zeros_like(queries.flat),)
         else:
             born = born + (tl.load(stored.born + place, mask=queries.exists, other=0),)
-    return Lists(index, similarity, born)
+    return TopK(index, similarity, born)
 
 
 @triton.jit
@@ -123,7 +123,7 @@ def insert(lists, limits, key, similarity, now, K: tl.constexpr):
         key = tl.where(better, lists.index[slot], key)
         similarity = tl.where(better, lists.similarity[slot], similarity)
         entered = tl.where(better, lists.born[slot], entered)
-    return Lists(index, similarities, born)
+    return TopK(index, similarities, born)
 
 
 @triton.jit
@@ -135,7 +135,7 @@ def _without(lists, near, entering, K: tl.constexpr):
         gone = near[slot] & entering
         index = index + (tl.where(gone, -1, lists.index[slot]),)
         similarities = similarities + (tl.where(gone, float("-inf"), lists.similarity[slot]),)
-    lists = Lists(index, similarities, lists.born)
+    lists = TopK(index, similarities, lists.born)
     while tl.max(_has_gap(lists, K).to(tl.int32), 0) > 0:
         lists = _gap_to_end(lists, K)
     return lists
@@ -143,7 +143,7 @@ def _without(lists, near, entering, K: tl.constexpr):
 
 @triton.jit
 def _has_gap(lists, K: tl.constexpr):
-    """Which lists have a match behind none."""
+    """Mask of the lists that have a match behind none."""
     found = (lists.index[0] < 0) & (lists.index[1] >= 0)
     for slot in tl.static_range(2, K):
         found = found | ((lists.index[slot - 1] < 0) & (lists.index[slot] >= 0))
@@ -165,4 +165,4 @@ def _gap_to_end(lists, K: tl.constexpr):
     index = index + (tl.where(gap, -1, lists.index[K - 1]),)
     similarities = similarities + (tl.where(gap, float("-inf"), lists.similarity[K - 1]),)
     born = born + (lists.born[K - 1],)
-    return Lists(index, similarities, born)
+    return TopK(index, similarities, born)

@@ -1,4 +1,4 @@
-"""The keys that random numbers choose: those a search starts from, and those around a match."""
+"""Random candidates: the keys that a search starts from, and those near a match."""
 
 from __future__ import annotations
 
@@ -8,45 +8,45 @@ import torch
 import triton
 import triton.language as tl
 
-from patchattn.kernels.arguments import Constraints
 from patchattn.kernels.gpu.random import draw
+from patchattn.problem import Constraints
 
-__all__ = ["Choices", "choice", "choices_of", "count_choices", "draw_near"]
+__all__ = ["Candidates", "candidates_of", "count_candidates", "draw_near", "nth_candidate"]
 
 
-class Choices(NamedTuple):
+class Candidates(NamedTuple):
     """The keys that a mask allows, in ascending order; without a mask (None) all of them."""
 
     allowed: Any
     """int32 `(rows, keys)`."""
     up_to: Any
-    """How many of the first keys up to this one are allowed: int32 `(rows, keys)`."""
+    """Number of allowed keys up to this one: int32 `(rows, keys)`."""
     rows: Any
 
 
-def choices_of(constraints: Constraints) -> Choices:
+def candidates_of(constraints: Constraints) -> Candidates:
     mask = constraints.key_mask
     if mask is None or constraints.max_offset is not None:
-        return Choices(None, None, 1)
+        return Candidates(None, None, 1)
     allowed = mask.flatten(1)
     ascending = torch.sort((~allowed).to(torch.uint8), dim=1, stable=True).indices
-    return Choices(ascending.int(), allowed.cumsum(1, dtype=torch.int32), allowed.shape[0])
+    return Candidates(ascending.int(), allowed.cumsum(1, dtype=torch.int32), allowed.shape[0])
 
 
 @triton.jit
-def count_choices(choices, limits, queries, window):
-    """How many keys a query may start from: all that are admissible, and maybe more."""
+def count_candidates(candidates, limits, queries, window):
+    """Number of keys that a query may start from: all that are admissible, and maybe more."""
     num_keys = limits.key.t * limits.key.y * limits.key.x
     if limits.WINDOWED:
         count = (window.last.t - window.first.t + 1) * (window.last.y - window.first.y + 1)
         count = count * (window.last.x - window.first.x + 1)
-    elif choices.up_to is not None:
-        row = (queries.item // limits.heads) % choices.rows
+    elif candidates.up_to is not None:
+        row = (queries.item // limits.heads) % candidates.rows
         last = tl.zeros_like(queries.flat) + (num_keys - 1)
         if limits.IS_CAUSAL:
             last = queries.flat - limits.lag
         there = queries.exists & (last >= 0)
-        count = tl.load(choices.up_to + row.to(tl.int64) * num_keys + last, mask=there, other=0)
+        count = tl.load(candidates.up_to + row.to(tl.int64) * num_keys + last, mask=there, other=0)
     elif limits.IS_CAUSAL:
         count = queries.flat - limits.lag + 1
     else:
@@ -55,7 +55,7 @@ def count_choices(choices, limits, queries, window):
 
 
 @triton.jit
-def choice(choices, limits, queries, window, number, wanted):
+def nth_candidate(candidates, limits, queries, window, number, wanted):
     """The key of that number, from 0; -1 where it is not wanted."""
     num_keys = limits.key.t * limits.key.y * limits.key.x
     if limits.WINDOWED:
@@ -66,9 +66,9 @@ def choice(choices, limits, queries, window, number, wanted):
         t = window.first.t + line // height
         y = window.first.y + line % height
         key = (t * limits.key.y + y) * limits.key.x + window.first.x + number % width
-    elif choices.allowed is not None:
-        row = (queries.item // limits.heads) % choices.rows
-        key = tl.load(choices.allowed + row.to(tl.int64) * num_keys + number, mask=wanted, other=-1)
+    elif candidates.allowed is not None:
+        row = (queries.item // limits.heads) % candidates.rows
+        key = tl.load(candidates.allowed + row.to(tl.int64) * num_keys + number, mask=wanted, other=-1)
     else:
         key = number
     return tl.where(wanted, key, -1)

@@ -10,11 +10,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from patchattn.kernels.arguments import PatchGeometry
 from patchattn.kernels.gpu.grid import Extent, block_of_queries, blocks_of, place_of, three
 from patchattn.kernels.gpu.launch import INTERPRETED, launch
+from patchattn.kernels.gpu.padded_image import PaddedImage, compute_dtype, pad, triton_dtype
 from patchattn.kernels.gpu.pointwise import compiled_function
-from patchattn.kernels.gpu.tables import Table, compute_dtype, table_of, triton_dtype
+from patchattn.problem import PatchGeometry
 
 __all__ = [
     "WARPS",
@@ -35,7 +35,7 @@ __all__ = [
 
 WARPS = 4
 VECTOR_BYTES = 16
-"""What a thread loads at once."""
+"""Bytes that a thread loads at once."""
 LANES = 32
 """Threads that share a patch at most: those of a warp, which add up what each has found without shared memory."""
 
@@ -43,14 +43,14 @@ LANES = 32
 class Pairs(NamedTuple):
     """Query patches and key patches, as kernels compare them."""
 
-    query: Table
-    key: Table
+    query: PaddedImage
+    key: PaddedImage
     query_norms: Any
     """`(items, queries)`, 1 / norm of the patch, or None: only for the cosine."""
     key_norms: Any
     key_size: Extent
     SCALE: Any
-    """Of `scaled_dot`. (A plain number would reach a kernel with 32 bits.)"""
+    """Factor of `scaled_dot`. (A plain number would reach a kernel with 32 bits.)"""
     SIMILARITY: Any
     """A name, or the compiled function of two numbers."""
     BUILT_IN: Any
@@ -71,7 +71,7 @@ class Sides(NamedTuple):
     """The query patches of a program."""
 
     start: Any
-    """Where the first element of each is in the table."""
+    """Index of the first element of each in the padded image."""
     norm: Any
     item: Any
     flat: Any
@@ -84,9 +84,9 @@ def pairs_of(query: Tensor, key: Tensor, geometry: PatchGeometry, dtype: torch.d
     """
     dtype = compute_dtype(query, key) if dtype is None else dtype
     extent = three(geometry.patch_size, 1)
-    queries = table_of(query, geometry.num_heads, geometry.radius, geometry.padding_mode)
+    queries = pad(query, geometry.num_heads, geometry.radius, geometry.padding_mode)
     same = key.data_ptr() == query.data_ptr() and key.shape == query.shape and key.stride() == query.stride()
-    keys = queries if same else table_of(key, geometry.num_heads, geometry.radius, geometry.padding_mode)
+    keys = queries if same else pad(key, geometry.num_heads, geometry.radius, geometry.padding_mode)
     rows, elements = extent.t * extent.y, extent.x * queries.PIXEL.value
     elements_at_once, rows_at_once = triton.next_power_of_2(elements), triton.next_power_of_2(rows)
     vector = VECTOR_BYTES // query.element_size() if queries.PIXEL.value > 1 else 1
@@ -123,7 +123,7 @@ def pairs_of(query: Tensor, key: Tensor, geometry: PatchGeometry, dtype: torch.d
     return pairs._replace(query_norms=query_norms, key_norms=key_norms)
 
 
-def squared_norms(pairs: Pairs, table: Table, size: Extent, dtype: torch.dtype) -> Tensor:
+def squared_norms(pairs: Pairs, table: PaddedImage, size: Extent, dtype: torch.dtype) -> Tensor:
     """The sum of squares of the patch about every position, `(items, positions)`."""
     squares = table.pixels.new_empty((table.items, prod(size)), dtype=dtype)
     blocks = blocks_of(size, table.items, pairs.BLOCK.value)
@@ -132,7 +132,7 @@ def squared_norms(pairs: Pairs, table: Table, size: Extent, dtype: torch.dtype) 
     return squares
 
 
-def _inverse_norms(pairs: Pairs, table: Table, size: Extent, dtype: torch.dtype) -> Tensor:
+def _inverse_norms(pairs: Pairs, table: PaddedImage, size: Extent, dtype: torch.dtype) -> Tensor:
     squares = squared_norms(pairs, table, size, dtype)
     return torch.where(squares == 0, 0, 1 / squares.sqrt())
 
@@ -165,7 +165,7 @@ def _positions(table, pairs):
 
 @triton.jit
 def patch_start(table, item, place):
-    """Where the patch about a place begins: in the padded table it is the patch from that place on."""
+    """Index at which the patch about a place begins: in the padded image it is the patch from that place on."""
     size = table.size
     row = (item % table.items).to(tl.int64) * size.t + place.t
     return ((row * size.y + place.y) * size.x + place.x) * table.PIXEL
@@ -235,7 +235,7 @@ def offset_in_patch(table, pairs, row, column):
 
 @triton.jit
 def term(pairs, q, k):
-    """What one element of the patches adds."""
+    """Contribution of one element of the patches."""
     if pairs.SIMILARITY == "l2":
         added = -(q - k) * (q - k)
     elif pairs.SIMILARITY == "l1":
@@ -249,7 +249,7 @@ def term(pairs, q, k):
 
 @triton.jit
 def counted(pairs, added, row, column):
-    """What the elements at these rows (t, y together) and columns add: none beyond the patch and its channels.
+    """Contribution of the elements at these rows (t, y together) and columns: none beyond the patch and its channels.
 
     Zeros are read there. Only a user's function may make something of two zeros.
     """

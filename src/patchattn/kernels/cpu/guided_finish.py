@@ -1,0 +1,77 @@
+"""Result of guided search: what the ranked lists hold, measured in full, and the best k of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from patchattn.kernels.cpu.compiler import inlined, kernel
+from patchattn.kernels.cpu.constraints import admissible
+from patchattn.kernels.cpu.frame import unframed
+from patchattn.kernels.cpu.leaf_vectors import LANES, insert_sorted, prefetch
+from patchattn.kernels.cpu.patch_similarity import measure_pair, offset_of
+from patchattn.kernels.cpu.ranked import position_in
+from patchattn.kernels.cpu.topk import Index, contains, insert
+from patchattn.kernels.parameters import EMPTY
+
+__all__ = ["finish_range"]
+
+
+@kernel()
+def finish_range(
+    low: int, high: int, slab: Any, pairs: Any, init: Any, lists: Any, k: int, candidate: Any, k_start: Any,
+    measured: Any, bits: Any, entries: Any,
+) -> None:  # fmt: skip
+    """Measure what each list holds, and the initial matches, in full: the best k of them are the result."""
+    p, limits, query_mask = pairs.patches, pairs.limits, pairs.query_mask
+    ranked, kept, frame = slab.entries, slab.length, slab.frame
+    nothing = -pairs.query.dtype.type(np.inf)
+    for n in range(low, high):
+        i = slab.first + n
+        if query_mask.size > 0 and not query_mask[i]:
+            continue
+        count = Index(0)
+        for m in range(kept):
+            entry = ranked[n * kept + m]
+            if entry == EMPTY:
+                break
+            candidate[count] = unframed(position_in(entry), frame)
+            count += Index(1)
+        for m in range(init.shape[0]):
+            j = np.int64(init[m, i])
+            if j >= 0 and admissible(i, j, pairs.key_mask, p, limits) and not contains(candidate, Index(0), count, j):
+                candidate[count] = j
+                count += Index(1)
+        q_start = offset_of(i, p.q_h, p.q_w, p.q_slice, p.q_row, p.channels)
+        for c in range(count):
+            k_start[c] = offset_of(candidate[c], p.k_h, p.k_w, p.k_slice, p.k_row, p.channels)
+            for number in range(0, p.length, 16):
+                prefetch(pairs.key, k_start[c] + number)
+        for c in range(count):
+            measured[c] = measure_pair(pairs, q_start, k_start[c], i, candidate[c], nothing)
+        if limits.separated or measured.itemsize != 4:
+            for c in range(count):
+                insert(candidate[c], measured[c], lists, 0, Index(i * k), Index(k), p, limits)
+            continue
+        # Without branches: one integer holds a similarity and, of equal ones, which comes first.
+        for m in range(entries.size):
+            entries[m] = EMPTY
+        for c in range(count):
+            if measured[c] > nothing:
+                insert_sorted(entries, 0, entries.size // LANES, (_descending(bits[c]) << 32) | np.int64(c << 3))
+        for m in range(k):
+            if entries[m] == EMPTY:
+                break
+            c = (entries[m] & 0xFFFFFFFF) >> 3
+            lists.indices[i * k + m] = candidate[c]
+            lists.similarity[i * k + m] = measured[c]
+
+
+@inlined
+def _descending(bits: int) -> int:
+    """An integer that is the smaller the larger the float32 of these bits is; -0 counts as 0."""
+    signed = np.int64(bits)
+    if signed >= 0:
+        return ~signed
+    return signed & 0x7FFFFFFF if signed != -0x80000000 else ~np.int64(0)
