@@ -39,7 +39,7 @@ SHOWN = ("OpenCV, Telea", "PyPatchMatch", "patchattn, good")
 
 
 def ours(image: Bytes, hole: NDArray[np.bool_], *, quality: str) -> Bytes:
-    return to_bytes(inpaint(to_tensor(image), torch.from_numpy(hole), quality=quality).picture.color)
+    return to_bytes(inpaint(to_tensor(image), torch.from_numpy(hole), quality=quality).image.color)
 
 
 def py_patch_match(image: Bytes, hole: NDArray[np.bool_], *, patch_size: int) -> Bytes:

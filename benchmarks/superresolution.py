@@ -53,7 +53,7 @@ def bicubic(small: Tensor, scale: int) -> Tensor:
 
 
 def without_weights(small: Tensor, scale: int) -> Tensor:
-    return upscale(Image(small), scale).picture.color
+    return upscale(Image(small), scale).image.color
 
 
 @cache

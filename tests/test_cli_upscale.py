@@ -49,7 +49,7 @@ def test_picture(scale: int) -> None:
     result = run("photo.png", "--scale", str(scale), "-o", "large.png")
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith(f"wrote   large.png ({45 * scale} x {30 * scale}, 8 bit)")
-    expected = upscale(read_image("photo.png"), scale).picture.color[0].movedim(0, 2)
+    expected = upscale(read_image("photo.png"), scale).image.color[0].movedim(0, 2)
     np.testing.assert_allclose(pixels("large.png"), 255 * expected, atol=0.51)
     with PIL.Image.open("large.png") as large:
         assert large.info["icc_profile"] == PROFILE

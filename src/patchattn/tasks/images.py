@@ -1,4 +1,4 @@
-"""Pictures as tensors, and their files."""
+"""Images as tensors, and reading and writing of image files."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchattn.tasks.codecs import FORMATS, NO_COLOR_CHUNKS, ColorChunks, Samples, decode, encode
+from patchattn.tasks.file_messages import decoding, warning_of, warnings_about
 from patchattn.tasks.metadata import NO_METADATA, Metadata, fit_metadata
-from patchattn.tasks.reports import decoding, warning_of, warnings_about
 from patchattn.tasks.sources import Source, Target, check_target, extension_of, name_of, open_source, open_target
 
 __all__ = ["Image", "check_image_output", "read_image", "same_channels", "write_image"]
@@ -23,30 +23,30 @@ __all__ = ["Image", "check_image_output", "read_image", "same_channels", "write_
 
 @dataclass(frozen=True)
 class Image:
-    """A picture and what its file needs to be written as it was read.
+    """An image as a tensor, with alpha, bit depth, color profile and metadata.
 
     Raises:
         ValueError: the shapes, the dtype or the bit depth are none of those below.
 
     Example:
-        >>> picture = Image(torch.rand(1, 3, 48, 64))
-        >>> picture.size, picture.bit_depth
+        >>> image = Image(torch.rand(1, 3, 48, 64))
+        >>> image.size, image.bit_depth
         ((48, 64), 8)
     """
 
     color: Float[Tensor, "1 channels height width"]
-    """Gray (1 channel) or RGB (3), in [0, 1], as encoded in the file: neither linear light nor another profile."""
+    """Gray (1 channel) or RGB (3) in [0, 1], encoded as in the file (not linearized, not converted)."""
     alpha: Float[Tensor, "1 1 height width"] | None = None
-    """Opacity in [0, 1], apart from the colors, which are not multiplied with it; None: opaque."""
+    """Opacity in [0, 1]; the colors are not premultiplied. None: opaque."""
     bit_depth: Literal[8, 16] = 8
-    """Bits of one channel in a file."""
+    """Bits per channel in a file."""
     icc_profile: bytes | None = None
-    """What the numbers mean as colors; passed on, not applied (`color_profiles.to_srgb` applies it)."""
+    """ICC profile of the colors; kept, not applied (`color_profiles.to_srgb` applies it)."""
     metadata: Metadata = NO_METADATA
-    """What else the file tells of the photograph; passed on."""
+    """EXIF, XMP and resolution; kept."""
     color_chunks: ColorChunks = NO_COLOR_CHUNKS
-    """What a PNG file says besides of what the numbers mean (gAMA, cHRM, sRGB, cICP); passed on, not applied. Other
-    formats get a profile that says the same."""
+    """Color chunks of a PNG file (gAMA, cHRM, sRGB, cICP); kept, not applied. Other formats get an equivalent
+    profile."""
 
     def __post_init__(self) -> None:
         shape = tuple(self.color.shape)
@@ -69,7 +69,7 @@ class Image:
 
 
 def read_image(source: Source, *, argument: str = "path", frame: int | None = None) -> Image:
-    """Read a picture file.
+    """Read an image file.
 
     Any format that Pillow knows (PNG, JPEG, TIFF, WebP, AVIF, BMP, ...), Netpbm, and with extras HEIF and JPEG XL:
     gray, RGB or palette, with or without alpha. Up to 8 bits a channel become 8, more become 16. CMYK, L*a*b* and YCbCr
@@ -79,14 +79,14 @@ def read_image(source: Source, *, argument: str = "path", frame: int | None = No
 
     Args:
         source: the file: a path; an open binary file or a pipe, which is read to its end; or the file's bytes.
-        argument: what an error calls `source`.
+        argument: name of `source` in error messages.
         frame: read this one of several frames or pages, counted from 0, and do not warn of the others.
 
     Returns:
-        The picture, its colors in [0, 1].
+        The image, its colors in [0, 1].
 
     Raises:
-        ValueError: there is no such file or frame, it is damaged, it is no picture, or its samples are wider than 16
+        ValueError: there is no such file or frame, it is damaged, it is no image, or its samples are wider than 16
             bits.
         RuntimeError: an extra is not installed.
 
@@ -98,20 +98,20 @@ def read_image(source: Source, *, argument: str = "path", frame: int | None = No
         (torch.Size([1, 1, 4, 6]), 16)
     """
     name = name_of(source)
-    with open_source(source, argument=argument) as file, decoding(name, argument) as said:
+    with open_source(source, argument=argument) as file, decoding(name, argument) as caught:
         samples = decode(file, frame)
-    for warning in (*said, *warnings_about(samples, name, argument)):
+    for warning in (*caught, *warnings_about(samples, name, argument)):
         warnings.warn(warning, stacklevel=2)
-    return to_picture(samples)
+    return to_image(samples)
 
 
 def check_image_output(
     target: Target, *, bit_depth: int = 8, alpha: bool = False, argument: str = "path", format: str | None = None
 ) -> None:
-    """Raise what `write_image` would raise, before the work that leads to the picture.
+    """Raise the errors that `write_image` would raise, before the image is computed.
 
     Raises:
-        ValueError: the extension is unknown, its format cannot hold the picture, or nothing can be written there.
+        ValueError: the extension is unknown, its format cannot hold the image, or nothing can be written there.
     """
     extension, name = extension_of(target, format), name_of(target, "standard output")
     check_format(target, format, FORMATS, argument)
@@ -119,7 +119,7 @@ def check_image_output(
     if extension not in able:
         what = f"{bit_depth} bits a channel{' and alpha' if alpha else ''}"
         as_what = "" if format is None else f" as {extension}"
-        raise ValueError(f"{argument}: {name}{as_what} cannot hold the picture's {what}; these can: {_listed(able)}.")
+        raise ValueError(f"{argument}: {name}{as_what} cannot hold the image's {what}; these can: {_listed(able)}.")
     check_target(target, argument=argument)
 
 
@@ -136,37 +136,37 @@ def check_format(target: Target, format: str | None, allowed: Iterable[str], arg
     raise ValueError(f"{argument}: {name} ends in {extension or 'no extension'}; allowed are {_listed(list(allowed))}.")
 
 
-def write_image(target: Target, picture: Image, *, argument: str = "path", format: str | None = None) -> None:
-    """Write a picture file at the picture's bit depth; the file appears whole or not at all.
+def write_image(target: Target, image: Image, *, argument: str = "path", format: str | None = None) -> None:
+    """Write an image file at the image's bit depth, atomically.
 
     The extension chooses the format: .png, .tif and .tiff (8 or 16 bits), .webp (8 bits, lossless), .jpg and .jpeg
     (8 bits, no alpha, quality 95), .bmp (8 bits, no alpha), .gif (256 colors, opaque or wholly transparent). Colors
     are clipped to [0, 1] and rounded. An existing file is replaced.
 
-    All of them but .bmp, which holds the resolution only, take the picture's metadata. The file says that it is upright
+    All of them but .bmp, which holds the resolution only, take the image's metadata. The file says that it is upright
     and has the size that it has. A `FileWarning` says what a format has no room for and what is therefore left out:
     .jpg has room for 64 KiB of EXIF and as much XMP.
 
     Args:
         target: a path; or an open binary file or a pipe, which gets the whole file at once.
-        picture: what to write.
-        argument: what an error calls `target`.
-        format: such as "png" or ".png", instead of what the extension says. A stream has no extension.
+        image: the image to write.
+        argument: name of `target` in error messages.
+        format: such as "png" or ".png", overriding the extension. A stream has no extension.
 
     Raises:
-        ValueError: the format is unknown or cannot hold the picture, nothing can be written there, the picture holds
+        ValueError: the format is unknown or cannot hold the image, nothing can be written there, the image holds
             NaN, or its metadata are none.
         RuntimeError: the extra `tools` is not installed.
 
     Example:
-        >>> write_image("picture.xyz", Image(torch.rand(1, 3, 4, 6)))
+        >>> write_image("image.xyz", Image(torch.rand(1, 3, 4, 6)))
         Traceback (most recent call last):
-        ValueError: path: picture.xyz ends in .xyz; allowed are .png, .tif, .tiff, .webp, .jpg, .jpeg, .bmp, .gif
+        ValueError: path: image.xyz ends in .xyz; allowed are .png, .tif, .tiff, .webp, .jpg, .jpeg, .bmp, .gif
             and .apng.
     """
-    opaque = picture.alpha is None
-    check_image_output(target, bit_depth=picture.bit_depth, alpha=not opaque, argument=argument, format=format)
-    samples = to_samples(picture)
+    opaque = image.alpha is None
+    check_image_output(target, bit_depth=image.bit_depth, alpha=not opaque, argument=argument, format=format)
+    samples = to_samples(image)
     with open_target(target, argument=argument) as file:
         notes = encode(file, samples, extension_of(target, format))
     for note in notes:
@@ -176,7 +176,7 @@ def write_image(target: Target, picture: Image, *, argument: str = "path", forma
 def same_channels(
     one: Image, other: Image
 ) -> tuple[Float[Tensor, "1 channels height width"], Float[Tensor, "1 channels height2 width2"]]:
-    """Return the colors of two pictures, with gray as R = G = B if either has color.
+    """Return the colors of two images with the same number of channels: gray becomes R = G = B if either has color.
 
     Example:
         >>> gray, rgb = same_channels(Image(torch.rand(1, 1, 4, 6)), Image(torch.rand(1, 3, 5, 7)))
@@ -187,8 +187,8 @@ def same_channels(
     return one.color.expand(-1, channels, -1, -1), other.color.expand(-1, channels, -1, -1)
 
 
-def to_picture(samples: Samples) -> Image:
-    """Return the picture that samples are."""
+def to_image(samples: Samples) -> Image:
+    """Convert samples to an image."""
     array = samples.array
     colors = 1 if array.shape[2] <= 2 else 3
     return Image(
@@ -201,17 +201,17 @@ def to_picture(samples: Samples) -> Image:
     )
 
 
-def to_samples(picture: Image) -> Samples:
-    """Return a picture's samples, clipped and rounded.
+def to_samples(image: Image) -> Samples:
+    """Convert an image to samples, clipped and rounded.
 
     Raises:
-        ValueError: the picture holds NaN, or its metadata are none.
+        ValueError: the image holds NaN, or its metadata are none.
     """
-    planes = picture.color if picture.alpha is None else torch.cat([picture.color, picture.alpha], 1)
+    planes = image.color if image.alpha is None else torch.cat([image.color, image.alpha], 1)
     if planes.isnan().any():
-        raise ValueError("picture: it holds NaN; expected numbers in [0, 1].")
-    metadata = fit_metadata(picture.metadata, picture.size)
-    return Samples(_to_array(planes, picture.bit_depth), picture.icc_profile, metadata, picture.color_chunks)
+        raise ValueError("image: it holds NaN; expected numbers in [0, 1].")
+    metadata = fit_metadata(image.metadata, image.size)
+    return Samples(_to_array(planes, image.bit_depth), image.icc_profile, metadata, image.color_chunks)
 
 
 def _listed(names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""What Pillow reads, as arrays of samples."""
+"""Decoding with Pillow into arrays of samples."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import numpy as np
 
 from patchattn.extras import extra
 from patchattn.tasks.codecs.color_models import from_cmyk
-from patchattn.tasks.codecs.limits import check_extent, length_of
 from patchattn.tasks.codecs.samples import Array, Notes, Samples
+from patchattn.tasks.codecs.size_limits import check_extent, length_of
 from patchattn.tasks.metadata import find_metadata
 
 COUNTED = ("GIF", "PNG", "TIFF", "WEBP")
-"""The formats of which others count the frames."""
+"""Formats whose frames are counted elsewhere."""
 
 __all__ = ["Pixels", "decode_with_pillow", "pixels_of", "upright"]
 
 
 PROGRAMS = ("EPS",)
-"""Formats that are programs: Pillow has Ghostscript run them, which a stranger's file should not get."""
+"""Formats that are programs, which Pillow would run in Ghostscript: not safe for untrusted files."""
 
 
 class Pixels(NamedTuple):
-    """Samples and what they mean."""
+    """Samples with their color profile."""
 
     array: Array
     profile: bytes | None
@@ -31,7 +31,7 @@ class Pixels(NamedTuple):
 
 
 def decode_with_pillow(file: BinaryIO) -> Samples:
-    """Read the first picture of a file, and what belongs to it."""
+    """Read the first image of a file and its metadata."""
     with extra("tools"):
         from PIL import Image
     length = length_of(file)
@@ -92,18 +92,18 @@ def upright(array: Array, orientation: int) -> Array:
 
 
 def _notes_of(image: Any) -> tuple[str, ...]:
-    """What of the file is not read."""
+    """Notes on the parts of the file that are not read."""
     sizes = image.info.get("sizes") or ()
     if image.format == "ICO" and len(sizes) > 1:
         return (f"has icons of {len(sizes)} sizes; the largest is read and {len(sizes) - 1} are left out",)
     count = 1 if image.format in COUNTED else getattr(image, "n_frames", 1)
     if count > 1:
-        return (f"has {count} pictures; the first is read and {count - 1} {'are' if count > 2 else 'is'} left out",)
+        return (f"has {count} images; the first is read and {count - 1} {'are' if count > 2 else 'is'} left out",)
     return ()
 
 
 def _resolution_of(image: Any) -> tuple[float, float] | None:
-    # Of JPEG that tells none, Pillow says 72.
+    # Pillow reports 72 for a JPEG without resolution.
     if image.format in ("JPEG", "MPO") and image.info.get("jfif_unit") not in (1, 2):
         return None
     resolution: tuple[float, float] | None = image.info.get("dpi")

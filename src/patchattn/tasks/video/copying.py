@@ -1,4 +1,4 @@
-"""What is copied beside the video: sound, subtitles, pictures, chapters and what the file tells of itself."""
+"""Muxing: the encoded video joined with copied audio, subtitles, cover images, chapters and metadata."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from patchattn.tasks.video.encoding import ENCODER, Coded, Encoding, in_decoding_order
+from patchattn.tasks.video.probe import ATTACHED, StreamInfo, VideoInfo
 from patchattn.tasks.video.reading import packets_of
 from patchattn.tasks.video.schedule import Schedule
-from patchattn.tasks.video.survey import ATTACHED, StreamFound, Survey
 from patchattn.tasks.video.timeline import clock
 
 if TYPE_CHECKING:
@@ -25,43 +25,43 @@ if TYPE_CHECKING:
 __all__ = ["CONTAINERS", "Muxer", "Plan", "plan_copies"]
 
 CONTAINERS = {".mp4": "mp4", ".mkv": "matroska", ".mov": "mov"}
-"""What is written: FFmpeg's names, by the file name's extension."""
+"""FFmpeg's names of the output containers, by extension."""
 OF_THE_FILE = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration", "handler_name", "vendor_id"}
 STATISTICS = ("_statistics", "bps", "number_of_", "duration-")
-"""Metadata, by name or its beginning, that tell of the source's file and not of what it shows."""
-PICTURE_TYPES = {"mjpeg": "jpeg", "jpegxl": "jxl", "jpeg2000": "jp2"}
-"""What pictures are called elsewhere than in FFmpeg."""
+"""Prefixes of metadata about the source file rather than its content."""
+IMAGE_TYPES = {"mjpeg": "jpeg", "jpegxl": "jxl", "jpeg2000": "jp2"}
+"""MIME subtypes of image codecs that differ from FFmpeg's names."""
 DEFAULT = 1
 
 
 @dataclass
 class Plan:
-    """What is written beside the frames, and what is not."""
+    """Streams to copy, and notes on what is left out."""
 
     container: str
-    streams: list[StreamFound] = field(default_factory=list)
-    """Those that are copied."""
+    streams: list[StreamInfo] = field(default_factory=list)
+    """Streams that are copied."""
     notes: list[str] = field(default_factory=list)
-    """What is left out, in words."""
+    """Messages on what is left out."""
 
     @property
-    def sounds(self) -> int:
-        """How many streams of sound are copied."""
+    def audio_streams(self) -> int:
+        """Number of audio streams that are copied."""
         return sum(stream.type == "audio" for stream in self.streams)
 
 
 class Muxer:
-    """A file being written: the video, and streams copied from its source."""
+    """An output file with the encoded video and streams copied from the source."""
 
     def __init__(
         self,
         file: BinaryIO | BytesIO | _Nowhere,
         container: str,
         source: InputContainer,
-        survey: Survey,
+        survey: VideoInfo,
         times: Schedule,
         encoding: Encoding,
-        streams: Sequence[StreamFound],
+        streams: Sequence[StreamInfo],
         *,
         head: bool = True,
     ) -> None:
@@ -90,7 +90,7 @@ class Muxer:
         self._result.close()
 
     def write(self, coded: Iterator[Coded]) -> list[str]:
-        """Write everything, in the order of time; return in words what could not be copied."""
+        """Write all packets in order of time; returns messages on what could not be copied."""
         step = round(self._times.step / self._times.unit)
         video = in_decoding_order(coded, self._times.times, self._times.end, step, self._times.unit)
         self.write_heads(covers_alone=True)
@@ -115,7 +115,7 @@ class Muxer:
         self.write_heads(covers_alone=False)
 
     def write_times(self, coded: Coded) -> None:
-        """Write one frame at all times, to find out whether they can be written."""
+        """Write one frame at all times, to test whether the container can hold the times."""
         step = round(self._times.step / self._times.unit)
         times = self._times.times
         frames = (Coded(time, coded.keyframe, coded.data) for time in times)
@@ -142,8 +142,8 @@ class Muxer:
         video.disposition = self._survey.main.disposition
         return video  # type: ignore[no-any-return]
 
-    def _add(self, found: StreamFound, container: str) -> Stream | None:
-        """Return the stream that takes packets; None where all has been said already."""
+    def _add(self, found: StreamInfo, container: str) -> Stream | None:
+        """Add a copied stream; returns None for attachments, which take no packets."""
         template = self._source.streams[found.index]
         if container == "matroska" and (found.cover or found.type == "attachment"):
             self._result.add_attachment(*_attachment(found, template))
@@ -154,7 +154,7 @@ class Muxer:
         return added  # type: ignore[no-any-return]
 
     def _copies(self) -> Iterator[av.Packet[Any]]:
-        """Yield the packets to copy, at their new times."""
+        """Yield the packets to copy, with their new times."""
         copied = {
             index: _Retimed(self._found[index], self._times.offsets[index])
             for index, target in self._targets.items()
@@ -184,7 +184,7 @@ class Muxer:
 
 
 class _Nowhere:
-    """A file that forgets what is written to it."""
+    """A file that discards what is written to it."""
 
     def __init__(self) -> None:
         self._place = self._end = 0
@@ -203,16 +203,16 @@ class _Nowhere:
 
 
 class _Retimed:
-    """A stream whose packets get new times."""
+    """Shifts the times of a copied stream's packets."""
 
-    def __init__(self, stream: StreamFound, offsets: list[tuple[int, Fraction]]) -> None:
+    def __init__(self, stream: StreamInfo, offsets: list[tuple[int, Fraction]]) -> None:
         self._unit, self._offsets = stream.unit, offsets
         self._number = 0
         self._last: int | None = None
         self._following = 0
 
     def place(self, packet: av.Packet[Any]) -> None:
-        """Move a packet to where it belongs, after the one before it."""
+        """Shift a packet's times, keeping them increasing."""
         added = [added for start, added in self._offsets if start <= self._number][-1]
         ticks = round(added / self._unit)
         self._number += 1
@@ -226,9 +226,9 @@ class _Retimed:
 
 
 def plan_copies(
-    source: InputContainer, survey: Survey, times: Schedule, encoding: Encoding, output: Path, argument: str
+    source: InputContainer, survey: VideoInfo, times: Schedule, encoding: Encoding, output: Path, argument: str
 ) -> Plan:
-    """Find out what the output can hold, by writing the beginning of it to memory and reading that.
+    """Determine what the output container can hold, by writing its beginning to memory and reading it back.
 
     Raises:
         ValueError: it cannot hold the sound, or the times, which .mkv can.
@@ -237,7 +237,7 @@ def plan_copies(
 
     first = _one_frame(encoding)
 
-    def trial(container: str, streams: Sequence[StreamFound], *, head: bool = False) -> BytesIO | None:
+    def trial(container: str, streams: Sequence[StreamInfo], *, head: bool = False) -> BytesIO | None:
         memory = BytesIO()
         try:
             with Muxer(memory, container, source, survey, times, encoding, streams, head=head) as muxer:
@@ -247,7 +247,7 @@ def plan_copies(
         memory.seek(0)
         return memory
 
-    def fits(container: str, found: StreamFound) -> bool:
+    def fits(container: str, found: StreamInfo) -> bool:
         memory = trial(container, [found])
         if memory is None:
             return False
@@ -296,12 +296,12 @@ def _one_frame(encoding: Encoding) -> Coded:
     return encoder.finish()[0]
 
 
-def _attachment(found: StreamFound, template: Stream) -> tuple[str, str, bytes]:
-    """Name, type and content of a file in Matroska."""
+def _attachment(found: StreamInfo, template: Stream) -> tuple[str, str, bytes]:
+    """Name, MIME type and content of a Matroska attachment."""
     if found.type == "attachment":
         name = found.metadata.get("filename", "attachment")
         return name, found.metadata.get("mimetype", "application/octet-stream"), template.data  # type: ignore[attr-defined]
-    kind = PICTURE_TYPES.get(found.codec, found.codec)
+    kind = IMAGE_TYPES.get(found.codec, found.codec)
     name = found.metadata.get("filename", f"cover.{'jpg' if kind == 'jpeg' else kind}")
     return name, found.metadata.get("mimetype", f"image/{kind}"), bytes(found.heads[0])
 
@@ -328,7 +328,7 @@ def _kept(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def _of_stream(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return what is kept of a stream's; MP4 reads as a name what it writes as a title."""
+    """Filter the metadata of a stream; MP4 reads as "name" what it writes as "title"."""
     return {"title" if name == "name" else name: text for name, text in _kept(metadata).items()}
 
 
@@ -341,8 +341,8 @@ def _moved(chapters: Sequence[Mapping[str, Any]], offset: Fraction) -> list[Any]
     return moved
 
 
-def _lost_texts(memory: BytesIO, survey: Survey, plan: Plan) -> list[str]:
-    """Compare what was to be written with what is read again."""
+def _lost_texts(memory: BytesIO, survey: VideoInfo, plan: Plan) -> list[str]:
+    """Return a message on metadata that is lost when the output is read back."""
     import av
 
     lost: list[str] = []
@@ -374,5 +374,5 @@ def _lost_names(owner: str, wanted: Mapping[str, str], read: Mapping[str, str]) 
 
 
 def suffix_of(container: str) -> str:
-    """Return the extension of a container's files."""
+    """Return the file name extension of a container."""
     return next(suffix for suffix, name in CONTAINERS.items() if name == container)

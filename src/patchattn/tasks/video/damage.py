@@ -1,4 +1,4 @@
-"""What is missing from a damaged or cut video, in words."""
+"""Damage report of a video: lost frames, gaps and truncated streams."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
+from patchattn.tasks.video.probe import StreamInfo, VideoInfo
 from patchattn.tasks.video.schedule import Schedule
-from patchattn.tasks.video.survey import StreamFound, Survey
 from patchattn.tasks.video.timeline import clock
 
 __all__ = ["missing_parts", "short_pauses"]
 
-ONE_FRAME_A_PACKET = (
+ONE_FRAME_PER_PACKET = (
     "h264",
     "hevc",
     "mpeg1video",
@@ -26,10 +26,10 @@ ONE_FRAME_A_PACKET = (
     "prores",
     "rawvideo",
 )
-"""Codecs each of whose packets shows one frame; others have packets that show none."""
-MOST_RANGES = 8
-STEADY = 0.8
-"""Where this share of the steps between frames is one and the same, a longer one is a gap."""
+"""Codecs in which each packet shows one frame; in others, some packets show none."""
+MAX_RANGES = 8
+MIN_STEADY_SHARE = 0.8
+"""Smallest share of equal time steps at which a longer step counts as a gap."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class _Gap:
     frames: int
 
 
-def missing_parts(survey: Survey, schedule: Schedule) -> tuple[str, ...]:
-    """Return what is missing, in words for each kind of damage."""
+def missing_parts(survey: VideoInfo, schedule: Schedule) -> tuple[str, ...]:
+    """Return messages on missing parts, one for each kind of damage."""
     times, step, epochs = schedule.seconds, schedule.step, schedule.epochs
     lost = _lost_packets(survey)
     spliced = {survey.frames[start].packet for start in epochs[1:]}
@@ -79,9 +79,9 @@ def missing_parts(survey: Survey, schedule: Schedule) -> tuple[str, ...]:
     return tuple(parts)
 
 
-def _lost_packets(survey: Survey) -> list[int]:
-    """Return which packets of the video gave no frame."""
-    if survey.main.codec not in ONE_FRAME_A_PACKET:
+def _lost_packets(survey: VideoInfo) -> list[int]:
+    """Return the indices of video packets that gave no frame."""
+    if survey.main.codec not in ONE_FRAME_PER_PACKET:
         return []
     shown = {frame.packet for frame in survey.frames}
     if None in shown:
@@ -93,7 +93,7 @@ def _lost_packets(survey: Survey) -> list[int]:
     return lost
 
 
-def _is_corrupt(survey: Survey, number: int, spliced: set[int | None]) -> bool:
+def _is_corrupt(survey: VideoInfo, number: int, spliced: set[int | None]) -> bool:
     frame = survey.frames[number]
     if frame.packet is None or not survey.main.packets[frame.packet].corrupt:
         return frame.corrupt
@@ -101,13 +101,13 @@ def _is_corrupt(survey: Survey, number: int, spliced: set[int | None]) -> bool:
     return not any(start is not None and 0 < start - frame.packet <= 3 for start in spliced)
 
 
-def _unspliced(stream: StreamFound, epochs: Sequence[int]) -> int:
-    """Of how many packets the marks count: where recordings were appended to each other, none."""
+def _unspliced(stream: StreamInfo, epochs: Sequence[int]) -> int:
+    """Number of packets whose corruption marks count: none where recordings were concatenated."""
     return len(stream.packets) if len(epochs) == 1 else 0
 
 
 def _gaps(
-    survey: Survey,
+    survey: VideoInfo,
     times: Sequence[Fraction],
     lost: Sequence[Fraction],
     step: Fraction,
@@ -119,7 +119,7 @@ def _gaps(
     steps = [after - before for before, after in pairwise(times)]
     near = max(Fraction(1, 1000), step / 50)
     steady = sum(abs(one - step) <= near for one in steps)
-    if not evidence and (len(steps) < 8 or steady < STEADY * len(steps)):
+    if not evidence and (len(steps) < 8 or steady < MIN_STEADY_SHARE * len(steps)):
         return []
     if evidence and steady < len(steps) / 2:
         return []
@@ -131,8 +131,8 @@ def _gaps(
     return gaps
 
 
-def short_pauses(survey: Survey, schedule: Schedule) -> str | None:
-    """Return in words where single frames seem to be left out of an otherwise steady video."""
+def short_pauses(survey: VideoInfo, schedule: Schedule) -> str | None:
+    """Return a message on single frames that seem to be missing from an otherwise steady video."""
     gaps = _gaps(survey, schedule.seconds, [], schedule.step, schedule.epochs, evidence=False)
     short = [gap for gap in gaps if gap.frames == 1]
     return f"it has no frame, and a pause is kept, from {_ranges(short)}" if short else None
@@ -142,8 +142,8 @@ def _ranges(gaps: Sequence[_Gap]) -> str:
     return _listed([f"{clock(gap.begin)} to {clock(gap.end)}" for gap in gaps])
 
 
-def _short_ends(survey: Survey) -> list[str]:
-    """Return what ends earlier than the container tells."""
+def _short_ends(survey: VideoInfo) -> list[str]:
+    """Return messages on streams that end earlier than the container states."""
     short = []
     if survey.container == "mpegts" and all(survey.size % size for size in (188, 192, 204)):
         short.append("the file is cut off in the middle of a packet")
@@ -170,8 +170,8 @@ def _short_ends(survey: Survey) -> list[str]:
     return short
 
 
-def _pauses(stream: StreamFound) -> list[str]:
-    """Return where a damaged file's sound is interrupted."""
+def _pauses(stream: StreamInfo) -> list[str]:
+    """Return messages on interruptions of an audio stream."""
     if stream.type != "audio":
         return []
     known = [(packet.time, packet.time + packet.length) for packet in stream.packets if packet.time is not None]
@@ -188,7 +188,7 @@ def _frames(count: int) -> str:
 
 
 def _where(times: Sequence[Fraction], step: Fraction) -> str:
-    """Return where these times are, neighbors joined to ranges."""
+    """Format times for a message, with neighbors joined into ranges."""
     ranges: list[tuple[Fraction, Fraction]] = []
     for time in sorted(times):
         if ranges and time - ranges[-1][1] <= 2 * step:
@@ -202,5 +202,5 @@ def _where(times: Sequence[Fraction], step: Fraction) -> str:
 
 
 def _listed(texts: Sequence[str]) -> str:
-    more = len(texts) - MOST_RANGES
-    return ", ".join(texts[:MOST_RANGES]) + (f" and {more} more" if more > 0 else "")
+    more = len(texts) - MAX_RANGES
+    return ", ".join(texts[:MAX_RANGES]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""Videos, frame by frame: every frame is changed, and the result written with the same times and sound."""
+"""Apply a function to every frame of a video, keeping times and audio."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from patchattn.tasks.video.copying import CONTAINERS, plan_copies
 from patchattn.tasks.video.damage import missing_parts, short_pauses
 from patchattn.tasks.video.dynamic_range import DISPLAYED, describe
 from patchattn.tasks.video.encoding import Encoding, check_encoder
-from patchattn.tasks.video.job import Job
 from patchattn.tasks.video.pixels import UNSPECIFIED
+from patchattn.tasks.video.probe import VideoInfo, probe_video
 from patchattn.tasks.video.reading import opened
+from patchattn.tasks.video.resume_folder import ResumeFolder, Stateful, open_resume_folder, resume_folder_path
 from patchattn.tasks.video.schedule import Schedule, schedule
-from patchattn.tasks.video.survey import Survey, look_through
 from patchattn.tasks.video.timeline import clock
-from patchattn.tasks.video.work import Stateful, Work, folder_of, opened_work
+from patchattn.tasks.video.transcoder import Transcoder
 from patchattn.tasks.warnings import FileWarning
 
-__all__ = ["FILM_SUFFIXES", "Film", "check_film_output", "map_film"]
+__all__ = ["VIDEO_SUFFIXES", "VideoReport", "check_video_output", "map_video"]
 
-FILM_SUFFIXES = (
+VIDEO_SUFFIXES = (
     ".mp4",
     ".mkv",
     ".mov",
@@ -42,30 +42,30 @@ FILM_SUFFIXES = (
     ".wmv",
     ".flv",
 )
-"""What the names of videos end in; their content says what they are."""
+"""Extensions of video files; the format is recognized by the content."""
 
 BT709 = 1
 
 
 @dataclass(frozen=True)
-class Film:
-    """What was written."""
+class VideoReport:
+    """Outcome of `map_video`."""
 
     frames: int
     size: tuple[int, int]
     """(height, width) in pixels."""
     rate: Fraction
-    """Frames a second, on average."""
-    sounds: int
-    """How many streams of sound were copied."""
+    """Average frames per second."""
+    audio_streams: int
+    """Number of copied audio streams."""
     missing: tuple[str, ...] = ()
-    """What of the source is damaged or not there, in words; empty where all was there."""
+    """Messages on damaged or missing parts of the source; empty if it is complete."""
     finished_before: int = 0
-    """How many of the frames an earlier run had finished."""
+    """Number of frames finished by an earlier run."""
 
 
-def check_film_output(path: PathLike, *, argument: str = "path") -> None:
-    """Raise what `map_film` would raise about its output, before the work.
+def check_video_output(path: PathLike, *, argument: str = "path") -> None:
+    """Raise the errors of `map_video` about its output, before the work.
 
     Raises:
         ValueError: the extension is unknown, or nothing can be written there.
@@ -73,12 +73,12 @@ def check_film_output(path: PathLike, *, argument: str = "path") -> None:
     suffix = Path(path).suffix.lower()
     if suffix not in CONTAINERS:
         raise ValueError(
-            f"{argument}: {path} ends in {suffix or 'no extension'}; allowed for a film are .mp4, .mkv and .mov."
+            f"{argument}: {path} ends in {suffix or 'no extension'}; allowed for a video are .mp4, .mkv and .mov."
         )
     check_output_file(path, argument=argument)
 
 
-def map_film(
+def map_video(
     source: PathLike,
     output: PathLike,
     change: Callable[[Image], Image],
@@ -90,8 +90,8 @@ def map_film(
     source_argument: str = "source",
     output_argument: str = "output",
     resume_argument: str = "resume=True",
-) -> Film:
-    """Write a video whose frames are `change` of the frames of another.
+) -> VideoReport:
+    """Apply `change` to every frame of a video and write the result.
 
     The source is decoded once before the work, so that all that is wrong with it is known by then: what is damaged, cut
     off, left out or converted is a `FileWarning` each, and what is missing is listed in the result too. What can be
@@ -100,12 +100,12 @@ def map_film(
     - **Times** are kept, be the rate constant or not; they begin at 0. Where they begin anew in the middle, they go on
       from there; where they are missing, double or out of order, frames are placed between their neighbors. Sound
       stays in step.
-    - **Frames** are turned upright, and decoded by the matrix and range that the file tells (where it tells none:
+    - **Frames** are turned upright, and decoded by the matrix and range stated in the file (where there is none:
       BT.601 up to 576 lines, BT.709 above). High dynamic range and wide color are converted to BT.709. Where the size
       changes, all get the size of most. The shape of pixels is kept.
     - **Encoding** is H.264 at crf 18, in 10 bits where the source has more than 8. Sizes that are even get halved
       chroma, as most players expect.
-    - **Other streams** are copied as they are: sound, subtitles, cover pictures, attached files, chapters, title and
+    - **Other streams** are copied as they are: sound, subtitles, cover images, attached files, chapters, title and
       language. What the container cannot hold is left out.
 
     One frame at a time is held, however long the video is. The file appears whole or not at all. Finished work is kept
@@ -115,27 +115,26 @@ def map_film(
     Args:
         source: a video of any format that FFmpeg reads.
         output: .mp4, .mkv or .mov.
-        change: called with every frame, in order: an RGB picture in BT.709, of 8 or 16 bits. It returns a picture of
+        change: called with every frame, in order: an RGB image in BT.709, of 8 or 16 bits. It returns an image of
             the same size.
         state: what `change` carries from frame to frame, if anything; stored with finished work.
         resume: go on with the finished work of an earlier run; the result has the same bytes as without interruption.
-            Work on another video, or with other `settings`, is not taken.
+            ResumeFolder on another video, or with other `settings`, is not taken.
         settings: all that the frames depend on beside the video, as a text.
         progress: called with the number of frames done and of all.
         source_argument, output_argument, resume_argument: what messages call these.
 
     Returns:
-        What was written.
+        Outcome of `map_video`.
 
-    Raises:
-        ValueError: there is no video to read; or it cannot be written there; or `change` returned another size.
+    Raises: ValueError: there is no video to read; or it cannot be written there; or `change` returned another size.
         RuntimeError: the extra `video` is not installed, or its FFmpeg has no H.264 encoder.
     """
-    check_film_output(output, argument=output_argument)
+    check_video_output(output, argument=output_argument)
     path = check_input_file(source, argument=source_argument)
     target = check_output_file(output, argument=output_argument)
     check_encoder()
-    survey = look_through(path, source_argument)
+    survey = probe_video(path, source_argument)
     times = schedule(survey)
     encoding = _encoding_of(survey, times)
     with opened(path, source_argument) as container:
@@ -144,9 +143,9 @@ def map_film(
     for note in [*missing, *times.notes, *_conversions(survey, times, missing), *plan.notes]:
         _warn(f"{source_argument}: {path}: {note}.")
 
-    job = Job(survey, times, encoding, plan, source_argument)
-    folder = folder_of(target)
-    with opened_work(
+    job = Transcoder(survey, times, encoding, plan, source_argument)
+    folder = resume_folder_path(target)
+    with open_resume_folder(
         folder, len(times.times), job.fingerprint(settings), resume=resume, argument=output_argument
     ) as work:
         if work.stale:
@@ -167,11 +166,11 @@ def map_film(
                 )
             raise
     rate = survey.rate or len(times.times) / ((times.end - times.times[0]) * times.unit)
-    return Film(len(times.times), (encoding.height, encoding.width), rate, plan.sounds, missing, before)
+    return VideoReport(len(times.times), (encoding.height, encoding.width), rate, plan.audio_streams, missing, before)
 
 
-def _encoding_of(survey: Survey, times: Schedule) -> Encoding:
-    """Return how the output is encoded: as most frames are laid out."""
+def _encoding_of(survey: VideoInfo, times: Schedule) -> Encoding:
+    """Choose the encoding of the output by the most common frame format."""
     ends = [*(start for start, _ in survey.layouts[1:]), len(survey.frames)]
     sizes: Counter[tuple[int, int]] = Counter()
     for (start, layout), end in zip(survey.layouts, ends, strict=True):
@@ -187,8 +186,8 @@ def _encoding_of(survey: Survey, times: Schedule) -> Encoding:
     return Encoding(*size, deep, rate, times.unit, aspect, primaries, curve)
 
 
-def _conversions(survey: Survey, times: Schedule, missing: tuple[str, ...]) -> list[str]:
-    """Return in words what the output's frames do not keep of the source's."""
+def _conversions(survey: VideoInfo, times: Schedule, missing: tuple[str, ...]) -> list[str]:
+    """Return messages on properties of the source's frames that the output does not keep."""
     layouts = [layout for _, layout in survey.layouts]
     first = layouts[0]
     notes = []
@@ -210,8 +209,8 @@ def _conversions(survey: Survey, times: Schedule, missing: tuple[str, ...]) -> l
     return notes
 
 
-def _joined(job: Job, work: Work, file: BinaryIO, failure: str) -> tuple[str, ...]:
-    """Write the result; return in words what could not be copied."""
+def _joined(job: Transcoder, work: ResumeFolder, file: BinaryIO, failure: str) -> tuple[str, ...]:
+    """Write the output file; returns messages on what could not be copied."""
     import av
 
     try:

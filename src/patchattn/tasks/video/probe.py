@@ -1,4 +1,4 @@
-"""A video looked through once before any work: every frame is decoded, and what is found is noted."""
+"""Probing of a video: every frame is decoded once, and streams, packets and frames are recorded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from patchattn.tasks.video.pixels import Layout, layout_of
+from patchattn.tasks.video.pixels import FrameLayout, layout_of
 from patchattn.tasks.video.reading import complaints, listening, opened, packets_of
 
 if TYPE_CHECKING:
@@ -18,113 +18,113 @@ if TYPE_CHECKING:
     from av.stream import Stream
     from av.video.stream import VideoStream
 
-__all__ = ["FrameFound", "PacketFound", "StreamFound", "Survey", "decoder_of", "look_through"]
+__all__ = ["FrameInfo", "PacketInfo", "StreamInfo", "VideoInfo", "decoder_of", "probe_video"]
 
 ATTACHED, THUMBNAILS, STILL = 1 << 10, 1 << 11, 1 << 20
-"""FFmpeg's dispositions of pictures that are no video."""
-SMALLEST_FRAME = 32
-"""Bytes of a packet of MPEG-4 that holds a frame."""
-PICTURE_CODECS = ("mjpeg", "png", "bmp", "gif", "webp", "tiff", "jpegxl", "jpeg2000")
+"""FFmpeg's dispositions of images that are not video."""
+MIN_FRAME_BYTES = 32
+"""Smallest size of an MPEG-4 packet that holds a frame, in bytes."""
+IMAGE_CODECS = ("mjpeg", "png", "bmp", "gif", "webp", "tiff", "jpegxl", "jpeg2000")
 
 
 @dataclass(frozen=True, slots=True)
-class PacketFound:
-    """A packet that has content, in units of its stream."""
+class PacketInfo:
+    """A packet with content; times are in units of its stream."""
 
     time: int | None
-    """When it is shown; where the file does not tell, when it is decoded."""
+    """Presentation time; the decoding time if there is none."""
     decoded: int | None
-    """When it is decoded."""
+    """Decoding time."""
     length: int
     corrupt: bool
-    """The container says so."""
+    """Whether the container marks the packet as corrupt."""
     shown: bool
-    """It should give a frame: the container does not say otherwise, and it is no mere sign that nothing changed."""
+    """Whether the packet should give a frame: it is not marked for discarding, nor a "not coded" marker."""
 
 
 @dataclass(frozen=True, slots=True)
-class FrameFound:
-    """A decoded frame, in the order of showing."""
+class FrameInfo:
+    """A decoded frame, in presentation order."""
 
     time: int | None
     length: int
     corrupt: bool
     packet: int | None
-    """Which packet of its stream it came in."""
+    """Index of the packet that it was decoded from."""
 
 
 @dataclass
-class StreamFound:
+class StreamInfo:
     """A stream of the file."""
 
     index: int
     type: str
     codec: str
-    """FFmpeg's name; empty where it knows none."""
+    """FFmpeg's codec name; empty if unknown."""
     unit: Fraction
     disposition: int
     metadata: dict[str, str]
     claimed_packets: int
-    """How many packets the container counts; 0: it does not tell."""
+    """Number of packets stated by the container; 0: not stated."""
     claimed_end: Fraction | None
-    """When it ends, in seconds, as the container tells."""
-    packets: list[PacketFound] = field(default_factory=list)
+    """End in seconds as stated by the container."""
+    packets: list[PacketInfo] = field(default_factory=list)
     heads: list[av.Packet[Any]] = field(default_factory=list)
-    """The first packets themselves."""
+    """The first packets, with their data."""
     main_packets: list[int] = field(default_factory=list)
-    """For each packet, how many of the video came before it in the file. Of subtitles and data alone."""
+    """Number of video packets before each packet in the file; only for subtitles and data."""
 
     @property
     def cover(self) -> bool:
-        """It is a picture about the video, marked as such or alone in its stream."""
+        """Whether the stream is a cover image, marked as such or the only packet of its stream."""
         if self.type != "video":
             return False
-        return bool(self.disposition & ATTACHED) or (self.codec in PICTURE_CODECS and len(self.packets) == 1)
+        return bool(self.disposition & ATTACHED) or (self.codec in IMAGE_CODECS and len(self.packets) == 1)
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Name of the stream in messages."""
         language = self.metadata.get("language", "und")
         details = [self.codec or "unknown format", *([language] if language != "und" else [])]
-        kind = "cover picture" if self.cover else f"{self.type} stream"
+        kind = "cover image" if self.cover else f"{self.type} stream"
         return f"{kind} {self.index} ({', '.join(details)})"
 
 
 @dataclass
-class Survey:
-    """What was found."""
+class VideoInfo:
+    """Streams, packets, frames and metadata of a video file."""
 
     path: Path
     size: int
-    """Of the file, in bytes."""
+    """File size in bytes."""
     container: str
-    """FFmpeg's names of the format, with commas between them."""
+    """FFmpeg's names of the format, separated by commas."""
     claimed_end: Fraction | None
-    """When the whole ends, in seconds, as the container tells; None where that is a guess."""
-    main: StreamFound
+    """Duration in seconds as stated by the container; None where FFmpeg guesses it."""
+    main: StreamInfo
     """The video."""
-    others: list[StreamFound]
+    others: list[StreamInfo]
     rate: Fraction
-    """Frames a second, as the container tells; 0: it does not."""
+    """Frames per second as stated by the container; 0: not stated."""
     aspect: Fraction
-    """Width of a stored pixel over its height."""
+    """Pixel aspect ratio as stored, width over height."""
     metadata: dict[str, str]
     chapters: list[dict[str, Any]]
-    frames: list[FrameFound] = field(default_factory=list)
-    layouts: list[tuple[int, Layout]] = field(default_factory=list)
-    """From which frame on frames are laid out in which way."""
+    frames: list[FrameInfo] = field(default_factory=list)
+    layouts: list[tuple[int, FrameLayout]] = field(default_factory=list)
+    """First frame of each frame format, with the format."""
     complaints: list[str] = field(default_factory=list)
-    """What FFmpeg complained of."""
+    """FFmpeg's error messages."""
     digest: str = ""
-    """Of the content of the video's packets."""
+    """Digest of the video's packets."""
 
 
-def look_through(path: Path, argument: str, progress: Callable[[int], None] | None = None) -> Survey:
-    """Decode a video once.
+def probe_video(path: Path, argument: str, progress: Callable[[int], None] | None = None) -> VideoInfo:
+    """Decode a video once and record its streams, packets and frames.
 
     Args:
         path: the file.
-        argument: what errors call it.
+        argument: name of the file in error messages.
         progress: called with the number of frames so far.
 
     Raises:
@@ -158,7 +158,7 @@ def look_through(path: Path, argument: str, progress: Callable[[int], None] | No
 
 
 def decoder_of(stream: VideoStream) -> av.VideoCodecContext:
-    """Return a stream's decoder, whose frames know their packets.
+    """Return a stream's decoder, configured so that frames refer to their packets.
 
     One thread: what is made of damage must not depend on which of several was first.
     """
@@ -169,14 +169,14 @@ def decoder_of(stream: VideoStream) -> av.VideoCodecContext:
 
 
 def _choose(container: InputContainer, path: Path, argument: str) -> VideoStream:
-    """Return the stream that is the video: of those that move, the default one, or else the largest."""
+    """Choose the main video stream: among moving ones the default, or else the largest."""
     videos = [stream for stream in container.streams.video if stream.codec_context is not None]
     moving = [stream for stream in videos if not stream.disposition & (ATTACHED | THUMBNAILS | STILL)]
     if not moving:
-        found = "only a cover picture" if videos else "no video that FFmpeg can decode"
+        found = "only a cover image" if videos else "no video that FFmpeg can decode"
         if not container.streams.video:
             found = "only audio" if container.streams.audio else "no stream that FFmpeg knows"
-        raise ValueError(f"{argument}: there are no moving pictures in {path}: {found}.")
+        raise ValueError(f"{argument}: there are no moving images in {path}: {found}.")
     if len(moving) == 1:
         return moving[0]
     counts = _count_packets(path, argument)
@@ -197,11 +197,11 @@ def _count_packets(path: Path, argument: str) -> dict[int, int]:
     return counts
 
 
-def _described(container: InputContainer, main: VideoStream, path: Path) -> Survey:
+def _described(container: InputContainer, main: VideoStream, path: Path) -> VideoInfo:
     cut = container.format.name == "avi" and _is_cut_avi(path)
     streams = {stream.index: _stream_found(stream, container.format.name, cut) for stream in container.streams}
     rate = main.average_rate or main.guessed_rate or main.codec_context.framerate
-    return Survey(
+    return VideoInfo(
         path,
         path.stat().st_size,
         container.format.name,
@@ -215,10 +215,10 @@ def _described(container: InputContainer, main: VideoStream, path: Path) -> Surv
     )
 
 
-def _stream_found(stream: Stream, container: str, cut: bool) -> StreamFound:
+def _stream_found(stream: Stream, container: str, cut: bool) -> StreamInfo:
     context = stream.codec_context
     name = context.codec.canonical_name if context is not None else getattr(stream, "name", None)
-    return StreamFound(
+    return StreamInfo(
         stream.index,
         stream.type,
         name or "",
@@ -247,7 +247,7 @@ def _is_cut_avi(path: Path) -> bool:
 
 
 def _claimed_end(container: InputContainer) -> Fraction | None:
-    """Return the duration that the file states; where it states none, FFmpeg guesses, and gives it to streams too."""
+    """Return the duration stated by the file; where FFmpeg guesses it, streams have one too."""
     stated = container.format.name.startswith("matroska") or container.format.name in ("flv", "asf")
     if not stated or container.duration is None or any(stream.duration is not None for stream in container.streams):
         return None
@@ -255,7 +255,7 @@ def _claimed_end(container: InputContainer) -> Fraction | None:
 
 
 def _seconds(text: str | None) -> Fraction | None:
-    """Read hours:minutes:seconds."""
+    """Parse hours:minutes:seconds."""
     try:
         hours, minutes, seconds = (text or "").split(":")
         return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
@@ -263,10 +263,10 @@ def _seconds(text: str | None) -> Fraction | None:
         return None
 
 
-def _note(stream: StreamFound, packet: av.Packet[Any], main_packets: int) -> None:
+def _note(stream: StreamInfo, packet: av.Packet[Any], main_packets: int) -> None:
     time = packet.pts if packet.pts is not None else packet.dts
     stream.packets.append(
-        PacketFound(time, packet.dts, packet.duration or 0, packet.is_corrupt, _is_shown(stream, packet))
+        PacketInfo(time, packet.dts, packet.duration or 0, packet.is_corrupt, _is_shown(stream, packet))
     )
     if stream.type not in ("video", "audio"):
         stream.main_packets.append(main_packets)
@@ -274,12 +274,12 @@ def _note(stream: StreamFound, packet: av.Packet[Any], main_packets: int) -> Non
         stream.heads.append(packet)
 
 
-def _is_shown(stream: StreamFound, packet: av.Packet[Any]) -> bool:
+def _is_shown(stream: StreamInfo, packet: av.Packet[Any]) -> bool:
     # MPEG-4 in AVI has packets of a few bytes that say "not coded".
-    return not packet.is_discard and (stream.codec != "mpeg4" or packet.size > SMALLEST_FRAME)
+    return not packet.is_discard and (stream.codec != "mpeg4" or packet.size > MIN_FRAME_BYTES)
 
 
-def _decode(survey: Survey, decoder: av.VideoCodecContext, packet: av.Packet[Any] | None) -> None:
+def _decode(survey: VideoInfo, decoder: av.VideoCodecContext, packet: av.Packet[Any] | None) -> None:
     with complaints() as messages:
         for frame in decoder.decode(packet):
             layout = layout_of(frame)
@@ -287,7 +287,7 @@ def _decode(survey: Survey, decoder: av.VideoCodecContext, packet: av.Packet[Any
                 survey.layouts.append((len(survey.frames), layout))
             number = cast("list[int] | None", frame.opaque)
             survey.frames.append(
-                FrameFound(frame.pts, frame.duration or 0, frame.is_corrupt, number[0] if number else None)
+                FrameInfo(frame.pts, frame.duration or 0, frame.is_corrupt, number[0] if number else None)
             )
     survey.complaints += messages
 

@@ -1,4 +1,4 @@
-"""The work on a video: frames changed and encoded where they are not finished, then all joined to one file."""
+"""Transcoding of a video: unfinished frames are changed and encoded, then all segments are joined."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from torch import Tensor
 from patchattn.tasks.images import Image
 from patchattn.tasks.video.copying import Muxer, Plan
 from patchattn.tasks.video.encoding import FRAMES_IN_SEGMENT, Encoding, SegmentEncoder
-from patchattn.tasks.video.pixels import picture_of, samples_of
+from patchattn.tasks.video.pixels import image_of, samples_of
+from patchattn.tasks.video.probe import VideoInfo, decoder_of
 from patchattn.tasks.video.reading import complaints, opened, packets_of
+from patchattn.tasks.video.resume_folder import ResumeFolder, Stateful
 from patchattn.tasks.video.schedule import Schedule
-from patchattn.tasks.video.survey import Survey, decoder_of
-from patchattn.tasks.video.work import Stateful, Work
 
 if TYPE_CHECKING:
     import av
     from av.video.stream import VideoStream
 
-__all__ = ["Job"]
+__all__ = ["Transcoder"]
 
-SECONDS_AT_RISK = 2.0
-"""After so many seconds of work since the last time, finished frames are saved."""
+SAVE_INTERVAL = 2.0
+"""Seconds between saves of finished frames."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """One video on its way into another."""
+class Transcoder:
+    """Transcoder of one video."""
 
-    survey: Survey
+    survey: VideoInfo
     times: Schedule
     encoding: Encoding
     plan: Plan
     source_argument: str
 
     def fingerprint(self, settings: str) -> str:
-        """Return a digest of all that finished work depends on."""
+        """Return a digest of everything that finished frames depend on."""
         import av
 
         from patchattn import __version__
@@ -53,12 +53,12 @@ class Job:
 
     def do(
         self,
-        work: Work,
+        work: ResumeFolder,
         change: Callable[[Image], Image],
         state: Stateful | None,
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        """Change and encode all frames that are not finished."""
+        """Change and encode all unfinished frames."""
         total = len(self.times.times)
         if state is not None and 0 < work.frames < total:
             state.load_state_dict(work.state())
@@ -72,7 +72,7 @@ class Job:
             encoder.add(samples, self.times.times[number])
             unsaved.append(samples)
             ends = (number + 1) % FRAMES_IN_SEGMENT == 0 or number + 1 == total
-            if ends or time.monotonic() - saved > SECONDS_AT_RISK:
+            if ends or time.monotonic() - saved > SAVE_INTERVAL:
                 carried: dict[str, Tensor] = {} if state is None else state.state_dict()
                 if ends:
                     work.save_segment(encoder.finish(), carried)
@@ -83,8 +83,8 @@ class Job:
             if progress is not None:
                 progress(number + 1, total)
 
-    def join(self, work: Work, file: BinaryIO) -> list[str]:
-        """Write the result; return in words what could not be copied."""
+    def join(self, work: ResumeFolder, file: BinaryIO) -> list[str]:
+        """Write the output file; returns messages on what could not be copied."""
         streams = self.plan.streams
         with (
             opened(self.survey.path, self.source_argument) as source,
@@ -94,13 +94,13 @@ class Job:
 
     def _changed(self, change: Callable[[Image], Image], frame: av.VideoFrame, number: int) -> NDArray[Any]:
         size = self.encoding.size
-        changed = change(picture_of(frame, size))
+        changed = change(image_of(frame, size))
         if changed.size != size:
             raise ValueError(f"change: frame {number} became {changed.size}; expected {size}, (height, width).")
         return samples_of(changed, deep=self.encoding.deep)
 
     def _frames(self, first: int) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Yield the frames from the first one on that is not finished, with their numbers."""
+        """Yield the unfinished frames with their indices."""
         total, number = len(self.times.times), 0
         if first == total:
             return
@@ -115,7 +115,7 @@ class Job:
             )
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
-        """Decode as `look_through` did."""
+        """Decode all frames, as `probe_video` does."""
         with opened(self.survey.path, self.source_argument) as container:
             decoder = decoder_of(cast("VideoStream", container.streams[self.survey.main.index]))
             for packet, _ in packets_of(container):
