@@ -20,11 +20,11 @@ import torch
 from colorize_plot import draw
 from machine import Report, save, table
 from torch import Tensor, nn
-from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from patchattn.tasks.colorize import colorize
 from patchattn.tasks.colors import from_lab, to_gray, to_lab, with_luminance
 from patchattn.tasks.frame_colorizer import FrameColorizer
+from patchattn.tasks.image_quality import peak_signal_noise_ratio
 from patchattn.tasks.images import Image, read_image
 
 TEST = ("dog", "goat", "horsejump-high")
@@ -39,7 +39,7 @@ Method = Callable[[Tensor, Tensor], Tensor]
 def chroma_psnr(color: Tensor, truth: Tensor) -> float:
     """PSNR of a* and b*, in dB, where 100 counts as their range."""
     output, target = (to_lab(picture)[:, 1:].contiguous() for picture in (color, truth))
-    return float(peak_signal_noise_ratio(output, target, data_range=100.0))
+    return peak_signal_noise_ratio(output, target, data_range=100.0)
 
 
 def painted(chroma: Tensor, gray: Tensor) -> Tensor:

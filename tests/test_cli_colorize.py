@@ -216,7 +216,7 @@ def test_an_interrupted_video_is_gone_on_with(source: str, monkeypatch: pytest.M
     write_video("video.mp4", 5)
     options = ("--from", source, "--method", "patchmatch", *OPTIONS)
     assert run("video.mp4", "reference.png", "-o", "whole.mkv", *options).exit_code == 0
-    monkeypatch.setattr("patchattn.tasks.video.transcoder.SECONDS_AT_RISK", -1)
+    monkeypatch.setattr("patchattn.tasks.video.transcoder.SAVE_INTERVAL", -1)
     colorized, done = colorize.colorize, []
 
     def until_the_fourth(*arguments: Any, **settings: Any) -> Any:
@@ -243,7 +243,7 @@ def test_work_with_other_settings_is_not_gone_on_with(
     changed: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_video("video.mp4", 3)
-    monkeypatch.setattr("patchattn.tasks.video.transcoder.SECONDS_AT_RISK", -1)
+    monkeypatch.setattr("patchattn.tasks.video.transcoder.SAVE_INTERVAL", -1)
 
     def no_file(*_: Any, **__: Any) -> Any:
         raise ValueError("no")

@@ -179,7 +179,7 @@ def test_every_pair(source: str, target: str, tmp_path: Path) -> None:
             if not kept:
                 continue
             assert after[what] == (rule == "kept"), (source, extension, what, rule)
-            if rule == "said":
+            if rule == "warned":
                 assert f"no room for the {what}" in said or f"and {what}" in said
         if before["color profile"] or before["color code points"]:
             if rules["color profile"] == "kept":

@@ -12,7 +12,6 @@ from torch import Tensor
 from patchattn.tasks.codecs.icc import SRGB_PRIMARIES, Curve, rgb_profile
 from patchattn.tasks.color_profiles import to_profile
 from patchattn.tasks.images import Image
-from patchattn.tasks.peak_memory import peak_memory
 from patchattn.tasks.reconstruct import reconstruct
 
 PROFILES = [rgb_profile(SRGB_PRIMARIES, Curve(gamma), f"gamma {gamma}") for gamma in (2.2, 1.8)]
@@ -46,7 +45,6 @@ def test_numbers_are_what_they_say(pair: tuple[Tensor, Tensor]) -> None:
     assert result.mse == pytest.approx(mse, rel=1e-5)
     assert result.psnr == pytest.approx(-10 * math.log10(mse), rel=1e-4)
     assert result.seconds > 0
-    assert result.peak_memory is None or 2**24 < result.peak_memory <= (peak_memory() or 0)
     assert result.field.index.shape == (1, 1, 1, 48, 64)
     assert tuple(result.field.key_shape) == (56, 100)
 

@@ -143,7 +143,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_headers_that_lie_do_not_fill_the_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as on the command line
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", None)  # as on the command line
     for read in (read_image, lambda source: list(read_frames(source))):
         began = time.process_time()
         tracemalloc.start()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from patchattn.networks.weights import load_superresolution_network
-from patchattn.tasks import recurrence
+from patchattn.tasks import self_similarity
 from patchattn.tasks.images import Image
 from patchattn.tasks.resampling import back_project, local_bounds, resize
 from patchattn.tasks.self_similarity import HALO, STEPS, SelfSimilarityUpscaler
@@ -118,7 +118,7 @@ def test_bands_of_an_exact_search_are_the_whole(patch_size: int, monkeypatch: py
     low = photograph(slice(40, 60), slice(180, 196))[:, :1]
     assert low.numel() < 1024, "small enough for exact search"
     whole = settings_of(patch_size=patch_size).enlarge(low, 2, str)
-    monkeypatch.setattr(recurrence, "HALO", 4)
+    monkeypatch.setattr(self_similarity, "HALO", 4)
     bands = settings_of(patch_size=patch_size, band=1).enlarge(low, 2, str)
     torch.testing.assert_close(bands, whole, rtol=0, atol=1e-5)
 
@@ -126,7 +126,7 @@ def test_bands_of_an_exact_search_are_the_whole(patch_size: int, monkeypatch: py
 @settings(max_examples=100, deadline=None)
 @given(height=st.integers(1, 300), width=st.integers(1, 300), size=st.integers(1, 50_000))
 def test_bands_cover_everything_once(height: int, width: int, size: int) -> None:
-    bands = list(recurrence._bands(height, width, size))
+    bands = list(self_similarity._bands(height, width, size))
     assert [row for low, high in bands for row in range(low, high)] == list(range(height))
     assert all(low % HALO == 0 for low, _ in bands)
     assert all((high - low) * width <= max(size, HALO * width) for low, high in bands)

@@ -65,9 +65,6 @@ class Result(Protocol):
     @property
     def image(self) -> Image: ...
 
-    @property
-    def peak_memory(self) -> int | None: ...
-
 
 @dataclass(frozen=True)
 class Written:
@@ -188,6 +185,8 @@ class Job(ABC, Generic[Read]):
         return cast("Result", replace(cast("Any", result), image=_moved(result.image, "cpu")))
 
     def _one(self) -> Told:
+        from patchattn.tasks.peak_memory import peak_memory
+
         target = Target(self.output, self.format)
         target.check_place()
         for argument, path in self.also_written().items():
@@ -198,7 +197,7 @@ class Job(ABC, Generic[Read]):
         written = self.make(self.begin(), self.photo, target)
         result = written.result
         others = self.write_more(result)
-        return report_picture(self.output, result.image, written.frames, written.seconds, result.peak_memory, others)
+        return report_picture(self.output, result.image, written.frames, written.seconds, peak_memory(), others)
 
     def _folder(self, options: FolderOptions) -> Told:
         from patchattn.tasks.folders import map_folder

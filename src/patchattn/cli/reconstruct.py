@@ -62,6 +62,7 @@ def reconstruct(
     """
     with one_sentence_errors() as warned, stages(quiet=as_json) as stage:
         from patchattn.tasks import flow_image, reconstruct
+        from patchattn.tasks.peak_memory import peak_memory
 
         use_threads(threads)
         check_apart({"--output": output, "--show-field": show_field}, {"TARGET": target, "REFERENCE": reference})
@@ -92,6 +93,7 @@ def reconstruct(
             best = result.field.index[0, 0, 0] >= 0
             drawn = flow_image.flow_image(result.field.offsets()[0, 0, 0], matched=best)
             field_file.write(drawn)
+    memory = peak_memory()
     height, width = result.image.size
     report = Told(
         {
@@ -102,7 +104,7 @@ def reconstruct(
             "mse": result.mse,
             "psnr": result.psnr,
             "seconds": result.seconds,
-            "peak_memory_bytes": result.peak_memory,
+            "peak_memory_bytes": memory,
         },
         {
             "wrote": f"{output} ({width} x {height}, {result.image.bit_depth} bit)",
@@ -110,7 +112,7 @@ def reconstruct(
             "MSE": f"{result.mse:.6f}",
             "PSNR": f"{result.psnr:.2f} dB",
             "time": f"{result.seconds:.2f} s",
-            "memory": megabytes(result.peak_memory),
+            "memory": megabytes(memory),
         },
     )
     tell(report, output, None, settings, warned, as_json=as_json)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from patchattn.tasks.deprecated import renamed_argument
 from patchattn.tasks.images import Image
 from patchattn.tasks.membrane import membrane_interpolation
 from patchattn.tasks.resampling import Bounds, back_project, local_bounds, resize
@@ -34,6 +35,7 @@ def visible(alpha: Float[Tensor, "1 1 height width"]) -> Bool[Tensor, "1 1 heigh
     return (alpha >= MIN_VISIBLE_ALPHA * alpha.max()) & (alpha > 0)
 
 
+@renamed_argument("picture", "image")
 def visible_color(image: Image) -> Float[Tensor, "1 channels height width"]:
     """Fill the colors of nearly transparent pixels by membrane interpolation of the visible ones.
 
@@ -92,6 +94,7 @@ def resize_with_alpha(
     return _divided(on_black, new_alpha, resize(visible_color(Image(color, alpha)), size)), new_alpha
 
 
+@renamed_argument("picture", "image")
 def enlarge_with_alpha(
     high: Float[Tensor, "1 channels high_height high_width"],
     image: Image,

@@ -9,11 +9,13 @@ import torch
 
 from patchattn.tasks.codecs import NO_COLOR_CHUNKS
 from patchattn.tasks.codecs.icc import apply_profiles, fit_profile, srgb_profile
+from patchattn.tasks.deprecated import renamed_argument
 from patchattn.tasks.images import Image
 
 __all__ = ["profile_of", "srgb_profile", "to_profile", "to_srgb"]
 
 
+@renamed_argument("picture", "image")
 def profile_of(image: Image, *, argument: str = "image") -> bytes | None:
     """Return the ICC profile of an image's color encoding; None if there is none, which means sRGB.
 
@@ -42,6 +44,7 @@ def profile_of(image: Image, *, argument: str = "image") -> bytes | None:
         ) from error
 
 
+@renamed_argument("picture", "image")
 def to_srgb(image: Image, *, argument: str = "image") -> Image:
     """Convert an image to sRGB, without profile and color chunks; gray stays gray.
 
@@ -65,6 +68,7 @@ def to_srgb(image: Image, *, argument: str = "image") -> Image:
     return to_profile(image, None, argument=argument)
 
 
+@renamed_argument("picture", "image")
 def to_profile(image: Image, profile: bytes | None, *, argument: str = "image") -> Image:
     """Convert an image to a color profile.
 

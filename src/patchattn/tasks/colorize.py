@@ -20,8 +20,8 @@ from patchattn.matching import match
 from patchattn.tasks.alpha import check_visible, visible, visible_color
 from patchattn.tasks.color_profiles import profile_of, srgb_profile, to_srgb
 from patchattn.tasks.colors import from_lab, to_gray, to_lab, with_luminance
+from patchattn.tasks.deprecated import ImageResult
 from patchattn.tasks.images import Image
-from patchattn.tasks.peak_memory import peak_memory
 
 __all__ = ["Colorization", "colorize"]
 
@@ -32,7 +32,7 @@ BRIGHTNESS, CONTRAST = 0.5, 1.0
 
 
 @dataclass(frozen=True)
-class Colorization:
+class Colorization(ImageResult):
     """Result of `colorize`."""
 
     image: Image
@@ -41,8 +41,6 @@ class Colorization:
     """Matches of every pixel of the downsampled target in the downsampled reference; None if a network was used."""
     seconds: float
     """Wall time; the first run ever on a machine also compiles the kernels."""
-    peak_memory: int | None
-    """Peak resident memory of the whole process so far, in bytes; None where the system does not tell."""
 
 
 def colorize(
@@ -151,7 +149,6 @@ def colorize(
         image=replace(gray, color=color, icc_profile=srgb_profile() if tagged else None),
         field=field,
         seconds=time.perf_counter() - began,
-        peak_memory=peak_memory(),
     )
 
 

@@ -38,7 +38,7 @@ SOFTWARE, XMP, MAKER_NOTE, WIDTH, HEIGHT = 0x131, 0x2BC, 0x927C, 0xA002, 0xA003
 # Windows writes them.
 OTHERS = {0x10F, 0x110, 0x132, 0x13B, 0x13C, 0x4746, 0x4749, 0x8298, *range(0x9C9B, 0x9CA0)}
 ELSEWHERE = (ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, XMP)
-# It says which RGB is meant. Programs that write a file anew often leave a wrong offset of it: that is no damage to report.
+# It says which RGB is meant. Programs that rewrite a file often leave a wrong offset of it, which is no damage.
 RGB_KIND = TagSelection({1, 2}, if_sound=True)
 IMAGE_TAGS = TagSelection(
     {DESCRIPTION, SOFTWARE, *ELSEWHERE} | OTHERS,

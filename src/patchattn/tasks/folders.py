@@ -12,6 +12,7 @@ from typing import Protocol
 
 from patchattn.checks import check_choice
 from patchattn.tasks.codecs import READ_SUFFIXES
+from patchattn.tasks.deprecated import renamed_argument
 from patchattn.tasks.files import PathLike
 from patchattn.tasks.journal import JOURNAL, Journal
 from patchattn.tasks.memory_errors import out_of_memory
@@ -167,6 +168,7 @@ def _natural(path: PurePath) -> list[tuple[list[tuple[int, int, str]], str]]:
     ]
 
 
+@renamed_argument("work", "processor")
 def map_folder(
     sources: Sequence[FolderImage],
     output: PathLike,

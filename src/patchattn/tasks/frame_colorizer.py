@@ -11,6 +11,7 @@ from torch import Tensor
 from patchattn.checks import check_choice
 from patchattn.field import MatchField
 from patchattn.tasks.colorize import Colorization, colorize
+from patchattn.tasks.deprecated import renamed_argument
 from patchattn.tasks.images import Image
 
 __all__ = ["SOURCES", "FrameColorizer"]
@@ -42,6 +43,7 @@ class FrameColorizer:
         self._field: MatchField | None = None
         self._sizes: tuple[tuple[int, int], tuple[int, int]] | None = None
 
+    @renamed_argument("picture", "image")
     def __call__(self, image: Image) -> Colorization:
         """Color the next image."""
         sizes = (image.size, self._reference.size)

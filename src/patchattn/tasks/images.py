@@ -1,71 +1,18 @@
-"""Images as tensors, and reading and writing of image files."""
+"""Reading and writing of image files."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
 
-import numpy as np
-import torch
-from jaxtyping import Float
-from numpy.typing import NDArray
-from torch import Tensor
-
-from patchattn.tasks.codecs import FORMATS, NO_COLOR_CHUNKS, ColorChunks, Samples, decode, encode
+from patchattn.deprecation import moved_names
+from patchattn.tasks.codecs import FORMATS, decode, encode
+from patchattn.tasks.deprecated import renamed_argument
 from patchattn.tasks.file_messages import decoding, warning_of, warnings_about
-from patchattn.tasks.metadata import NO_METADATA, Metadata, fit_metadata
+from patchattn.tasks.image import Image, from_samples, same_channels, to_samples
 from patchattn.tasks.sources import Source, Target, check_target, extension_of, name_of, open_source, open_target
 
 __all__ = ["Image", "check_image_output", "read_image", "same_channels", "write_image"]
-
-
-@dataclass(frozen=True)
-class Image:
-    """An image as a tensor, with alpha, bit depth, color profile and metadata.
-
-    Raises:
-        ValueError: the shapes, the dtype or the bit depth are none of those below.
-
-    Example:
-        >>> image = Image(torch.rand(1, 3, 48, 64))
-        >>> image.size, image.bit_depth
-        ((48, 64), 8)
-    """
-
-    color: Float[Tensor, "1 channels height width"]
-    """Gray (1 channel) or RGB (3) in [0, 1], encoded as in the file (not linearized, not converted)."""
-    alpha: Float[Tensor, "1 1 height width"] | None = None
-    """Opacity in [0, 1]; the colors are not premultiplied. None: opaque."""
-    bit_depth: Literal[8, 16] = 8
-    """Bits per channel in a file."""
-    icc_profile: bytes | None = None
-    """ICC profile of the colors; kept, not applied (`color_profiles.to_srgb` applies it)."""
-    metadata: Metadata = NO_METADATA
-    """EXIF, XMP and resolution; kept."""
-    color_chunks: ColorChunks = NO_COLOR_CHUNKS
-    """Color chunks of a PNG file (gAMA, cHRM, sRGB, cICP); kept, not applied. Other formats get an equivalent
-    profile."""
-
-    def __post_init__(self) -> None:
-        shape = tuple(self.color.shape)
-        if len(shape) != 4 or shape[0] != 1 or shape[1] not in (1, 3) or not self.color.is_floating_point():
-            raise ValueError(
-                f"color: got shape {shape} of {self.color.dtype}; "
-                "expected floats of shape (1, 1, height, width) or (1, 3, height, width)."
-            )
-        if 0 in shape:
-            raise ValueError(f"color: got shape {shape}, which has no pixels.")
-        if self.alpha is not None and tuple(self.alpha.shape) != (1, 1, *shape[2:]):
-            raise ValueError(f"alpha: got shape {tuple(self.alpha.shape)}, expected {(1, 1, *shape[2:])}.")
-        if self.bit_depth not in (8, 16):
-            raise ValueError(f"bit_depth: got {self.bit_depth}, allowed are 8 and 16.")
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        return self.color.shape[2], self.color.shape[3]
 
 
 def read_image(source: Source, *, argument: str = "path", frame: int | None = None) -> Image:
@@ -102,7 +49,7 @@ def read_image(source: Source, *, argument: str = "path", frame: int | None = No
         samples = decode(file, frame)
     for warning in (*caught, *warnings_about(samples, name, argument)):
         warnings.warn(warning, stacklevel=2)
-    return to_image(samples)
+    return from_samples(samples)
 
 
 def check_image_output(
@@ -136,6 +83,7 @@ def check_format(target: Target, format: str | None, allowed: Iterable[str], arg
     raise ValueError(f"{argument}: {name} ends in {extension or 'no extension'}; allowed are {_listed(list(allowed))}.")
 
 
+@renamed_argument("picture", "image")
 def write_image(target: Target, image: Image, *, argument: str = "path", format: str | None = None) -> None:
     """Write an image file at the image's bit depth, atomically.
 
@@ -173,60 +121,16 @@ def write_image(target: Target, image: Image, *, argument: str = "path", format:
         warnings.warn(warning_of(note, name_of(target, "standard output"), argument), stacklevel=2)
 
 
-def same_channels(
-    one: Image, other: Image
-) -> tuple[Float[Tensor, "1 channels height width"], Float[Tensor, "1 channels height2 width2"]]:
-    """Return the colors of two images with the same number of channels: gray becomes R = G = B if either has color.
-
-    Example:
-        >>> gray, rgb = same_channels(Image(torch.rand(1, 1, 4, 6)), Image(torch.rand(1, 3, 5, 7)))
-        >>> gray.shape, rgb.shape
-        (torch.Size([1, 3, 4, 6]), torch.Size([1, 3, 5, 7]))
-    """
-    channels = max(one.color.shape[1], other.color.shape[1])
-    return one.color.expand(-1, channels, -1, -1), other.color.expand(-1, channels, -1, -1)
-
-
-def to_image(samples: Samples) -> Image:
-    """Convert samples to an image."""
-    array = samples.array
-    colors = 1 if array.shape[2] <= 2 else 3
-    return Image(
-        color=_to_tensor(array[:, :, :colors]),
-        alpha=_to_tensor(array[:, :, colors:]) if array.shape[2] > colors else None,
-        bit_depth=16 if array.dtype == np.uint16 else 8,
-        icc_profile=samples.icc_profile,
-        metadata=samples.metadata,
-        color_chunks=samples.color_chunks,
-    )
-
-
-def to_samples(image: Image) -> Samples:
-    """Convert an image to samples, clipped and rounded.
-
-    Raises:
-        ValueError: the image holds NaN, or its metadata are none.
-    """
-    planes = image.color if image.alpha is None else torch.cat([image.color, image.alpha], 1)
-    if planes.isnan().any():
-        raise ValueError("image: it holds NaN; expected numbers in [0, 1].")
-    metadata = fit_metadata(image.metadata, image.size)
-    return Samples(_to_array(planes, image.bit_depth), image.icc_profile, metadata, image.color_chunks)
-
-
 def _listed(names: list[str]) -> str:
     return ", ".join(names[:-1]) + " and " + names[-1]
 
 
-def _to_tensor(array: NDArray[np.uint8] | NDArray[np.uint16]) -> Tensor:
-    largest = np.iinfo(array.dtype).max
-    planes = np.ascontiguousarray(array.transpose(2, 0, 1), dtype=np.float32)
-    return torch.from_numpy(planes).div_(largest)[None]
-
-
-def _to_array(planes: Tensor, bit_depth: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    largest = 2**bit_depth - 1
-    # float32 holds every 16-bit sample exactly; half precision would not.
-    values = planes[0].detach().cpu().float().clamp(0, 1).mul(largest).round().permute(1, 2, 0)
-    array = np.ascontiguousarray(values.numpy())
-    return array.astype(np.uint16) if bit_depth == 16 else array.astype(np.uint8)
+__getattr__ = moved_names(
+    __name__,
+    {
+        "Picture": "patchattn.tasks.images:Image",
+        "read_picture": "patchattn.tasks.images:read_image",
+        "write_picture": "patchattn.tasks.images:write_image",
+        "check_picture_output": "patchattn.tasks.images:check_image_output",
+    },
+)

@@ -15,9 +15,9 @@ from torch import Tensor
 from patchattn.checks import check_choice, check_count
 from patchattn.field import MatchField
 from patchattn.tasks.completion import Effort, begin, enlarge, improve
+from patchattn.tasks.deprecated import ImageResult, renamed_argument
 from patchattn.tasks.images import Image
 from patchattn.tasks.membrane import membrane_interpolation
-from patchattn.tasks.peak_memory import peak_memory
 from patchattn.tasks.pyramid import dilated, image_pyramid
 from patchattn.tasks.thin_holes import fill_thin_parts, thin_part
 
@@ -36,13 +36,13 @@ class InpaintingModel(Protocol):
     """A network that fills holes instead of patch search, such as `networks.contextual.InpaintingNetwork`."""
 
     def fill(
-        self, image: Float[Tensor, "batch 3 height width"], hole: Bool[Tensor, "batch height width"]
+        self, image: Float[Tensor, "batch 3 height width"], hole: Bool[Tensor, "batch height width"], /
     ) -> Float[Tensor, "batch 3 height width"]:
         """Fill the hole (True) of RGB in [0, 1]."""
 
 
 @dataclass(frozen=True)
-class Inpainting:
+class Inpainting(ImageResult):
     """Result of `inpaint`."""
 
     image: Image
@@ -52,10 +52,9 @@ class Inpainting:
     """
     seconds: float
     """Wall time; the first run ever on a machine also compiles the kernels."""
-    peak_memory: int | None
-    """Peak resident memory of the whole process so far, in bytes; None where the system does not tell."""
 
 
+@renamed_argument("picture", "image")
 def inpaint(
     image: Image | Tensor,
     hole: Bool[Tensor, "height width"] | Float[Tensor, "height width"] | None = None,
@@ -159,7 +158,7 @@ def inpaint(
             filled = torch.where(hole, filled.clamp(0, 1), known)
             alpha = None if in_alpha or image.alpha is None else filled[:, count:]
             image = replace(image, color=filled[:, :count], alpha=alpha)
-    return Inpainting(image, field, time.perf_counter() - began, peak_memory())
+    return Inpainting(image, field, time.perf_counter() - began)
 
 
 def _check_sources(hole: Tensor, keep_out: Tensor, patch_size: int, in_alpha: bool) -> None:

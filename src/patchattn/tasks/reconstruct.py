@@ -11,20 +11,20 @@ from torch import Tensor
 
 from patchattn.attention import patch_attention
 from patchattn.checks import check_finite
-from patchattn.extras import extra
 from patchattn.field import MatchField
 from patchattn.matching import match
 from patchattn.similarity import Similarity
 from patchattn.tasks.alpha import check_visible, visible, visible_color
 from patchattn.tasks.color_profiles import profile_of, to_profile
+from patchattn.tasks.deprecated import ImageResult
+from patchattn.tasks.image_quality import mean_squared_error, peak_signal_noise_ratio
 from patchattn.tasks.images import Image, same_channels
-from patchattn.tasks.peak_memory import peak_memory
 
 __all__ = ["Reconstruction", "reconstruct"]
 
 
 @dataclass(frozen=True)
-class Reconstruction:
+class Reconstruction(ImageResult):
     """Result of `reconstruct`."""
 
     image: Image
@@ -37,8 +37,6 @@ class Reconstruction:
     """Peak signal-to-noise ratio in dB, -10 log10(mse); infinite for a perfect copy."""
     seconds: float
     """Wall time of the search and the attention; the first run ever on a machine also compiles the kernels."""
-    peak_memory: int | None
-    """Peak resident memory of the whole process so far, in bytes; None where the system does not tell."""
 
 
 def reconstruct(
@@ -143,14 +141,14 @@ def reconstruct(
         )
         seconds = time.perf_counter() - began
         report("measuring")
-        mse, psnr = _quality(*(_seen(image, target.alpha) for image in (color, query)))
+        output, expected = (_seen(image, target.alpha) for image in (color, query))
+        mse, psnr = mean_squared_error(output, expected), peak_signal_noise_ratio(output, expected)
     return Reconstruction(
         image=replace(target, color=color, icc_profile=reference.icc_profile, color_chunks=reference.color_chunks),
         field=field,
         mse=mse,
         psnr=psnr,
         seconds=seconds,
-        peak_memory=peak_memory(),
     )
 
 
@@ -171,15 +169,6 @@ def _seen(image: Tensor, alpha: Tensor | None) -> Tensor:
     if alpha is None or not alpha.any():
         return image
     return image.flatten(2)[:, :, visible(alpha).flatten()]
-
-
-def _quality(output: Tensor, target: Tensor) -> tuple[float, float]:
-    with extra("tools"):
-        from torchmetrics.functional.image import peak_signal_noise_ratio
-        from torchmetrics.functional.regression import mean_squared_error
-    mse = mean_squared_error(output.contiguous(), target.contiguous())
-    psnr = peak_signal_noise_ratio(output, target, data_range=1.0)
-    return float(mse), float(psnr)
 
 
 def _silent(stage: str) -> None:

@@ -20,7 +20,8 @@ from patchattn.tasks.codecs import (
     open_frames,
 )
 from patchattn.tasks.file_messages import decoding, warning_of, warnings_about
-from patchattn.tasks.images import Image, check_format, to_image, to_samples
+from patchattn.tasks.image import Image, from_samples, to_samples
+from patchattn.tasks.images import check_format
 from patchattn.tasks.sources import Source, Target, check_target, extension_of, name_of, open_source, open_target
 from patchattn.tasks.warnings import FileWarning
 
@@ -76,7 +77,7 @@ class ImageSequence:
                 if number == 0 or self.kind == "pages":
                     for warning in warnings_about(one, name, self.argument):
                         warnings.warn(warning, stacklevel=2)
-                yield to_image(one)
+                yield from_samples(one)
 
 
 def count_frames(source: Source, *, argument: str = "path") -> int:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from patchattn.checks import check_count, check_finite, check_positive
 from patchattn.tasks.alpha import enlarge_with_alpha, visible_color
+from patchattn.tasks.deprecated import ImageResult, renamed_argument
 from patchattn.tasks.images import Image
-from patchattn.tasks.peak_memory import peak_memory
 from patchattn.tasks.resampling import resize
 from patchattn.tasks.self_similarity import SelfSimilarityUpscaler
 
@@ -32,22 +32,23 @@ class UpscalingModel(Protocol):
     def scale(self) -> int:
         """Enlargement factor."""
 
-    def enlarge(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 high_height high_width"]:
+    def enlarge(
+        self, image: Float[Tensor, "batch 3 height width"], /
+    ) -> Float[Tensor, "batch 3 high_height high_width"]:
         """Enlarge RGB in [0, 1], in both dimensions."""
 
 
 @dataclass(frozen=True)
-class Upscaling:
+class Upscaling(ImageResult):
     """Result of `upscale`."""
 
     image: Image
     """Enlarged image, with the bit depth, profile and metadata of the input."""
     seconds: float
     """Wall time; the first run ever on a machine also compiles the kernels."""
-    peak_memory: int | None
-    """Peak resident memory of the whole process so far, in bytes; None where the system does not tell."""
 
 
+@renamed_argument("picture", "image")
 def upscale(
     image: Image | Tensor,
     scale: int = 2,
@@ -127,7 +128,7 @@ def upscale(
             color=color.to(image.color.dtype),
             alpha=None if alpha is None or image.alpha is None else alpha.to(image.alpha.dtype),
         )
-    return Upscaling(enlarged, time.perf_counter() - began, peak_memory())
+    return Upscaling(enlarged, time.perf_counter() - began)
 
 
 def check_settings(scale: int, patch_size: int, k: int, temperature: float, seed: int) -> None:

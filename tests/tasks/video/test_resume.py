@@ -19,7 +19,7 @@ from torch import Tensor
 
 from patchattn.tasks import files
 from patchattn.tasks.images import Image
-from patchattn.tasks.video import VideoReport, encoding, job, map_video, work
+from patchattn.tasks.video import VideoReport, encoding, map_video, resume_folder, transcoder
 from patchattn.tasks.video.resume_folder import resume_folder_path
 from tests.tasks.video.making import frames_of, make_video
 
@@ -57,7 +57,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", autouse=True)
 def short_segments() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (encoding, job, work):
+        for module in (encoding, transcoder, resume_folder):
             patch.setattr(module, "FRAMES_IN_SEGMENT", SEGMENT)
         yield
 
@@ -80,7 +80,7 @@ def saved_often(monkeypatch: pytest.MonkeyPatch) -> None:
         now[0] += 0.9
         return now[0]
 
-    monkeypatch.setattr(job, "time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr(transcoder, "time", SimpleNamespace(monotonic=clock))
 
 
 def run(source: Path, output: Path, trail: Trail, *, settings: str = "") -> tuple[VideoReport, list[str]]:
@@ -252,11 +252,11 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
-from patchattn.tasks.video import encoding, job, map_video, work
-from tests.tasks.video.test_work import SEGMENT, Trail
+from patchattn.tasks.video import encoding, map_video, resume_folder, transcoder
+from tests.tasks.video.test_resume import SEGMENT, Trail
 
-job.SECONDS_AT_RISK = 0
-encoding.FRAMES_IN_SEGMENT = job.FRAMES_IN_SEGMENT = work.FRAMES_IN_SEGMENT = SEGMENT
+transcoder.SAVE_INTERVAL = 0
+encoding.FRAMES_IN_SEGMENT = transcoder.FRAMES_IN_SEGMENT = resume_folder.FRAMES_IN_SEGMENT = SEGMENT
 trail = Trail()
 
 def slowly(image):

@@ -2,6 +2,7 @@
 
 from patchattn.tasks.codecs.animations import TimedFrame
 from patchattn.tasks.codecs.color_chunks import NO_COLOR_CHUNKS, ColorChunks
+from patchattn.tasks.codecs.pillow import from_pillow
 from patchattn.tasks.codecs.reading import MultiImageFile, decode, open_frames
 from patchattn.tasks.codecs.samples import Notes, Samples
 from patchattn.tasks.codecs.writing import (
@@ -12,6 +13,7 @@ from patchattn.tasks.codecs.writing import (
     Playback,
     encode,
     encode_frames,
+    to_pillow,
 )
 
 __all__ = [
@@ -29,5 +31,7 @@ __all__ = [
     "decode",
     "encode",
     "encode_frames",
+    "from_pillow",
     "open_frames",
+    "to_pillow",
 ]

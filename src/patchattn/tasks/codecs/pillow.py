@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from patchattn.tasks.metadata import find_metadata
 COUNTED = ("GIF", "PNG", "TIFF", "WEBP")
 """Formats whose frames are counted elsewhere."""
 
-__all__ = ["Pixels", "decode_with_pillow", "pixels_of", "upright"]
+__all__ = ["Pixels", "decode_with_pillow", "from_pillow", "pixels_of", "upright"]
 
 
 PROGRAMS = ("EPS",)
@@ -39,16 +40,22 @@ def decode_with_pillow(file: BinaryIO) -> Samples:
     Image.init()
     with Image.open(file, formats=[name for name in Image.ID if name not in PROGRAMS]) as image:
         check_extent(image.size[::-1], length, image.format)
-        pixels = pixels_of(image)
-        found = find_metadata(image.info.get("exif") or None, image.info.get("xmp"), _resolution_of(image))
-        return Samples(
-            upright(pixels.array, found.orientation),
-            pixels.profile,
-            found.metadata,
-            damaged=found.damaged,
-            orientation=found.orientation,
-            notes=(*pixels.notes, *_notes_of(image)),
-        )
+        samples = from_pillow(image)
+        return replace(samples, notes=(*samples.notes, *_notes_of(image)))
+
+
+def from_pillow(image: Any) -> Samples:
+    """Convert an open image to samples, upright, with its metadata."""
+    pixels = pixels_of(image)
+    found = find_metadata(image.info.get("exif") or None, image.info.get("xmp"), _resolution_of(image))
+    return Samples(
+        upright(pixels.array, found.orientation),
+        pixels.profile,
+        found.metadata,
+        damaged=found.damaged,
+        orientation=found.orientation,
+        notes=pixels.notes,
+    )
 
 
 def pixels_of(image: Any) -> Pixels:

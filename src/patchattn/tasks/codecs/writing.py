@@ -21,7 +21,7 @@ from patchattn.tasks.codecs.tiff import encode_tiff, write_pages
 from patchattn.tasks.codecs.webp import encode_webp, write_webp
 from patchattn.tasks.metadata import Metadata, exif_of
 
-__all__ = ["FORMATS", "READ_SUFFIXES", "SEQUENCE_FORMATS", "Format", "Playback", "encode", "encode_frames"]
+__all__ = ["FORMATS", "READ_SUFFIXES", "SEQUENCE_FORMATS", "Format", "Playback", "encode", "encode_frames", "to_pillow"]
 
 JPEG_LIMITS = {"EXIF": 65533 - len(b"Exif\0\0"), "XMP": 65533 - len(b"http://ns.adobe.com/xap/1.0/\0")}
 """Size limit of metadata in a JPEG segment, in bytes."""
@@ -139,6 +139,22 @@ def _pillow_image(samples: Samples) -> Any:
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 
 
+def to_pillow(samples: Samples) -> tuple[Any, Notes]:
+    """Convert samples, of 8 bits or opaque gray, to a Pillow image with its metadata; also returns notes."""
+    fitted = _fitted(samples, PILLOW)
+    image = _pillow_image(fitted)
+    metadata = fitted.metadata
+    exif = exif_of(metadata)
+    known = {
+        "icc_profile": fitted.icc_profile,
+        "exif": None if exif is None else b"Exif\0\0" + exif,
+        "xmp": metadata.xmp,
+        "dpi": metadata.resolution,
+    }
+    image.info |= {name: value for name, value in known.items() if value is not None}
+    return image, fitted.notes
+
+
 class Format(NamedTuple):
     """Capabilities of an image file format."""
 
@@ -157,6 +173,9 @@ class Format(NamedTuple):
 PNG = Format((8, 16), True, encode_png, color_chunks=True)
 TIFF = Format((8, 16), True, encode_tiff)
 JPEG = Format((8,), False, _encode_jpeg)
+
+PILLOW = Format((8, 16), True, lambda file, samples: ())
+"""Images in memory: Pillow's formats write profile and metadata, but no color chunks."""
 
 FORMATS = {
     ".png": PNG,

@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
+from patchattn.tasks.deprecated import warn_renamed
 from patchattn.tasks.files import PathLike, atomic_writer, check_input_file, check_output_file
 from patchattn.tasks.images import Image
 from patchattn.tasks.video.copying import CONTAINERS, plan_copies
@@ -62,6 +63,12 @@ class VideoReport:
     """Messages on damaged or missing parts of the source; empty if it is complete."""
     finished_before: int = 0
     """Number of frames finished by an earlier run."""
+
+    @property
+    def sounds(self) -> int:
+        """Old name of `audio_streams`."""
+        warn_renamed("VideoReport.sounds", "VideoReport.audio_streams")
+        return self.audio_streams
 
 
 def check_video_output(path: PathLike, *, argument: str = "path") -> None:
