@@ -249,7 +249,7 @@ def test_work_with_other_settings_is_not_gone_on_with(
         raise ValueError("no")
 
     with monkeypatch.context() as patch:
-        patch.setattr("patchattn.tasks.video.resume_folder.Work.save_segment", no_file)
+        patch.setattr("patchattn.tasks.video.resume_folder.ResumeFolder.save_segment", no_file)
         assert run("video.mp4", "reference.png", "-o", "out.mkv", "--resume", *OPTIONS).exit_code == 2
     result = run("video.mp4", "reference.png", "-o", "out.mkv", "--resume", "--json", *OPTIONS, *changed)
     assert result.exit_code == 0, result.output

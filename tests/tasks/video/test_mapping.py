@@ -128,7 +128,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         map_video(source, tmp_path / "out.mp4", interrupted)
     assert (tmp_path / "out.mp4").read_bytes() == b"before"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["video.mp4", "out.mp4"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4", "video.mp4"]
 
 
 def test_sound_alone_and_nothing_at_all(tmp_path: Path) -> None:

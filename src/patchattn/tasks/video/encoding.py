@@ -16,7 +16,7 @@ from patchattn.tasks.video.pixels import frame_of
 if TYPE_CHECKING:
     import av
 
-__all__ = ["Coded", "Encoding", "SegmentEncoder", "check_encoder", "in_decoding_order"]
+__all__ = ["EncodedFrame", "Encoding", "SegmentEncoder", "check_encoder", "in_decoding_order"]
 
 ENCODER = "libx264"
 FRAMES_IN_SEGMENT = 48
@@ -71,7 +71,7 @@ class Encoding:
 
 
 @dataclass(frozen=True, slots=True)
-class Coded:
+class EncodedFrame:
     """An encoded frame."""
 
     time: int
@@ -90,7 +90,7 @@ class SegmentEncoder:
         assert isinstance(context, av.VideoCodecContext)
         encoding.configure(context)
         self._context = context
-        self._coded: list[Coded] = []
+        self._coded: list[EncodedFrame] = []
 
     def add(self, samples: NDArray[Any], time: int) -> None:
         """Encode the next frame, (height, width, 3)."""
@@ -99,7 +99,7 @@ class SegmentEncoder:
         frame.color_primaries, frame.color_trc = self._encoding.primaries, self._encoding.curve
         self._keep(self._context.encode(frame))
 
-    def finish(self) -> list[Coded]:
+    def finish(self) -> list[EncodedFrame]:
         """Return the encoded frames in decoding order."""
         self._keep(self._context.encode(None))
         return self._coded
@@ -107,7 +107,7 @@ class SegmentEncoder:
     def _keep(self, packets: Sequence[av.Packet[Any]]) -> None:
         for packet in packets:
             assert packet.pts is not None
-            self._coded.append(Coded(packet.pts, packet.is_keyframe, bytes(packet)))
+            self._coded.append(EncodedFrame(packet.pts, packet.is_keyframe, bytes(packet)))
 
 
 def check_encoder() -> None:
@@ -121,7 +121,7 @@ def check_encoder() -> None:
 
 
 def in_decoding_order(
-    coded: Iterator[Coded], times: Sequence[int], end: int, step: int, unit: Fraction
+    coded: Iterator[EncodedFrame], times: Sequence[int], end: int, step: int, unit: Fraction
 ) -> Iterator[av.Packet[Any]]:
     """Yield packets with decoding times that continue across segments.
 
@@ -150,7 +150,7 @@ MAX_REORDERED_FRAMES = 2
 """Largest number of frames that x264 reorders, with B-frames as references."""
 
 
-def arrays_of(coded: Sequence[Coded]) -> dict[str, NDArray[Any]]:
+def arrays_of(coded: Sequence[EncodedFrame]) -> dict[str, NDArray[Any]]:
     """Convert encoded frames to arrays for storage."""
     return {
         "times": np.array([one.time for one in coded], np.int64),
@@ -160,9 +160,9 @@ def arrays_of(coded: Sequence[Coded]) -> dict[str, NDArray[Any]]:
     }
 
 
-def coded_of(arrays: dict[str, NDArray[Any]]) -> Iterator[Coded]:
+def coded_of(arrays: dict[str, NDArray[Any]]) -> Iterator[EncodedFrame]:
     """Yield the encoded frames stored by `arrays_of`."""
     data, start = arrays["data"].tobytes(), 0
     for time, keyframe, size in zip(arrays["times"], arrays["keyframes"], arrays["sizes"], strict=True):
-        yield Coded(int(time), bool(keyframe), data[start : start + int(size)])
+        yield EncodedFrame(int(time), bool(keyframe), data[start : start + int(size)])
         start += int(size)

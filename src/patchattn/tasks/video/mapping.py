@@ -13,17 +13,19 @@ from typing import BinaryIO
 from patchattn.tasks.deprecated import warn_renamed
 from patchattn.tasks.files import PathLike, atomic_writer, check_input_file, check_output_file
 from patchattn.tasks.images import Image
-from patchattn.tasks.video.copying import CONTAINERS, plan_copies
+from patchattn.tasks.video.container_metadata import CONTAINERS
+from patchattn.tasks.video.copy_plan import plan_copies
 from patchattn.tasks.video.damage import missing_parts, short_pauses
 from patchattn.tasks.video.dynamic_range import DISPLAYED, describe
 from patchattn.tasks.video.encoding import Encoding, check_encoder
 from patchattn.tasks.video.pixels import UNSPECIFIED
-from patchattn.tasks.video.probe import VideoInfo, probe_video
-from patchattn.tasks.video.reading import opened
+from patchattn.tasks.video.probe import probe_video
+from patchattn.tasks.video.reading import open_video
 from patchattn.tasks.video.resume_folder import ResumeFolder, Stateful, open_resume_folder, resume_folder_path
 from patchattn.tasks.video.schedule import Schedule, schedule
-from patchattn.tasks.video.timeline import clock
+from patchattn.tasks.video.timeline import format_time
 from patchattn.tasks.video.transcoder import Transcoder
+from patchattn.tasks.video.video_info import VideoInfo
 from patchattn.tasks.warnings import FileWarning
 
 __all__ = ["VIDEO_SUFFIXES", "VideoReport", "check_video_output", "map_video"]
@@ -141,16 +143,16 @@ def map_video(
     path = check_input_file(source, argument=source_argument)
     target = check_output_file(output, argument=output_argument)
     check_encoder()
-    survey = probe_video(path, source_argument)
-    times = schedule(survey)
-    encoding = _encoding_of(survey, times)
-    with opened(path, source_argument) as container:
-        plan = plan_copies(container, survey, times, encoding, Path(output), output_argument)
-    missing = missing_parts(survey, times)
-    for note in [*missing, *times.notes, *_conversions(survey, times, missing), *plan.notes]:
+    info = probe_video(path, source_argument)
+    times = schedule(info)
+    encoding = _encoding_of(info, times)
+    with open_video(path, source_argument) as container:
+        plan = plan_copies(container, info, times, encoding, Path(output), output_argument)
+    missing = missing_parts(info, times)
+    for note in [*missing, *times.notes, *_conversions(info, times, missing), *plan.notes]:
         _warn(f"{source_argument}: {path}: {note}.")
 
-    job = Transcoder(survey, times, encoding, plan, source_argument)
+    job = Transcoder(info, times, encoding, plan, source_argument)
     folder = resume_folder_path(target)
     with open_resume_folder(
         folder, len(times.times), job.fingerprint(settings), resume=resume, argument=output_argument
@@ -172,42 +174,44 @@ def map_video(
                     f"go on with {resume_argument}."
                 )
             raise
-    rate = survey.rate or len(times.times) / ((times.end - times.times[0]) * times.unit)
+    rate = info.rate or len(times.times) / ((times.end - times.times[0]) * times.unit)
     return VideoReport(len(times.times), (encoding.height, encoding.width), rate, plan.audio_streams, missing, before)
 
 
-def _encoding_of(survey: VideoInfo, times: Schedule) -> Encoding:
+def _encoding_of(info: VideoInfo, times: Schedule) -> Encoding:
     """Choose the encoding of the output by the most common frame format."""
-    ends = [*(start for start, _ in survey.layouts[1:]), len(survey.frames)]
+    ends = [*(start for start, _ in info.layouts[1:]), len(info.frames)]
     sizes: Counter[tuple[int, int]] = Counter()
-    for (start, layout), end in zip(survey.layouts, ends, strict=True):
+    for (start, layout), end in zip(info.layouts, ends, strict=True):
         sizes[layout.size] += end - start
     size = sizes.most_common(1)[0][0]
-    layout = next(layout for _, layout in survey.layouts if layout.size == size)
-    deep = any(layout.deep for _, layout in survey.layouts)
+    layout = next(layout for _, layout in info.layouts if layout.size == size)
+    deep = any(layout.deep for _, layout in info.layouts)
     converted = (layout.primaries, layout.curve) in DISPLAYED
     primaries = BT709 if converted or layout.primaries == UNSPECIFIED else layout.primaries
     curve = BT709 if converted or layout.curve == UNSPECIFIED else layout.curve
-    aspect = 1 / survey.aspect if layout.turn[0] else survey.aspect
-    rate = survey.rate or 1 / times.step
+    aspect = 1 / info.aspect if layout.turn[0] else info.aspect
+    rate = info.rate or 1 / times.step
     return Encoding(*size, deep, rate, times.unit, aspect, primaries, curve)
 
 
-def _conversions(survey: VideoInfo, times: Schedule, missing: tuple[str, ...]) -> list[str]:
+def _conversions(info: VideoInfo, times: Schedule, missing: tuple[str, ...]) -> list[str]:
     """Return messages on properties of the source's frames that the output does not keep."""
-    layouts = [layout for _, layout in survey.layouts]
+    layouts = [layout for _, layout in info.layouts]
     first = layouts[0]
     notes = []
-    if changes := [(start, one.size) for start, one in survey.layouts if one.size != _encoding_of(survey, times).size]:
+    if changes := [(start, one.size) for start, one in info.layouts if one.size != _encoding_of(info, times).size]:
         start, (height, width) = changes[0]
-        notes.append(f"its size changes ({width} x {height} at {clock(times.seconds[start])}); all frames get one size")
-    if not missing and (pauses := short_pauses(survey, times)):
+        notes.append(
+            f"its size changes ({width} x {height} at {format_time(times.seconds[start])}); all frames get one size"
+        )
+    if not missing and (pauses := short_pauses(info, times)):
         notes.append(pauses)
     if color := describe(first.primaries, first.curve):
         notes.append(f"it is in {color}; it is converted to the standard range and colors of BT.709")
     if any(layout.interlaced for layout in layouts):
         notes.append("it is interlaced; both fields stay in each frame, and the output is not marked as interlaced")
-    if any(layout.alpha for layout in layouts) or survey.main.metadata.get("alpha_mode") == "1":
+    if any(layout.alpha for layout in layouts) or info.main.metadata.get("alpha_mode") == "1":
         notes.append("its transparency is left out; H.264 has none")
     if any(layout.slanted for layout in layouts):
         notes.append("it asks to be turned by an angle that is no quarter; its frames stay as they are stored")

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from fractions import Fraction
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from patchattn.tasks.video.pixels import FrameLayout, layout_of
-from patchattn.tasks.video.reading import complaints, listening, opened, packets_of
+from patchattn.tasks.video.pixels import layout_of
+from patchattn.tasks.video.reading import ffmpeg_errors, ffmpeg_logging, open_video, packets_of
+from patchattn.tasks.video.video_info import (
+    ATTACHED,
+    STILL,
+    THUMBNAILS,
+    FrameInfo,
+    PacketInfo,
+    StreamInfo,
+    VideoInfo,
+)
 
 if TYPE_CHECKING:
     import av
@@ -18,105 +26,10 @@ if TYPE_CHECKING:
     from av.stream import Stream
     from av.video.stream import VideoStream
 
-__all__ = ["FrameInfo", "PacketInfo", "StreamInfo", "VideoInfo", "decoder_of", "probe_video"]
+__all__ = ["decoder_of", "probe_video"]
 
-ATTACHED, THUMBNAILS, STILL = 1 << 10, 1 << 11, 1 << 20
-"""FFmpeg's dispositions of images that are not video."""
 MIN_FRAME_BYTES = 32
 """Smallest size of an MPEG-4 packet that holds a frame, in bytes."""
-IMAGE_CODECS = ("mjpeg", "png", "bmp", "gif", "webp", "tiff", "jpegxl", "jpeg2000")
-
-
-@dataclass(frozen=True, slots=True)
-class PacketInfo:
-    """A packet with content; times are in units of its stream."""
-
-    time: int | None
-    """Presentation time; the decoding time if there is none."""
-    decoded: int | None
-    """Decoding time."""
-    length: int
-    corrupt: bool
-    """Whether the container marks the packet as corrupt."""
-    shown: bool
-    """Whether the packet should give a frame: it is not marked for discarding, nor a "not coded" marker."""
-
-
-@dataclass(frozen=True, slots=True)
-class FrameInfo:
-    """A decoded frame, in presentation order."""
-
-    time: int | None
-    length: int
-    corrupt: bool
-    packet: int | None
-    """Index of the packet that it was decoded from."""
-
-
-@dataclass
-class StreamInfo:
-    """A stream of the file."""
-
-    index: int
-    type: str
-    codec: str
-    """FFmpeg's codec name; empty if unknown."""
-    unit: Fraction
-    disposition: int
-    metadata: dict[str, str]
-    claimed_packets: int
-    """Number of packets stated by the container; 0: not stated."""
-    claimed_end: Fraction | None
-    """End in seconds as stated by the container."""
-    packets: list[PacketInfo] = field(default_factory=list)
-    heads: list[av.Packet[Any]] = field(default_factory=list)
-    """The first packets, with their data."""
-    main_packets: list[int] = field(default_factory=list)
-    """Number of video packets before each packet in the file; only for subtitles and data."""
-
-    @property
-    def cover(self) -> bool:
-        """Whether the stream is a cover image, marked as such or the only packet of its stream."""
-        if self.type != "video":
-            return False
-        return bool(self.disposition & ATTACHED) or (self.codec in IMAGE_CODECS and len(self.packets) == 1)
-
-    @property
-    def name(self) -> str:
-        """Name of the stream in messages."""
-        language = self.metadata.get("language", "und")
-        details = [self.codec or "unknown format", *([language] if language != "und" else [])]
-        kind = "cover image" if self.cover else f"{self.type} stream"
-        return f"{kind} {self.index} ({', '.join(details)})"
-
-
-@dataclass
-class VideoInfo:
-    """Streams, packets, frames and metadata of a video file."""
-
-    path: Path
-    size: int
-    """File size in bytes."""
-    container: str
-    """FFmpeg's names of the format, separated by commas."""
-    claimed_end: Fraction | None
-    """Duration in seconds as stated by the container; None where FFmpeg guesses it."""
-    main: StreamInfo
-    """The video."""
-    others: list[StreamInfo]
-    rate: Fraction
-    """Frames per second as stated by the container; 0: not stated."""
-    aspect: Fraction
-    """Pixel aspect ratio as stored, width over height."""
-    metadata: dict[str, str]
-    chapters: list[dict[str, Any]]
-    frames: list[FrameInfo] = field(default_factory=list)
-    layouts: list[tuple[int, FrameLayout]] = field(default_factory=list)
-    """First frame of each frame format, with the format."""
-    complaints: list[str] = field(default_factory=list)
-    """FFmpeg's error messages."""
-    digest: str = ""
-    """Digest of the video's packets."""
 
 
 def probe_video(path: Path, argument: str, progress: Callable[[int], None] | None = None) -> VideoInfo:
@@ -130,31 +43,31 @@ def probe_video(path: Path, argument: str, progress: Callable[[int], None] | Non
     Raises:
         ValueError: there is no video in the file, or not one frame of it can be decoded.
     """
-    with opened(path, argument) as container, listening():
+    with open_video(path, argument) as container, ffmpeg_logging():
         main = _choose(container, path, argument)
-        survey = _described(container, main, path)
-        streams = {stream.index: stream for stream in (survey.main, *survey.others)}
+        info = _described(container, main, path)
+        streams = {stream.index: stream for stream in (info.main, *info.others)}
         decoder = decoder_of(main)
         hashed = blake2b(digest_size=16)
         for packet, messages in packets_of(container):
-            survey.complaints += messages
+            info.errors += messages
             if packet is None or not packet.size or packet.stream_index not in streams:
                 continue
             if packet.stream_index == main.index:
                 # In a list of its own: PyAV tells these objects apart by their identity.
-                packet.opaque = [len(survey.main.packets)]
+                packet.opaque = [len(info.main.packets)]
                 hashed.update(bytes(packet))
-                _note(survey.main, packet, 0)
-                _decode(survey, decoder, packet)
+                _note(info.main, packet, 0)
+                _decode(info, decoder, packet)
                 if progress is not None:
-                    progress(len(survey.frames))
+                    progress(len(info.frames))
             else:
-                _note(streams[packet.stream_index], packet, len(survey.main.packets))
-        _decode(survey, decoder, None)
-    if not survey.frames:
-        raise ValueError(f"{argument}: not one frame of {path} can be decoded{_first(survey.complaints)}.")
-    survey.digest = hashed.hexdigest()
-    return survey
+                _note(streams[packet.stream_index], packet, len(info.main.packets))
+        _decode(info, decoder, None)
+    if not info.frames:
+        raise ValueError(f"{argument}: not one frame of {path} can be decoded{_first(info.errors)}.")
+    info.digest = hashed.hexdigest()
+    return info
 
 
 def decoder_of(stream: VideoStream) -> av.VideoCodecContext:
@@ -190,7 +103,7 @@ def _choose(container: InputContainer, path: Path, argument: str) -> VideoStream
 
 def _count_packets(path: Path, argument: str) -> dict[int, int]:
     counts: dict[int, int] = {}
-    with opened(path, argument) as container, listening():
+    with open_video(path, argument) as container, ffmpeg_logging():
         for packet, _ in packets_of(container):
             if packet is not None and packet.size:
                 counts[packet.stream_index] = counts.get(packet.stream_index, 0) + 1
@@ -270,8 +183,8 @@ def _note(stream: StreamInfo, packet: av.Packet[Any], main_packets: int) -> None
     )
     if stream.type not in ("video", "audio"):
         stream.main_packets.append(main_packets)
-    if len(stream.heads) < 2:
-        stream.heads.append(packet)
+    if len(stream.first_packets) < 2:
+        stream.first_packets.append(packet)
 
 
 def _is_shown(stream: StreamInfo, packet: av.Packet[Any]) -> bool:
@@ -279,18 +192,18 @@ def _is_shown(stream: StreamInfo, packet: av.Packet[Any]) -> bool:
     return not packet.is_discard and (stream.codec != "mpeg4" or packet.size > MIN_FRAME_BYTES)
 
 
-def _decode(survey: VideoInfo, decoder: av.VideoCodecContext, packet: av.Packet[Any] | None) -> None:
-    with complaints() as messages:
+def _decode(info: VideoInfo, decoder: av.VideoCodecContext, packet: av.Packet[Any] | None) -> None:
+    with ffmpeg_errors() as messages:
         for frame in decoder.decode(packet):
             layout = layout_of(frame)
-            if not survey.layouts or survey.layouts[-1][1] != layout:
-                survey.layouts.append((len(survey.frames), layout))
+            if not info.layouts or info.layouts[-1][1] != layout:
+                info.layouts.append((len(info.frames), layout))
             number = cast("list[int] | None", frame.opaque)
-            survey.frames.append(
+            info.frames.append(
                 FrameInfo(frame.pts, frame.duration or 0, frame.is_corrupt, number[0] if number else None)
             )
-    survey.complaints += messages
+    info.errors += messages
 
 
-def _first(complaints: list[str]) -> str:
-    return f" ({complaints[0].rstrip('.')})" if complaints else ""
+def _first(ffmpeg_errors: list[str]) -> str:
+    return f" ({ffmpeg_errors[0].rstrip('.')})" if ffmpeg_errors else ""

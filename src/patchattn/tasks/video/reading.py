@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     import av
     from av.container import InputContainer
 
-__all__ = ["MAX_ERRORS", "complaints", "listening", "opened", "packets_of"]
+__all__ = ["MAX_ERRORS", "ffmpeg_errors", "ffmpeg_logging", "open_video", "packets_of"]
 
 MAX_ERRORS = 50
 """Number of consecutive errors without a packet after which reading ends."""
 
 
 @contextmanager
-def opened(path: Path, argument: str) -> Iterator[InputContainer]:
+def open_video(path: Path, argument: str) -> Iterator[InputContainer]:
     """Open a video.
 
     FFmpeg gets the open file, so that names of any bytes are read, and names with a colon are no addresses. It opens
@@ -35,7 +35,7 @@ def opened(path: Path, argument: str) -> Iterator[InputContainer]:
         raise ValueError(f"{argument}: {path} is empty; expected a video.")
     with path.open("rb") as file:
         container: Any = None
-        with listening(), complaints() as messages:
+        with ffmpeg_logging(), ffmpeg_errors() as messages:
             container = av.open(
                 file, container_options={"protocol_whitelist": "none"}, metadata_errors="surrogateescape"
             )
@@ -49,8 +49,8 @@ def opened(path: Path, argument: str) -> Iterator[InputContainer]:
 
 
 @contextmanager
-def listening() -> Iterator[None]:
-    """Enable FFmpeg's error messages, which `complaints` collects."""
+def ffmpeg_logging() -> Iterator[None]:
+    """Enable FFmpeg's error messages, which `ffmpeg_errors` collects."""
     import av.logging
 
     before = av.logging.get_level()
@@ -65,7 +65,7 @@ def listening() -> Iterator[None]:
 
 
 @contextmanager
-def complaints() -> Iterator[list[str]]:
+def ffmpeg_errors() -> Iterator[list[str]]:
     """Collect the errors that FFmpeg logs or raises inside the block."""
     import av
     import av.logging
@@ -89,7 +89,7 @@ def packets_of(container: InputContainer) -> Iterator[tuple[av.Packet[Any] | Non
     while errors < MAX_ERRORS:
         packet = None
         ended = False
-        with complaints() as messages:
+        with ffmpeg_errors() as messages:
             try:
                 packet = next(packets, None)
             except IndexError:  # PyAV's, at the end, where a stream began after the head

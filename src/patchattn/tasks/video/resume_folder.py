@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchattn.tasks.files import atomic_writer
-from patchattn.tasks.video.encoding import FRAMES_IN_SEGMENT, Coded, arrays_of, coded_of
+from patchattn.tasks.video.encoding import FRAMES_IN_SEGMENT, EncodedFrame, arrays_of, coded_of
 
 __all__ = ["ResumeFolder", "Stateful", "open_resume_folder", "resume_folder_path"]
 
@@ -129,7 +129,7 @@ class ResumeFolder:
         if before != self._border():
             self._state(before).unlink(missing_ok=True)
 
-    def save_segment(self, coded: Sequence[Coded], state: Mapping[str, Tensor]) -> None:
+    def save_segment(self, coded: Sequence[EncodedFrame], state: Mapping[str, Tensor]) -> None:
         """Save a finished segment in place of its frames."""
         before, start = self.frames, self._border()
         self.frames = start + len(coded)
@@ -141,7 +141,7 @@ class ResumeFolder:
                 path.unlink(missing_ok=True)
         self._batches = []
 
-    def coded(self) -> Iterator[Coded]:
+    def coded(self) -> Iterator[EncodedFrame]:
         """Yield all encoded frames in decoding order."""
         for number in range(self.segments):
             arrays = _load(self._segment(number))

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
-from patchattn.tasks.video.probe import StreamInfo, VideoInfo
-from patchattn.tasks.video.timeline import clock, epoch_offsets, epoch_spans, epoch_starts, in_order, usual_step
+from patchattn.tasks.video.timeline import epoch_offsets, epoch_spans, epoch_starts, format_time, in_order, usual_step
+from patchattn.tasks.video.video_info import StreamInfo, VideoInfo
 
 __all__ = ["Schedule", "schedule"]
 
@@ -50,23 +50,23 @@ class Schedule:
         return next(iter(self.offsets[-1]))[1]
 
 
-def schedule(survey: VideoInfo) -> Schedule:
+def schedule(info: VideoInfo) -> Schedule:
     """Put the times of a video in order.
 
     Times begin at 0, or where the sound does. Where they begin anew in the middle (appended recordings, a camera's
     clock that was reset), they go on from where they were, and all streams with them. Frames whose times are missing,
     double or out of order are placed between their neighbors.
     """
-    main = survey.main
-    raw = _given_times(survey)
-    starts = epoch_starts(raw, may_skip=_longest_pause(survey, main.unit))
+    main = info.main
+    raw = _given_times(info)
+    starts = epoch_starts(raw, may_skip=_longest_pause(info, main.unit))
     step_found = usual_step(raw)
-    step = step_found * main.unit if step_found else 1 / (survey.rate or Fraction(DEFAULT_RATE))
-    lengths = [frame.length or round(step / main.unit) for frame in survey.frames]
+    step = step_found * main.unit if step_found else 1 / (info.rate or Fraction(DEFAULT_RATE))
+    lengths = [frame.length or round(step / main.unit) for frame in info.frames]
     spans = epoch_spans(raw, lengths, starts, main.unit)
 
     sounds = {
-        stream.index: _Epochs(stream, _longest_pause(survey, stream.unit)) for stream in survey.others if _runs(stream)
+        stream.index: _Epochs(stream, _longest_pause(info, stream.unit)) for stream in info.others if _runs(stream)
     }
     begin = spans[0][0] if spans[0] else Fraction(0)
     earliest = min([begin, *(sound.begin for sound in sounds.values() if sound.begin is not None)])
@@ -74,9 +74,9 @@ def schedule(survey: VideoInfo) -> Schedule:
     together = [sound.spans for sound in sounds.values() if len(sound.starts) == len(starts)]
     offsets = [round(offset / main.unit) * main.unit for offset in epoch_offsets(first, [spans, *together])]
 
-    packet_starts = _first_packets(survey, starts)
+    packet_starts = _first_packets(info, starts)
     added: dict[int, list[tuple[int, Fraction]]] = {-1: [(0, offsets[0])]}
-    for stream in survey.others:
+    for stream in info.others:
         sound = sounds.get(stream.index)
         if sound is None:
             added[stream.index] = _by_place(stream, packet_starts, offsets)
@@ -100,7 +100,7 @@ def schedule(survey: VideoInfo) -> Schedule:
         _packet_times(main, packet_starts, offsets),
         added,
         _notes(
-            survey,
+            info,
             moved,
             [time * unit / main.unit for time in times],
             [times[s] * unit for s in starts[1:]],
@@ -109,14 +109,14 @@ def schedule(survey: VideoInfo) -> Schedule:
     )
 
 
-def _given_times(survey: VideoInfo) -> list[int | None]:
+def _given_times(info: VideoInfo) -> list[int | None]:
     """Return the frame times stored in the file."""
-    packets = [survey.main.packets[frame.packet] for frame in survey.frames if frame.packet is not None]
+    packets = [info.main.packets[frame.packet] for frame in info.frames if frame.packet is not None]
     decoded = sorted(packet.decoded for packet in packets if packet.decoded is not None)
-    if survey.container == "avi" and len(decoded) == len(survey.frames):
+    if info.container == "avi" and len(decoded) == len(info.frames):
         # AVI stores decoding times only, which are the same times in another order.
         return list(decoded)
-    return [frame.time for frame in survey.frames]
+    return [frame.time for frame in info.frames]
 
 
 class _Epochs:
@@ -134,15 +134,15 @@ def _runs(stream: StreamInfo) -> bool:
     return stream.type == "audio" and bool(stream.packets)
 
 
-def _longest_pause(survey: VideoInfo, unit: Fraction) -> int:
-    return round((MAX_BROADCAST_PAUSE if survey.container in BROADCAST else MAX_PAUSE) / unit)
+def _longest_pause(info: VideoInfo, unit: Fraction) -> int:
+    return round((MAX_BROADCAST_PAUSE if info.container in BROADCAST else MAX_PAUSE) / unit)
 
 
-def _first_packets(survey: VideoInfo, starts: list[int]) -> list[int]:
+def _first_packets(info: VideoInfo, starts: list[int]) -> list[int]:
     """Return the first packet of the video in each epoch."""
     firsts = [0]
-    for start, end in pairwise([*starts[1:], len(survey.frames)]):
-        packets = [frame.packet for frame in survey.frames[start:end] if frame.packet is not None]
+    for start, end in pairwise([*starts[1:], len(info.frames)]):
+        packets = [frame.packet for frame in info.frames[start:end] if frame.packet is not None]
         firsts.append(min(packets, default=firsts[-1]))
     return firsts
 
@@ -167,15 +167,15 @@ def _packet_times(main: StreamInfo, packet_starts: list[int], offsets: list[Frac
 
 
 def _notes(
-    survey: VideoInfo, wanted: list[int | None], got: list[Fraction], begins: list[Fraction], step: int | None
+    info: VideoInfo, wanted: list[int | None], got: list[Fraction], begins: list[Fraction], step: int | None
 ) -> list[str]:
     notes = []
     if begins:
-        places = ", ".join(clock(begin) for begin in begins[:8]) + (" and more" if len(begins) > 8 else "")
+        places = ", ".join(format_time(begin) for begin in begins[:8]) + (" and more" if len(begins) > 8 else "")
         notes.append(f"its times begin anew (at {places}); they go on from there")
     without = sum(time is None for time in wanted)
     moved = sum(time is not None and time != new for time, new in zip(wanted, got, strict=True))
-    if without == len(wanted) and not survey.rate:
+    if without == len(wanted) and not info.rate:
         notes.append(f"it does not tell when its frames are shown; they follow each other at {DEFAULT_RATE} a second")
     elif without and step is not None:
         notes.append(f"{without} of its frames have no time; they are placed between their neighbors")

@@ -9,7 +9,7 @@ from itertools import pairwise
 from math import ceil
 from statistics import median_low
 
-__all__ = ["Span", "clock", "epoch_offsets", "epoch_spans", "epoch_starts", "in_order", "usual_step"]
+__all__ = ["Span", "epoch_offsets", "epoch_spans", "epoch_starts", "format_time", "in_order", "usual_step"]
 
 Span = tuple[Fraction, Fraction]
 """Begin and end in seconds."""
@@ -18,11 +18,11 @@ MAX_UNIT = Fraction(1, 10_000)
 """Coarsest time unit in seconds for placing frames between others."""
 
 
-def clock(seconds: Fraction) -> str:
+def format_time(seconds: Fraction) -> str:
     """Format a time in seconds for messages.
 
     Example:
-        >>> clock(Fraction(1234, 100)), clock(Fraction(372345, 100))
+        >>> format_time(Fraction(1234, 100)), format_time(Fraction(372345, 100))
         ('12.34 s', '1:02:03.45')
     """
     minutes, hundredths = divmod(round(abs(seconds) * 100), 6000)
@@ -112,7 +112,7 @@ def in_order(times: Sequence[int | None], unit: Fraction, step: Fraction) -> tup
 def _longest_increase(times: Sequence[int | None]) -> list[int]:
     """Return the positions of a longest strictly increasing run, by patience sorting."""
     ends: list[int] = []
-    heads: list[int] = []
+    first_packets: list[int] = []
     before: list[int | None] = []
     for place, time in enumerate(times):
         if time is None:
@@ -122,10 +122,10 @@ def _longest_increase(times: Sequence[int | None]) -> list[int]:
         if pile < len(ends) and ends[pile] == time:
             before.append(None)  # of equal ones the first is kept
             continue
-        before.append(heads[pile - 1] if pile else None)
-        ends[pile : pile + 1], heads[pile : pile + 1] = [time], [place]
+        before.append(first_packets[pile - 1] if pile else None)
+        ends[pile : pile + 1], first_packets[pile : pile + 1] = [time], [place]
     run: list[int] = []
-    place_or_none = heads[-1] if heads else None
+    place_or_none = first_packets[-1] if first_packets else None
     while place_or_none is not None:
         run.append(place_or_none)
         place_or_none = before[place_or_none]

@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchattn.tasks.images import Image
-from patchattn.tasks.video.copying import Muxer, Plan
+from patchattn.tasks.video.copy_plan import CopyPlan
 from patchattn.tasks.video.encoding import FRAMES_IN_SEGMENT, Encoding, SegmentEncoder
+from patchattn.tasks.video.muxer import Muxer
 from patchattn.tasks.video.pixels import image_of, samples_of
-from patchattn.tasks.video.probe import VideoInfo, decoder_of
-from patchattn.tasks.video.reading import complaints, opened, packets_of
+from patchattn.tasks.video.probe import decoder_of
+from patchattn.tasks.video.reading import ffmpeg_errors, open_video, packets_of
 from patchattn.tasks.video.resume_folder import ResumeFolder, Stateful
 from patchattn.tasks.video.schedule import Schedule
+from patchattn.tasks.video.video_info import VideoInfo
 
 if TYPE_CHECKING:
     import av
@@ -35,10 +37,10 @@ SAVE_INTERVAL = 2.0
 class Transcoder:
     """Transcoder of one video."""
 
-    survey: VideoInfo
+    info: VideoInfo
     times: Schedule
     encoding: Encoding
-    plan: Plan
+    plan: CopyPlan
     source_argument: str
 
     def fingerprint(self, settings: str) -> str:
@@ -48,7 +50,7 @@ class Transcoder:
         from patchattn import __version__
 
         versions = [__version__, av.__version__, str(FRAMES_IN_SEGMENT)]
-        parts = [*versions, self.survey.digest, repr(self.times.times), repr(self.encoding), settings]
+        parts = [*versions, self.info.digest, repr(self.times.times), repr(self.encoding), settings]
         return blake2b(json.dumps(parts).encode("ascii"), digest_size=16).hexdigest()
 
     def do(
@@ -87,8 +89,8 @@ class Transcoder:
         """Write the output file; returns messages on what could not be copied."""
         streams = self.plan.streams
         with (
-            opened(self.survey.path, self.source_argument) as source,
-            Muxer(file, self.plan.container, source, self.survey, self.times, self.encoding, streams) as muxer,
+            open_video(self.info.path, self.source_argument) as source,
+            Muxer(file, self.plan.container, source, self.info, self.times, self.encoding, streams) as muxer,
         ):
             return muxer.write(work.coded())
 
@@ -110,22 +112,22 @@ class Transcoder:
             number += 1
         if number != total:
             raise ValueError(
-                f"{self.source_argument}: {self.survey.path} changed during the work: {number} frames came instead of "
+                f"{self.source_argument}: {self.info.path} changed during the work: {number} frames came instead of "
                 f"{total}."
             )
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
         """Decode all frames, as `probe_video` does."""
-        with opened(self.survey.path, self.source_argument) as container:
-            decoder = decoder_of(cast("VideoStream", container.streams[self.survey.main.index]))
+        with open_video(self.info.path, self.source_argument) as container:
+            decoder = decoder_of(cast("VideoStream", container.streams[self.info.main.index]))
             for packet, _ in packets_of(container):
-                if packet is not None and packet.size and packet.stream_index == self.survey.main.index:
+                if packet is not None and packet.size and packet.stream_index == self.info.main.index:
                     yield from self._frames_in(decoder, packet)
             yield from self._frames_in(decoder, None)
 
     @staticmethod
     def _frames_in(decoder: av.VideoCodecContext, packet: av.Packet[Any] | None) -> list[av.VideoFrame]:
         frames: list[av.VideoFrame] = []
-        with complaints():
+        with ffmpeg_errors():
             frames += decoder.decode(packet)
         return frames
