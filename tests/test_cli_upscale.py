@@ -101,7 +101,7 @@ def test_folder(folder: Path) -> None:
         (("photo.png", "--scale", "5", "-o", "out.png"), "--scale: got 5; allowed are 2, 3 and 4"),
         (("photo.png", "--patch-size", "4", "-o", "out.png"), "--patch-size: expected an odd number"),
         (("photo.png", "-o", "out.txt"), "--output: out.txt ends in .txt"),
-        (("open.png", "-o", "out.jpg"), "--output: out.jpg cannot hold the picture's 8 bits a channel and alpha"),
+        (("open.png", "-o", "out.jpg"), "--output: out.jpg cannot hold the image's 8 bits a channel and alpha"),
         (
             ("long.png", "-o", "out.webp"),
             "--output: out.webp cannot hold 16400 x 2 pixels; its format ends at 16383 a side",
