@@ -20,11 +20,11 @@ import torch
 from colorize_plot import draw
 from machine import Report, save, table
 from torch import Tensor, nn
-from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from patchattn.tasks.colorize import colorize
 from patchattn.tasks.colors import from_lab, to_gray, to_lab, with_luminance
-from patchattn.tasks.frames import FrameColorizer
+from patchattn.tasks.frame_colorizer import FrameColorizer
+from patchattn.tasks.image_quality import peak_signal_noise_ratio
 from patchattn.tasks.images import Image, read_image
 
 TEST = ("dog", "goat", "horsejump-high")
@@ -39,7 +39,7 @@ Method = Callable[[Tensor, Tensor], Tensor]
 def chroma_psnr(color: Tensor, truth: Tensor) -> float:
     """PSNR of a* and b*, in dB, where 100 counts as their range."""
     output, target = (to_lab(picture)[:, 1:].contiguous() for picture in (color, truth))
-    return float(peak_signal_noise_ratio(output, target, data_range=100.0))
+    return peak_signal_noise_ratio(output, target, data_range=100.0)
 
 
 def painted(chroma: Tensor, gray: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ def by_lightness(gray: Tensor, reference: Tensor) -> Tensor:
 
 def attended(gray: Tensor, reference: Tensor) -> Tensor:
     """What `patchattn colorize` does."""
-    return colorize(gray, reference).picture.color
+    return colorize(gray, reference).image.color
 
 
 def methods(network: nn.Module | None) -> dict[str, Method]:
@@ -85,7 +85,7 @@ def methods(network: nn.Module | None) -> dict[str, Method]:
         "attention": attended,
     }
     if network is not None:
-        known["network"] = lambda gray, reference: colorize(gray, reference, network=network).picture.color
+        known["network"] = lambda gray, reference: colorize(gray, reference, network=network).image.color
     return known
 
 
@@ -127,7 +127,7 @@ def report_films(sequences: dict[str, list[Tensor]]) -> Report:
             "from the previous result": FrameColorizer(Image(frames[0]), source="previous"),
         }
         found = {
-            way: [chroma_psnr(color(Image(to_gray(frame))).picture.color, frame) for frame in frames[1:]]
+            way: [chroma_psnr(color(Image(to_gray(frame))).image.color, frame) for frame in frames[1:]]
             for way, color in ways.items()
         }
         results.append({"sequence": name, "chroma_psnr": found})

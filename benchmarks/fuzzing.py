@@ -32,7 +32,7 @@ from page import machine_line, write_page
 from patchattn.tasks.images import Image, read_image
 from patchattn.tasks.masks import read_mask
 from patchattn.tasks.sequences import read_frames
-from patchattn.tasks.video import map_film
+from patchattn.tasks.video import map_video
 from patchattn.tasks.warnings import FileWarning
 
 PHOTO = Image(torch.rand(1, 3, 24, 32))
@@ -61,7 +61,7 @@ def read_hole(data: bytes, folder: Path) -> None:
 def read_video(data: bytes, folder: Path) -> None:
     path = folder / "clip.mkv"
     path.write_bytes(data)
-    map_film(path, folder / "out.mkv", lambda picture: picture)
+    map_video(path, folder / "out.mkv", lambda picture: picture)
 
 
 READERS: dict[str, Callable[[bytes, Path], None]] = {

@@ -25,8 +25,8 @@ from machine import table
 from numpy.typing import NDArray
 from page import check_plots, machine_line, picture, write_page
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
+from patchattn.tasks.image_quality import peak_signal_noise_ratio, structural_similarity
 from patchattn.tasks.images import read_image
 from patchattn.tasks.inpaint import QUALITIES, inpaint
 
@@ -39,7 +39,7 @@ SHOWN = ("OpenCV, Telea", "PyPatchMatch", "patchattn, good")
 
 
 def ours(image: Bytes, hole: NDArray[np.bool_], *, quality: str) -> Bytes:
-    return to_bytes(inpaint(to_tensor(image), torch.from_numpy(hole), quality=quality).picture.color)
+    return to_bytes(inpaint(to_tensor(image), torch.from_numpy(hole), quality=quality).image.color)
 
 
 def py_patch_match(image: Bytes, hole: NDArray[np.bool_], *, patch_size: int) -> Bytes:
@@ -88,8 +88,8 @@ def total_variation(image: Tensor, where: Tensor) -> float:
 def quality_of(filled: Tensor, truth: Tensor, hole: Tensor) -> dict[str, float]:
     everywhere = torch.ones_like(hole)
     return {
-        "psnr": float(peak_signal_noise_ratio(filled, truth, data_range=1.0)),
-        "ssim": float(structural_similarity_index_measure(filled, truth, data_range=1.0)),  # type: ignore[arg-type]
+        "psnr": peak_signal_noise_ratio(filled, truth, data_range=1.0),
+        "ssim": structural_similarity(filled, truth, data_range=1.0),
         "tv": total_variation(filled, everywhere) / total_variation(truth, everywhere),
         "tv_hole": total_variation(filled, hole) / total_variation(truth, hole),
     }

@@ -106,10 +106,10 @@ KINDS = (
 
 def explained(query: Tensor, key: Tensor, patch: int) -> float:
     """Share of the keys' variance that the principal components of the guided search hold."""
-    from patchattn.kernels.arguments import PatchGeometry
     from patchattn.kernels.cpu.padded_image import pad
     from patchattn.kernels.cpu.patch_similarity import inverse_norms, patches_of
     from patchattn.kernels.cpu.projection import fit_projection, key_side, query_side
+    from patchattn.problem import PatchGeometry
     from patchattn.similarity import resolve_similarity
 
     geometry = PatchGeometry((patch, patch), "reflect", 1, resolve_similarity("l2"))

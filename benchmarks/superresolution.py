@@ -33,10 +33,10 @@ from superresolution_page import PIECES, SETS, write
 from superresolution_plot import draw
 from torch import Tensor
 from torch.nn import functional
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from patchattn.networks.cross_scale import SuperResolutionNetwork
 from patchattn.networks.weights import load_superresolution_network
+from patchattn.tasks.image_quality import peak_signal_noise_ratio, structural_similarity
 from patchattn.tasks.images import Image, read_image
 from patchattn.tasks.upscale import upscale
 
@@ -53,7 +53,7 @@ def bicubic(small: Tensor, scale: int) -> Tensor:
 
 
 def without_weights(small: Tensor, scale: int) -> Tensor:
-    return upscale(Image(small), scale).picture.color
+    return upscale(Image(small), scale).image.color
 
 
 @cache
@@ -139,8 +139,8 @@ def luma(image: Tensor) -> Tensor:
 def quality_of(found: Tensor, truth: Tensor, border: int) -> dict[str, float]:
     ours, theirs = (luma(image)[..., border:-border, border:-border] for image in (found, truth))
     return {
-        "psnr": float(peak_signal_noise_ratio(ours, theirs, data_range=255.0)),
-        "ssim": float(structural_similarity_index_measure(ours, theirs, data_range=255.0)),  # type: ignore[arg-type]
+        "psnr": peak_signal_noise_ratio(ours, theirs, data_range=255.0),
+        "ssim": structural_similarity(ours, theirs, data_range=255.0),
     }
 
 

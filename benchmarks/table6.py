@@ -21,10 +21,10 @@ import torch
 from machine import table
 from page import machine_line, write_page
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from patchattn.networks.contextual import ATTENTIONS
 from patchattn.networks.weights import load_inpainting_network
+from patchattn.tasks.image_quality import peak_signal_noise_ratio, structural_similarity
 from patchattn.training.holes import Holes, HoleSizes, draw_holes
 from patchattn.training.pictures import PictureFolder, list_pictures
 
@@ -58,9 +58,9 @@ def quality_of(filled: Tensor, truth: Tensor) -> Quality:
     return Quality(
         float(difference.abs().mean()),
         float(difference.square().mean()),
-        float(peak_signal_noise_ratio(filled, truth, data_range=1.0)),
+        peak_signal_noise_ratio(filled, truth, data_range=1.0),
         total_variation(filled),
-        float(structural_similarity_index_measure(filled, truth, data_range=1.0)),  # type: ignore[arg-type]
+        structural_similarity(filled, truth, data_range=1.0),
     )
 
 

@@ -99,7 +99,7 @@ def test_sixteen_bits_and_alpha() -> None:
     torch.testing.assert_close(result.alpha, alpha, rtol=0, atol=1e-5)
     refused = run("reconstruct", "deep.tif", "reference.jpg", "-o", "out.jpg")
     assert refused.exit_code == 2
-    assert "--output: out.jpg cannot hold the picture's 16 bits a channel and alpha" in refused.stderr
+    assert "--output: out.jpg cannot hold the image's 16 bits a channel and alpha" in refused.stderr
 
 
 def test_same_seed_same_bytes_with_any_threads() -> None:
@@ -150,7 +150,7 @@ def test_info() -> None:
     [
         (("reconstruct", "no.png", "reference.jpg", "-o", "o.png"), "TARGET: there is no file no.png"),
         (("reconstruct", "target.png", "no.png", "-o", "o.png"), "REFERENCE: there is no file no.png"),
-        (("reconstruct", "target.png", "text.png", "-o", "o.png"), "REFERENCE: cannot read text.png as a picture"),
+        (("reconstruct", "target.png", "text.png", "-o", "o.png"), "REFERENCE: cannot read text.png as an image"),
         (("reconstruct", "target.png", "reference.jpg", "-o", "o.svg"), "--output: o.svg ends in .svg; allowed are"),
         (("reconstruct", "target.png", "reference.jpg", "-o", "no/o.png"), "--output: cannot write no/o.png"),
         ((*RECONSTRUCT, "--show-field", "f.txt"), "--show-field: f.txt ends in .txt"),

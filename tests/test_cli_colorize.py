@@ -216,7 +216,7 @@ def test_an_interrupted_video_is_gone_on_with(source: str, monkeypatch: pytest.M
     write_video("video.mp4", 5)
     options = ("--from", source, "--method", "patchmatch", *OPTIONS)
     assert run("video.mp4", "reference.png", "-o", "whole.mkv", *options).exit_code == 0
-    monkeypatch.setattr("patchattn.tasks.video.job.SECONDS_AT_RISK", -1)
+    monkeypatch.setattr("patchattn.tasks.video.transcoder.SAVE_INTERVAL", -1)
     colorized, done = colorize.colorize, []
 
     def until_the_fourth(*arguments: Any, **settings: Any) -> Any:
@@ -226,7 +226,7 @@ def test_an_interrupted_video_is_gone_on_with(source: str, monkeypatch: pytest.M
         return colorized(*arguments, **settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr("patchattn.tasks.frames.colorize", until_the_fourth)
+        patch.setattr("patchattn.tasks.frame_colorizer.colorize", until_the_fourth)
         stopped = run("video.mp4", "reference.png", "-o", "out.mkv", "--resume", *options)
     assert stopped.exit_code != 0
     assert "--output: 3 of 5 frames are kept in " in stopped.stderr
@@ -243,13 +243,13 @@ def test_work_with_other_settings_is_not_gone_on_with(
     changed: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_video("video.mp4", 3)
-    monkeypatch.setattr("patchattn.tasks.video.job.SECONDS_AT_RISK", -1)
+    monkeypatch.setattr("patchattn.tasks.video.transcoder.SAVE_INTERVAL", -1)
 
     def no_file(*_: Any, **__: Any) -> Any:
         raise ValueError("no")
 
     with monkeypatch.context() as patch:
-        patch.setattr("patchattn.tasks.video.work.Work.save_segment", no_file)
+        patch.setattr("patchattn.tasks.video.resume_folder.ResumeFolder.save_segment", no_file)
         assert run("video.mp4", "reference.png", "-o", "out.mkv", "--resume", *OPTIONS).exit_code == 2
     result = run("video.mp4", "reference.png", "-o", "out.mkv", "--resume", "--json", *OPTIONS, *changed)
     assert result.exit_code == 0, result.output
@@ -289,7 +289,7 @@ def test_the_network_that_ships() -> None:
         (("gray.png", "gray.png", "-o", "out.png"), "REFERENCE: gray.png has one channel, gray; expected colors"),
         (("none.png", "reference.png", "-o", "out.png"), "GRAY: there is no file none.png"),
         (("gray.png", "reference.png", "-o", "out.mp4"), "--output: out.mp4 ends in .mp4; allowed are .png"),
-        (("none.mp4", "reference.png", "-o", "out.png"), "--output: out.png ends in .png; allowed for a film are"),
+        (("none.mp4", "reference.png", "-o", "out.png"), "--output: out.png ends in .png; allowed for a video are"),
         (("none.mp4", "reference.png", "-o", "out.mp4"), "GRAY: there is no file none.mp4"),
         (("frames", "reference.png", "-o", "gray.png"), "--output: gray.png is a file; GRAY is a folder"),
         (("frames", "reference.png", "-o", "frames"), "--output: frames is also GRAY"),

@@ -198,7 +198,7 @@ def test_network_over_a_folder(folder: Path) -> None:
     [
         (("photo.png", "-o", "out.png"), "--mask: none is given, and photo.png has no transparent pixels to fill"),
         (("photo.png", "--mask", "black.png", "-o", "out.png"), "--mask: black.png covers nothing (it holds: black"),
-        (("photo.png", "--mask", "white.png", "-o", "out.png"), "--mask: white.png covers the whole picture (it holds"),
+        (("photo.png", "--mask", "white.png", "-o", "out.png"), "--mask: white.png covers the whole image (it holds"),
         (
             ("photo.png", "--mask", "mask.png", "--keep-out", "black.png", "-o", "out.png"),
             "--keep-out: black.png covers nothing (it holds: black 100 %); expected a light shape on black",

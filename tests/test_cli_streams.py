@@ -84,7 +84,7 @@ def test_a_field_to_standard_output(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("upscale", "-", "-o", "o.png"), "PHOTO: cannot read standard input as a picture"),
+        (("upscale", "-", "-o", "o.png"), "PHOTO: cannot read standard input as an image"),
         (("upscale", "-", "-o", "-", "--format", "xyz"), "--format: "),
         (("inpaint", "-", "--mask", "-", "-o", "o.png"), "--mask: - is PHOTO already; expected a file for one of the"),
         (("match", "-", "-", "-o", "o.npz"), "B: - is A already; expected a file for one of the two"),

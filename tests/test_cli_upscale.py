@@ -49,7 +49,7 @@ def test_picture(scale: int) -> None:
     result = run("photo.png", "--scale", str(scale), "-o", "large.png")
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith(f"wrote   large.png ({45 * scale} x {30 * scale}, 8 bit)")
-    expected = upscale(read_image("photo.png"), scale).picture.color[0].movedim(0, 2)
+    expected = upscale(read_image("photo.png"), scale).image.color[0].movedim(0, 2)
     np.testing.assert_allclose(pixels("large.png"), 255 * expected, atol=0.51)
     with PIL.Image.open("large.png") as large:
         assert large.info["icc_profile"] == PROFILE
@@ -101,7 +101,7 @@ def test_folder(folder: Path) -> None:
         (("photo.png", "--scale", "5", "-o", "out.png"), "--scale: got 5; allowed are 2, 3 and 4"),
         (("photo.png", "--patch-size", "4", "-o", "out.png"), "--patch-size: expected an odd number"),
         (("photo.png", "-o", "out.txt"), "--output: out.txt ends in .txt"),
-        (("open.png", "-o", "out.jpg"), "--output: out.jpg cannot hold the picture's 8 bits a channel and alpha"),
+        (("open.png", "-o", "out.jpg"), "--output: out.jpg cannot hold the image's 8 bits a channel and alpha"),
         (
             ("long.png", "-o", "out.webp"),
             "--output: out.webp cannot hold 16400 x 2 pixels; its format ends at 16383 a side",

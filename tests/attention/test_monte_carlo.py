@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from patchattn.kernels.gaussian import gaussian_weights
 from torch import Tensor
 
 from patchattn import MatchField, scram_attention
 from patchattn.attention.monte_carlo import effective_sample_size, estimator_variance, normalized, r_hat
 from patchattn.baselines import full_attention
 from patchattn.field import home_coordinates
+from patchattn.kernels.gaussian import gaussian_weights
 from tests.cases import TOLERANCE, fewer, gradcheck, mask, normals, photograph
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")

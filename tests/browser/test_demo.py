@@ -161,7 +161,7 @@ def test_a_pixel_shows_what_it_attends_to(visit: Visit) -> None:
 @pytest.mark.parametrize(
     ("file", "sentence"),
     [
-        ("broken.png", "The file: cannot read broken.png as a picture"),
+        ("broken.png", "The file: cannot read broken.png as an image"),
         ("large.png", "The file: 1200 x 900 are 1.1 megapixels, and this page takes up to 1."),
     ],
 )

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from patchattn.kernels.gaussian import CHAIN_STREAM, MIXTURE_STREAM, gaussian_weights
 
 from patchattn.kernels import reference
+from patchattn.kernels.gaussian import CHAIN_STREAM, MIXTURE_STREAM, gaussian_weights
 from patchattn.kernels.reference.gaussian import Gaussian
 from patchattn.kernels.reference.mixture import Mixture
 from patchattn.problem import Constraints

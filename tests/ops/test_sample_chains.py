@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from patchattn.kernels.gaussian import gaussian_weights
 from torch import Tensor
 
+from patchattn.kernels.gaussian import gaussian_weights
 from patchattn.ops.sample_chains import Chains, sample_chains
 from patchattn.problem import Constraints
 from patchattn.similarity import resolve_similarity

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from patchattn.kernels.gaussian import gaussian_weights
 from torch import Tensor
 
+from patchattn.kernels.gaussian import gaussian_weights
 from patchattn.ops.sample_mixture import Mixture, sample_mixture
 from patchattn.problem import Constraints
 from tests.cases import PAIRS, TOLERANCE, Pair, check_operator, constraints_of, mask, random_index, strided

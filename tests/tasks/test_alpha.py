@@ -42,7 +42,7 @@ def strokes() -> Tensor:
     return ((columns % 5 == 2) | (rows == columns))[None, None]
 
 
-def pictures() -> dict[str, Image]:
+def images() -> dict[str, Image]:
     disc, soft = distance() < 8, ((11 - distance()) / 6).clamp(0, 1)
     white, black = torch.ones(1, 3, *SIZE), torch.zeros(1, 3, *SIZE)
     icon, shadow = torch.where(disc, white, black), torch.maximum(disc.float(), 0.5 * soft.roll((3, 3), (2, 3)))
@@ -62,9 +62,9 @@ def pictures() -> dict[str, Image]:
     }
 
 
-def seen(picture: Image, background: float) -> Tensor:
-    assert picture.alpha is not None
-    return picture.color * picture.alpha + background * (1 - picture.alpha)
+def seen(image: Image, background: float) -> Tensor:
+    assert image.alpha is not None
+    return image.color * image.alpha + background * (1 - image.alpha)
 
 
 @cache
@@ -72,29 +72,29 @@ def network(scale: int) -> SuperResolutionNetwork:
     return load_superresolution_network(scale=scale, cross_scale="psal")
 
 
-def enlarged(picture: Image, scale: int, by_network: bool) -> Image:
-    return upscale(picture, scale, network=network(scale) if by_network else None).picture
+def enlarged(image: Image, scale: int, by_network: bool) -> Image:
+    return upscale(image, scale, network=network(scale) if by_network else None).image
 
 
 @pytest.mark.parametrize("by_network", [False, True])
 @pytest.mark.parametrize("scale", SCALES)
 def test_a_white_icon_has_no_dark_rim(scale: int, by_network: bool) -> None:
     for name in ("white disc, black at 1 of 255", "16 bits", "thin strokes"):
-        picture = pictures()[name]
-        result = enlarged(picture, scale, by_network)
-        assert seen(result, 1.0).min() > seen(picture, 1.0).min() - 0.5 / 255, name
+        image = images()[name]
+        result = enlarged(image, scale, by_network)
+        assert seen(result, 1.0).min() > seen(image, 1.0).min() - 0.5 / 255, name
 
 
-@pytest.mark.parametrize("name", list(pictures()))
+@pytest.mark.parametrize("name", list(images()))
 @pytest.mark.parametrize(("scale", "by_network"), [(2, False), (3, False), (4, False), (4, True)])
 def test_no_background_shows_a_rim(name: str, scale: int, by_network: bool) -> None:
-    """Nothing is seen that exceeds what is seen nearby in the low picture."""
-    picture = pictures()[name]
-    result = enlarged(picture, scale, by_network)
+    """Nothing is seen that exceeds what is seen nearby in the low image."""
+    image = images()[name]
+    result = enlarged(image, scale, by_network)
     assert result.color.min() >= 0
     assert result.color.max() <= 1
     for background in BACKGROUNDS:
-        low, high = seen(picture, background), seen(result, background)
+        low, high = seen(image, background), seen(result, background)
         most, least = (F.interpolate(sign * F.max_pool2d(sign * low, 11, 1, 5), scale_factor=scale) for sign in (1, -1))
         assert (high - most).max() < 0.5 / 255
         assert (least - high).max() < 0.5 / 255
@@ -102,15 +102,15 @@ def test_no_background_shows_a_rim(name: str, scale: int, by_network: bool) -> N
 
 @pytest.mark.parametrize("name", ["soft edge", "gray", "photograph, noise at 1 of 255", "soft shadow"])
 @pytest.mark.parametrize("scale", SCALES)
-def test_made_smaller_again_it_is_the_picture_as_it_is_seen(name: str, scale: int) -> None:
-    picture = pictures()[name]
-    result = enlarged(picture, scale, by_network=False)
+def test_made_smaller_again_it_is_the_image_as_it_is_seen(name: str, scale: int) -> None:
+    image = images()[name]
+    result = enlarged(image, scale, by_network=False)
     for background in BACKGROUNDS:
-        low, high = seen(picture, background), seen(result, background)
-        plain = seen(Image(resize(picture.color, result.size), resize(picture.alpha, result.size)), background)  # type: ignore[arg-type]
-        missed, missed_by_interpolation = ((resize(image, SIZE) - low).square().mean() for image in (high, plain))
+        low, high = seen(image, background), seen(result, background)
+        plain = seen(Image(resize(image.color, result.size), resize(image.alpha, result.size)), background)  # type: ignore[arg-type]
+        missed, missed_by_interpolation = ((resize(shown, SIZE) - low).square().mean() for shown in (high, plain))
         assert missed < missed_by_interpolation
-        if picture.alpha is not None and name in ("soft edge", "gray"):
+        if image.alpha is not None and name in ("soft edge", "gray"):
             assert missed.sqrt() < 1 / 255
 
 
@@ -128,9 +128,9 @@ def test_what_is_stored_under_low_alpha_does_not_matter(alpha: float) -> None:
 @pytest.mark.parametrize("by_network", [False, True])
 @pytest.mark.parametrize("scale", SCALES)
 def test_opaque_is_as_without_alpha(scale: int, by_network: bool) -> None:
-    picture = Image(photograph())
+    image = Image(photograph())
     opaque = enlarged(Image(photograph(), torch.ones(1, 1, *SIZE)), scale, by_network)
-    assert torch.equal(opaque.color, enlarged(picture, scale, by_network).color)
+    assert torch.equal(opaque.color, enlarged(image, scale, by_network).color)
     assert opaque.alpha is not None
     assert torch.equal(opaque.alpha, torch.ones_like(opaque.alpha))
 
@@ -154,14 +154,14 @@ def test_even_alpha_stays_even(alpha: float) -> None:
 
 
 @pytest.mark.parametrize("size", [(12, 14), (7, 9), (1, 1), (24, 28), (40, 50)])
-@pytest.mark.parametrize("name", list(pictures()))
+@pytest.mark.parametrize("name", list(images()))
 def test_resized_as_it_is_seen(name: str, size: tuple[int, int]) -> None:
-    picture = pictures()[name]
-    color, alpha = resize_with_alpha(picture.color, picture.alpha, size)
+    image = images()[name]
+    color, alpha = resize_with_alpha(image.color, image.alpha, size)
     assert alpha is not None
     assert color.min() >= 0
     assert color.max() <= 1
-    black = resize(seen(picture, 0.0), size).clamp(min=0)
+    black = resize(seen(image, 0.0), size).clamp(min=0)
     torch.testing.assert_close(color * alpha, torch.minimum(black, alpha), rtol=0, atol=1e-5)
 
 
@@ -179,8 +179,8 @@ def test_resized_without_alpha_to_weigh_by(alpha: float | None) -> None:
 
 def test_visible_colors_are_as_they_are_and_others_continue_them() -> None:
     disc = distance() < 8
-    picture = Image(torch.where(disc, 0.7, noise()), torch.where(disc, 1.0, 0.02))
-    torch.testing.assert_close(visible_color(picture), torch.full((1, 3, *SIZE), 0.7), rtol=0, atol=1e-5)
+    image = Image(torch.where(disc, 0.7, noise()), torch.where(disc, 1.0, 0.02))
+    torch.testing.assert_close(visible_color(image), torch.full((1, 3, *SIZE), 0.7), rtol=0, atol=1e-5)
     assert torch.equal(visible_color(Image(noise())), noise())
     assert torch.equal(visible_color(Image(noise(), torch.zeros(1, 1, *SIZE))), noise())
     faint = Image(noise(), torch.full((1, 1, *SIZE), 0.01))

@@ -111,11 +111,11 @@ SAID = {
 def test_chunks_become_a_profile(tmp_path: Path, name: str, extension: str) -> None:
     chunks, decoding, matrix = SAID[name]
     array = few_colors()
-    picture = read_image(png(array, *chunks))
+    image = read_image(png(array, *chunks))
     path = tmp_path / f"a{extension}"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        write_image(path, picture)
+        write_image(path, image)
     said = [str(one.message) for one in caught]
     # The chunk sRGB says what is meant anyway: nothing is converted.
     converted = extension in (".bmp", ".gif") and "sRGB goes" not in name
@@ -166,13 +166,13 @@ def test_gray_with_gamma(tmp_path: Path, extension: str) -> None:
 
 @pytest.mark.parametrize("extension", [".tif", ".jpg", ".webp", ".bmp"])
 def test_more_light_than_white_is_said(tmp_path: Path, extension: str) -> None:
-    picture = read_image(png(photograph(), CICP["PQ"], ("cLLI", bytes(8))))
+    image = read_image(png(photograph(), CICP["PQ"], ("cLLI", bytes(8))))
     with pytest.warns(FileWarning, match=r"--output: .*cICP says \(primaries 9, PQ\); .* are left as they are"):
-        write_image(tmp_path / f"a{extension}", picture, argument="--output")
-    write_image(tmp_path / "a.png", picture)
-    assert read_image(tmp_path / "a.png").color_chunks == picture.color_chunks
+        write_image(tmp_path / f"a{extension}", image, argument="--output")
+    write_image(tmp_path / "a.png", image)
+    assert read_image(tmp_path / "a.png").color_chunks == image.color_chunks
     with pytest.raises(ValueError, match=r"reference: what its file says of its colors cannot be applied .*PQ"):
-        colorize(picture.color[:, :1], picture)
+        colorize(image.color[:, :1], image)
 
 
 @pytest.mark.parametrize(
@@ -186,11 +186,11 @@ def test_more_light_than_white_is_said(tmp_path: Path, extension: str) -> None:
     ],
 )
 def test_chunks_that_make_no_sense(tmp_path: Path, chunks: tuple[tuple[str, bytes], ...], message: str) -> None:
-    picture = Image(torch.rand(1, 3, 4, 5), color_chunks=ColorChunks(chunks))
+    image = Image(torch.rand(1, 3, 4, 5), color_chunks=ColorChunks(chunks))
     with pytest.warns(FileWarning, match=message):
-        write_image(tmp_path / "a.tif", picture)
+        write_image(tmp_path / "a.tif", image)
     with pytest.raises(ValueError, match=message):
-        to_srgb(picture)
+        to_srgb(image)
 
 
 # ---------------------------------------------------------------------------------------------------------- profiles
@@ -247,28 +247,28 @@ def test_profiles_that_do_not_fit_are_said(tmp_path: Path, name: str, file: str)
     profile, message = PROFILES[name]
     PIL.Image.fromarray(photograph()).save(tmp_path / file, icc_profile=profile)
     with pytest.warns(FileWarning, match=rf"PHOTO: .*{file} {message}"):
-        picture = read_image(tmp_path / file, argument="PHOTO")
-    assert (picture.icc_profile is None) == (name != "of gray")
-    assert picture.icc_profile is None or is_sound(picture.icc_profile)
+        image = read_image(tmp_path / file, argument="PHOTO")
+    assert (image.icc_profile is None) == (name != "of gray")
+    assert image.icc_profile is None or is_sound(image.icc_profile)
 
 
 def test_gray_with_a_profile_of_rgb(tmp_path: Path) -> None:
     profile = rgb_profile(P3, Curve(1.8), "P3")
     PIL.Image.fromarray(photograph()[:, :, 0]).save(tmp_path / "a.jpg", icc_profile=profile)
     with pytest.warns(FileWarning, match=r"of RGB beside its gray pixels; its equivalent for gray takes its place"):
-        picture = read_image(tmp_path / "a.jpg")
-    assert picture.icc_profile == fit_profile(profile, 1)
+        image = read_image(tmp_path / "a.jpg")
+    assert image.icc_profile == fit_profile(profile, 1)
 
 
 def test_precedence_and_targets() -> None:
     linear, p3 = ColorChunks((GAMA[1.0],)), rgb_profile(P3, SRGB_CURVE, "P3")
-    picture = Image(torch.rand(1, 3, 4, 5))
-    assert profile_of(picture) is None
-    assert profile_of(Image(picture.color, icc_profile=p3, color_chunks=linear)) == p3
-    assert profile_of(Image(picture.color, icc_profile=p3, color_chunks=ColorChunks((CICP["709"],)))) != p3
-    there = to_profile(picture, p3)
-    torch.testing.assert_close(to_srgb(there).color, picture.color, rtol=0, atol=1e-4)
-    assert not torch.allclose(there.color, picture.color, atol=0.01)
+    image = Image(torch.rand(1, 3, 4, 5))
+    assert profile_of(image) is None
+    assert profile_of(Image(image.color, icc_profile=p3, color_chunks=linear)) == p3
+    assert profile_of(Image(image.color, icc_profile=p3, color_chunks=ColorChunks((CICP["709"],)))) != p3
+    there = to_profile(image, p3)
+    torch.testing.assert_close(to_srgb(there).color, image.color, rtol=0, atol=1e-4)
+    assert not torch.allclose(there.color, image.color, atol=0.01)
     assert to_profile(there, p3).color is there.color
 
 
@@ -313,14 +313,14 @@ def test_cmyk(tmp_path: Path, file: str, tagged: bool) -> None:
         r"converted to sRGB by their profile" if tagged else r"CMYK colors without a profile; they are converted by the"
     )
     with pytest.warns(FileWarning, match=said):
-        picture = read_image(tmp_path / file)
-    assert picture.bit_depth == (16 if file == "deep.tif" else 8)
-    assert picture.icc_profile is None
-    image = PIL.Image.fromarray(inks, "CMYK")
+        image = read_image(tmp_path / file)
+    assert image.bit_depth == (16 if file == "deep.tif" else 8)
+    assert image.icc_profile is None
+    cmyk = PIL.Image.fromarray(inks, "CMYK")
     if tagged:
         source = ImageCms.ImageCmsProfile(io.BytesIO(cmyk_profile()))
         wanted = ImageCms.profileToProfile(
-            image,
+            cmyk,
             source,
             ImageCms.createProfile("sRGB"),
             ImageCms.Intent.RELATIVE_COLORIMETRIC,
@@ -328,8 +328,8 @@ def test_cmyk(tmp_path: Path, file: str, tagged: bool) -> None:
             flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
         )
     else:
-        wanted = image.convert("RGB")
-    shown = picture.color[0].permute(1, 2, 0).numpy() * 255
+        wanted = cmyk.convert("RGB")
+    shown = image.color[0].permute(1, 2, 0).numpy() * 255
     assert np.abs(shown - np.asarray(wanted)).max() < (4 if file == "a.jpg" else 1.6)
 
 
@@ -350,9 +350,9 @@ def test_lab(tmp_path: Path, dtype: str, kind: str) -> None:
         stored = np.rint(stored).astype(dtype)
     tifffile.imwrite(tmp_path / "a.tif", stored, photometric=kind.lower(), iccprofile=b"x" * 200)
     with pytest.warns(FileWarning, match=r"has L\*a\*b\* colors, which are converted to sRGB"):
-        picture = read_image(tmp_path / "a.tif")
-    assert picture.bit_depth == (8 if dtype == "uint8" else 16)
-    shown = picture.color[0].permute(1, 2, 0).numpy() * 255
+        image = read_image(tmp_path / "a.tif")
+    assert image.bit_depth == (8 if dtype == "uint8" else 16)
+    shown = image.color[0].permute(1, 2, 0).numpy() * 255
     assert np.abs(shown - array).max() < (6 if dtype == "uint8" else 0.5)
 
 
@@ -365,7 +365,7 @@ def test_colorize_shows_gray_as_bright_as_before(tmp_path: Path, decoding: float
     PIL.Image.fromarray(array[:, :, 1]).save(tmp_path / "a.tif", icc_profile=gray_profile(Curve(decoding), "gray"))
     gray = read_image(tmp_path / "a.tif")
     result = colorize(gray, read_image(png(array)), patch_size=3)
-    write_image(tmp_path / "b.png", result.picture)
+    write_image(tmp_path / "b.png", result.image)
     shown = np.asarray(srgb_of(tmp_path / "b.png")) / 255
     linear = np.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4)
     bright = linear @ [0.2126, 0.7152, 0.0722]
@@ -374,12 +374,12 @@ def test_colorize_shows_gray_as_bright_as_before(tmp_path: Path, decoding: float
 
 
 def test_animated_png_keeps_its_chunks(tmp_path: Path) -> None:
-    picture = read_image(png(photograph(), GAMA[1.0], CHRM))
+    image = read_image(png(photograph(), GAMA[1.0], CHRM))
     like = ImageSequence("animation", "png", (0.1, 0.1))
-    write_frames(tmp_path / "a.png", [picture, picture], like)
-    assert next(iter(read_frames(tmp_path / "a.png"))).color_chunks == picture.color_chunks
-    write_frames(tmp_path / "a.webp", [picture, picture], like)
-    assert next(iter(read_frames(tmp_path / "a.webp"))).icc_profile == profile_of(picture)
+    write_frames(tmp_path / "a.png", [image, image], like)
+    assert next(iter(read_frames(tmp_path / "a.png"))).color_chunks == image.color_chunks
+    write_frames(tmp_path / "a.webp", [image, image], like)
+    assert next(iter(read_frames(tmp_path / "a.webp"))).icc_profile == profile_of(image)
 
 
 def test_a_profile_cannot_fill_the_memory() -> None:

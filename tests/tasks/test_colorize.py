@@ -1,4 +1,4 @@
-"""Guided colorization: better than what needs no matches, and pictures that differ in every way they can."""
+"""Guided colorization: better than what needs no matches, and images that differ in every way they can."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def colored(pair: tuple[Tensor, Tensor]) -> Colorization:
     return colorize(to_gray(pair[0]), pair[1])
 
 
-def chroma_error(picture: Tensor, truth: Tensor) -> float:
-    return float((to_lab(picture) - to_lab(truth))[:, 1:].square().mean())
+def chroma_error(image: Tensor, truth: Tensor) -> float:
+    return float((to_lab(image) - to_lab(truth))[:, 1:].square().mean())
 
 
 def by_brightness(gray: Tensor, reference: Tensor) -> Tensor:
@@ -49,16 +49,16 @@ def by_brightness(gray: Tensor, reference: Tensor) -> Tensor:
 
 def test_better_than_a_color_for_each_brightness(pair: tuple[Tensor, Tensor], colored: Colorization) -> None:
     target, reference = pair
-    error = chroma_error(colored.picture.color, target)
+    error = chroma_error(colored.image.color, target)
     assert error < 0.6 * chroma_error(by_brightness(to_gray(target), reference), target)
     assert error < 0.25 * chroma_error(to_gray(target).expand(-1, 3, -1, -1), target)
     assert error < 0.5 * chroma_error(reference[:, :, :96, :128], target)
 
 
 def test_luminance_is_the_target_s(pair: tuple[Tensor, Tensor], colored: Colorization) -> None:
-    torch.testing.assert_close(to_gray(colored.picture.color), to_gray(pair[0]), atol=3e-6, rtol=0)
-    assert colored.picture.color.min() >= 0
-    assert colored.picture.color.max() <= 1
+    torch.testing.assert_close(to_gray(colored.image.color), to_gray(pair[0]), atol=3e-6, rtol=0)
+    assert colored.image.color.min() >= 0
+    assert colored.image.color.max() <= 1
 
 
 def test_what_else_is_told(colored: Colorization) -> None:
@@ -66,17 +66,16 @@ def test_what_else_is_told(colored: Colorization) -> None:
     assert colored.field.index.shape == (1, 1, 3, 48, 64)
     assert tuple(colored.field.key_shape) == (50, 70)
     assert colored.seconds > 0
-    assert colored.peak_memory is None or colored.peak_memory > 2**24
 
 
 def test_votes_help(pair: tuple[Tensor, Tensor], colored: Colorization) -> None:
     alone = colorize(to_gray(pair[0]), pair[1], aggregate=False)
-    assert chroma_error(colored.picture.color, pair[0]) < chroma_error(alone.picture.color, pair[0])
+    assert chroma_error(colored.image.color, pair[0]) < chroma_error(alone.image.color, pair[0])
 
 
-def test_the_same_picture_gets_its_colors_back(pair: tuple[Tensor, Tensor]) -> None:
+def test_the_same_image_gets_its_colors_back(pair: tuple[Tensor, Tensor]) -> None:
     result = colorize(to_gray(pair[0]), pair[0], k=1, aggregate=False, method="exact")
-    torch.testing.assert_close(result.picture.color, pair[0], atol=0.01, rtol=0)
+    torch.testing.assert_close(result.image.color, pair[0], atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3])
@@ -84,20 +83,20 @@ def test_the_same_picture_gets_its_colors_back(pair: tuple[Tensor, Tensor]) -> N
 def test_any_size_and_scale(pair: tuple[Tensor, Tensor], scale: int, size: tuple[int, int]) -> None:
     gray = to_gray(pair[0])[:, :, : size[0], : size[1]]
     result = colorize(gray, pair[1][:, :, :53, :71], scale=scale, patch_size=5)
-    assert result.picture.size == size
-    torch.testing.assert_close(to_gray(result.picture.color), gray, atol=3e-6, rtol=0)
-    assert chroma_error(result.picture.color, gray.expand(-1, 3, -1, -1)) > 1
+    assert result.image.size == size
+    torch.testing.assert_close(to_gray(result.image.color), gray, atol=3e-6, rtol=0)
+    assert chroma_error(result.image.color, gray.expand(-1, 3, -1, -1)) > 1
 
 
 def test_the_target_s_own_colors_do_not_count(pair: tuple[Tensor, Tensor]) -> None:
     one, other = (colorize(target, pair[1]) for target in (pair[0], to_gray(pair[0])))
-    assert torch.equal(one.picture.color, other.picture.color)
+    assert torch.equal(one.image.color, other.image.color)
 
 
 def test_depth_and_alpha_are_the_target_s_and_colors_are_srgb(pair: tuple[Tensor, Tensor]) -> None:
     gray = to_gray(pair[0])[:, :, :24, :32]
     target = Image(gray, alpha=gray, bit_depth=16, icc_profile=GRAY_GAMMA_18)
-    result = colorize(target, Image(pair[1], alpha=torch.ones(1, 1, 100, 140))).picture
+    result = colorize(target, Image(pair[1], alpha=torch.ones(1, 1, 100, 140))).image
     assert result.color.shape == (1, 3, 24, 32)
     assert result.bit_depth == 16
     assert result.alpha is gray
@@ -118,9 +117,9 @@ def test_start_from_a_field(pair: tuple[Tensor, Tensor], colored: Colorization) 
 
 def test_seeds(pair: tuple[Tensor, Tensor], colored: Colorization) -> None:
     again = colorize(to_gray(pair[0]), pair[1])
-    assert torch.equal(again.picture.color, colored.picture.color)
+    assert torch.equal(again.image.color, colored.image.color)
     one, other = (colorize(pair[0], pair[1], method="patchmatch", iterations=0, seed=seed) for seed in (0, 1))
-    assert not torch.equal(one.picture.color, other.picture.color)
+    assert not torch.equal(one.image.color, other.image.color)
 
 
 class Red(nn.Module):
@@ -141,37 +140,37 @@ def test_a_network_s_colors_get_the_target_s_luminance(
     if scale is None:
         scale = -(-max(pair[0].shape[2:]) // 30)
         assert scale > 1
-    for asked, picture in zip(network.asked, (to_gray(pair[0]), pair[1]), strict=True):
-        assert tuple(asked.shape[2:]) == tuple(-(-n // scale) for n in picture.shape[2:])
-        torch.testing.assert_close(asked[..., 0, 0], picture[..., :scale, :scale].mean((2, 3)))
+    for asked, image in zip(network.asked, (to_gray(pair[0]), pair[1]), strict=True):
+        assert tuple(asked.shape[2:]) == tuple(-(-n // scale) for n in image.shape[2:])
+        torch.testing.assert_close(asked[..., 0, 0], image[..., :scale, :scale].mean((2, 3)))
     assert result.field is None
-    assert result.picture.size == tuple(pair[0].shape[2:])
-    red, green, _ = result.picture.color[0]
+    assert result.image.size == tuple(pair[0].shape[2:])
+    red, green, _ = result.image.color[0]
     assert (red >= green - 1e-6).all()
     assert (red > green + 0.1).float().mean() > 0.5
-    torch.testing.assert_close(to_gray(result.picture.color), to_gray(pair[0]), atol=3e-6, rtol=0)
+    torch.testing.assert_close(to_gray(result.image.color), to_gray(pair[0]), atol=3e-6, rtol=0)
 
 
 def test_stages_are_told(pair: tuple[Tensor, Tensor]) -> None:
     told: list[str] = []
     colorize(pair[0], pair[1], progress=told.append)
     colorize(pair[0], pair[1], progress=told.append, network=Red())
-    assert told == ["matching", "attending", "coloring", "asking the network", "coloring"]
+    assert told == ["matching", "attending", "coloring", "running the network", "coloring"]
 
 
 def test_a_reference_without_color_gives_gray(pair: tuple[Tensor, Tensor]) -> None:
-    result = colorize(pair[0], to_gray(pair[1]).expand(-1, 3, -1, -1)).picture.color
+    result = colorize(pair[0], to_gray(pair[1]).expand(-1, 3, -1, -1)).image.color
     assert (result.amax(1) - result.amin(1)).max() < 0.01
 
 
 # ---------------------------------------------------------------------------------------------------------------- alpha
 
 
-def half_transparent(picture: Tensor, alpha: float, garbage: Tensor) -> Image:
-    """A picture whose right third is nearly transparent, with something else stored there."""
-    opacity = torch.ones(1, 1, *picture.shape[2:])
-    opacity[..., 2 * picture.shape[3] // 3 :] = alpha
-    return Image(torch.where(opacity < 1, garbage, picture), opacity)
+def half_transparent(image: Tensor, alpha: float, garbage: Tensor) -> Image:
+    """An image whose right third is nearly transparent, with something else stored there."""
+    opacity = torch.ones(1, 1, *image.shape[2:])
+    opacity[..., 2 * image.shape[3] // 3 :] = alpha
+    return Image(torch.where(opacity < 1, garbage, image), opacity)
 
 
 @pytest.mark.parametrize("by_network", [False, True])
@@ -184,7 +183,7 @@ def test_transparent_pixels_of_the_reference_give_no_colors(
         colorize(gray, half_transparent(pair[1][..., :48, :66], alpha, garbage), network=network, patch_size=5)
         for garbage in (torch.tensor([1.0, 0.0, 1.0]).view(1, 3, 1, 1), torch.zeros(1, 1, 1, 1))
     )
-    assert torch.equal(one.picture.color, other.picture.color)
+    assert torch.equal(one.image.color, other.image.color)
     if one.field is not None:
         assert (one.field.index % 33 < 22).all()
 
@@ -196,7 +195,7 @@ def test_transparent_pixels_of_the_target_do_not_change_those_beside_them(
 ) -> None:
     gray, network = to_gray(pair[0][..., :48, :63]), load_network() if by_network else None
     one, other = (
-        colorize(half_transparent(gray, alpha, torch.tensor(garbage)), pair[1], network=network, patch_size=5).picture
+        colorize(half_transparent(gray, alpha, torch.tensor(garbage)), pair[1], network=network, patch_size=5).image
         for garbage in (0.0, 1.0)
     )
     assert torch.equal(one.color[..., :42], other.color[..., :42])
@@ -204,10 +203,10 @@ def test_transparent_pixels_of_the_target_do_not_change_those_beside_them(
 
 @pytest.mark.parametrize("by_network", [False, True])
 def test_opaque_is_as_without_alpha(pair: tuple[Tensor, Tensor], by_network: bool) -> None:
-    pictures = to_gray(pair[0][..., :40, :60]), pair[1][..., :41, :61]
-    opaque = [Image(picture, torch.ones(1, 1, *picture.shape[2:])) for picture in pictures]
+    images = to_gray(pair[0][..., :40, :60]), pair[1][..., :41, :61]
+    opaque = [Image(image, torch.ones(1, 1, *image.shape[2:])) for image in images]
     network = load_network() if by_network else None
-    result, expected = (colorize(*two, network=network, patch_size=5).picture for two in (opaque, pictures))
+    result, expected = (colorize(*two, network=network, patch_size=5).image for two in (opaque, images))
     assert torch.equal(result.color, expected.color)
 
 
@@ -220,7 +219,7 @@ def test_strips(pair: tuple[Tensor, Tensor], size: tuple[int, int], by_network: 
     network = load_network() if by_network else None
     strip = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
     for gray, reference in ((to_gray(strip), pair[1][..., :40, :50]), (to_gray(pair[0])[..., :20, :30], strip)):
-        result = colorize(gray, reference, network=network).picture.color
+        result = colorize(gray, reference, network=network).image.color
         assert result.shape[2:] == gray.shape[2:]
         torch.testing.assert_close(to_gray(result), gray, atol=3e-6, rtol=0)
 
@@ -230,14 +229,14 @@ def test_strips(pair: tuple[Tensor, Tensor], size: tuple[int, int], by_network: 
 def test_white_stays_white_and_black_black(pair: tuple[Tensor, Tensor], size: tuple[int, int], level: float) -> None:
     flat = torch.full((1, 1, *size), level)
     for network in (None, load_network()):
-        result = colorize(flat, pair[1][..., :40, :50], network=network).picture.color
+        result = colorize(flat, pair[1][..., :40, :50], network=network).image.color
         torch.testing.assert_close(result, flat.expand(1, 3, *size), atol=1e-5, rtol=0)
 
 
 def test_an_even_strip_gets_an_even_color_of_a_network(pair: tuple[Tensor, Tensor]) -> None:
     """What is added around a strip is more of it."""
     for size in ((1, 40), (3, 50)):
-        result = colorize(torch.full((1, 1, *size), 0.5), pair[1][..., :40, :50], network=load_network()).picture.color
+        result = colorize(torch.full((1, 1, *size), 0.5), pair[1][..., :40, :50], network=load_network()).image.color
         assert (result - result[..., :1, :1]).abs().max() < 0.02
 
 

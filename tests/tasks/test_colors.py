@@ -18,8 +18,8 @@ def photograph() -> Tensor:
     return torch.from_numpy(skimage.data.astronaut()[::8, ::8].copy()).permute(2, 0, 1)[None].float() / 255
 
 
-def channel_last(picture: Tensor) -> np.ndarray:
-    return picture[0].permute(1, 2, 0).double().numpy()
+def channel_last(image: Tensor) -> np.ndarray:
+    return image[0].permute(1, 2, 0).double().numpy()
 
 
 numbers = st.floats(0, 1, width=32)

@@ -52,10 +52,10 @@ def test_cut_anywhere(name: str) -> None:
     whole = files()[name]
     for length in range(0, len(whole) - 60, max(1, len(whole) // 40)):
         try:
-            picture = read_image(whole[:length])
+            image = read_image(whole[:length])
         except ValueError as error:
             sentence = str(error)
         else:
             sentence = ""
-            assert sorted(picture.size) == [24, 32]
-        assert not sentence or sentence.startswith("path: cannot read standard input as a picture")
+            assert sorted(image.size) == [24, 32]
+        assert not sentence or sentence.startswith("path: cannot read standard input as an image")

@@ -34,11 +34,11 @@ def photograph(channels: int, bits: int, size: tuple[int, int] = (16, 20)) -> np
     return array.astype(np.uint8 if bits <= 8 else np.uint16)
 
 
-def assert_holds(picture: Image, array: np.ndarray, largest: int, atol: float = 0) -> None:
-    """The picture has the samples of an array, scaled and rounded as its depth asks."""
-    assert picture.bit_depth == (8 if largest < 256 else 16)
-    planes = picture.color if picture.alpha is None else np.concatenate([picture.color, picture.alpha], 1)
-    full = 2**picture.bit_depth - 1
+def assert_holds(image: Image, array: np.ndarray, largest: int, atol: float = 0) -> None:
+    """The image has the samples of an array, scaled and rounded as its depth asks."""
+    assert image.bit_depth == (8 if largest < 256 else 16)
+    planes = image.color if image.alpha is None else np.concatenate([image.color, image.alpha], 1)
+    full = 2**image.bit_depth - 1
     found = np.rint(np.asarray(planes)[0].transpose(1, 2, 0).astype(np.float64) * full)
     wanted = np.rint(np.atleast_3d(array).astype(np.float64) * full / largest)
     np.testing.assert_allclose(found, wanted, atol=atol)
@@ -97,13 +97,13 @@ def test_sixteen_bits_of_netpbm_arrive(tmp_path: Path, extension: str) -> None:
     ],
 )
 def test_netpbm_damage(data: bytes, message: str) -> None:
-    with pytest.raises(ValueError, match=rf"cannot read standard input as a picture \({message}"):
+    with pytest.raises(ValueError, match=rf"cannot read standard input as an image \({message}"):
         read_image(data)
 
 
-def test_second_netpbm_picture_is_said() -> None:
+def test_second_netpbm_image_is_said() -> None:
     one = netpbm("P5", photograph(1, 8), 255)
-    with pytest.warns(FileWarning, match="has more after its first picture, left out"):
+    with pytest.warns(FileWarning, match="has more after its first image, left out"):
         assert_holds(read_image(one + one), photograph(1, 8), 255)
 
 
@@ -126,10 +126,10 @@ def test_avif(bits: int, channels: int) -> None:
     array = photograph(channels, bits)
     squeezed = array[:, :, 0] if channels == 1 else array
     data = imagecodecs.avif_encode(squeezed, level=100, bitspersample=bits, speed=9)
-    picture = read_image(data)
-    if channels == 1 and picture.color.shape[1] == 3:
+    image = read_image(data)
+    if channels == 1 and image.color.shape[1] == 3:
         array = array.repeat(3, 2)
-    assert_holds(picture, array, 2**bits - 1)
+    assert_holds(image, array, 2**bits - 1)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -160,16 +160,16 @@ def test_heif(tmp_path: Path, bits: int, channels: int) -> None:
         file = pillow_heif.from_bytes(mode, (20, 16), (array << (16 - bits)).tobytes())
         file.save(tmp_path / "a.heic", quality=-1, chroma=444, matrix_coefficients=0)
         pillow_heif.options.SAVE_HDR_TO_12_BIT = False
-    picture = read_image(tmp_path / "a.heic")
-    assert_holds(picture, array, 2**bits - 1)
-    assert dict(picture.color_chunks.chunks) == {"cICP": bytes([1, 13, 0, 1])}
+    image = read_image(tmp_path / "a.heic")
+    assert_holds(image, array, 2**bits - 1)
+    assert dict(image.color_chunks.chunks) == {"cICP": bytes([1, 13, 0, 1])}
 
 
-def test_further_pictures_in_heif_are_said(tmp_path: Path) -> None:
+def test_further_images_in_heif_are_said(tmp_path: Path) -> None:
     file = pillow_heif.from_bytes("RGB", (20, 16), photograph(3, 8).tobytes())
     file.add_from_pillow(PIL.Image.fromarray(photograph(3, 8)[::-1].copy()))
     file.save(tmp_path / "a.heic", quality=-1)
-    with pytest.warns(FileWarning, match=r"has 2 pictures; the main one is read and 1 left out"):
+    with pytest.warns(FileWarning, match=r"has 2 images; the main one is read and 1 left out"):
         read_image(tmp_path / "a.heic")
 
 
@@ -177,9 +177,9 @@ def test_further_pictures_in_heif_are_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_jpeg_xl(bits: int, channels: int) -> None:
     array = photograph(channels, bits)
-    picture = read_image(imagecodecs.jpegxl_encode(array, lossless=True))
-    assert_holds(picture, array, 2**bits - 1)
-    assert picture.icc_profile is not None
+    image = read_image(imagecodecs.jpegxl_encode(array, lossless=True))
+    assert_holds(image, array, 2**bits - 1)
+    assert image.icc_profile is not None
 
 
 def test_further_frames_of_jpeg_xl_are_said() -> None:
@@ -222,11 +222,11 @@ def test_png_with_a_transparent_color(channels: int, dtype: str) -> None:
     array = photograph(channels, 16 if dtype == "uint16" else 8)
     key = array[5, 7].astype(np.uint16)
     data = png_with(array[:, :, 0].copy() if channels == 1 else array, b"tRNS", key.astype(">u2").tobytes())
-    picture = read_image(data)
-    assert_holds(Image(picture.color, None, picture.bit_depth), array, np.iinfo(array.dtype).max)
-    assert picture.alpha is not None
-    np.testing.assert_array_equal(picture.alpha[0, 0] == 0, (array == key).all(2))
-    assert set(picture.alpha.unique().tolist()) == {0.0, 1.0}
+    image = read_image(data)
+    assert_holds(Image(image.color, None, image.bit_depth), array, np.iinfo(array.dtype).max)
+    assert image.alpha is not None
+    np.testing.assert_array_equal(image.alpha[0, 0] == 0, (array == key).all(2))
+    assert set(image.alpha.unique().tolist()) == {0.0, 1.0}
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
@@ -276,7 +276,7 @@ def floating(tmp_path: Path, name: str) -> bytes:
 
 @pytest.mark.parametrize("name", ["f16", "f32", "f64", "u32", "i16", "jxl", "jpg12"])
 def test_other_samples_are_refused_in_a_sentence(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match=r"cannot read standard input as a picture \(its .*(allowed|convert it first)"):
+    with pytest.raises(ValueError, match=r"cannot read standard input as an image \(its .*(allowed|convert it first)"):
         read_image(floating(tmp_path, name))
 
 
@@ -324,7 +324,7 @@ def test_suffixes_do_not_matter_to_reading(tmp_path: Path, suffix: str) -> None:
 def test_mpo_and_icons_say_what_is_left_out(tmp_path: Path) -> None:
     image = PIL.Image.fromarray(photograph(3, 8, (64, 64)))
     image.save(tmp_path / "a.mpo", save_all=True, append_images=[image.rotate(90)])
-    with pytest.warns(FileWarning, match=r"has 2 pictures; the first is read and 1 is left out"):
+    with pytest.warns(FileWarning, match=r"has 2 images; the first is read and 1 is left out"):
         read_image(tmp_path / "a.mpo")
     image.save(tmp_path / "a.ico", sizes=[(16, 16), (32, 32), (64, 64)])
     with pytest.warns(FileWarning, match=r"has icons of 3 sizes; the largest is read and 2 are left out"):

@@ -126,12 +126,12 @@ FILES: dict[str, Callable[[], bytes]] = {
 """A file of each format that holds all that the format can, where one file can."""
 
 
-def held(picture: Image) -> dict[str, bool]:
-    told = picture.metadata
+def held(image: Image) -> dict[str, bool]:
+    told = image.metadata
     return {
-        "alpha": picture.alpha is not None,
-        "color profile": picture.icc_profile is not None,
-        "color code points": bool(picture.color_chunks),
+        "alpha": image.alpha is not None,
+        "color profile": image.icc_profile is not None,
+        "color code points": bool(image.color_chunks),
         "EXIF": told.exif is not None and b"maker" in told.exif,
         "XMP": told.xmp is not None and b"dc:title" in told.xmp,
         "resolution": told.resolution is not None and round(told.resolution[0]) == 300,
@@ -140,18 +140,18 @@ def held(picture: Image) -> dict[str, bool]:
 
 @pytest.mark.parametrize("name", READ)
 def test_read(name: str) -> None:
-    picture = read_image(FILES[name]())
-    expected = {what: READ[name][what] == "yes" for what in held(picture)}
+    image = read_image(FILES[name]())
+    expected = {what: READ[name][what] == "yes" for what in held(image)}
     if name in ("AVIF", "HEIF"):  # a profile goes before code points, and is here
         expected["color code points"] = False
-    assert held(picture) == expected
+    assert held(image) == expected
 
 
 @pytest.mark.parametrize("name", ["AVIF", "HEIF"])
 def test_read_code_points(name: str) -> None:
-    picture = read_image(by_pillow(name.upper(), icc_profile=None))
+    image = read_image(by_pillow(name.upper(), icc_profile=None))
     assert READ[name]["color code points"] == "yes"
-    assert held(picture)["color code points"]
+    assert held(image)["color code points"]
 
 
 @pytest.mark.parametrize("source", READ)
@@ -159,14 +159,14 @@ def test_read_code_points(name: str) -> None:
 def test_every_pair(source: str, target: str, tmp_path: Path) -> None:
     """What a file of one format becomes in a file of another."""
     rules = WRITTEN[target]
-    picture = read_image(FILES[source]())
+    image = read_image(FILES[source]())
     for extension in target.split(", "):
         path = tmp_path / f"a{extension}"
-        if picture.alpha is not None and rules["alpha"] == "refused":
-            with pytest.raises(ValueError, match="cannot hold the picture's 8 bits a channel and alpha"):
-                write_image(path, picture)
-        opaque = Image(picture.color, None, 8, picture.icc_profile, picture.metadata, picture.color_chunks)
-        written = opaque if rules["alpha"] == "refused" else picture
+        if image.alpha is not None and rules["alpha"] == "refused":
+            with pytest.raises(ValueError, match="cannot hold the image's 8 bits a channel and alpha"):
+                write_image(path, image)
+        opaque = Image(image.color, None, 8, image.icc_profile, image.metadata, image.color_chunks)
+        written = opaque if rules["alpha"] == "refused" else image
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             write_image(path, written)
@@ -179,7 +179,7 @@ def test_every_pair(source: str, target: str, tmp_path: Path) -> None:
             if not kept:
                 continue
             assert after[what] == (rule == "kept"), (source, extension, what, rule)
-            if rule == "said":
+            if rule == "warned":
                 assert f"no room for the {what}" in said or f"and {what}" in said
         if before["color profile"] or before["color code points"]:
             if rules["color profile"] == "kept":
@@ -194,14 +194,14 @@ def test_every_pair(source: str, target: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_depth_and_gray(target: str, channels: int, tmp_path: Path) -> None:
     rules = WRITTEN[target]
-    picture = Image(torch.rand(1, channels, 6, 8), bit_depth=16)
+    image = Image(torch.rand(1, channels, 6, 8), bit_depth=16)
     for extension in target.split(", "):
         if rules["16 bits"] == "refused":
-            with pytest.raises(ValueError, match="cannot hold the picture's 16 bits"):
-                write_image(tmp_path / f"a{extension}", picture)
+            with pytest.raises(ValueError, match="cannot hold the image's 16 bits"):
+                write_image(tmp_path / f"a{extension}", image)
         else:
-            write_image(tmp_path / f"a{extension}", picture)
-            torch.testing.assert_close(read_image(tmp_path / f"a{extension}").color, picture.color, rtol=0, atol=1e-5)
+            write_image(tmp_path / f"a{extension}", image)
+            torch.testing.assert_close(read_image(tmp_path / f"a{extension}").color, image.color, rtol=0, atol=1e-5)
         few = Image((torch.rand(1, channels, 6, 8) * 15).round() / 15)
         write_image(tmp_path / f"b{extension}", few)
         back = read_image(tmp_path / f"b{extension}")
@@ -212,8 +212,8 @@ def test_depth_and_gray(target: str, channels: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", WRITTEN)
-def test_several_pictures(target: str, tmp_path: Path) -> None:
-    rule = WRITTEN[target]["several pictures"]
+def test_several_images(target: str, tmp_path: Path) -> None:
+    rule = WRITTEN[target]["several images"]
     two = [Image(torch.full((1, 3, 4, 5), value)) for value in (0.0, 1.0)]
     for extension in target.split(", "):
         kind = {"frames": "animation", "pages": "pages"}.get(rule)
@@ -225,7 +225,7 @@ def test_several_pictures(target: str, tmp_path: Path) -> None:
             name = {".png": "PNG", ".apng": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WebP", ".gif": "GIF"}[
                 extension
             ]
-            assert READ[name]["several pictures"] == rule
+            assert READ[name]["several images"] == rule
 
 
 def test_the_tables_are_whole() -> None:

@@ -35,7 +35,7 @@ def photograph(channels: int, dtype: str, size: tuple[int, int] = (19, 23)) -> n
     return colors
 
 
-def as_picture(array: np.ndarray, icc_profile: bytes | None = None) -> Image:
+def as_image(array: np.ndarray, icc_profile: bytes | None = None) -> Image:
     planes = torch.from_numpy(array.astype(np.float32) / np.iinfo(array.dtype).max).permute(2, 0, 1)[None]
     colors = 1 if array.shape[2] <= 2 else 3
     alpha = planes[:, colors:] if array.shape[2] > colors else None
@@ -62,30 +62,30 @@ LOSSLESS = [
 
 @pytest.mark.parametrize(("extension", "channels", "dtype"), LOSSLESS)
 def test_round_trip(tmp_path: Path, extension: str, channels: int, dtype: str) -> None:
-    picture = as_picture(photograph(channels, dtype))
+    image = as_image(photograph(channels, dtype))
     path = tmp_path / f"a{extension}"
-    write_image(path, picture)
+    write_image(path, image)
     back = read_image(path)
     if extension == ".webp":  # it has no gray
-        picture = Image(picture.color.expand(-1, 3, -1, -1), picture.alpha)
-    assert_same(back, picture)
+        image = Image(image.color.expand(-1, 3, -1, -1), image.alpha)
+    assert_same(back, image)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize("extension", [".jpg", ".jpeg"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_jpeg_is_near(tmp_path: Path, extension: str, channels: int) -> None:
-    picture = as_picture(photograph(channels, "uint8"))
-    write_image(tmp_path / f"a{extension}", picture)
+    image = as_image(photograph(channels, "uint8"))
+    write_image(tmp_path / f"a{extension}", image)
     back = read_image(tmp_path / f"a{extension}")
-    assert back.color.shape == picture.color.shape
-    assert (back.color - picture.color).abs().mean() < 0.01
+    assert back.color.shape == image.color.shape
+    assert (back.color - image.color).abs().mean() < 0.01
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_sixteen_bit_png_is_read_by_others(tmp_path: Path, channels: int) -> None:
     array = photograph(channels, "uint16")
-    write_image(tmp_path / "a.png", as_picture(array, SRGB))
+    write_image(tmp_path / "a.png", as_image(array, SRGB))
     np.testing.assert_array_equal(np.atleast_3d(imagecodecs.imread(tmp_path / "a.png")), array)
     with PIL.Image.open(tmp_path / "a.png") as image:
         image.load()  # the checksums of all chunks are right
@@ -95,9 +95,9 @@ def test_sixteen_bit_png_is_read_by_others(tmp_path: Path, channels: int) -> Non
 def test_sixteen_bits_survive_reading_from_others(tmp_path: Path) -> None:
     array = photograph(3, "uint16")
     imagecodecs.imwrite(tmp_path / "a.png", array)
-    assert_same(read_image(tmp_path / "a.png"), as_picture(array))
+    assert_same(read_image(tmp_path / "a.png"), as_image(array))
     PIL.Image.fromarray(array[:, :, 0]).save(tmp_path / "gray.png")
-    assert_same(read_image(tmp_path / "gray.png"), as_picture(array[:, :, :1]))
+    assert_same(read_image(tmp_path / "gray.png"), as_image(array[:, :, :1]))
 
 
 def test_palette_and_few_bits(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_palette_and_few_bits(tmp_path: Path) -> None:
     palette.save(tmp_path / "palette.png")
     palette.save(tmp_path / "transparent.gif", transparency=3)
     source.convert("1").save(tmp_path / "bits.png")
-    expected = as_picture(np.asarray(palette.convert("RGB")))
+    expected = as_image(np.asarray(palette.convert("RGB")))
     assert_same(read_image(tmp_path / "palette.png"), expected)
     transparent = read_image(tmp_path / "transparent.gif")
     assert transparent.alpha is not None
@@ -119,15 +119,15 @@ def test_palette_and_few_bits(tmp_path: Path) -> None:
 def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
     PIL.Image.fromarray(photograph(3, "uint8")).convert("CMYK").save(tmp_path / "a.jpg", icc_profile=SRGB)
     with pytest.warns(FileWarning, match=r"path: .*a\.jpg has CMYK colors with a profile that is not one of CMYK"):
-        picture = read_image(tmp_path / "a.jpg")
-    assert picture.color.shape == (1, 3, 19, 23)
-    assert picture.icc_profile is None
+        image = read_image(tmp_path / "a.jpg")
+    assert image.color.shape == (1, 3, 19, 23)
+    assert image.icc_profile is None
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("file", ["a.jpg", "a.png", "deep.png", "a.tif", "deep.tif", "a.webp"])
 def test_exif_orientation(tmp_path: Path, file: str, orientation: int) -> None:
-    """The picture is stored turned, so that a viewer that heeds the tag shows it upright."""
+    """The image is stored turned, so that a viewer that heeds the tag shows it upright."""
     upright = photograph(3, "uint16" if file.startswith("deep") else "uint8", (24, 40))
     stored = {
         1: upright,
@@ -157,7 +157,7 @@ def test_exif_orientation(tmp_path: Path, file: str, orientation: int) -> None:
     back = read_image(path)
     assert back.size == (24, 40)
     tolerance = 0.025 if file == "a.jpg" else 1e-7
-    assert (back.color - as_picture(upright).color).abs().mean() < tolerance
+    assert (back.color - as_image(upright).color).abs().mean() < tolerance
     # What is written is upright, and says nothing else.
     write_image(tmp_path / "again.png", back)
     assert_same(read_image(tmp_path / "again.png"), back)
@@ -176,10 +176,10 @@ def test_exif_orientation(tmp_path: Path, file: str, orientation: int) -> None:
 )
 def test_icc_profile_is_kept(tmp_path: Path, extension: str, dtype: str) -> None:
     path = tmp_path / f"a{extension}"
-    write_image(path, as_picture(photograph(3, dtype), SRGB))
+    write_image(path, as_image(photograph(3, dtype), SRGB))
     assert read_image(path).icc_profile == SRGB
     # In a gray file stands what a profile of RGB says of gray; WebP has no gray.
-    write_image(path, as_picture(photograph(1, dtype), SRGB))
+    write_image(path, as_image(photograph(1, dtype), SRGB))
     profile = read_image(path).icc_profile
     assert profile == SRGB if extension == ".webp" else profile is not None and profile[16:20] == b"GRAY"
 
@@ -199,7 +199,7 @@ def test_tiff_variants(tmp_path: Path, name: str) -> None:
         half = (array[:, :, :3].astype(np.int64) * 32768 // 65535).astype(np.uint16)
         premultiplied = np.concatenate([half, array[:, :, 3:]], 2)
         tifffile.imwrite(path, premultiplied, photometric="rgb", extrasamples=["assocalpha"])
-        torch.testing.assert_close(read_image(path).color, as_picture(array).color, rtol=0, atol=4e-5)
+        torch.testing.assert_close(read_image(path).color, as_image(array).color, rtol=0, atol=4e-5)
         return
     elif name == "palette":
         colormap = np.random.default_rng(0).integers(0, 65536, (3, 65536)).astype(np.uint16)
@@ -208,16 +208,16 @@ def test_tiff_variants(tmp_path: Path, name: str) -> None:
     else:
         tifffile.imwrite(path, array, photometric="rgb", extrasamples=["unspecified"])
         with pytest.warns(FileWarning, match=r"has 1 further channel that is no alpha, left out"):
-            assert_same(read_image(path), as_picture(array[:, :, :3]))
+            assert_same(read_image(path), as_image(array[:, :, :3]))
         return
-    assert_same(read_image(path), as_picture(expected))
+    assert_same(read_image(path), as_image(expected))
 
 
 def test_first_page_is_read(tmp_path: Path) -> None:
     first, second = photograph(1, "uint16")[:, :, 0], photograph(1, "uint16")[::-1, :, 0]
     tifffile.imwrite(tmp_path / "a.tif", np.stack([first, second]), photometric="minisblack")
     with pytest.warns(FileWarning, match=r"PHOTO: .*a\.tif has 2 pages; the first is read and 1 is left out\."):
-        assert_same(read_image(tmp_path / "a.tif", argument="PHOTO"), as_picture(first[:, :, None]))
+        assert_same(read_image(tmp_path / "a.tif", argument="PHOTO"), as_image(first[:, :, None]))
 
 
 # ----------------------------------------------------------------------------------------------------------- streams
@@ -239,26 +239,26 @@ class Pipe:
 
 @pytest.mark.parametrize("format", ["png", ".tif", "WEBP", "bmp", "gif"])
 def test_streams(tmp_path: Path, format: str) -> None:
-    picture = as_picture(photograph(3, "uint8") // 64 * 64)
+    image = as_image(photograph(3, "uint8") // 64 * 64)
     pipe = Pipe()
-    write_image(pipe, picture, format=format)
+    write_image(pipe, image, format=format)
     for source in (Pipe(pipe.data), pipe.data, io.BytesIO(pipe.data)):
-        assert_same(read_image(source), picture)
+        assert_same(read_image(source), image)
     # A path's extension does not count then.
-    write_image(tmp_path / "a.jpg", picture, format=format)
+    write_image(tmp_path / "a.jpg", image, format=format)
     assert (tmp_path / "a.jpg").read_bytes() == pipe.data
 
 
 def test_streams_in_messages() -> None:
-    picture = as_picture(photograph(4, "uint8"))
-    with pytest.raises(ValueError, match=r"PHOTO: cannot read standard input as a picture \(its format is unknown\)"):
+    image = as_image(photograph(4, "uint8"))
+    with pytest.raises(ValueError, match=r"PHOTO: cannot read standard input as an image \(its format is unknown\)"):
         read_image(b"words", argument="PHOTO")
     with pytest.raises(ValueError, match=r"--output: standard output has no extension .* give a format: png, tif, .*"):
-        write_image(Pipe(), picture, argument="--output")
+        write_image(Pipe(), image, argument="--output")
     with pytest.raises(ValueError, match=r"format: got 'xyz'; allowed are png, tif, "):
         check_image_output(Pipe(), format="xyz")
     with pytest.raises(
-        ValueError, match=r"--output: standard output as \.jpg cannot hold the picture's 8 bits a channel an"
+        ValueError, match=r"--output: standard output as \.jpg cannot hold the image's 8 bits a channel an"
     ):
         check_image_output(Pipe(), alpha=True, argument="--output", format="jpg")
 
@@ -277,9 +277,9 @@ def test_folder_instead_of_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["text.png", "empty.jpg"])
-def test_no_picture(tmp_path: Path, name: str) -> None:
+def test_no_image(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("words" if name == "text.png" else "")
-    with pytest.raises(ValueError, match=rf"path: cannot read .*{name} as a picture .*expected PNG, JPEG"):
+    with pytest.raises(ValueError, match=rf"path: cannot read .*{name} as an image .*expected PNG, JPEG"):
         read_image(tmp_path / name)
 
 
@@ -287,9 +287,9 @@ def test_no_picture(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.9])
 def test_damaged_file(tmp_path: Path, file: str, kept: float) -> None:
     path = tmp_path / file
-    write_image(path, as_picture(photograph(3, "uint16" if file.startswith("deep") else "uint8", (64, 64))))
+    write_image(path, as_image(photograph(3, "uint16" if file.startswith("deep") else "uint8", (64, 64))))
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
-    with pytest.raises(ValueError, match=rf"path: cannot read .*{file} as a picture"):
+    with pytest.raises(ValueError, match=rf"path: cannot read .*{file} as an image"):
         read_image(path)
 
 
@@ -302,41 +302,41 @@ def test_wide_samples(tmp_path: Path, dtype: str) -> None:
 
 def test_unknown_extension(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"--output: .*a\.xyz ends in \.xyz; allowed are \.png, .* and \.apng"):
-        write_image(tmp_path / "a.xyz", as_picture(photograph(3, "uint8")), argument="--output")
+        write_image(tmp_path / "a.xyz", as_image(photograph(3, "uint8")), argument="--output")
     with pytest.raises(ValueError, match=r"ends in no extension"):
-        write_image(tmp_path / "a", as_picture(photograph(3, "uint8")))
+        write_image(tmp_path / "a", as_image(photograph(3, "uint8")))
 
 
 def test_format_too_poor(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"a\.jpg cannot hold the picture's 16 bits a channel; .*\.png, \.tif, \.tiff and \.apng"
+        ValueError, match=r"a\.jpg cannot hold the image's 16 bits a channel; .*\.png, \.tif, \.tiff and \.apng"
     ):
-        write_image(tmp_path / "a.jpg", as_picture(photograph(3, "uint16")))
-    with pytest.raises(ValueError, match=r"a\.bmp cannot hold the picture's 8 bits a channel and alpha"):
-        write_image(tmp_path / "a.bmp", as_picture(photograph(4, "uint8")))
+        write_image(tmp_path / "a.jpg", as_image(photograph(3, "uint16")))
+    with pytest.raises(ValueError, match=r"a\.bmp cannot hold the image's 8 bits a channel and alpha"):
+        write_image(tmp_path / "a.bmp", as_image(photograph(4, "uint8")))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_no_such_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"path: cannot write .*a\.png: there is no folder .*nowhere; create it"):
-        write_image(tmp_path / "nowhere" / "a.png", as_picture(photograph(3, "uint8")))
+        write_image(tmp_path / "nowhere" / "a.png", as_image(photograph(3, "uint8")))
 
 
 def test_folder_not_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Permissions do not bind the superuser, whom tests may run as.
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(ValueError, match=r"path: cannot write .*: the folder .* is not writable"):
-        write_image(tmp_path / "a.png", as_picture(photograph(3, "uint8")))
+        write_image(tmp_path / "a.png", as_image(photograph(3, "uint8")))
 
 
 def test_something_else_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "a.png").mkdir()
     with pytest.raises(ValueError, match=r"a\.png: it exists and is not a file"):
-        write_image(tmp_path / "a.png", as_picture(photograph(3, "uint8")))
+        write_image(tmp_path / "a.png", as_image(photograph(3, "uint8")))
 
 
 def test_nan(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"picture: it holds NaN"):
+    with pytest.raises(ValueError, match=r"image: it holds NaN"):
         write_image(tmp_path / "a.png", Image(torch.full((1, 3, 4, 5), torch.nan)))
 
 
@@ -351,7 +351,7 @@ def test_nan(tmp_path: Path) -> None:
         ({"bit_depth": 12}, r"bit_depth: got 12, allowed are 8 and 16"),
     ],
 )
-def test_no_such_picture(changes: dict[str, object], message: str) -> None:
+def test_no_such_image(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Image(**({"color": torch.rand(1, 3, 4, 5)} | changes))
 
@@ -364,7 +364,7 @@ def test_failure_in_the_middle_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: type[BaseException]
 ) -> None:
     path = tmp_path / "a.png"
-    write_image(path, as_picture(photograph(3, "uint8")))
+    write_image(path, as_image(photograph(3, "uint8")))
     before = path.read_bytes()
 
     def half(file: object, *_: object) -> None:
@@ -373,7 +373,7 @@ def test_failure_in_the_middle_leaves_the_old_file(
 
     monkeypatch.setattr(images, "encode", half)
     with pytest.raises(ValueError if failure is OSError else failure, match="in the middle"):
-        write_image(path, as_picture(photograph(1, "uint8")))
+        write_image(path, as_image(photograph(1, "uint8")))
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
 
@@ -397,7 +397,7 @@ def test_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     link = tmp_path / "link.png"
     link.symlink_to(tmp_path / "folder" / "real.png")
-    write_image(link, as_picture(photograph(3, "uint8")))
+    write_image(link, as_image(photograph(3, "uint8")))
     assert link.is_symlink()
     assert (tmp_path / "folder" / "real.png").is_file()
 
@@ -405,7 +405,7 @@ def test_link_is_followed(tmp_path: Path) -> None:
 def test_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    write_image(tmp_path / "a.png", as_picture(photograph(3, "uint8")))
+    write_image(tmp_path / "a.png", as_image(photograph(3, "uint8")))
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(RuntimeError, match=r'PIL is not installed; .*pip install "patchattn\[tools\]"'):
         read_image(tmp_path / "a.png")

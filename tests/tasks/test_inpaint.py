@@ -1,4 +1,4 @@
-"""Holes completed from the picture itself."""
+"""Holes completed from the image itself."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from patchattn.tasks.boxes import boxes
+from patchattn.tasks.bounding_boxes import bounding_boxes
 from patchattn.tasks.images import Image
 from patchattn.tasks.inpaint import QUALITIES, Inpainting, inpaint
-from patchattn.tasks.scales import dilated, scales_of
-from patchattn.tasks.smooth_fill import smooth_fill
+from patchattn.tasks.membrane import membrane_interpolation
+from patchattn.tasks.pyramid import dilated, image_pyramid
 from patchattn.tasks.thin_holes import thin_part, tiles_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -47,28 +47,28 @@ def tiles(height: int, width: int) -> Tensor:
     ids=["inside", "in-a-corner", "from-edge-to-edge"],
 )
 def test_what_repeats_is_restored(hole: Tensor) -> None:
-    picture = tiles(75, 90)
-    result = inpaint(picture, hole, levels=1)
-    torch.testing.assert_close(result.picture.color, picture, rtol=0, atol=0.02)
+    image = tiles(75, 90)
+    result = inpaint(image, hole, levels=1)
+    torch.testing.assert_close(result.image.color, image, rtol=0, atol=0.02)
 
 
 def test_known_pixels_stay_as_they_were() -> None:
-    picture = Image(torch.rand(1, 3, 40, 50), torch.rand(1, 1, 40, 50), bit_depth=16, icc_profile=b"profile")
+    image = Image(torch.rand(1, 3, 40, 50), torch.rand(1, 1, 40, 50), bit_depth=16, icc_profile=b"profile")
     hole = rectangle(40, 50, slice(10, 20), slice(15, 30))
-    result = inpaint(picture, hole, quality="fast").picture
-    assert torch.equal(result.color[..., ~hole], picture.color[..., ~hole])
+    result = inpaint(image, hole, quality="fast").image
+    assert torch.equal(result.color[..., ~hole], image.color[..., ~hole])
     assert result.alpha is not None
-    assert picture.alpha is not None
-    assert torch.equal(result.alpha[..., ~hole], picture.alpha[..., ~hole])
-    assert not torch.equal(result.alpha[..., hole], picture.alpha[..., hole])
+    assert image.alpha is not None
+    assert torch.equal(result.alpha[..., ~hole], image.alpha[..., ~hole])
+    assert not torch.equal(result.alpha[..., hole], image.alpha[..., hole])
     assert (result.bit_depth, result.icc_profile) == (16, b"profile")
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.2, 0.5, 0.9, 0.999])
 def test_transparent_pixels_are_the_hole_and_opaque_afterwards(alpha: float) -> None:
     color, hole = tiles(60, 60), rectangle(60, 60, slice(20, 32), slice(20, 40))
-    picture = Image(torch.where(hole, 0, color), torch.where(hole, alpha, 1.0)[None, None])
-    result = inpaint(picture, levels=1).picture
+    image = Image(torch.where(hole, 0, color), torch.where(hole, alpha, 1.0)[None, None])
+    result = inpaint(image, levels=1).image
     assert result.alpha is None
     torch.testing.assert_close(result.color, color, rtol=0, atol=0.02)
 
@@ -82,11 +82,11 @@ def test_nothing_is_left_of_what_is_partly_covered(faintest: float, patch_size: 
     red = ((14 - (across.square() + down.square()).sqrt()) / 6 + 0.5).clamp(0, 1)
     red = torch.where((red > 0) & (red < faintest), faintest, red)
     gray = 0.4 + 0.2 * torch.rand(1, 1, 80, 90, generator=torch.Generator().manual_seed(0)).expand(1, 3, 80, 90)
-    picture = torch.lerp(gray, torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1).expand_as(gray), red)
+    image = torch.lerp(gray, torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1).expand_as(gray), red)
     if in_alpha:
-        result = inpaint(Image(picture, (1 - red)[None, None]), patch_size=patch_size, quality="fast").picture
+        result = inpaint(Image(image, (1 - red)[None, None]), patch_size=patch_size, quality="fast").image
     else:
-        result = inpaint(picture, red, patch_size=patch_size, quality="fast").picture
+        result = inpaint(image, red, patch_size=patch_size, quality="fast").image
     cast = result.color[:, 0] - result.color[:, 1]
     assert cast.abs().max() < 1e-6
 
@@ -94,40 +94,40 @@ def test_nothing_is_left_of_what_is_partly_covered(faintest: float, patch_size: 
 def test_the_hole_is_widened() -> None:
     hole = rectangle(60, 70, slice(20, 30), slice(20, 40))
     wide = rectangle(60, 70, slice(17, 33), slice(17, 43))
-    picture = torch.rand(1, 3, 60, 70, generator=torch.Generator().manual_seed(0))
-    grown, expected = inpaint(picture, hole, grow=3, quality="fast"), inpaint(picture, wide, quality="fast")
-    assert torch.equal(grown.picture.color, expected.picture.color)
-    assert torch.equal(grown.picture.color[..., ~wide], picture[..., ~wide])
+    image = torch.rand(1, 3, 60, 70, generator=torch.Generator().manual_seed(0))
+    grown, expected = inpaint(image, hole, grow=3, quality="fast"), inpaint(image, wide, quality="fast")
+    assert torch.equal(grown.image.color, expected.image.color)
+    assert torch.equal(grown.image.color[..., ~wide], image[..., ~wide])
 
 
 def test_light_comes_from_the_surroundings() -> None:
     """A hill of light with fine texture: no patch outside is as bright as its top, which is in the hole."""
     across, down = torch.linspace(-0.5, 0.5, 120), torch.linspace(-0.5, 0.5, 96)[:, None]
     texture = 0.08 * torch.rand(1, 1, 96, 120, generator=torch.Generator().manual_seed(0))
-    picture = 0.2 + 0.6 * (1 - 2 * (across.square() + down.square())) + texture
+    image = 0.2 + 0.6 * (1 - 2 * (across.square() + down.square())) + texture
     hole = rectangle(96, 120, slice(28, 68), slice(40, 80))
-    missed = (inpaint(picture, hole).picture.color - picture)[..., hole]
+    missed = (inpaint(image, hole).image.color - image)[..., hole]
     assert missed.mean().abs() < 0.025, "the votes alone miss it by 0.034"
 
 
 def test_a_network_fills_instead() -> None:
     class Gray:
-        def fill(self, picture: Tensor, hole: Tensor) -> Tensor:
-            return torch.full_like(picture, 0.5)
+        def fill(self, image: Tensor, hole: Tensor) -> Tensor:
+            return torch.full_like(image, 0.5)
 
-    picture, hole = torch.rand(1, 1, 20, 20), rectangle(20, 20, slice(5, 9), slice(5, 9))
-    result = inpaint(picture, hole, network=Gray())
-    assert result.picture.color[..., hole].eq(0.5).all()
-    assert torch.equal(result.picture.color[..., ~hole], picture[..., ~hole])
+    image, hole = torch.rand(1, 1, 20, 20), rectangle(20, 20, slice(5, 9), slice(5, 9))
+    result = inpaint(image, hole, network=Gray())
+    assert result.image.color[..., hole].eq(0.5).all()
+    assert torch.equal(result.image.color[..., ~hole], image[..., ~hole])
     assert result.field is None
     with pytest.raises(ValueError, match="keep_out: a network copies no patches"):
-        inpaint(picture, hole, network=Gray(), keep_out=~hole)
+        inpaint(image, hole, network=Gray(), keep_out=~hole)
 
 
 def test_nothing_to_fill() -> None:
-    picture = torch.rand(1, 1, 9, 9)
-    result = inpaint(picture, torch.zeros(9, 9, dtype=torch.bool))
-    assert torch.equal(result.picture.color, picture)
+    image = torch.rand(1, 1, 9, 9)
+    result = inpaint(image, torch.zeros(9, 9, dtype=torch.bool))
+    assert torch.equal(result.image.color, image)
     assert result.field is None
 
 
@@ -135,7 +135,7 @@ def copied_from(result: Inpainting, patch_size: int) -> Tensor:
     """The pixels of all patches that were copied."""
     assert result.field is not None
     index = result.field.index
-    centers = torch.zeros(result.picture.size, dtype=torch.bool)
+    centers = torch.zeros(result.image.size, dtype=torch.bool)
     centers.view(-1)[index[index >= 0].long()] = True
     return dilated(centers[None, None], patch_size // 2)[0, 0]
 
@@ -143,8 +143,8 @@ def copied_from(result: Inpainting, patch_size: int) -> Tensor:
 def test_nothing_is_copied_from_the_hole_or_from_where_it_is_forbidden() -> None:
     hole = rectangle(70, 80, slice(25, 45), slice(30, 50))
     keep_out = rectangle(70, 80, slice(0, 70), slice(55, 80))
-    picture = photograph(slice(100, 170), slice(200, 280))
-    free, bound = inpaint(picture, hole), inpaint(picture, hole, keep_out=keep_out)
+    image = photograph(slice(100, 170), slice(200, 280))
+    free, bound = inpaint(image, hole), inpaint(image, hole, keep_out=keep_out)
     assert not (copied_from(free, 7) & hole).any()
     assert (copied_from(free, 7) & keep_out).any()
     assert not (copied_from(bound, 7) & (hole | keep_out)).any()
@@ -158,27 +158,27 @@ def test_matches_are_those_of_all_patches_that_touch_the_hole() -> None:
 
 
 def test_texture_is_copied_and_not_blurred() -> None:
-    picture = photograph(slice(10, 150), slice(20, 160))
+    image = photograph(slice(10, 150), slice(20, 160))
     hole = rectangle(140, 140, slice(50, 90), slice(55, 95))
-    found = inpaint(picture, hole).picture.color
-    smooth = smooth_fill(picture, hole[None, None])
+    found = inpaint(image, hole).image.color
+    smooth = membrane_interpolation(image, hole[None, None])
 
-    def variation(image: Tensor) -> float:
-        part = image[..., 50:90, 55:95]
+    def variation(filled: Tensor) -> float:
+        part = filled[..., 50:90, 55:95]
         return float(part.diff(dim=2).abs().sum() + part.diff(dim=3).abs().sum())
 
-    def error(image: Tensor) -> float:
-        return float((image - picture)[..., hole].square().mean())
+    def error(filled: Tensor) -> float:
+        return float((filled - image)[..., hole].square().mean())
 
-    assert variation(smooth) < 0.5 * variation(picture)
-    assert 0.7 * variation(picture) < variation(found) < 1.3 * variation(picture)
+    assert variation(smooth) < 0.5 * variation(image)
+    assert 0.7 * variation(image) < variation(found) < 1.3 * variation(image)
     # Texture of the right kind at the wrong place has twice the variance of none.
     assert error(found) < 2.2 * error(smooth)
 
 
-def test_the_same_seed_gives_the_same_picture() -> None:
-    picture, hole = photograph(slice(0, 64), slice(0, 90)), rectangle(64, 90, slice(20, 40), slice(30, 60))
-    first, second, other = (inpaint(picture, hole, quality="fast", seed=seed).picture.color for seed in (1, 1, 2))
+def test_the_same_seed_gives_the_same_image() -> None:
+    image, hole = photograph(slice(0, 64), slice(0, 90)), rectangle(64, 90, slice(20, 40), slice(30, 60))
+    first, second, other = (inpaint(image, hole, quality="fast", seed=seed).image.color for seed in (1, 1, 2))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
 
@@ -194,12 +194,12 @@ def test_scales_are_told(quality: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, r"hole: got None, and the picture has no alpha; expected a mask"),
+        ({}, r"hole: got None, and the image has no alpha; expected a mask"),
         ({"hole": torch.ones(20, 30).int()}, r"hole: got shape \(20, 30\) of torch.int32; expected booleans"),
         ({"hole": 255 * torch.eye(20, 30)}, r"hole: got values beside \[0, 1\]; expected how much of each pixel"),
         ({"hole": torch.full((20, 30), torch.nan)}, r"hole: got values beside \[0, 1\]"),
         ({"grow": -1, "hole": torch.eye(20, 30) > 0}, r"grow: expected an integer of at least 0"),
-        ({"hole": torch.ones(30, 20) > 0}, r"expected booleans of the picture's size, \(20, 30\)"),
+        ({"hole": torch.ones(30, 20) > 0}, r"expected booleans of the image's size, \(20, 30\)"),
         (
             {"hole": torch.ones(20, 30) > 0},
             r"hole: no patch of 11 x 11 pixels lies outside of it, so that there is nothing",
@@ -220,15 +220,13 @@ def test_wrong_arguments_are_named(arguments: dict[str, Any], message: str) -> N
         inpaint(torch.rand(1, 3, 20, 30), **arguments)
 
 
-def test_an_opaque_picture_has_no_hole_in_its_alpha() -> None:
-    with pytest.raises(
-        ValueError, match=r"hole: got None, and no pixel of the picture is transparent; expected a mask"
-    ):
+def test_an_opaque_image_has_no_hole_in_its_alpha() -> None:
+    with pytest.raises(ValueError, match=r"hole: got None, and no pixel of the image is transparent; expected a mask"):
         inpaint(Image(torch.rand(1, 3, 20, 30), torch.ones(1, 1, 20, 30)))
 
 
-def test_a_picture_that_is_transparent_everywhere_has_nothing_to_copy() -> None:
-    with pytest.raises(ValueError, match="hole: no patch of 11 x 11 pixels lies outside of the picture's transparent"):
+def test_a_image_that_is_transparent_everywhere_has_nothing_to_copy() -> None:
+    with pytest.raises(ValueError, match="hole: no patch of 11 x 11 pixels lies outside of the image's transparent"):
         inpaint(Image(torch.rand(1, 3, 20, 30), torch.full((1, 1, 20, 30), 0.99)))
 
 
@@ -242,14 +240,14 @@ def test_a_picture_that_is_transparent_everywhere_has_nothing_to_copy() -> None:
 )
 def test_any_size_and_any_hole(height: int, width: int, channels: int, patch_size: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    picture = torch.rand(1, channels, height, width, generator=generator)
+    image = torch.rand(1, channels, height, width, generator=generator)
     top, left = (int(torch.randint(n - 6, (1,), generator=generator)) for n in (height, width))
     hole = torch.rand(height, width, generator=generator) < 0.01
     hole[top : top + 4, left : left + 5] = True
     hole[:5, :5] = hole[-5:, -5:] = False  # something to copy
-    result = inpaint(picture, hole, patch_size=patch_size, quality="fast").picture.color
-    assert result.shape == picture.shape
-    assert torch.equal(result[..., ~hole], picture[..., ~hole])
+    result = inpaint(image, hole, patch_size=patch_size, quality="fast").image.color
+    assert result.shape == image.shape
+    assert torch.equal(result[..., ~hole], image[..., ~hole])
     assert result.min() >= 0
     assert result.max() <= 1
 
@@ -257,25 +255,25 @@ def test_any_size_and_any_hole(height: int, width: int, channels: int, patch_siz
 def test_a_smooth_fill_continues_a_ramp() -> None:
     ramp = torch.linspace(0, 1, 33)[None, None, None].expand(1, 2, 33, 33)
     hole = rectangle(33, 33, slice(12, 20), slice(12, 20))[None, None]
-    filled = smooth_fill(torch.where(hole, 7, ramp), hole, relaxations=500)
+    filled = membrane_interpolation(torch.where(hole, 7, ramp), hole, relaxations=500)
     torch.testing.assert_close(filled, ramp, rtol=0, atol=1e-3)
 
 
 def test_a_smooth_fill_is_the_same_where_it_is_needed() -> None:
-    picture, hole = photograph(slice(0, 90), slice(0, 100)), line(90, 100, 40)[None, None]
+    image, hole = photograph(slice(0, 90), slice(0, 100)), line(90, 100, 40)[None, None]
     needed = line(90, 100, 10)[None, None]
-    filled, partly = smooth_fill(picture, hole), smooth_fill(picture, hole, needed=needed)
+    filled, partly = membrane_interpolation(image, hole), membrane_interpolation(image, hole, needed=needed)
     # The rest is not relaxed, which is felt one pixel farther in with every relaxation.
     assert (partly - filled)[..., line(90, 100, 1)].abs().max() < 0.02
-    assert torch.equal(partly[..., ~hole[0, 0]], picture[..., ~hole[0, 0]])
-    assert torch.equal(smooth_fill(picture, hole, needed=hole), filled)
+    assert torch.equal(partly[..., ~hole[0, 0]], image[..., ~hole[0, 0]])
+    assert torch.equal(membrane_interpolation(image, hole, needed=hole), filled)
 
 
 def test_holes_far_apart_are_filled_each_by_itself() -> None:
-    picture = tiles(200, 220)
+    image = tiles(200, 220)
     hole = rectangle(200, 220, slice(10, 24), slice(12, 30)) | rectangle(200, 220, slice(170, 190), slice(190, 207))
-    result = inpaint(picture, hole, levels=1)
-    torch.testing.assert_close(result.picture.color, picture, rtol=0, atol=0.02)
+    result = inpaint(image, hole, levels=1)
+    torch.testing.assert_close(result.image.color, image, rtol=0, atol=0.02)
     assert result.field is not None
     assert torch.equal(result.field.index[0, 0, 0] >= 0, dilated(hole[None, None], 5)[0, 0])
 
@@ -311,14 +309,14 @@ THIN = {
 
 @pytest.mark.parametrize("hole", THIN.values(), ids=list(THIN))
 def test_thin_holes_are_completed_well_and_in_tiles(hole: Tensor) -> None:
-    picture = photograph(slice(60, 260), slice(120, 360))
+    image = photograph(slice(60, 260), slice(120, 360))
     reports: list[str] = []
-    result = inpaint(picture, hole, progress=reports.append)
-    found = result.picture.color
+    result = inpaint(image, hole, progress=reports.append)
+    found = result.image.color
     assert all(report.startswith("tile ") for report in reports)
-    assert torch.equal(found[..., ~hole], picture[..., ~hole])
-    smooth = smooth_fill(picture, hole[None, None])
-    errors = [(image - picture)[..., hole].square().mean() for image in (found, smooth)]
+    assert torch.equal(found[..., ~hole], image[..., ~hole])
+    smooth = membrane_interpolation(image, hole[None, None])
+    errors = [(filled - image)[..., hole].square().mean() for filled in (found, smooth)]
     assert errors[0] < 1.15 * errors[1]
     assert result.field is not None
     matched = result.field.index[0, 0, 0] >= 0
@@ -328,32 +326,32 @@ def test_thin_holes_are_completed_well_and_in_tiles(hole: Tensor) -> None:
 
 
 def test_dust_far_away_changes_nothing() -> None:
-    picture = photograph(slice(60, 260), slice(100, 500))
+    image = photograph(slice(60, 260), slice(100, 500))
     near, far = specks(200, 400, 30, 5), specks(200, 400, 30, 5, seed=1)
     near[:, 120:] = far[:, :280] = False
-    alone, both = (inpaint(picture, hole).picture.color for hole in (near, near | far))
+    alone, both = (inpaint(image, hole).image.color for hole in (near, near | far))
     assert torch.equal(alone[..., :160], both[..., :160])
 
 
 def test_dust_beside_a_wide_hole_leaves_it_to_the_scales() -> None:
-    picture = photograph(slice(60, 200), slice(120, 300))
+    image = photograph(slice(60, 200), slice(120, 300))
     wide, dust = rectangle(140, 180, slice(40, 80), slice(50, 90)), specks(140, 180, 30, 4)
     reports: list[str] = []
-    result = inpaint(picture, wide | dust, quality="fast", progress=reports.append)
+    result = inpaint(image, wide | dust, quality="fast", progress=reports.append)
     assert {report.split()[0] for report in reports} == {"tile", "scale"}
     assert result.field is not None
     assert (result.field.index[0, 0, 0] >= 0)[wide | dust].all()
     assert not (copied_from(result, 7) & (wide | dust)).any()
-    alone = inpaint(picture, wide, quality="fast").picture.color
-    errors = [(image - picture)[..., wide].square().mean() for image in (result.picture.color, alone)]
+    alone = inpaint(image, wide, quality="fast").image.color
+    errors = [(filled - image)[..., wide].square().mean() for filled in (result.image.color, alone)]
     assert errors[0] < 1.3 * errors[1]
 
 
 def test_a_thin_hole_is_not_copied_from_where_it_is_forbidden() -> None:
-    picture, hole = photograph(slice(60, 200), slice(120, 300)), specks(140, 180, 10, 4)
+    image, hole = photograph(slice(60, 200), slice(120, 300)), specks(140, 180, 10, 4)
     keep_out = torch.ones(140, 180, dtype=torch.bool)
     keep_out[100:130, 140:175] = False  # far from most of the dust
-    result = inpaint(picture, hole, keep_out=keep_out)
+    result = inpaint(image, hole, keep_out=keep_out)
     assert not (copied_from(result, 7) & (hole | keep_out)).any()
 
 
@@ -380,7 +378,7 @@ def test_tiles_hold_everything_and_do_not_overlap(height: int, width: int, count
 
 
 def test_tiles_follow_what_is_touched() -> None:
-    """Their surroundings together are far fewer pixels than the picture has, and no tile is larger than its bound."""
+    """Their surroundings together are far fewer pixels than the image has, and no tile is larger than its bound."""
     for touched in (line(2000, 3000, 3), specks(2000, 3000, 6, 9), rectangle(2000, 3000, slice(0, 2000), slice(7, 9))):
         tiles_ = tiles_of(touched[None, None], 64)
         pixels = sum((r.stop - r.start + 128) * (c.stop - c.start + 128) for r, c in tiles_)
@@ -395,7 +393,7 @@ def test_tiles_follow_what_is_touched() -> None:
 def test_boxes_hold_everything_and_do_not_overlap(height: int, width: int, share: float, seed: int) -> None:
     mask = torch.rand(height, width, generator=torch.Generator().manual_seed(seed)) < share
     covered = torch.zeros(height, width, dtype=torch.int)
-    for box in boxes(mask):
+    for box in bounding_boxes(mask):
         assert mask[box].any()
         covered[box] += 1
     assert covered.max() <= 1
@@ -404,21 +402,21 @@ def test_boxes_hold_everything_and_do_not_overlap(height: int, width: int, share
 
 def test_boxes_are_cut_where_gaps_are_wide() -> None:
     corners = rectangle(100, 100, slice(0, 10), slice(0, 10)) | rectangle(100, 100, slice(90, 100), slice(90, 100))
-    assert boxes(corners) == [(slice(0, 10), slice(0, 10)), (slice(90, 100), slice(90, 100))]
+    assert bounding_boxes(corners) == [(slice(0, 10), slice(0, 10)), (slice(90, 100), slice(90, 100))]
     near = rectangle(100, 100, slice(0, 50), slice(0, 10)) | rectangle(100, 100, slice(60, 100), slice(0, 10))
-    assert boxes(near) == [(slice(0, 100), slice(0, 10))]
+    assert bounding_boxes(near) == [(slice(0, 100), slice(0, 10))]
 
 
 def test_scales_halve_and_forget_what_they_cannot_know() -> None:
     hole = rectangle(101, 130, slice(30, 70), slice(40, 90))[None, None]
-    picture = torch.where(hole, 9.0, 0.5).expand(1, 3, 101, 130)
+    image = torch.where(hole, 9.0, 0.5).expand(1, 3, 101, 130)
     keep_out = torch.zeros_like(hole)
     keep_out[..., 90:, :] = True
-    scales = scales_of(picture, hole, keep_out, 7, levels=3)
+    scales = image_pyramid(image, hole, keep_out, 7, levels=3)
     assert [scale.size for scale in scales] == [(101, 130), (51, 65)]  # a third would be too small for patches of 7
     for scale in scales:
         known = ~scale.hole
-        torch.testing.assert_close(scale.picture, 0.5 * known.expand_as(scale.picture), rtol=0, atol=1e-6)
+        torch.testing.assert_close(scale.image, 0.5 * known.expand_as(scale.image), rtol=0, atol=1e-6)
         assert scale.texture.abs().max() < 1e-6
         assert not (dilated(scale.sources, 3) & scale.hole).any()
     assert not scales[1].sources[..., 43:, :].any()

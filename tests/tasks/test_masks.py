@@ -188,7 +188,7 @@ def test_a_color_is_given(tmp_path: Path, image: Any, color: str, expected: Arra
     ids=["black-on-white", "erased-from-white", "erased-photograph", "erased-from-black", "rgb"],
 )
 def test_inverted_masks_are_refused_and_can_be_inverted(tmp_path: Path, image: Any) -> None:
-    with pytest.raises(ValueError, match=r"mask: .*mask.png covers 92.1 % of the picture and is probably inverted"):
+    with pytest.raises(ValueError, match=r"mask: .*mask.png covers 92.1 % of the image and is probably inverted"):
         coverage(tmp_path, image)
     np.testing.assert_allclose(coverage(tmp_path, image, invert=True), SOFT / 255, atol=0.01)
 
@@ -197,8 +197,8 @@ def test_inverted_masks_are_refused_and_can_be_inverted(tmp_path: Path, image: A
     ("image", "how", "message"),
     [
         (np.zeros(SIZE, np.uint8), {}, r"covers nothing \(it holds: black 100 %\); expected a light shape on black"),
-        (np.full(SIZE, 255, np.uint8), {}, r"covers the whole picture \(it holds: white 100 %\)"),
-        (np.full((*SIZE, 3), RED, np.uint8), {}, r"covers the whole picture \(it holds: red 100 %\)"),
+        (np.full(SIZE, 255, np.uint8), {}, r"covers the whole image \(it holds: white 100 %\)"),
+        (np.full((*SIZE, 3), RED, np.uint8), {}, r"covers the whole image \(it holds: red 100 %\)"),
         (np.zeros((*SIZE, 4), np.uint8), {}, r"is transparent everywhere \(it holds: transparent 100 %\)"),
         (PHOTO, {}, "is the photograph itself, with nothing painted over it"),
         (PHOTO.mean(2).astype(np.uint8), {}, r"holds several colors, of which none is clearly .* many other colors\)"),
@@ -206,7 +206,7 @@ def test_inverted_masks_are_refused_and_can_be_inverted(tmp_path: Path, image: A
         (indexed(labels((1, 2))), {}, r"several colors.*\(it holds: black 91.2 %, #800000 8.29 %, #008000 0.521 %\)"),
         (HARD, {"color": "blue"}, r"has no pixel of the color blue \(it holds: black 91.7 %, white 8.29 %\)"),
         (HARD, {"color": "nocolor"}, r"^color: got 'nocolor'; expected a color's name, as red, or #rrggbb"),
-        (np.zeros(SIZE, np.uint8), {"invert": True}, "covers the whole picture"),
+        (np.zeros(SIZE, np.uint8), {"invert": True}, "covers the whole image"),
         (np.zeros(SIZE, np.uint8), {"invert_argument": "--turn"}, "; --turn covers the rest instead, color says which"),
         (
             np.zeros(SIZE, np.uint8),
@@ -232,7 +232,7 @@ def test_a_mask_is_turned_as_its_file_says(tmp_path: Path) -> None:
     assert torch.equal(found > 0, torch.from_numpy(HARD > 0))
 
 
-def test_most_of_the_picture_may_be_kept_out(tmp_path: Path) -> None:
+def test_most_of_the_image_may_be_kept_out(tmp_path: Path) -> None:
     found = coverage(tmp_path, 255 - SOFT, invert_argument=None)
     np.testing.assert_allclose(found, 1 - SOFT / 255, atol=0.01)
 

@@ -35,7 +35,7 @@ from patchattn.tasks.warnings import MetadataWarning
 GPS, EXIF, INTEROP, IFD1 = ExifTags.IFD.GPSInfo, ExifTags.IFD.Exif, ExifTags.IFD.Interop, ExifTags.IFD.IFD1
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 HEIGHT, WIDTH = 24, 40
-THUMBNAIL = b"\xff\xd8 the old picture, small \xff\xd9"
+THUMBNAIL = b"\xff\xd8 the old image, small \xff\xd9"
 NOTE = b"Maker\0" + bytes(range(200))
 
 FIRST = {0x10F: "Maker", 0x110: "Model 1", 0x132: "2021:02:03 04:05:06", 0x13B: "Somebody", 0x8298: "(c) Somebody"}
@@ -120,7 +120,7 @@ def interoperability(exif: PIL.Image.Exif) -> dict[int, object]:
 
 
 def assert_kept(path: Path, size: tuple[int, int], dpi: tuple[float, float] = (300, 300)) -> None:
-    """Pillow finds in the file what `save` wrote, and what is true of the picture in it."""
+    """Pillow finds in the file what `save` wrote, and what is true of the image in it."""
     with PIL.Image.open(path) as image:
         assert image.size == size[::-1]
         exif = image.getexif()
@@ -158,18 +158,18 @@ PAIRS = [
 def test_from_format_to_format(
     tmp_path: Path, source: str, depth: int, target: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    picture = read_image(save(tmp_path / source, depth))
+    image = read_image(save(tmp_path / source, depth))
     out = tmp_path / f"out{target}"
     with caplog.at_level(logging.WARNING):
-        write_image(out, picture)
+        write_image(out, image)
         assert_kept(out, (HEIGHT, WIDTH))
         back = read_image(out)
-    with PIL.Image.open(out) as image:
+    with PIL.Image.open(out) as opened:
         # Pillow itself leaves a wrong offset of it in TIFF, which is no reason for a warning.
-        assert interoperability(image.getexif()) == ({} if source == "a.tif" else {1: "R98"})
+        assert interoperability(opened.getexif()) == ({} if source == "a.tif" else {1: "R98"})
     assert not caplog.records
     assert back.bit_depth == depth
-    assert replace(back.metadata, exif=None) == replace(picture.metadata, exif=None)
+    assert replace(back.metadata, exif=None) == replace(image.metadata, exif=None)
     assert back.icc_profile == (SRGB if depth == 8 else None)
 
 
@@ -180,12 +180,12 @@ def test_tiff_is_read_by_others(tmp_path: Path, depth: int, alpha: bool, channel
     """Its directory is written a second time: the pixels must still be found, in either byte order."""
     metadata = read_image(save(tmp_path / "a.jpg")).metadata
     color = torch.rand(1, channels, 150, 170, generator=torch.Generator().manual_seed(0))
-    picture = Image(color, color[:, :1] if alpha else None, depth, SRGB if channels == 3 else None)
-    write_image(tmp_path / "plain.tif", picture)
+    image = Image(color, color[:, :1] if alpha else None, depth, SRGB if channels == 3 else None)
+    write_image(tmp_path / "plain.tif", image)
     for order in "<>":
         exif = exif_of()
         exif.endian = order
-        write_image(tmp_path / "a.tif", replace(picture, metadata=replace(metadata, exif=exif.tobytes())))
+        write_image(tmp_path / "a.tif", replace(image, metadata=replace(metadata, exif=exif.tobytes())))
         np.testing.assert_array_equal(tifffile.imread(tmp_path / "a.tif"), tifffile.imread(tmp_path / "plain.tif"))
         with tifffile.TiffFile(tmp_path / "a.tif") as file:
             assert file.byteorder == order
@@ -203,31 +203,31 @@ def test_tiff_is_read_by_others(tmp_path: Path, depth: int, alpha: bool, channel
 @pytest.mark.parametrize(("file", "depth"), FILES)
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_applied_once(tmp_path: Path, file: str, depth: int, orientation: int) -> None:
-    picture = read_image(save(tmp_path / file, depth, orientation, dpi=(300, 150)))
-    assert picture.size == (HEIGHT, WIDTH)
+    image = read_image(save(tmp_path / file, depth, orientation, dpi=(300, 150)))
+    assert image.size == (HEIGHT, WIDTH)
     dpi = (150, 300) if orientation > 4 else (300, 150)
-    assert picture.metadata.resolution == dpi
+    assert image.metadata.resolution == dpi
     for target in (".png", ".tif") if depth == 16 else (".jpg", ".png", ".tif", ".webp"):
         out = tmp_path / f"out{target}"
-        write_image(out, picture)
+        write_image(out, image)
         assert_kept(out, (HEIGHT, WIDTH), dpi)
         again = read_image(out)
-        assert (again.color - picture.color).abs().mean() < (0.03 if target == ".jpg" else 1e-6)
+        assert (again.color - image.color).abs().mean() < (0.03 if target == ".jpg" else 1e-6)
 
 
 def test_orientation_in_xmp_alone(tmp_path: Path) -> None:
     PIL.Image.fromarray(pixels(8)).save(tmp_path / "a.jpg", xmp=xmp(b' tiff:Orientation="6"'))
-    picture = read_image(tmp_path / "a.jpg")
-    assert picture.size == (WIDTH, HEIGHT)
-    assert picture.metadata.xmp == xmp()
+    image = read_image(tmp_path / "a.jpg")
+    assert image.size == (WIDTH, HEIGHT)
+    assert image.metadata.xmp == xmp()
 
 
 @pytest.mark.parametrize("target", [".jpg", ".png", ".tif", ".webp"])
-def test_size_is_that_of_the_picture_written(tmp_path: Path, target: str) -> None:
-    picture = read_image(save(tmp_path / "a.jpg", orientation=6))
+def test_size_is_that_of_the_image_written(tmp_path: Path, target: str) -> None:
+    image = read_image(save(tmp_path / "a.jpg", orientation=6))
     # Above 65535 the number needs another type.
     for size in ((48, 80), (1, 70000)) if target in (".png", ".tif") else ((48, 80),):
-        enlarged = replace(picture, color=torch.rand(1, 3, *size), bit_depth=16 if target in (".png", ".tif") else 8)
+        enlarged = replace(image, color=torch.rand(1, 3, *size), bit_depth=16 if target in (".png", ".tif") else 8)
         write_image(tmp_path / f"out{target}", enlarged)
         assert_kept(tmp_path / f"out{target}", size)
 
@@ -290,13 +290,13 @@ def test_resolution_is_kept_to_rounding(
     tmp_path_factory: pytest.TempPathFactory, dpi: tuple[float, float], targets: list[str]
 ) -> None:
     folder = tmp_path_factory.getbasetemp()
-    picture = Image(torch.zeros(1, 3, 2, 3), metadata=Metadata(resolution=dpi))
+    image = Image(torch.zeros(1, 3, 2, 3), metadata=Metadata(resolution=dpi))
     for target in targets:
-        write_image(folder / f"dpi{target}", picture)
-        picture = read_image(folder / f"dpi{target}")
+        write_image(folder / f"dpi{target}", image)
+        image = read_image(folder / f"dpi{target}")
     # To pixels per inch once, and to pixels per meter each time.
     rounding = 0.02 * len(targets) + (0.5 if ".jpg" in targets else 0)
-    assert picture.metadata.resolution == pytest.approx(dpi, abs=rounding, rel=1e-5)
+    assert image.metadata.resolution == pytest.approx(dpi, abs=rounding, rel=1e-5)
 
 
 @pytest.mark.parametrize("target", [".jpg", ".png", ".tif", ".webp", ".bmp"])
@@ -326,11 +326,9 @@ def test_png_of_old(tmp_path: Path) -> None:
     block, info = exif_of(6, (WIDTH, HEIGHT)).tobytes(), PngInfo()
     info.add_text("Raw profile type exif", f"\nexif\n{len(block):8}\n{block.hex()}\n")
     PIL.Image.fromarray(pixels(8, (WIDTH, HEIGHT))).save(tmp_path / "a.png", pnginfo=info)
-    picture = read_image(tmp_path / "a.png")
-    assert picture.size == (HEIGHT, WIDTH)
-    write_image(
-        tmp_path / "b.jpg", replace(picture, metadata=replace(picture.metadata, xmp=xmp(), resolution=(300, 300)))
-    )
+    image = read_image(tmp_path / "a.png")
+    assert image.size == (HEIGHT, WIDTH)
+    write_image(tmp_path / "b.jpg", replace(image, metadata=replace(image.metadata, xmp=xmp(), resolution=(300, 300))))
     assert_kept(tmp_path / "b.jpg", (HEIGHT, WIDTH))
 
 
@@ -345,16 +343,16 @@ def test_big_tiff_and_tags_about_layout(tmp_path: Path) -> None:
     }.items():
         unit = {"resolutionunit": "CENTIMETER"} if name == "big" else {}
         tifffile.imwrite(tmp_path / "a.tif", pixels(16, channels=1), extratags=tags, **options, **unit)
-        picture = read_image(tmp_path / "a.tif")
-        write_image(tmp_path / "b.png", picture)
-        with PIL.Image.open(tmp_path / "b.png") as image:
-            told = dict(image.getexif())
+        image = read_image(tmp_path / "a.tif")
+        write_image(tmp_path / "b.png", image)
+        with PIL.Image.open(tmp_path / "b.png") as opened:
+            told = dict(opened.getexif())
         expected = {0x8298: "Somebody"}
         if name == "big":
-            assert picture.metadata.resolution == pytest.approx((300, 300), abs=0.001)
+            assert image.metadata.resolution == pytest.approx((300, 300), abs=0.001)
             expected |= {0x10E: "A house", 0x131: "Scanner 2", 0x11A: 300, 0x11B: 300, 0x128: 2}
         assert told == pytest.approx(expected)
-        assert picture.metadata.xmp == b"<a/>"
+        assert image.metadata.xmp == b"<a/>"
 
 
 @pytest.mark.parametrize(("suffix", "depth"), [(".jpg", 8), (".png", 8), (".png", 16), (".tif", 8), (".tif", 16)])
@@ -364,17 +362,17 @@ def test_nothing_stays_nothing(tmp_path: Path, suffix: str, depth: int) -> None:
         write(tmp_path / f"a{suffix}", pixels(depth, channels=1))
     else:
         PIL.Image.fromarray(pixels(depth)).save(tmp_path / f"a{suffix}")
-    picture = read_image(tmp_path / f"a{suffix}")
-    assert picture.metadata == NO_METADATA
-    write_image(tmp_path / "b.png", picture)
+    image = read_image(tmp_path / f"a{suffix}")
+    assert image.metadata == NO_METADATA
+    write_image(tmp_path / "b.png", image)
     data = (tmp_path / "b.png").read_bytes()
     assert [kind for kind in (b"eXIf", b"iTXt", b"pHYs", b"iCCP") if kind in data] == []
     if depth == 8:
-        write_image(tmp_path / "b.webp", picture)
+        write_image(tmp_path / "b.webp", image)
         assert (tmp_path / "b.webp").read_bytes()[12:16] == b"VP8L"
-        write_image(tmp_path / "b.jpg", picture)
+        write_image(tmp_path / "b.jpg", image)
         assert b"Exif" not in (tmp_path / "b.jpg").read_bytes()
-    write_image(tmp_path / "b.tif", picture)
+    write_image(tmp_path / "b.tif", image)
     with tifffile.TiffFile(tmp_path / "b.tif") as file:
         assert {"ExifTag", "GPSTag", "XMP", "Make"}.isdisjoint(tag.name for tag in file.pages[0].tags)
 
@@ -412,31 +410,31 @@ def read_tolerantly(path: Path) -> tuple[Image, list[str]]:
     """Read, and return our warnings; Pillow has its own."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        picture = read_image(path)
-    return picture, [str(one.message) for one in caught if issubclass(one.category, MetadataWarning)]
+        image = read_image(path)
+    return image, [str(one.message) for one in caught if issubclass(one.category, MetadataWarning)]
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
 @pytest.mark.parametrize("block", [b"no EXIF at all", b"II*\0", b"MM\0*\0\0\0\x08", b"II*\0\xff\xff\xff\x7f\0\0\0\0"])
 def test_damaged_exif_is_told_of(tmp_path: Path, name: str, block: bytes) -> None:
     PIL.Image.fromarray(pixels(8)).save(tmp_path / name, exif=b"Exif\0\0" + block, xmp=xmp())
-    picture, told = read_tolerantly(tmp_path / name)
-    assert picture.size == (HEIGHT, WIDTH)
+    image, told = read_tolerantly(tmp_path / name)
+    assert image.size == (HEIGHT, WIDTH)
     assert told == [f"path: the EXIF of {tmp_path / name} is damaged; what cannot be read of it is left out."]
-    assert picture.metadata.exif is None
+    assert image.metadata.exif is None
     # The XMP, which Pillow writes to PNG otherwise, is another matter.
-    assert name == "a.png" or picture.metadata.xmp == xmp()
-    write_image(tmp_path / f"out{name[1:]}", picture)
+    assert name == "a.png" or image.metadata.xmp == xmp()
+    write_image(tmp_path / f"out{name[1:]}", image)
 
 
 def test_what_is_left_of_damaged_exif_is_kept(tmp_path: Path) -> None:
     block = exif_of().tobytes()
     PIL.Image.fromarray(pixels(8)).save(tmp_path / "a.webp", exif=block[: block.index(b"50mm")])
-    picture, told = read_tolerantly(tmp_path / "a.webp")
+    image, told = read_tolerantly(tmp_path / "a.webp")
     assert len(told) == 1
-    write_image(tmp_path / "b.png", picture)
-    with PIL.Image.open(tmp_path / "b.png") as image:
-        assert image.getexif()[0x110] == "Model 1"
+    write_image(tmp_path / "b.png", image)
+    with PIL.Image.open(tmp_path / "b.png") as opened:
+        assert opened.getexif()[0x110] == "Model 1"
 
 
 @settings(deadline=None)
@@ -449,11 +447,11 @@ def test_any_damage_to_exif(tmp_path_factory: pytest.TempPathFactory, data: st.D
     folder = tmp_path_factory.getbasetemp()
     name = data.draw(st.sampled_from(["damaged.jpg", "damaged.png", "damaged.webp"]))
     PIL.Image.fromarray(pixels(8)).save(folder / name, exif=b"Exif\0\0" + bytes(block))
-    picture, _ = read_tolerantly(folder / name)
+    image, _ = read_tolerantly(folder / name)
     for target in (".tif", ".jpg"):
-        write_image(folder / f"repaired{target}", picture)
+        write_image(folder / f"repaired{target}", image)
         again, told = read_tolerantly(folder / f"repaired{target}")
-        assert again.size == picture.size
+        assert again.size == image.size
         assert not told
 
 
@@ -461,9 +459,9 @@ def test_any_damage_to_exif(tmp_path_factory: pytest.TempPathFactory, data: st.D
 def test_damaged_xmp_is_told_of(tmp_path: Path, packet: bytes) -> None:
     PIL.Image.fromarray(pixels(8)).save(tmp_path / "a.jpg", xmp=packet, exif=exif_of())
     with pytest.warns(MetadataWarning, match=r"path: the XMP of .*a\.jpg is damaged"):
-        picture = read_image(tmp_path / "a.jpg")
-    assert picture.metadata.xmp is None
-    assert picture.metadata.exif is not None
+        image = read_image(tmp_path / "a.jpg")
+    assert image.metadata.xmp is None
+    assert image.metadata.exif is not None
 
 
 def test_both_damaged(tmp_path: Path) -> None:
@@ -474,12 +472,12 @@ def test_both_damaged(tmp_path: Path) -> None:
 
 def test_too_long_for_jpeg(tmp_path: Path) -> None:
     long = exif_of(note=bytes(70000)).tobytes()
-    picture = Image(torch.zeros(1, 3, 4, 5), metadata=Metadata(exif=long, resolution=(300, 300)))
-    with pytest.warns(MetadataWarning, match=r"JPEG holds 65527 bytes of EXIF; the picture's 7\d{4} are left out"):
-        write_image(tmp_path / "a.jpg", picture)
+    image = Image(torch.zeros(1, 3, 4, 5), metadata=Metadata(exif=long, resolution=(300, 300)))
+    with pytest.warns(MetadataWarning, match=r"JPEG holds 65527 bytes of EXIF; the image's 7\d{4} are left out"):
+        write_image(tmp_path / "a.jpg", image)
     assert read_image(tmp_path / "a.jpg").metadata == Metadata(resolution=(300, 300))
     packet = xmp(elements=b" " * 66000)
-    with pytest.warns(MetadataWarning, match=r"JPEG holds 65504 bytes of XMP; the picture's 66\d{3} are left out"):
+    with pytest.warns(MetadataWarning, match=r"JPEG holds 65504 bytes of XMP; the image's 66\d{3} are left out"):
         write_image(tmp_path / "a.jpg", Image(torch.zeros(1, 3, 4, 5), metadata=Metadata(xmp=packet)))
     # The longest that fit.
     packet = xmp(elements=b" " * (65504 - len(xmp())))
@@ -499,9 +497,9 @@ def test_too_long_for_jpeg(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_metadata_is_refused(tmp_path: Path, metadata: Metadata, message: str) -> None:
-    picture = Image(torch.zeros(1, 3, 4, 5), metadata=metadata)
+    image = Image(torch.zeros(1, 3, 4, 5), metadata=metadata)
     with pytest.raises(ValueError, match=message):
-        write_image(tmp_path / "a.png", picture)
+        write_image(tmp_path / "a.png", image)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -514,15 +512,15 @@ def test_no_resolution(resolution: tuple[float, float]) -> None:
 # -------------------------------------------------------------------------------------------------------------- tools
 
 
-def test_tools_pass_on_what_the_picture_tells(tmp_path: Path) -> None:
+def test_tools_pass_on_what_the_image_tells(tmp_path: Path) -> None:
     photo = read_image(save(tmp_path / "a.jpg"))
     other = Image(torch.rand(1, 3, 30, 30), metadata=Metadata(resolution=(72, 72)))
     hole = torch.zeros(photo.size, dtype=torch.bool)
     hole[8:12, 8:12] = True
     results = [
-        inpaint(photo, hole, quality="fast").picture,
-        colorize(photo, other, k=1, patch_size=3).picture,
-        reconstruct(photo, other, k=1, patch_size=3).picture,
+        inpaint(photo, hole, quality="fast").image,
+        colorize(photo, other, k=1, patch_size=3).image,
+        reconstruct(photo, other, k=1, patch_size=3).image,
     ]
     for result in results:
         assert result.metadata == photo.metadata

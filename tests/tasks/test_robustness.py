@@ -45,9 +45,9 @@ def written(format: str) -> bytes:
 
 def several(format: str) -> bytes:
     memory = io.BytesIO()
-    pictures = [Image(torch.rand(1, 3, 20, 24, generator=torch.Generator().manual_seed(n)).round()) for n in range(3)]
+    images = [Image(torch.rand(1, 3, 20, 24, generator=torch.Generator().manual_seed(n)).round()) for n in range(3)]
     kind = "pages" if format == "tif" else "animation"
-    write_frames(memory, pictures, ImageSequence(kind, "other", (0.1,) * 3), format=format)  # type: ignore[arg-type]
+    write_frames(memory, images, ImageSequence(kind, "other", (0.1,) * 3), format=format)  # type: ignore[arg-type]
     return memory.getvalue()
 
 
@@ -79,10 +79,10 @@ def test_cut_files_are_refused(name: str, kept: float) -> None:
         said = r"damaged after page \d; what may follow|the first is read and 2 are left"
         with pytest.warns(FileWarning, match=said):
             read_image(cut)
-        with pytest.raises(ValueError, match="path: cannot read standard input as a picture"):
+        with pytest.raises(ValueError, match="path: cannot read standard input as an image"):
             list(read_frames(cut))
         return
-    with pytest.raises(ValueError, match=r"path: cannot read standard input as a picture \(.+\); expected"):
+    with pytest.raises(ValueError, match=r"path: cannot read standard input as an image \(.+\); expected"):
         read_image(cut)
 
 
@@ -143,11 +143,11 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_headers_that_lie_do_not_fill_the_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as on the command line
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", None)  # as on the command line
     for read in (read_image, lambda source: list(read_frames(source))):
         began = time.process_time()
         tracemalloc.start()
-        with pytest.raises(ValueError, match=r"path: cannot read standard input as a picture \("):
+        with pytest.raises(ValueError, match=r"path: cannot read standard input as an image \("):
             read(BOMBS[name])
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -204,5 +204,5 @@ def test_what_decoders_warn_of_is_said() -> None:
 def test_programs_are_not_run() -> None:
     """Encapsulated PostScript, which Pillow gives to Ghostscript."""
     program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n"
-    with pytest.raises(ValueError, match=r"path: cannot read standard input as a picture \(its format is unknown\)"):
+    with pytest.raises(ValueError, match=r"path: cannot read standard input as an image \(its format is unknown\)"):
         read_image(program)

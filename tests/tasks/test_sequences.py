@@ -51,20 +51,20 @@ def moving(count: int = 5, channels: int = 3) -> list[np.ndarray]:
     return frames
 
 
-def pictures(arrays: list[np.ndarray]) -> list[Image]:
-    return [as_picture(array) for array in arrays]
+def images(arrays: list[np.ndarray]) -> list[Image]:
+    return [as_image(array) for array in arrays]
 
 
-def as_picture(array: np.ndarray) -> Image:
+def as_image(array: np.ndarray) -> Image:
     planes = torch.from_numpy(array.astype(np.float32) / np.iinfo(array.dtype).max).permute(2, 0, 1)[None]
     colors = 1 if array.shape[2] <= 2 else 3
     alpha = planes[:, colors:] if array.shape[2] > colors else None
     return Image(planes[:, :colors], alpha, 16 if array.dtype == np.uint16 else 8)
 
 
-def as_array(picture: Image) -> np.ndarray:
-    planes = picture.color if picture.alpha is None else torch.cat([picture.color, picture.alpha], 1)
-    largest = 2**picture.bit_depth - 1
+def as_array(image: Image) -> np.ndarray:
+    planes = image.color if image.alpha is None else torch.cat([image.color, image.alpha], 1)
+    largest = 2**image.bit_depth - 1
     return (planes[0].permute(1, 2, 0) * largest).round().numpy().astype(int)
 
 
@@ -88,18 +88,18 @@ def by_pillow(path: Path) -> Iterator[np.ndarray]:
 def test_animation_round_trip(tmp_path: Path, name: str, plays: int) -> None:
     arrays = moving()
     like = ImageSequence("animation", "png", DURATIONS, plays)
-    write_frames(tmp_path / name, pictures(arrays), like)
+    write_frames(tmp_path / name, images(arrays), like)
     assert count_frames(tmp_path / name) == 5
     back = read_frames(tmp_path / name)
     assert (back.durations, back.plays, back.kind, back.alpha) == (DURATIONS, plays, "animation", False)
     for _ in range(2):  # any number of times
-        for picture, array in zip(back, arrays, strict=True):
-            np.testing.assert_array_equal(as_array(picture), array)
+        for image, array in zip(back, arrays, strict=True):
+            np.testing.assert_array_equal(as_array(image), array)
     # Others see the same.
     for seen, array in zip(by_pillow(tmp_path / name), arrays, strict=True):
         np.testing.assert_array_equal(seen, shown(array))
-    with PIL.Image.open(tmp_path / name) as image:
-        assert image.info.get("loop") == ({0: 0, 1: None, 3: 2} if name == "a.gif" else {0: 0, 1: 1, 3: 3})[plays]
+    with PIL.Image.open(tmp_path / name) as opened:
+        assert opened.info.get("loop") == ({0: 0, 1: None, 3: 2} if name == "a.gif" else {0: 0, 1: 1, 3: 3})[plays]
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png"])
@@ -108,11 +108,11 @@ def test_what_moves_leaves_transparency_behind(tmp_path: Path, name: str) -> Non
     for number, array in enumerate(arrays):
         array[3:9, 5 * number : 5 * number + 8] = (200, 30 * number, 10, 255)
     arrays[2][15:, :10] = (0, 0, 255, 255)
-    write_frames(tmp_path / name, pictures(arrays), ImageSequence("animation", "gif", (0.1,) * 4, 0, alpha=True))
+    write_frames(tmp_path / name, images(arrays), ImageSequence("animation", "gif", (0.1,) * 4, 0, alpha=True))
     back = read_frames(tmp_path / name)
     assert back.alpha
-    for picture, array in zip(back, arrays, strict=True):
-        np.testing.assert_array_equal(shown(as_array(picture)), array)
+    for image, array in zip(back, arrays, strict=True):
+        np.testing.assert_array_equal(shown(as_array(image)), array)
     for seen, array in zip(by_pillow(tmp_path / name), arrays, strict=True):
         np.testing.assert_array_equal(shown(seen), array)
 
@@ -124,11 +124,11 @@ def test_animated_png_keeps_depth_and_channels(tmp_path: Path, channels: int, dt
     for number, array in enumerate(arrays):
         array[number : number + 2, 3:5] = 300 * number if dtype == "uint16" else number
     like = ImageSequence("animation", "png", (1 / 30, 1 / 24, 100.5), alpha=channels in (2, 4))
-    write_frames(tmp_path / "a.png", pictures(arrays), like)
+    write_frames(tmp_path / "a.png", images(arrays), like)
     back = read_frames(tmp_path / "a.png")
     assert back.durations == pytest.approx((1 / 30, 1 / 24, 100.5), abs=1e-12)
-    for picture, array in zip(back, arrays, strict=True):
-        np.testing.assert_array_equal(as_array(picture), array)
+    for image, array in zip(back, arrays, strict=True):
+        np.testing.assert_array_equal(as_array(image), array)
 
 
 def gif(*frames: bytes, size: tuple[int, int] = (8, 8), table: bytes = b"", loop: int | None = None) -> bytes:
@@ -183,8 +183,8 @@ def test_gif_compositing() -> None:
     sequence = read_frames(data)
     assert sequence.alpha
     assert sequence.plays == 0
-    for picture, wanted in zip(sequence, expected, strict=True):
-        np.testing.assert_array_equal(as_array(picture), wanted)
+    for image, wanted in zip(sequence, expected, strict=True):
+        np.testing.assert_array_equal(as_array(image), wanted)
 
 
 @pytest.mark.parametrize("kind", ["one frame", "small first", "canvas of nothing", "no table", "gray"])
@@ -213,7 +213,7 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def test_animated_png_compositing() -> None:
-    """Disposal, blending with half transparency, and a picture that is none of the frames."""
+    """Disposal, blending with half transparency, and an image that is none of the frames."""
     frames = [np.full((6, 6, 4), (200, 100, 0, 255)), np.full((2, 3, 4), (0, 100, 200, 128)), np.zeros((2, 2, 4))]
     places = [(0, 0), (1, 2), (4, 4)]
     ways = [(0, 0), (2, 1), (1, 0)]  # disposal, blending
@@ -235,13 +235,13 @@ def test_animated_png_compositing() -> None:
     expected = [frames[0].copy() for _ in range(3)]
     expected[1][1:3, 2:5] = (100, 100, 100, 255)
     expected[2][4:, 4:] = 0
-    with pytest.warns(FileWarning, match=r"standard input has a picture that is none of its frames, left out"):
+    with pytest.warns(FileWarning, match=r"standard input has an image that is none of its frames, left out"):
         opened = read_frames(data)
     assert opened.plays == 7
     assert opened.durations == (0.01,) * 3
-    for picture, wanted in zip(opened, expected, strict=True):
-        np.testing.assert_allclose(as_array(picture), wanted, atol=1)
-    with pytest.warns(FileWarning, match=r"has 3 frames besides its picture, which are left out"):
+    for image, wanted in zip(opened, expected, strict=True):
+        np.testing.assert_allclose(as_array(image), wanted, atol=1)
+    with pytest.warns(FileWarning, match=r"has 3 frames besides its image, which are left out"):
         still = read_image(data)
     assert (as_array(still) == 50).all()
 
@@ -254,14 +254,14 @@ def test_webp_by_others(tmp_path: Path) -> None:
     sequence = read_frames(tmp_path / "a.webp")
     assert (sequence.durations, sequence.plays) == ((0.01, 0.02, 0.03, 0.4), 2)
     assert sequence.background == (1, 2, 3, 4)
-    for picture, seen in zip(sequence, by_pillow(tmp_path / "a.webp"), strict=True):
-        np.testing.assert_array_equal(shown(as_array(picture)), shown(seen))
+    for image, seen in zip(sequence, by_pillow(tmp_path / "a.webp"), strict=True):
+        np.testing.assert_array_equal(shown(as_array(image)), shown(seen))
 
 
 @pytest.mark.parametrize(("source", "target"), [("a.gif", "b.webp"), ("a.webp", "b.apng"), ("a.png", "b.gif")])
 def test_metadata_and_format_change(tmp_path: Path, source: str, target: str) -> None:
     arrays = moving()
-    told = pictures(arrays)
+    told = images(arrays)
     if ".gif" not in source + target:
         told = [replace(one, metadata=Metadata(resolution=(300, 300))) for one in told]
     write_frames(tmp_path / source, told, ImageSequence("animation", "png", DURATIONS, 2))
@@ -269,8 +269,8 @@ def test_metadata_and_format_change(tmp_path: Path, source: str, target: str) ->
     write_frames(tmp_path / target, sequence, sequence)
     back = read_frames(tmp_path / target)
     assert (back.durations, back.plays) == (DURATIONS, 2)
-    for picture, array in zip(back, arrays, strict=True):
-        np.testing.assert_array_equal(as_array(picture), array)
+    for image, array in zip(back, arrays, strict=True):
+        np.testing.assert_array_equal(as_array(image), array)
     if ".gif" not in source + target:
         assert next(iter(back)).metadata.resolution == (300, 300)
 
@@ -280,14 +280,14 @@ def test_gif_says_what_it_loses(tmp_path: Path) -> None:
     like = ImageSequence("animation", "png", (1 / 30, 1 / 30), alpha=True)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        write_frames(tmp_path / "a.gif", pictures(many), like, argument="--output")
+        write_frames(tmp_path / "a.gif", images(many), like, argument="--output")
     said = sorted(str(one.message) for one in caught)
     assert len(said) == 3
     assert all(one.startswith(f"--output: {tmp_path / 'a.gif'}: ") for one in said)
     assert "256 a frame" in said[0]
     assert "hundredths of a second" in said[1]
     assert "partly transparent" in said[2]
-    back = [as_array(picture) for picture in read_frames(tmp_path / "a.gif")]
+    back = [as_array(image) for image in read_frames(tmp_path / "a.gif")]
     for array, wanted in zip(back, many, strict=True):
         opaque = wanted[:, :, 3] >= 128
         np.testing.assert_array_equal(array[:, :, 3] == 255, opaque)
@@ -302,11 +302,11 @@ def mixed() -> list[Image]:
     arrays = [photograph(3), deep, photograph(4, (7, 40)), np.where(photograph(1) > 99, 255, 0).astype(np.uint8)]
     exif = PIL.Image.Exif()
     told = []
-    for number, picture in enumerate(pictures(arrays)):
+    for number, image in enumerate(images(arrays)):
         exif[0x10F] = f"page {number} of the camera"
         exif[0x8298] = f"© {number}"
         metadata = Metadata(exif.tobytes()[6:], resolution=(100 + number, 200))
-        told.append(replace(picture, metadata=metadata))
+        told.append(replace(image, metadata=metadata))
     return told
 
 
@@ -317,18 +317,18 @@ def test_pages_keep_size_depth_and_metadata(tmp_path: Path) -> None:
     assert len(sequence) == count_frames(tmp_path / "a.tif") == 4
     write_frames(tmp_path / "b.tiff", sequence, sequence)
     for back in (sequence, read_frames(tmp_path / "b.tiff")):
-        for picture, page in zip(back, pages, strict=True):
-            assert picture.bit_depth == page.bit_depth
-            np.testing.assert_array_equal(as_array(picture), as_array(page))
-            assert picture.metadata.resolution == page.metadata.resolution
-            assert picture.metadata.exif is not None
+        for image, page in zip(back, pages, strict=True):
+            assert image.bit_depth == page.bit_depth
+            np.testing.assert_array_equal(as_array(image), as_array(page))
+            assert image.metadata.resolution == page.metadata.resolution
+            assert image.metadata.exif is not None
             assert page.metadata.exif is not None
-            assert page.metadata.exif[30:50] in picture.metadata.exif
-    with PIL.Image.open(tmp_path / "b.tiff") as image:
-        assert image.n_frames == 4
-        image.seek(2)
-        assert image.size == (40, 7)
-        assert image.getexif()[0x10F] == "page 2 of the camera"
+            assert page.metadata.exif[30:50] in image.metadata.exif
+    with PIL.Image.open(tmp_path / "b.tiff") as opened:
+        assert opened.n_frames == 4
+        opened.seek(2)
+        assert opened.size == (40, 7)
+        assert opened.getexif()[0x10F] == "page 2 of the camera"
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -343,11 +343,11 @@ def test_pages_of_others(tmp_path: Path, order: str, big: bool) -> None:
     with pytest.warns(FileWarning) as said:
         sequence = read_frames(tmp_path / "a.tif", argument="PHOTO")
     assert [str(one.message).split("a.tif ")[1] for one in said] == [
-        "has 1 reduced copy of its picture, left out.",
+        "has 1 reduced copy of its image, left out.",
         "has 1 transparency mask, left out.",
     ]
-    for picture, array in zip(sequence, arrays, strict=True):
-        np.testing.assert_array_equal(as_array(picture), np.atleast_3d(array))
+    for image, array in zip(sequence, arrays, strict=True):
+        np.testing.assert_array_equal(as_array(image), np.atleast_3d(array))
     assert read_image(tmp_path / "a.tif", frame=1).bit_depth == 16
 
 
@@ -360,7 +360,7 @@ def test_bytes_order_of_pages_from_elsewhere(tmp_path: Path) -> None:
     exif.endian = "<" if first[:2] == b"MM" else ">"
     second = exif.tobytes()[6:]
     assert first[:2] != second[:2]
-    pages = [replace(as_picture(photograph()), metadata=Metadata(block)) for block in (first, second)]
+    pages = [replace(as_image(photograph()), metadata=Metadata(block)) for block in (first, second)]
     write_frames(tmp_path / "a.tif", pages, ImageSequence("pages", "tiff", (0.0, 0.0)))
     one, two = read_frames(tmp_path / "a.tif")
     assert one.metadata == two.metadata
@@ -373,14 +373,14 @@ def test_bytes_order_of_pages_from_elsewhere(tmp_path: Path) -> None:
 def test_streams(format: str, kind: str) -> None:
     arrays = moving(3)
     memory = io.BytesIO()
-    write_frames(memory, pictures(arrays), ImageSequence(kind, "other", (0.1,) * 3), format=format)  # type: ignore[arg-type]
+    write_frames(memory, images(arrays), ImageSequence(kind, "other", (0.1,) * 3), format=format)  # type: ignore[arg-type]
     memory.seek(0)
-    for picture, array in zip(read_frames(memory), arrays, strict=True):
-        np.testing.assert_array_equal(as_array(picture), array)
+    for image, array in zip(read_frames(memory), arrays, strict=True):
+        np.testing.assert_array_equal(as_array(image), array)
 
 
 def test_one_frame_of_several(tmp_path: Path) -> None:
-    write_frames(tmp_path / "a.gif", pictures(moving()), ImageSequence("animation", "gif", DURATIONS))
+    write_frames(tmp_path / "a.gif", images(moving()), ImageSequence("animation", "gif", DURATIONS))
     with pytest.warns(FileWarning, match=r"--target: .*a\.gif has 5 frames; the first is read and 4 are left out\."):
         np.testing.assert_array_equal(as_array(read_image(tmp_path / "a.gif", argument="--target")), moving()[0])
     np.testing.assert_array_equal(as_array(read_image(tmp_path / "a.gif", frame=3)), moving()[3])
@@ -388,7 +388,7 @@ def test_one_frame_of_several(tmp_path: Path) -> None:
         read_image(tmp_path / "a.gif", frame=5)
 
 
-def test_a_still_picture_is_a_sequence_of_one(tmp_path: Path) -> None:
+def test_a_still_image_is_a_sequence_of_one(tmp_path: Path) -> None:
     PIL.Image.fromarray(photograph()).save(tmp_path / "a.bmp")
     sequence = read_frames(tmp_path / "a.bmp")
     assert len(sequence) == count_frames(tmp_path / "a.bmp") == 1
@@ -399,16 +399,16 @@ def test_a_still_picture_is_a_sequence_of_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
 def test_cut_files(tmp_path: Path, name: str, kept: float) -> None:
     kind = "pages" if name == "a.tif" else "animation"
-    write_frames(tmp_path / name, pictures(moving()), ImageSequence(kind, "gif", DURATIONS))  # type: ignore[arg-type]
+    write_frames(tmp_path / name, images(moving()), ImageSequence(kind, "gif", DURATIONS))  # type: ignore[arg-type]
     data = (tmp_path / name).read_bytes()
-    with pytest.raises(ValueError, match=r"PHOTO: cannot read standard input as a picture \(.+\); expected"):
+    with pytest.raises(ValueError, match=r"PHOTO: cannot read standard input as an image \(.+\); expected"):
         for _ in read_frames(data[: int(len(data) * kept)], argument="PHOTO"):
             pass
 
 
 def test_refusals(tmp_path: Path) -> None:
     like = ImageSequence("animation", "gif", (0.1, 0.1))
-    two = pictures(moving(2))
+    two = images(moving(2))
     with pytest.raises(
         ValueError, match=r"--output: .*a\.jpg ends in \.jpg; allowed are \.gif, \.webp, \.png and \.apng"
     ):

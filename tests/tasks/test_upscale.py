@@ -1,4 +1,4 @@
-"""Pictures enlarged with the detail of their own patches."""
+"""Images enlarged with the detail of their own patches."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from patchattn.networks.weights import load_superresolution_network
-from patchattn.tasks import recurrence
+from patchattn.tasks import self_similarity
 from patchattn.tasks.images import Image
-from patchattn.tasks.recurrence import HALO, STEPS, Recurrence
 from patchattn.tasks.resampling import back_project, local_bounds, resize
+from patchattn.tasks.self_similarity import HALO, STEPS, SelfSimilarityUpscaler
 from patchattn.tasks.upscale import SCALES, Upscaling, _enlarged, upscale
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -27,22 +27,22 @@ def photograph(rows: slice, columns: slice) -> Tensor:
     return torch.from_numpy(skimage.data.coffee()[rows, columns].copy()).movedim(2, 0)[None] / 255
 
 
-def smaller(picture: Tensor, scale: int) -> Tensor:
-    """What a file of 8 bits holds of a picture made smaller."""
-    size = (picture.shape[2] // scale, picture.shape[3] // scale)
-    return resize(picture, size).clamp(0, 1).mul(255).round().div(255)
+def smaller(image: Tensor, scale: int) -> Tensor:
+    """What a file of 8 bits holds of an image made smaller."""
+    size = (image.shape[2] // scale, image.shape[3] // scale)
+    return resize(image, size).clamp(0, 1).mul(255).round().div(255)
 
 
-def enlarged(picture: Tensor, scale: int = 2, **arguments: Any) -> Tensor:
-    return upscale(picture, scale, **arguments).picture.color
+def enlarged(image: Tensor, scale: int = 2, **arguments: Any) -> Tensor:
+    return upscale(image, scale, **arguments).image.color
 
 
-def psnr(picture: Tensor, truth: Tensor) -> float:
-    return float(-10 * (picture - truth)[..., 4:-4, 4:-4].square().mean().log10())
+def psnr(image: Tensor, truth: Tensor) -> float:
+    return float(-10 * (image - truth)[..., 4:-4, 4:-4].square().mean().log10())
 
 
-def bicubic(picture: Tensor, scale: int) -> Tensor:
-    return resize(picture, (scale * picture.shape[2], scale * picture.shape[3])).clamp(0, 1)
+def bicubic(image: Tensor, scale: int) -> Tensor:
+    return resize(image, (scale * image.shape[2], scale * image.shape[3])).clamp(0, 1)
 
 
 def stairs(height: int, width: int) -> Tensor:
@@ -73,36 +73,36 @@ def test_what_is_even_stays_so(scale: int, level: float) -> None:
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_made_smaller_again_it_is_the_picture(scale: int) -> None:
+def test_made_smaller_again_it_is_the_image(scale: int) -> None:
     """But beside the hardest edges, where it would take ringing."""
-    picture = photograph(slice(100, 163), slice(200, 290))
-    missed = (resize(enlarged(picture, scale), (63, 90)) - picture).abs()
+    image = photograph(slice(100, 163), slice(200, 290))
+    missed = (resize(enlarged(image, scale), (63, 90)) - image).abs()
     assert missed.square().mean().sqrt() < ONE_STEP
     assert (missed < ONE_STEP).float().mean() > 0.95
 
 
 def test_colors_are_those_of_interpolation() -> None:
     """The detail is gray: the same for all channels."""
-    picture = photograph(slice(100, 140), slice(200, 260))
-    detail = _enlarged(picture, 2, settings_of(), str) - resize(picture, (80, 120))
+    image = photograph(slice(100, 140), slice(200, 260))
+    detail = _enlarged(image, 2, settings_of(), str) - resize(image, (80, 120))
     torch.testing.assert_close(detail, detail[:, :1].expand_as(detail), rtol=0, atol=1e-6)
-    gray = enlarged(picture[:, :1])
+    gray = enlarged(image[:, :1])
     assert gray.shape == (1, 1, 80, 120)
-    as_color = enlarged(picture[:, :1].expand(-1, 3, -1, -1))
+    as_color = enlarged(image[:, :1].expand(-1, 3, -1, -1))
     torch.testing.assert_close(as_color, gray.expand(-1, 3, -1, -1), rtol=0, atol=1e-3)
 
 
 # ---------------------------------------------------------------------------------------------------------------- bands
 
 
-def settings_of(**changed: Any) -> Recurrence:
-    return Recurrence(**{"patch_size": 5, "k": 4, "temperature": 0.05, "seed": 0, **changed})
+def settings_of(**changed: Any) -> SelfSimilarityUpscaler:
+    return SelfSimilarityUpscaler(**{"patch_size": 5, "k": 4, "temperature": 0.05, "seed": 0, **changed})
 
 
 @pytest.mark.needs("cpu")
 @pytest.mark.parametrize("patch_size", [3, 5])
 def test_bands_have_no_seams(patch_size: int) -> None:
-    """Band by band, the guided search and the votes give what they give of the whole picture."""
+    """Band by band, the guided search and the votes give what they give of the whole image."""
     low = photograph(slice(40, 111), slice(180, 220))[:, :1]
     assert low.numel() > 1024, "too large for exact search"
     whole = settings_of(patch_size=patch_size).enlarge(low, 2, str)
@@ -118,7 +118,7 @@ def test_bands_of_an_exact_search_are_the_whole(patch_size: int, monkeypatch: py
     low = photograph(slice(40, 60), slice(180, 196))[:, :1]
     assert low.numel() < 1024, "small enough for exact search"
     whole = settings_of(patch_size=patch_size).enlarge(low, 2, str)
-    monkeypatch.setattr(recurrence, "HALO", 4)
+    monkeypatch.setattr(self_similarity, "HALO", 4)
     bands = settings_of(patch_size=patch_size, band=1).enlarge(low, 2, str)
     torch.testing.assert_close(bands, whole, rtol=0, atol=1e-5)
 
@@ -126,23 +126,23 @@ def test_bands_of_an_exact_search_are_the_whole(patch_size: int, monkeypatch: py
 @settings(max_examples=100, deadline=None)
 @given(height=st.integers(1, 300), width=st.integers(1, 300), size=st.integers(1, 50_000))
 def test_bands_cover_everything_once(height: int, width: int, size: int) -> None:
-    bands = list(recurrence._bands(height, width, size))
+    bands = list(self_similarity._bands(height, width, size))
     assert [row for low, high in bands for row in range(low, high)] == list(range(height))
     assert all(low % HALO == 0 for low, _ in bands)
     assert all((high - low) * width <= max(size, HALO * width) for low, high in bands)
 
 
-# ------------------------------------------------------------------------------------------------- what a picture holds
+# ------------------------------------------------------------------------------------------------- what an image holds
 
 
-def test_the_rest_of_the_picture_is_passed_on() -> None:
-    picture = Image(torch.rand(1, 3, 9, 12), torch.rand(1, 1, 9, 12), bit_depth=16, icc_profile=b"profile")
-    result = upscale(picture, 3)
+def test_the_rest_of_the_image_is_passed_on() -> None:
+    image = Image(torch.rand(1, 3, 9, 12), torch.rand(1, 1, 9, 12), bit_depth=16, icc_profile=b"profile")
+    result = upscale(image, 3)
     assert isinstance(result, Upscaling)
-    assert (result.picture.size, result.picture.bit_depth) == ((27, 36), 16)
-    assert result.picture.icc_profile == b"profile"
-    assert result.picture.alpha is not None
-    assert result.picture.alpha.shape == (1, 1, 27, 36)
+    assert (result.image.size, result.image.bit_depth) == ((27, 36), 16)
+    assert result.image.icc_profile == b"profile"
+    assert result.image.alpha is not None
+    assert result.image.alpha.shape == (1, 1, 27, 36)
     assert result.seconds > 0
 
 
@@ -151,21 +151,21 @@ def test_what_is_transparent_has_no_part_in_the_colors_beside_it() -> None:
     alpha[..., 15:] = 0
     light = torch.full((1, 3, 24, 30), 0.8)
     hidden = torch.where(alpha > 0, light, torch.rand(1, 3, 24, 30))
-    result = upscale(Image(hidden, alpha)).picture
+    result = upscale(Image(hidden, alpha)).image
     torch.testing.assert_close(result.color, torch.full((1, 3, 48, 60), 0.8), rtol=0, atol=1e-5)
     assert result.alpha is not None
     assert result.alpha[..., :26].min() > 0.99
     assert result.alpha[..., 34:].max() < 0.01
-    unseen = upscale(Image(hidden, torch.zeros_like(alpha))).picture.color
+    unseen = upscale(Image(hidden, torch.zeros_like(alpha))).image.color
     torch.testing.assert_close(unseen, enlarged(hidden))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_precision(dtype: torch.dtype) -> None:
-    picture = photograph(slice(100, 120), slice(200, 230))
-    result = enlarged(picture.to(dtype))
+    image = photograph(slice(100, 120), slice(200, 230))
+    result = enlarged(image.to(dtype))
     assert result.dtype == dtype
-    torch.testing.assert_close(result.float(), enlarged(picture.to(dtype).float()), rtol=0, atol=0.01)
+    torch.testing.assert_close(result.float(), enlarged(image.to(dtype).float()), rtol=0, atol=0.01)
 
 
 @settings(max_examples=25, deadline=None)
@@ -178,8 +178,8 @@ def test_precision(dtype: torch.dtype) -> None:
     seed=st.integers(0, 2**31),
 )
 def test_any_size(height: int, width: int, scale: int, channels: int, patch_size: int, seed: int) -> None:
-    picture = torch.rand(1, channels, height, width, generator=torch.Generator().manual_seed(seed))
-    result = enlarged(picture, scale, patch_size=patch_size, seed=seed)
+    image = torch.rand(1, channels, height, width, generator=torch.Generator().manual_seed(seed))
+    result = enlarged(image, scale, patch_size=patch_size, seed=seed)
     assert result.shape == (1, channels, scale * height, scale * width)
     assert result.min() >= 0
     assert result.max() <= 1
@@ -200,16 +200,16 @@ def test_steps_are_told() -> None:
 
 @pytest.mark.needs("cpu")
 def test_the_result_depends_on_nothing_but_the_arguments() -> None:
-    picture = photograph(slice(100, 150), slice(200, 260))
-    given = picture.clone()
-    first = enlarged(picture, seed=1)
+    image = photograph(slice(100, 150), slice(200, 260))
+    given = image.clone()
+    first = enlarged(image, seed=1)
     torch.set_num_threads(2)
     try:
-        again = enlarged(picture, seed=1)
+        again = enlarged(image, seed=1)
     finally:
         torch.set_num_threads(1)
     assert torch.equal(first, again)
-    assert torch.equal(picture, given)
+    assert torch.equal(image, given)
 
 
 class Doubling:
@@ -217,27 +217,27 @@ class Doubling:
 
     scale = 2
 
-    def enlarge(self, picture: Tensor) -> Tensor:
-        assert picture.shape[1] == 3
-        return picture.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    def enlarge(self, image: Tensor) -> Tensor:
+        assert image.shape[1] == 3
+        return image.repeat_interleave(2, 2).repeat_interleave(2, 3)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_network_enlarges_instead(channels: int) -> None:
     ramp = torch.linspace(0.2, 0.8, 7)[:, None] + torch.linspace(0, 0.1, 9)
     told: list[str] = []
-    result = upscale(ramp.expand(1, channels, 7, 9), 2, network=Doubling(), progress=told.append).picture
+    result = upscale(ramp.expand(1, channels, 7, 9), 2, network=Doubling(), progress=told.append).image
     assert result.color.shape == (1, channels, 14, 18)
     torch.testing.assert_close(resize(result.color, (7, 9)), ramp.expand(1, channels, 7, 9), rtol=0, atol=2 * ONE_STEP)
     # Its blocks are still there: patches would have made a ramp of them.
     steps = result.color.diff(dim=2)
     assert steps[:, :, 1::2].mean() > 2 * steps[:, :, ::2].mean()
-    assert told == ["asking the network"]
+    assert told == ["running the network"]
 
 
 class Cropping(Doubling):
-    def enlarge(self, picture: Tensor) -> Tensor:
-        return super().enlarge(picture)[..., :-1]
+    def enlarge(self, image: Tensor) -> Tensor:
+        return super().enlarge(image)[..., :-1]
 
 
 @pytest.mark.parametrize(
@@ -255,25 +255,25 @@ class Cropping(Doubling):
             {"network": Cropping()},
             r"network: it enlarged to shape \(1, 3, 16, 23\); expected \(1, 3, 16, 24\)",
         ),
-        ({"picture": torch.rand(3, 8, 12)}, r"color: got shape \(3, 8, 12\)"),
+        ({"image": torch.rand(3, 8, 12)}, r"color: got shape \(3, 8, 12\)"),
     ],
 )
 def test_wrong_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        upscale(**{"picture": torch.rand(1, 3, 8, 12), **arguments})
+        upscale(**{"image": torch.rand(1, 3, 8, 12), **arguments})
 
 
 class Ringing(Doubling):
     """A network that is not exact on flat areas and rings at edges."""
 
-    def enlarge(self, picture: Tensor) -> Tensor:
-        return 0.97 * resize(picture, (2 * picture.shape[2], 2 * picture.shape[3])) + 0.01
+    def enlarge(self, image: Tensor) -> Tensor:
+        return 0.97 * resize(image, (2 * image.shape[2], 2 * image.shape[3])) + 0.01
 
 
 @pytest.mark.parametrize("level", [0.0, 1 / 255, 0.3, 0.5, 1.0])
 def test_a_network_keeps_what_is_even(level: float) -> None:
-    picture = torch.full((1, 3, 9, 14), level)
-    torch.testing.assert_close(enlarged(picture, network=Ringing()), picture[..., :1, :1].expand(1, 3, 18, 28))
+    image = torch.full((1, 3, 9, 14), level)
+    torch.testing.assert_close(enlarged(image, network=Ringing()), image[..., :1, :1].expand(1, 3, 18, 28))
 
 
 # -------------------------------------------------------------------------------------------------------------- ringing
@@ -322,7 +322,7 @@ def test_hard_edges_do_not_ring_by_a_network(name: str, scale: int) -> None:
 
 def test_a_step_stays_sharp() -> None:
     result = enlarged(drawing("step"), 4)[0, 0, 40] * 255
-    assert ((result > 70) & (result < 170)).sum() <= 4, "more than one pixel of the low picture"
+    assert ((result > 70) & (result < 170)).sum() <= 4, "more than one pixel of the low image"
 
 
 def test_bounds_of_a_step_are_its_levels_and_a_line_may_become_brighter_up_to_what_is_near() -> None:
@@ -341,10 +341,10 @@ def test_bounds_of_a_step_are_its_levels_and_a_line_may_become_brighter_up_to_wh
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 3), (5, 40)])
 @pytest.mark.parametrize("scale", SCALES)
 def test_strips_by_a_network(size: tuple[int, int], scale: int) -> None:
-    picture = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
-    result = enlarged(picture, scale, network=NETWORKS[scale])
+    image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    result = enlarged(image, scale, network=NETWORKS[scale])
     assert result.shape == (1, 3, scale * size[0], scale * size[1])
-    assert (resize(result, size) - picture).square().mean().sqrt() < 0.1
+    assert (resize(result, size) - image).square().mean().sqrt() < 0.1
     white = enlarged(torch.ones(1, 3, *size), scale, network=NETWORKS[scale])
     assert torch.equal(white, torch.ones_like(white))
 
@@ -354,7 +354,7 @@ def test_strips_by_a_network(size: tuple[int, int], scale: int) -> None:
 def test_what_is_no_number_is_refused(where: str, value: float) -> None:
     planes = {"color": torch.rand(1, 3, 6, 6), "alpha": torch.rand(1, 1, 6, 6)}
     planes[where][..., 2, 3] = value
-    with pytest.raises(ValueError, match=r"picture: it holds NaN or infinity; expected numbers in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"image: it holds NaN or infinity; expected numbers in \[0, 1\]"):
         upscale(Image(**planes))
 
 

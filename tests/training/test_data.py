@@ -28,7 +28,7 @@ def test_unreadable_files_are_named(data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(data, folder)
     (folder / "coffee" / "00001.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"cannot read .*coffee/00001.png as a picture"):
+    with pytest.raises(ValueError, match=r"cannot read .*coffee/00001.png as an image"):
         read_sequences(folder, size=24)
     told: list[str] = []
     sequences = read_sequences(folder, size=24, on_error="skip", warn=told.append)

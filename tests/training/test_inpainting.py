@@ -97,7 +97,7 @@ def test_unreadable_pictures(data: Path, tmp_path: Path) -> None:
     (tmp_path / "b.png").write_bytes(b"no picture")
     told: list[str] = []
     generator = np.random.default_rng(0)
-    with pytest.raises(ValueError, match=r"cannot read .*b\.png as a picture.*With on_error 'skip'"):
+    with pytest.raises(ValueError, match=r"cannot read .*b\.png as an image.*With on_error 'skip'"):
         list_pictures(tmp_path).square(generator, 8)
     with pytest.raises(ValueError, match=r"data: no picture in .* can be read"):
         list_pictures(tmp_path, on_error="skip", warn=told.append).square(generator, 8)

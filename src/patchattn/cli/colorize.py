@@ -95,8 +95,8 @@ def colorize(
     written whole or not at all; after the process was killed, --resume goes on a few seconds before that.
     """
     with one_sentence_errors() as warned, stages(quiet=as_json) as stage:
-        from patchattn.tasks.frames import SOURCES
-        from patchattn.tasks.video import FILM_SUFFIXES
+        from patchattn.tasks.frame_colorizer import SOURCES
+        from patchattn.tasks.video import VIDEO_SUFFIXES
 
         use_threads(threads)
         if source not in SOURCES:
@@ -115,7 +115,7 @@ def colorize(
         job = ColorizeJob(
             gray, output, "cpu", settings, stage, Model(model), reference, source, show_field, format=format
         )
-        folder, video = gray.is_dir(), gray.suffix.lower() in FILM_SUFFIXES
+        folder, video = gray.is_dir(), gray.suffix.lower() in VIDEO_SUFFIXES
         if show_field is not None and (folder or video):
             raise ValueError("--show-field: it is for one image; every image of a folder or video has its own.")
         if show_field is not None and model is not None:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from patchattn.tasks.colorize import Colorization
-    from patchattn.tasks.folders import Source
-    from patchattn.tasks.frames import FrameColorizer
+    from patchattn.tasks.folders import FolderImage
+    from patchattn.tasks.frame_colorizer import FrameColorizer
     from patchattn.tasks.images import Image
 
 __all__ = ["ColorizeJob", "color_video"]
@@ -58,7 +58,7 @@ class ColorizeJob(Job[Given]):
 
     def colorizer(self) -> FrameColorizer:
         """Make the object that colors one image after another."""
-        from patchattn.tasks.frames import FrameColorizer
+        from patchattn.tasks.frame_colorizer import FrameColorizer
 
         self.stage("reading")
         reference = read(self.reference, "REFERENCE")
@@ -74,9 +74,9 @@ class ColorizeJob(Job[Given]):
     def write_more(self, result: Result) -> dict[str, str | None]:
         field = getattr(result, "field", None)
         if self.show_field is not None and field is not None:
-            from patchattn.tasks.flow_picture import flow_picture
+            from patchattn.tasks.flow_image import flow_image
 
-            drawn = flow_picture(field.offsets()[0, 0, 0])
+            drawn = flow_image(field.offsets()[0, 0, 0])
             Target(self.show_field, argument="--show-field").write(drawn)
         return {"show_field": None if self.show_field is None else str(self.show_field)}
 
@@ -134,12 +134,12 @@ class OrderedFolder(JobFolder[Given]):
         self._needed: set[str] = set()
         """The keys whose states are needed for images that failed."""
 
-    def key(self, source: Source) -> str:
+    def key(self, source: FolderImage) -> str:
         from patchattn.tasks.journal import digest_of
 
         return digest_of(super().key(source), self._chain)
 
-    def make(self, source: Source, target: Path) -> Path:
+    def make(self, source: FolderImage, target: Path) -> Path:
         from patchattn.networks.tensors import tensor_bytes
         from patchattn.tasks.files import atomic_writer
 
@@ -154,7 +154,7 @@ class OrderedFolder(JobFolder[Given]):
         self._needed, self._held = others, key
         return path
 
-    def recorded(self, source: Source, key: str, result: Path) -> None:
+    def recorded(self, source: FolderImage, key: str, result: Path) -> None:
         before, self._chain, self._last = self._chain, key, result
         if before not in self._needed:
             self._state_file(before).unlink(missing_ok=True)
@@ -191,19 +191,19 @@ class OrderedFolder(JobFolder[Given]):
 def color_video(job: ColorizeJob, resume: bool) -> Told:
     """Color a video."""
     from patchattn.tasks.peak_memory import peak_memory
-    from patchattn.tasks.video import check_film_output, map_film
+    from patchattn.tasks.video import check_video_output, map_video
 
-    check_film_output(job.output, argument="--output")
+    check_video_output(job.output, argument="--output")
     colorizer = job.colorizer()
     began = time.perf_counter()
 
     def progress(done: int, total: int) -> None:
         job.stage(f"frame {done + 1} of {total}" if total else f"frame {done + 1}")
 
-    film = map_film(
+    film = map_video(
         job.photo,
         job.output,
-        lambda picture: colorizer(picture).picture,
+        lambda picture: colorizer(picture).image,
         state=colorizer,
         resume=resume,
         settings=job.key_with_files(),
@@ -220,7 +220,7 @@ def color_video(job: ColorizeJob, resume: bool) -> Told:
             "height": height,
             "width": width,
             "rate": float(film.rate),
-            "sounds": film.sounds,
+            "sounds": film.audio_streams,
             "missing": list(film.missing),
             "finished_before": film.finished_before,
             "seconds": seconds,
@@ -230,7 +230,7 @@ def color_video(job: ColorizeJob, resume: bool) -> Told:
             "wrote": f"{job.output} ({film.frames} frames of {width} x {height}, {float(film.rate):.3g} a second)",
             "finished before": film.finished_before if resume else None,
             "missing": "\n".join(film.missing) or None,
-            "sound": f"{film.sounds} copied",
+            "sound": f"{film.audio_streams} copied",
             "time": f"{seconds:.2f} s",
             "memory": megabytes(memory),
         },

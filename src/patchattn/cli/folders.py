@@ -13,7 +13,7 @@ from patchattn.cli.reading import any_size
 from patchattn.cli.streams import is_stream
 
 if TYPE_CHECKING:
-    from patchattn.tasks.folders import FolderReport, Listing
+    from patchattn.tasks.folders import FolderListing, FolderReport
 
 __all__ = ["FolderOptions", "OnError", "Recursive", "Resume", "prepare_folders", "report_folder"]
 
@@ -46,7 +46,7 @@ class FolderOptions:
             raise ValueError(f"--resume, --on-error and --recursive are for a folder, which {given} is not.")
 
 
-def prepare_folders(given: Path, output: Path, options: FolderOptions, *, argument: str) -> Listing:
+def prepare_folders(given: Path, output: Path, options: FolderOptions, *, argument: str) -> FolderListing:
     """Return the images of a folder whose results can go to another."""
     from patchattn.tasks.folders import ON_ERROR, list_images
 
@@ -64,7 +64,12 @@ def prepare_folders(given: Path, output: Path, options: FolderOptions, *, argume
 
 
 def report_folder(
-    report: FolderReport, listing: Listing, output: Path, seconds: float, memory: int | None, options: FolderOptions
+    report: FolderReport,
+    listing: FolderListing,
+    output: Path,
+    seconds: float,
+    memory: int | None,
+    options: FolderOptions,
 ) -> Told:
     """Say what became of a folder's images, and what was passed over."""
     from patchattn.tasks.folders import SUBFOLDERS, describe

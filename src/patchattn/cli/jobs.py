@@ -19,7 +19,7 @@ from patchattn.cli.stages import Stages
 from patchattn.cli.writing import Target
 
 if TYPE_CHECKING:
-    from patchattn.tasks.folders import Source
+    from patchattn.tasks.folders import FolderImage
     from patchattn.tasks.images import Image
     from patchattn.tasks.sequences import ImageSequence
 
@@ -63,10 +63,7 @@ class Result(Protocol):
     """The results of the functions of `tasks`."""
 
     @property
-    def picture(self) -> Image: ...
-
-    @property
-    def peak_memory(self) -> int | None: ...
+    def image(self) -> Image: ...
 
 
 @dataclass(frozen=True)
@@ -161,7 +158,7 @@ class Job(ABC, Generic[Read]):
         result = self._worked(work, given)
         seconds = time.perf_counter() - began
         self.stage("writing")
-        target.write(result.picture)
+        target.write(result.image)
         return Written(result, 1, seconds)
 
     def _make_frames(
@@ -176,7 +173,7 @@ class Job(ABC, Generic[Read]):
                 self.stage(f"frame {number} of {len(sequence)}")
                 self.check_size(picture, target.extension)
                 results[:] = [self._worked(work, self.complete(path, picture))]
-                yield results[0].picture
+                yield results[0].image
 
         target.write_frames(frames(), sequence)
         return Written(results[0], len(sequence), time.perf_counter() - began)
@@ -185,9 +182,11 @@ class Job(ABC, Generic[Read]):
         """Work on what was read, on the device."""
         result = work(replace(given, picture=_moved(given.picture, self.device)))
         # Every result is a dataclass.
-        return cast("Result", replace(cast("Any", result), picture=_moved(result.picture, "cpu")))
+        return cast("Result", replace(cast("Any", result), image=_moved(result.image, "cpu")))
 
     def _one(self) -> Told:
+        from patchattn.tasks.peak_memory import peak_memory
+
         target = Target(self.output, self.format)
         target.check_place()
         for argument, path in self.also_written().items():
@@ -198,7 +197,7 @@ class Job(ABC, Generic[Read]):
         written = self.make(self.begin(), self.photo, target)
         result = written.result
         others = self.write_more(result)
-        return report_picture(self.output, result.picture, written.frames, written.seconds, result.peak_memory, others)
+        return report_picture(self.output, result.image, written.frames, written.seconds, peak_memory(), others)
 
     def _folder(self, options: FolderOptions) -> Told:
         from patchattn.tasks.folders import map_folder
@@ -245,13 +244,13 @@ class JobFolder(Generic[Read]):
         self._job, self._work, self._base = job, work, job.key()
         self._digests: dict[Path, str] = {}
 
-    def key(self, source: Source) -> str:
+    def key(self, source: FolderImage) -> str:
         from patchattn.tasks.journal import digest_of, digest_of_file
 
         shared = self._job.files_for(source.path)
         return digest_of(self._base, digest_of_file(source.path), *map(self._digest, shared))
 
-    def make(self, source: Source, target: Path) -> Path:
+    def make(self, source: FolderImage, target: Path) -> Path:
         path = Path(f"{target}{self._extension(source.path)}")
         read = {str(other): other for other in [source.path, *self._job.files_for(source.path)]}
         check_apart({"--output": path}, read)
@@ -270,7 +269,7 @@ class JobFolder(Generic[Read]):
             return ".png"
         return ".tif" if SEQUENCE_FORMATS[suffix] == "pages" else suffix
 
-    def recorded(self, source: Source, key: str, result: Path) -> None:
+    def recorded(self, source: FolderImage, key: str, result: Path) -> None:
         """Nothing depends on it."""
 
     def finish(self) -> None:

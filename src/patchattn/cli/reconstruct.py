@@ -61,7 +61,8 @@ def reconstruct(
     the peak memory of the whole process.
     """
     with one_sentence_errors() as warned, stages(quiet=as_json) as stage:
-        from patchattn.tasks import flow_picture, reconstruct
+        from patchattn.tasks import flow_image, reconstruct
+        from patchattn.tasks.peak_memory import peak_memory
 
         use_threads(threads)
         check_apart({"--output": output, "--show-field": show_field}, {"TARGET": target, "REFERENCE": reference})
@@ -87,30 +88,31 @@ def reconstruct(
         }
         result = reconstruct.reconstruct(target_picture, reference_picture, progress=stage, **settings)
         stage("writing")
-        target_file.write(result.picture)
+        target_file.write(result.image)
         if field_file is not None:
             best = result.field.index[0, 0, 0] >= 0
-            drawn = flow_picture.flow_picture(result.field.offsets()[0, 0, 0], matched=best)
+            drawn = flow_image.flow_image(result.field.offsets()[0, 0, 0], matched=best)
             field_file.write(drawn)
-    height, width = result.picture.size
+    memory = peak_memory()
+    height, width = result.image.size
     report = Told(
         {
             "show_field": None if show_field is None else str(show_field),
             "height": height,
             "width": width,
-            "bit_depth": result.picture.bit_depth,
+            "bit_depth": result.image.bit_depth,
             "mse": result.mse,
             "psnr": result.psnr,
             "seconds": result.seconds,
-            "peak_memory_bytes": result.peak_memory,
+            "peak_memory_bytes": memory,
         },
         {
-            "wrote": f"{output} ({width} x {height}, {result.picture.bit_depth} bit)",
+            "wrote": f"{output} ({width} x {height}, {result.image.bit_depth} bit)",
             "field": show_field,
             "MSE": f"{result.mse:.6f}",
             "PSNR": f"{result.psnr:.2f} dB",
             "time": f"{result.seconds:.2f} s",
-            "memory": megabytes(result.peak_memory),
+            "memory": megabytes(memory),
         },
     )
     tell(report, output, None, settings, warned, as_json=as_json)

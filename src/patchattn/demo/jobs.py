@@ -58,14 +58,14 @@ def inpaint_job(job: Job, tell: Tell) -> Job:
     if hole is not None:
         hole = add_jpeg_rim(hole.float(), Path(job["photo"]))
     result = inpaint(picture, hole, quality=job["quality"], progress=tell)
-    return _written(job, "filled", result.picture, picture, tell, f"Filled in {result.seconds:.1f} s.")
+    return _written(job, "filled", result.image, picture, tell, f"Filled in {result.seconds:.1f} s.")
 
 
 def colorize_job(job: Job, tell: Tell) -> Job:
     tell("reading")
     gray, reference = _read(job, "photo", "The gray picture"), _read(job, "reference", "The colored picture")
     result = colorize(gray, reference, k=job["k"], progress=tell)
-    return _written(job, "colored", result.picture, gray, tell, f"Colored in {result.seconds:.1f} s.")
+    return _written(job, "colored", result.image, gray, tell, f"Colored in {result.seconds:.1f} s.")
 
 
 def enlarge_job(job: Job, tell: Tell) -> Job:
@@ -75,7 +75,7 @@ def enlarge_job(job: Job, tell: Tell) -> Job:
     check_pixels((scale * height, scale * width), job["megapixels"], f"{scale} times larger")
     result = upscale(picture, scale, progress=tell)
     told = f"From {width} x {height} pixels to {scale * width} x {scale * height} in {result.seconds:.1f} s."
-    return _written(job, f"{scale}x", result.picture, picture, tell, told)
+    return _written(job, f"{scale}x", result.image, picture, tell, told)
 
 
 def rebuild_job(job: Job, tell: Tell) -> Job:
@@ -84,7 +84,7 @@ def rebuild_job(job: Job, tell: Tell) -> Job:
     settings = {name: job[name] for name in ("k", "patch_size", "aggregate")}
     result = reconstruct(target, reference, **settings, progress=tell)
     told = f"{result.psnr:.2f} dB from the target, in {result.seconds:.1f} s."
-    return _written(job, "rebuilt", result.picture, target, tell, told)
+    return _written(job, "rebuilt", result.image, target, tell, told)
 
 
 def look_job(job: Job, tell: Tell) -> Job:

@@ -13,7 +13,7 @@ from torch import Tensor
 from patchattn import MatchField, match, patch_attention
 from patchattn.baselines import full_attention
 from patchattn.tasks.alpha import resize_with_alpha
-from patchattn.tasks.flow_picture import flow_picture
+from patchattn.tasks.flow_image import flow_image
 from patchattn.tasks.images import Image, same_channels, write_image
 from patchattn.tasks.metadata import NO_METADATA
 
@@ -44,7 +44,7 @@ def look(pictures: tuple[Image, Image], folder: Path, settings: dict[str, Any], 
     tell("drawing")
     kept = {"query": query.clone(), "key": key.clone(), "index": field.index, "settings": settings}
     torch.save(kept, folder / "field.pt")
-    drawn = flow_picture(field.offsets()[0, 0, 0], matched=field.index[0, 0, 0] >= 0)
+    drawn = flow_image(field.offsets()[0, 0, 0], matched=field.index[0, 0, 0] >= 0)
     shown = {"query": one, "key": other, "flow": drawn}
     for name, picture in shown.items():
         write_image(folder / f"{name}.png", picture)

@@ -1,1 +1,1 @@
-"""Image in, picture out."""
+"""Image in, image out."""

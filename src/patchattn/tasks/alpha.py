@@ -1,4 +1,4 @@
-"""Colors under transparency: which are seen, and resampling that weighs them by alpha.
+"""Images with alpha: visible colors, and resampling that weights colors by alpha.
 
 A pixel of color c and alpha a is seen as a c on black, and as 1 - a (1 - c) on white; on any other background as a mix
 of the two. Where alpha is low, the stored color is hardly seen, and may be anything.
@@ -10,35 +10,37 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from patchattn.tasks.deprecated import renamed_argument
 from patchattn.tasks.images import Image
+from patchattn.tasks.membrane import membrane_interpolation
 from patchattn.tasks.resampling import Bounds, back_project, local_bounds, resize
-from patchattn.tasks.smooth_fill import smooth_fill
 
 __all__ = ["check_visible", "enlarge_with_alpha", "resize_with_alpha", "visible", "visible_color"]
 
-FAINT = 1 / 16
-"""Share of a picture's largest alpha below which colors have no part in what is matched, predicted or copied."""
+MIN_VISIBLE_ALPHA = 1 / 16
+"""Smallest alpha, relative to the image's largest, at which colors take part in matching, prediction and copying."""
 BACKGROUNDS = (0.0, 0.5, 1.0)
-"""Grays before which an enlargement must show no ringing."""
-TINY = 1e-6
-"""Alpha below that of a single step of 16 bits, at which a color is divided by hardly anything."""
+"""Gray backgrounds on which an enlarged image must show no ringing."""
+ALPHA_EPSILON = 1e-6
+"""Alpha added to numerator and denominator when dividing by alpha; smaller than one 16-bit step."""
 
 
 def visible(alpha: Float[Tensor, "1 1 height width"]) -> Bool[Tensor, "1 1 height width"]:
-    """Mask of the pixels whose colors count: not fainter than 1/16 of the picture's largest alpha.
+    """Mask of the visible pixels: alpha of at least 1/16 of the image's largest.
 
     Example:
         >>> visible(torch.tensor([0.0, 0.02, 0.5, 1.0]).view(1, 1, 1, 4)).flatten().tolist()
         [False, False, True, True]
     """
-    return (alpha >= FAINT * alpha.max()) & (alpha > 0)
+    return (alpha >= MIN_VISIBLE_ALPHA * alpha.max()) & (alpha > 0)
 
 
-def visible_color(picture: Image) -> Float[Tensor, "1 channels height width"]:
-    """Colors of a picture, those that are hardly seen replaced by a smooth continuation of those beside them.
+@renamed_argument("picture", "image")
+def visible_color(image: Image) -> Float[Tensor, "1 channels height width"]:
+    """Fill the colors of nearly transparent pixels by membrane interpolation of the visible ones.
 
     Args:
-        picture: any; where it is opaque its colors are returned as they are, and likewise where all of it is
+        image: any; where it is opaque its colors are returned as they are, and likewise where all of it is
             transparent.
 
     Returns:
@@ -49,15 +51,15 @@ def visible_color(picture: Image) -> Float[Tensor, "1 channels height width"]:
         >>> visible_color(Image(torch.tensor([0.5, 0.5, 0.0]).view(1, 1, 1, 3), alpha)).flatten().tolist()
         [0.5, 0.5, 0.5]
     """
-    color = _widened(picture.color)
-    if picture.alpha is None or _ignored(picture.alpha):
+    color = _widened(image.color)
+    if image.alpha is None or _ignored(image.alpha):
         return color
-    return smooth_fill(color, ~visible(picture.alpha))
+    return membrane_interpolation(color, ~visible(image.alpha))
 
 
-def check_visible(name: str, picture: Image) -> None:
-    """Raise a `ValueError` where a picture to take colors from is wholly transparent."""
-    if picture.alpha is not None and not picture.alpha.any():
+def check_visible(name: str, image: Image) -> None:
+    """Raise a `ValueError` if an image to take colors from is fully transparent."""
+    if image.alpha is not None and not image.alpha.any():
         raise ValueError(f"{name}: it is wholly transparent; expected visible colors to take.")
 
 
@@ -66,7 +68,7 @@ def resize_with_alpha(
     alpha: Float[Tensor, "1 1 height width"] | None,
     size: tuple[int, int],
 ) -> tuple[Float[Tensor, "1 channels new_height new_width"], Float[Tensor, "1 1 new_height new_width"] | None]:
-    """Resample a picture as it is seen: colors are weighed by alpha (`resampling.resize` of the premultiplied colors).
+    """Resize an image with premultiplied alpha (`resampling.resize`).
 
     Args:
         color: gray or RGB, not multiplied with alpha; float32 or float64.
@@ -92,11 +94,12 @@ def resize_with_alpha(
     return _divided(on_black, new_alpha, resize(visible_color(Image(color, alpha)), size)), new_alpha
 
 
+@renamed_argument("picture", "image")
 def enlarge_with_alpha(
     high: Float[Tensor, "1 channels high_height high_width"],
-    picture: Image,
+    image: Image,
 ) -> tuple[Float[Tensor, "1 channels high_height high_width"], Float[Tensor, "1 1 high_height high_width"] | None]:
-    r"""Colors and alpha of an enlarged picture that becomes `picture` again, as seen, when it is made smaller.
+    r"""Back-project an enlarged image so that, downsampled and composited, it equals `image`.
 
     Alpha a is enlarged to A by interpolation, and the same is done to it as to colors without alpha: back-projection
     within `local_bounds`. What is seen on black is then
@@ -105,45 +108,45 @@ def enlarge_with_alpha(
       \downarrow p\big)$$
 
     v being `visible_color` and h - up(v) the detail; p / A is the color. What p lacks because A is not exactly alpha
-    when it is made smaller is left out of account. Throughout, p stays where the picture as seen on black, on white and
+    when it is made smaller is left out of account. Throughout, p stays where the image as seen on black, on white and
     on the gray between keeps within its local bounds, and colors within those of v, or where nothing near is visible
     within those of the colors that have any alpha: no background shows a rim.
 
     Args:
-        high: an enlargement of `visible_color(picture)`, with whatever detail; float32 or float64.
-        picture: the small picture.
+        high: an enlargement of `visible_color(image)`, with whatever detail; float32 or float64.
+        image: the small image.
 
     Returns:
         The colors, not multiplied with alpha, and alpha, both in [0, 1].
     """
     size = (high.shape[2], high.shape[3])
-    color = _widened(picture.color)
-    if picture.alpha is None or _ignored(picture.alpha):
+    color = _widened(image.color)
+    if image.alpha is None or _ignored(image.alpha):
         bounds = local_bounds(color, size)
-        alpha = None if picture.alpha is None else picture.alpha.max().expand(1, 1, *size).clone()
+        alpha = None if image.alpha is None else image.alpha.max().expand(1, 1, *size).clone()
         return back_project(high, color, bounds=bounds).clamp(0, 1), alpha
-    low_alpha, guide = _widened(picture.alpha), visible_color(picture)
+    low_alpha, guide = _widened(image.alpha), visible_color(image)
     # An alpha beyond those of the nearest pixels could only be seen as something that none of them shows.
     alpha_bounds = local_bounds(low_alpha, size, overshoot=0)
     alpha = back_project(resize(low_alpha, size), low_alpha, bounds=alpha_bounds).clamp(0, 1)
     low, interpolated = low_alpha * color, resize(guide, size)
     seen = resize(low, size) + alpha * (high - interpolated)
-    target = low - guide * (low_alpha - resize(alpha, picture.size))
+    target = low - guide * (low_alpha - resize(alpha, image.size))
     seen = back_project(seen, target, bounds=_bounds_as_seen(low, low_alpha, alpha))
     # Where alpha is low, little that is seen is much of a color: no color comes that is not stored nearby.
     found = _divided(seen, alpha, interpolated)
-    stored = local_bounds(smooth_fill(color, low_alpha == 0), size).clamp(found)
+    stored = local_bounds(membrane_interpolation(color, low_alpha == 0), size).clamp(found)
     near_visible = local_bounds(visible(low_alpha).to(alpha.dtype), size, overshoot=0).upper > 0
     return torch.where(near_visible, local_bounds(guide, size).clamp(found), stored), alpha
 
 
 def _ignored(alpha: Tensor) -> bool:
-    """Whether alpha hides nothing, or everything: then colors are all there is to go by."""
+    """Return whether alpha is 1 everywhere or 0 everywhere, so that it carries no information on visible colors."""
     return bool((alpha == 1).all()) or not bool(alpha.any())
 
 
 def _bounds_as_seen(low: Tensor, low_alpha: Tensor, alpha: Tensor) -> Bounds:
-    """Bounds of premultiplied colors that keep them, on every background, within the local bounds of `low` there."""
+    """Bounds on premultiplied colors within the local bounds of `low` on every background."""
     size = (alpha.shape[2], alpha.shape[3])
     bounds = local_bounds(low, size)
     for gray in BACKGROUNDS[1:]:
@@ -155,8 +158,8 @@ def _bounds_as_seen(low: Tensor, low_alpha: Tensor, alpha: Tensor) -> Bounds:
 
 
 def _divided(on_black: Tensor, alpha: Tensor, elsewhere: Tensor) -> Tensor:
-    """Colors that are not multiplied with alpha; `elsewhere` where there is no alpha to divide by."""
-    return ((on_black + TINY * elsewhere) / (alpha + TINY)).clamp(0, 1)
+    """Divide premultiplied colors by alpha; `elsewhere` where alpha is 0."""
+    return ((on_black + ALPHA_EPSILON * elsewhere) / (alpha + ALPHA_EPSILON)).clamp(0, 1)
 
 
 def _widened(image: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Luminance, CIELAB, and colors under a given luminance; sRGB throughout, white D65."""
+"""Luminance, CIELAB, and colors at a given luminance; sRGB with white point D65 throughout."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from patchattn.extras import extra
 __all__ = ["from_lab", "to_gray", "to_lab", "with_luminance"]
 
 WEIGHTS = (0.2126, 0.7152, 0.0722)
-"""What red, green and blue of linear light add to the luminance Y."""
+"""Weights of linear red, green and blue in the luminance Y."""
 
 
 def to_gray(rgb: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 1 height width"]:
-    r"""Return the gray that is as bright as a color, encoded as it is.
+    r"""Convert RGB to gray of the same luminance, sRGB-encoded.
 
     $$Y = 0.2126\,R + 0.7152\,G + 0.0722\,B, \qquad g = \operatorname{srgb}(Y)$$
 
@@ -38,7 +38,7 @@ def to_gray(rgb: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 
 
 
 def to_lab(rgb: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
-    """Return CIELAB: L* in [0, 100], a* and b* about 0.
+    """Convert sRGB to CIELAB: L* in [0, 100], a* and b* about 0.
 
     Args:
         rgb: sRGB in [0, 1], as encoded in files.
@@ -58,7 +58,7 @@ def to_lab(rgb: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3
 
 
 def from_lab(lab: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
-    """Return the sRGB of CIELAB, not clipped: colors that no screen shows lie outside [0, 1].
+    """Convert CIELAB to sRGB, not clipped: colors out of gamut lie outside [0, 1].
 
     `with_luminance` brings them back at their brightness and hue.
 
@@ -82,7 +82,7 @@ def from_lab(lab: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch
 def with_luminance(
     rgb: Float[Tensor, "batch 3 height width"], gray: Float[Tensor, "batch 1 height width"]
 ) -> Float[Tensor, "batch 3 height width"]:
-    r"""Return the colors of `rgb` under exactly the luminance of `gray`, none of them outside [0, 1].
+    r"""Set the luminance of `rgb` to that of `gray` exactly, keeping colors inside [0, 1] by reducing chroma.
 
     In linear light, with Y that of the gray and d how far a color is from the gray as bright as it:
 

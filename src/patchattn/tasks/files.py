@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic file writing."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def atomic_writer(path: PathLike, *, argument: str = "path") -> Iterator[BinaryI
 
 @contextmanager
 def _no_lost_interruption() -> Iterator[None]:
-    """Raise at the end an interruption that code of another language could not pass on.
+    """Raise a KeyboardInterrupt on exit that foreign code has swallowed.
 
     FFmpeg calls Python to write. A signal that arrives then raises an exception that cannot pass through FFmpeg: it is
     reported as unraisable, the bytes are lost, and the work goes on as if nothing had happened.
@@ -137,7 +137,7 @@ def _no_lost_interruption() -> Iterator[None]:
 
 
 class CheckedFile(io.RawIOBase):
-    """A file that takes every byte or remembers that it did not.
+    """A file that records failed writes.
 
     Encoders call `write` once and ignore that it may take less than it was given, and some of them ignore errors. Here
     a write goes on until every byte is taken, and the first error is kept for `check`.
@@ -198,12 +198,12 @@ class CheckedFile(io.RawIOBase):
 
 
 def _shortened(name: str) -> str:
-    """The beginning of a name that leaves room for more in the 255 bytes that file systems allow."""
+    """Truncate a name to leave room for a suffix within the file system's limit of 255 bytes."""
     return os.fsdecode(os.fsencode(name)[:200]) if len(os.fsencode(name)) > 200 else name
 
 
 def _sync_folder(folder: Path) -> None:
-    """Let the rename survive a crash of the machine, where the system can promise that."""
+    """Sync a folder so that a rename survives a crash, where the system supports it."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

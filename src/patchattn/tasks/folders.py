@@ -1,4 +1,4 @@
-"""Folders of images, worked through one after another."""
+"""Processing of folders of images."""
 
 from __future__ import annotations
 
@@ -12,72 +12,82 @@ from typing import Protocol
 
 from patchattn.checks import check_choice
 from patchattn.tasks.codecs import READ_SUFFIXES
+from patchattn.tasks.deprecated import renamed_argument
 from patchattn.tasks.files import PathLike
 from patchattn.tasks.journal import JOURNAL, Journal
 from patchattn.tasks.memory_errors import out_of_memory
 
-__all__ = ["MAX_ATTEMPTS", "ON_ERROR", "FolderReport", "FolderWork", "Listing", "Source", "list_images", "map_folder"]
+__all__ = [
+    "MAX_ATTEMPTS",
+    "ON_ERROR",
+    "FolderImage",
+    "FolderListing",
+    "FolderProcessor",
+    "FolderReport",
+    "list_images",
+    "map_folder",
+]
 
 ON_ERROR = ("stop", "skip")
 
 MAX_ATTEMPTS = 2
-"""An image during which the process ended so often (for lack of memory, most likely) is skipped from then on."""
+"""Attempts after which an image is skipped, if each ended the process (most likely out of memory)."""
 
 SUBFOLDERS = "subfolders"
 HIDDEN = "hidden"
 
 
 @dataclass(frozen=True)
-class Source:
-    """An image of a folder."""
+class FolderImage:
+    """An image file in a folder."""
 
     path: Path
     name: str
-    """Its path in the folder."""
+    """Path relative to the folder."""
     result: str
-    """The path of its result in the folder of results, without the extension."""
+    """Path of the result relative to the output folder, without the extension."""
 
 
 @dataclass(frozen=True)
-class Listing:
-    """The content of a folder."""
+class FolderListing:
+    """Images in a folder."""
 
-    images: list[Source]
-    """In natural order: frame2 before frame10."""
+    images: list[FolderImage]
+    """Images in natural order: frame2 before frame10."""
     passed_over: dict[str, int]
-    """How many files of each extension are no images; also counts `subfolders` and `hidden` files."""
+    """Number of skipped files by extension, and of `subfolders` and `hidden` files."""
 
 
 @dataclass(frozen=True)
 class FolderReport:
-    """What became of the images of a folder; names are those of the files read."""
+    """Outcome of `map_folder`; names are those of the input files."""
 
     done: list[str] = field(default_factory=list)
     finished_before: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
-    """Names of those that failed, and why."""
+    """Names of failed images, with the reasons."""
 
 
-class FolderWork(Protocol):
-    """Work on the images of a folder."""
+class FolderProcessor(Protocol):
+    """Function on the images of a folder, with what `map_folder` needs to resume it."""
 
     @property
     def ordered(self) -> bool:
         """Whether a result depends on the images before it."""
 
-    def key(self, source: Source) -> str:
+    def key(self, source: FolderImage) -> str:
         """Return a digest of all that the result depends on."""
 
-    def make(self, source: Source, target: Path) -> Path:
-        """Read an image, work on it, write the result; returns its path, which is `target` with an extension."""
+    def make(self, source: FolderImage, target: Path) -> Path:
+        """Read an image, process it and write the result; returns its path, which is `target` with an extension."""
 
-    def recorded(self, source: Source, key: str, result: Path) -> None:
+    def recorded(self, source: FolderImage, key: str, result: Path) -> None:
         """Called when the result is in the journal, written now or in an earlier run."""
 
 
 def list_images(
     folder: PathLike, *, recursive: bool = False, exclude: Path | None = None, argument: str = "folder"
-) -> Listing:
+) -> FolderListing:
     """List the images in a folder.
 
     Two images whose names differ by their extension alone have results that keep it: `a.jpg.png` and `a.tif.png`.
@@ -85,8 +95,8 @@ def list_images(
     Args:
         folder: where to look.
         recursive: look into its subfolders too (not into links to folders).
-        exclude: a subfolder to leave out: that of the results.
-        argument: what an error calls `folder`.
+        exclude: a subfolder to leave out, such as the output folder.
+        argument: name of `folder` in error messages.
 
     Raises:
         ValueError: there is no image; the message says what there is.
@@ -98,11 +108,13 @@ def list_images(
         there = f"; it holds {describe(passed_over)}" if passed_over else ""
         raise ValueError(f"{argument}: there is no image in {folder}{there}. Looked for {', '.join(READ_SUFFIXES)}.")
     results = _results(found)
-    return Listing([Source(folder / path, path.as_posix(), results[path]) for path in found], dict(passed_over))
+    return FolderListing(
+        [FolderImage(folder / path, path.as_posix(), results[path]) for path in found], dict(passed_over)
+    )
 
 
 def describe(passed_over: dict[str, int]) -> str:
-    """Return what was passed over in words, by kind.
+    """Describe skipped files for a message, by kind.
 
     Example:
         >>> describe({".txt": 2, "hidden": 1})
@@ -137,7 +149,7 @@ def _images(folder: Path, recursive: bool, exclude: Path | None, passed_over: Co
 
 
 def _results(paths: Sequence[PurePath]) -> dict[PurePath, str]:
-    """Name the results as the images are named, without the extension where the names differ all the same."""
+    """Name results after their images, without the extension unless names would collide."""
     results = {path: str(path.with_suffix("")) for path in paths}
     # Some file systems do not tell upper from lower case.
     while shared := {name for name, count in Counter(map(str.casefold, results.values())).items() if count > 1}:
@@ -146,7 +158,7 @@ def _results(paths: Sequence[PurePath]) -> dict[PurePath, str]:
 
 
 def _natural(path: PurePath) -> list[tuple[list[tuple[int, int, str]], str]]:
-    """Sort numbers in names by their value."""
+    """Sort key that orders numbers in names by value."""
     return [
         (
             [(0, int(part), "") if part.isdigit() else (1, 0, part.casefold()) for part in re.split("([0-9]+)", name)],
@@ -156,16 +168,17 @@ def _natural(path: PurePath) -> list[tuple[list[tuple[int, int, str]], str]]:
     ]
 
 
+@renamed_argument("work", "processor")
 def map_folder(
-    sources: Sequence[Source],
+    sources: Sequence[FolderImage],
     output: PathLike,
-    work: FolderWork,
+    processor: FolderProcessor,
     *,
     resume: bool = False,
     on_error: str = "stop",
     progress: Callable[[str], None] | None = None,
 ) -> FolderReport:
-    """Make a result of each image and write it into a folder as soon as it is done.
+    """Process the images of a folder one by one, writing each result as soon as it is done.
 
     What is done stands in a journal in the folder (`Journal`). A run that resumes leaves alone what is finished under
     the same key, and whole; what failed before, or ended the process, comes last, unless the order counts. So a run
@@ -174,7 +187,7 @@ def map_folder(
     Args:
         sources: see `list_images`.
         output: the folder, which is there.
-        work: what is done with each.
+        processor: the function applied to each.
         resume: leave finished images alone.
         on_error: `"stop"`: the first failure ends the run. `"skip"`: whatever fails in one image (reading it, the work,
             writing) is named in the report, and the next one's turn comes.
@@ -189,13 +202,13 @@ def map_folder(
     """
     check_choice("on_error", on_error, ON_ERROR)
     journal, report = Journal(Path(output)), FolderReport()
-    if resume and not work.ordered:
+    if resume and not processor.ordered:
         sources = sorted(sources, key=lambda source: journal.failed(source.name))
     for number, source in enumerate(sources, 1):
         if progress is not None:
             progress(f"{source.name} ({number} of {len(sources)})")
         try:
-            _one(source, Path(output), work, journal, resume, on_error, report)
+            _one(source, Path(output), processor, journal, resume, on_error, report)
         except Exception as error:
             journal.fail(source.name)
             if on_error == "stop":
@@ -205,12 +218,18 @@ def map_folder(
 
 
 def _one(
-    source: Source, output: Path, work: FolderWork, journal: Journal, resume: bool, on_error: str, report: FolderReport
+    source: FolderImage,
+    output: Path,
+    processor: FolderProcessor,
+    journal: Journal,
+    resume: bool,
+    on_error: str,
+    report: FolderReport,
 ) -> None:
-    key = work.key(source)
+    key = processor.key(source)
     before = journal.result_of(source.name, key) if resume else None
     if before is not None:
-        work.recorded(source, key, before)
+        processor.recorded(source, key, before)
         report.finished_before.append(source.name)
         return
     if resume and on_error == "skip" and (attempts := journal.attempts(source.name)) >= MAX_ATTEMPTS:
@@ -221,14 +240,14 @@ def _one(
     target = output / source.result
     target.parent.mkdir(parents=True, exist_ok=True)
     journal.begin(source.name)
-    result = work.make(source, target)
+    result = processor.make(source, target)
     journal.done(source.name, key, result)
-    work.recorded(source, key, result)
+    processor.recorded(source, key, result)
     report.done.append(source.name)
 
 
 def reason_of(error: Exception, path: Path) -> str:
-    """Return why the work on a file failed, in a sentence that names the file."""
+    """Return an error message that names the file."""
     words = out_of_memory(error) or str(error).strip() or type(error).__name__
     if not isinstance(error, (ValueError, RuntimeError, OSError, MemoryError)):
         words = f"{type(error).__name__}: {words}"

@@ -1,97 +1,11 @@
-"""Many images colored one after another: the frames of a video, or the images of a folder."""
+"""Deprecated name of `patchattn.tasks.frame_colorizer`."""
 
-from __future__ import annotations
+from patchattn.deprecation import moved_names
 
-from collections.abc import Mapping
-from typing import Any
-
-import torch
-from torch import Tensor
-
-from patchattn.checks import check_choice
-from patchattn.field import MatchField
-from patchattn.tasks.colorize import Colorization, colorize
-from patchattn.tasks.images import Image
-
-__all__ = ["SOURCES", "FrameColorizer"]
-
-SOURCES = ("reference", "previous")
-
-
-class FrameColorizer:
-    """Colors images one after another; each search starts from the field of the one before it.
-
-    Args:
-        reference: the image to take colors from.
-        source: `"reference"`: every image is colored after the reference. `"previous"`: the first one is, and every
-            other after the result before it; that one is more alike, but its errors are handed on.
-        settings: those of `colorize`.
-
-    Raises:
-        ValueError: `source` is none of the two.
-
-    Example:
-        >>> colorizer = FrameColorizer(Image(torch.rand(1, 3, 24, 32)), patch_size=3)
-        >>> [colorizer(Image(torch.rand(1, 1, 24, 32))).picture.color.shape[1] for _ in range(2)]
-        [3, 3]
-    """
-
-    def __init__(self, reference: Image, *, source: str = "reference", **settings: Any) -> None:
-        check_choice("source", source, SOURCES)
-        self._reference, self._source, self._settings = reference, source, settings
-        self._field: MatchField | None = None
-        self._sizes: tuple[tuple[int, int], tuple[int, int]] | None = None
-
-    def __call__(self, picture: Image) -> Colorization:
-        """Color the next image."""
-        sizes = (picture.size, self._reference.size)
-        # A field of other sizes says nothing about these two.
-        start = self._field if sizes == self._sizes else None
-        result = colorize(picture, self._reference, init=start, **self._settings)
-        self._field, self._sizes = result.field, sizes
-        # A frame that shows nothing has no colors to hand on.
-        if self._source == "previous" and (result.picture.alpha is None or result.picture.alpha.any()):
-            self._reference = result.picture
-        return result
-
-    def follow(self, result: Image) -> None:
-        """Go on from a result that was read from its file, as far as that is possible: without its field."""
-        self._field = self._sizes = None
-        if self._source == "previous":
-            self._reference = result
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return all that is carried from image to image: another colorizer that loads it goes on alike.
-
-        Example:
-            >>> reference, gray = Image(torch.rand(1, 3, 24, 32)), Image(torch.rand(1, 1, 24, 32))
-            >>> one, other = (FrameColorizer(reference, source="previous", patch_size=3) for _ in range(2))
-            >>> _ = one(gray)
-            >>> other.load_state_dict(one.state_dict())
-            >>> torch.equal(one(gray).picture.color, other(gray).picture.color)
-            True
-        """
-        state: dict[str, Tensor] = {}
-        if self._field is not None and self._sizes is not None:
-            state |= {"index": self._field.index, "similarity": self._field.similarity}
-            state |= {"key_shape": torch.tensor(self._field.key_shape), "sizes": torch.tensor(self._sizes)}
-        if self._source == "previous":
-            reference = self._reference
-            state["reference"] = reference.color
-            if reference.alpha is not None:
-                state["alpha"] = reference.alpha
-            if reference.icc_profile is not None:
-                state["profile"] = torch.frombuffer(bytearray(reference.icc_profile), dtype=torch.uint8)
-        return state
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from the state of a colorizer with the same reference and settings."""
-        self._field = self._sizes = None
-        if "index" in state:
-            key_shape = tuple(state["key_shape"].tolist())
-            self._field = MatchField(state["index"], state["similarity"], key_shape)
-            picture, reference = state["sizes"].tolist()
-            self._sizes = (tuple(picture), tuple(reference))
-        if "reference" in state:
-            profile = bytes(state["profile"].tolist()) if "profile" in state else None
-            self._reference = Image(state["reference"], state.get("alpha"), icc_profile=profile)
+__getattr__ = moved_names(
+    __name__,
+    {
+        "FrameColorizer": "patchattn.tasks.frame_colorizer:FrameColorizer",
+        "SOURCES": "patchattn.tasks.frame_colorizer:SOURCES",
+    },
+)

@@ -1,4 +1,4 @@
-"""Holes in pictures, completed from the picture itself."""
+"""Inpainting: holes filled with patches of the same image."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from torch import Tensor
 from patchattn.checks import check_choice, check_count
 from patchattn.field import MatchField
 from patchattn.tasks.completion import Effort, begin, enlarge, improve
+from patchattn.tasks.deprecated import ImageResult, renamed_argument
 from patchattn.tasks.images import Image
-from patchattn.tasks.peak_memory import peak_memory
-from patchattn.tasks.scales import dilated, scales_of
-from patchattn.tasks.smooth_fill import smooth_fill
+from patchattn.tasks.membrane import membrane_interpolation
+from patchattn.tasks.pyramid import dilated, image_pyramid
 from patchattn.tasks.thin_holes import fill_thin_parts, thin_part
 
 __all__ = ["QUALITIES", "Inpainting", "InpaintingModel", "inpaint"]
@@ -29,36 +29,34 @@ QUALITIES = {
     "best": Effort(first=160, others=4, last=2, thin=4, narrow=20),
 }
 MAX_THIN_PATCH_SIZE = 7
-"""Larger patches find nothing better for thin parts, and more of them touch these (docs/inpaint.md)."""
+"""Largest patch size for thin parts of holes; larger patches are no better there (docs/inpaint.md)."""
 
 
 class InpaintingModel(Protocol):
-    """What fills holes in the place of patches: `networks.contextual.InpaintingNetwork`, or what is called alike."""
+    """A network that fills holes instead of patch search, such as `networks.contextual.InpaintingNetwork`."""
 
     def fill(
-        self, picture: Float[Tensor, "batch 3 height width"], hole: Bool[Tensor, "batch height width"]
+        self, image: Float[Tensor, "batch 3 height width"], hole: Bool[Tensor, "batch height width"], /
     ) -> Float[Tensor, "batch 3 height width"]:
         """Fill the hole (True) of RGB in [0, 1]."""
 
 
 @dataclass(frozen=True)
-class Inpainting:
-    """A completed picture, and what it came from."""
+class Inpainting(ImageResult):
+    """Result of `inpaint`."""
 
-    picture: Image
-    """Known pixels as they were, to the last bit."""
+    image: Image
+    """Completed image; known pixels are unchanged, to the last bit."""
     field: MatchField | None
-    """Where the patches that touch the hole were copied from; -1 elsewhere. None where there was no hole, or a network
-    filled it.
+    """Matches of the patches that touch the hole; -1 elsewhere. None if there was no hole, or a network was used.
     """
     seconds: float
     """Wall time; the first run ever on a machine also compiles the kernels."""
-    peak_memory: int | None
-    """Peak resident memory of the whole process so far, in bytes; None where the system does not tell."""
 
 
+@renamed_argument("picture", "image")
 def inpaint(
-    picture: Image | Tensor,
+    image: Image | Tensor,
     hole: Bool[Tensor, "height width"] | Float[Tensor, "height width"] | None = None,
     *,
     grow: int = 0,
@@ -71,7 +69,7 @@ def inpaint(
     network: InpaintingModel | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Inpainting:
-    r"""Fill a hole with patches of the same picture, so that what is filled looks like what is known.
+    r"""Fill a hole with patches from the rest of the image.
 
     Minimises, from coarse to fine (Wexler et al. 2007), over the pixels u of the hole and the matches j,
 
@@ -86,12 +84,12 @@ def inpaint(
     than averaged.
 
     Args:
-        picture: a `Image`, or a tensor (1, 1 or 3, height, width) in [0, 1]. Where a hole is given, its alpha is
+        image: an `Image`, or a tensor (1, 1 or 3, height, width) in [0, 1]. Where a hole is given, its alpha is
             completed like a color.
         hole: True: to be filled; may touch the border. Or how much of each pixel is covered, from 0 to 1: whatever is
             covered at all holds some of what is to go, and is filled. None: every pixel that is not wholly opaque; the
             result is opaque then, and has no alpha.
-        grow: pixels by which the hole is widened on all sides. 0 for pictures without loss; JPEG spreads the
+        grow: pixels by which the hole is widened on all sides. 0 for images without loss; JPEG spreads the
             color of an object over two pixels that it does not cover, see `masks.add_jpeg_rim`.
         keep_out: True, or above 0: no patch that holds this pixel is copied.
         patch_size: odd side of the patches, in pixels of each scale. Larger ones keep more structure and need more
@@ -105,13 +103,13 @@ def inpaint(
         network: fills RGB instead of patches, see `networks.weights.load_inpainting_network`; what is said above of
             patches does not count then. Gray is filled as RGB, alpha smoothly.
         progress: called with the name of each stage as it begins: "tile 1 of 9" and so on for the thin parts of
-            the hole, "scale 1 of 5" for the others, or "asking the network".
+            the hole, "scale 1 of 5" for the others, or "running the network".
 
     Returns:
-        The completed picture, the field, time and memory.
+        The completed image, the field, time and memory.
 
     Raises:
-        ValueError: a mask does not fit the picture, there is nothing to copy from, a network is to keep out of
+        ValueError: a mask does not fit the image, there is nothing to copy from, a network is to keep out of
             something, or an argument is out of range.
 
     Example:
@@ -119,10 +117,10 @@ def inpaint(
         >>> hole = torch.zeros(64, 64, dtype=torch.bool)
         >>> hole[20:40, 24:36] = True
         >>> result = inpaint(stripes, hole)
-        >>> bool((result.picture.color - stripes).abs().max() < 0.01)
+        >>> bool((result.image.color - stripes).abs().max() < 0.01)
         True
     """
-    picture = picture if isinstance(picture, Image) else Image(picture)
+    image = image if isinstance(image, Image) else Image(image)
     check_choice("quality", quality, tuple(QUALITIES))
     effort = QUALITIES[quality]
     if iterations is not None:
@@ -136,37 +134,37 @@ def inpaint(
         raise ValueError(f"patch_size: expected an odd number (a patch has a center), got {patch_size}.")
     check_count("grow", grow, 0)
     in_alpha = hole is None
-    hole = _transparent(picture) if hole is None else _checked("hole", hole, picture)
+    hole = _transparent(image) if hole is None else _checked("hole", hole, image)
     if keep_out is not None and network is not None:
         raise ValueError("keep_out: a network copies no patches that could be kept out; expected None.")
     hole = dilated(hole, grow)
-    keep_out = torch.zeros_like(hole) if keep_out is None else _checked("keep_out", keep_out, picture)
+    keep_out = torch.zeros_like(hole) if keep_out is None else _checked("keep_out", keep_out, image)
     report = progress if progress is not None else _silent
 
     began = time.perf_counter()
     field = None
     if hole.any():
         with torch.no_grad():
-            parts = [picture.color] if in_alpha or picture.alpha is None else [picture.color, picture.alpha]
+            parts = [image.color] if in_alpha or image.alpha is None else [image.color, image.alpha]
             known = torch.cat(parts, 1)
-            count = picture.color.shape[1]
+            count = image.color.shape[1]
             if network is None:
                 _check_sources(hole, keep_out, patch_size, in_alpha)
                 filled, field = _complete(known, hole, keep_out, patch_size, levels, effort, seed, report)
             else:
-                report("asking the network")
+                report("running the network")
                 filled = _asked(known, count, hole, network)
             # The very numbers that were known, whatever the scales made of them.
             filled = torch.where(hole, filled.clamp(0, 1), known)
-            alpha = None if in_alpha or picture.alpha is None else filled[:, count:]
-            picture = replace(picture, color=filled[:, :count], alpha=alpha)
-    return Inpainting(picture, field, time.perf_counter() - began, peak_memory())
+            alpha = None if in_alpha or image.alpha is None else filled[:, count:]
+            image = replace(image, color=filled[:, :count], alpha=alpha)
+    return Inpainting(image, field, time.perf_counter() - began)
 
 
 def _check_sources(hole: Tensor, keep_out: Tensor, patch_size: int, in_alpha: bool) -> None:
     if not dilated(hole | keep_out, patch_size // 2).all():
         return
-    outside = "of the picture's transparent pixels" if in_alpha else "of it"
+    outside = "of the image's transparent pixels" if in_alpha else "of it"
     raise ValueError(
         f"hole: no patch of {patch_size} x {patch_size} pixels lies outside {outside}"
         + (" and of keep_out" if keep_out.any() else "")
@@ -196,7 +194,7 @@ def _complete(
             rest = rest & ~thin
     if field is not None and not rest.any():
         return channels, field
-    scales = scales_of(channels, rest, keep_out, patch_size, levels)
+    scales = image_pyramid(channels, rest, keep_out, patch_size, levels)
     # At full size nothing is copied from what has been filled.
     scales[0] = replace(scales[0], sources=sources)
     report(f"scale 1 of {len(scales)}")
@@ -207,22 +205,22 @@ def _complete(
         completion = enlarge(completion, scale)
         times = effort.last if number == len(scales) else effort.others
         completion = improve(completion, times, seed, sharpen=number == len(scales))
-    return completion.picture, _joined(field, completion.field())
+    return completion.image, _joined(field, completion.field())
 
 
 def _thin_classes(patch_size: int, effort: Effort) -> list[tuple[int, int, int, int]]:
-    """What is completed at full size alone: the side of the squares from which it is too wide, the patches' size, the
-    pixels around from which it is completed, and how often is searched."""
+    """Classes of parts that are completed at full size only: limit on their width, patch size, margin of surroundings
+    in pixels, and iterations."""
     side = 2 ** floor(log2(patch_size))
     return [
         (side, min(patch_size, MAX_THIN_PATCH_SIZE), 64, effort.thin),
-        # From twice the side, `scales_of` halves the picture.
+        # From twice the side, `image_pyramid` halves the image.
         (2 * side, patch_size, 128, effort.narrow),
     ]
 
 
 def _joined(under: MatchField | None, over: MatchField) -> MatchField:
-    """One field of two: that of `over` where it has a match."""
+    """Merge two fields: matches of `over` take precedence."""
     if under is None:
         return over
     index, similarity = (
@@ -233,30 +231,30 @@ def _joined(under: MatchField | None, over: MatchField) -> MatchField:
 
 
 def _asked(known: Tensor, count: int, hole: Tensor, network: InpaintingModel) -> Tensor:
-    """What a network makes of the first `count` channels, gray or RGB; the others are filled smoothly."""
+    """Run the network on the first `count` channels (gray or RGB); the others are filled by membrane interpolation."""
     filled = network.fill(known[:, :count].expand(-1, 3, -1, -1), hole[:, 0])
     color = filled if count == 3 else filled.mean(1, keepdim=True)
     others = known[:, count:]
-    return torch.cat([color, smooth_fill(others, hole)], 1) if others.numel() else color
+    return torch.cat([color, membrane_interpolation(others, hole)], 1) if others.numel() else color
 
 
-def _transparent(picture: Image) -> Tensor:
-    if picture.alpha is None:
-        raise ValueError("hole: got None, and the picture has no alpha; expected a mask, or a picture with one.")
-    if bool((picture.alpha == 1).all()):
-        raise ValueError("hole: got None, and no pixel of the picture is transparent; expected a mask.")
-    return picture.alpha < 1
+def _transparent(image: Image) -> Tensor:
+    if image.alpha is None:
+        raise ValueError("hole: got None, and the image has no alpha; expected a mask, or an image with one.")
+    if bool((image.alpha == 1).all()):
+        raise ValueError("hole: got None, and no pixel of the image is transparent; expected a mask.")
+    return image.alpha < 1
 
 
-def _checked(name: str, mask: Tensor, picture: Image) -> Tensor:
-    if tuple(mask.shape) != picture.size or not (mask.dtype == torch.bool or mask.is_floating_point()):
+def _checked(name: str, mask: Tensor, image: Image) -> Tensor:
+    if tuple(mask.shape) != image.size or not (mask.dtype == torch.bool or mask.is_floating_point()):
         raise ValueError(
-            f"{name}: got shape {tuple(mask.shape)} of {mask.dtype}; expected booleans of the picture's size, "
-            f"{picture.size}, or how much of each pixel is covered, as floats."
+            f"{name}: got shape {tuple(mask.shape)} of {mask.dtype}; expected booleans of the image's size, "
+            f"{image.size}, or how much of each pixel is covered, as floats."
         )
     if not bool(((mask >= 0) & (mask <= 1)).all()):
         raise ValueError(f"{name}: got values beside [0, 1]; expected how much of each pixel is covered.")
-    return (mask > 0).to(picture.color.device)[None, None]
+    return (mask > 0).to(image.color.device)[None, None]
 
 
 def _silent(stage: str) -> None:

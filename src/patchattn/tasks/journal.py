@@ -1,4 +1,4 @@
-"""A record of finished work beside the results, by which a later run knows what is done."""
+"""Journal of finished results in the output folder, by which a later run resumes."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from typing import Any, Literal
 __all__ = ["JOURNAL", "Journal", "digest_of", "digest_of_file"]
 
 JOURNAL = ".patchattn-journal.jsonl"
-"""Name of the file, in the folder of the results."""
+"""File name of the journal in the output folder."""
 
 Event = Literal["begun", "done", "failed"]
 
 
 @dataclass(frozen=True)
 class Done:
-    """A finished result, as it was recorded."""
+    """A journal entry of a finished result."""
 
     key: str
     result: str
-    """The file's path in the folder."""
+    """Path of the result relative to the folder."""
     digest: str
-    """Of the file's content."""
+    """Digest of the file's content."""
 
 
 class Journal:
-    """A file of JSON lines, one for each event: work on a source has begun, is done, or has failed.
+    """Journal as a file of JSON lines, one per event: a source was begun, done or failed.
 
     A line counts when it is whole: a process that is killed in the middle of writing one loses that event alone. The
     key of a source is a digest of all that its result depends on (the content of what is read, the command, its
-    settings, the version), so that a result of other settings or of another picture never counts as done; and a result
+    settings, the version), so that a result of other settings or of another image never counts as done; and a result
     counts only as long as its content is what was recorded.
 
     Args:
@@ -62,7 +62,7 @@ class Journal:
                 self._take(entry)
 
     def result_of(self, source: str, key: str) -> Path | None:
-        """Return the result of a source that was finished under this key and is as it was; None: there is none."""
+        """Return the unchanged result of a source that was finished under this key, or None."""
         done = self._done.get(source)
         if done is None or done.key != key:
             return None
@@ -73,24 +73,24 @@ class Journal:
             return None
 
     def attempts(self, source: str) -> int:
-        """Return how often the process ended in the middle of the work on a source since it was last done or failed."""
+        """Count how often the process ended while working on a source since it was last done or failed."""
         return self._unfinished[source]
 
     def failed(self, source: str) -> bool:
-        """Whether the last work on a source failed, or ended with the process."""
+        """Return whether the last attempt at a source failed or ended with the process."""
         return source in self._failed or self._unfinished[source] > 0
 
     def begin(self, source: str) -> None:
-        """Record that work begins."""
+        """Record that work on a source begins."""
         self._add(event="begun", source=source)
 
     def done(self, source: str, key: str, result: Path) -> None:
-        """Record that a result is written."""
+        """Record that a result has been written."""
         name = result.relative_to(self._folder).as_posix()
         self._add(event="done", source=source, key=key, result=name, digest=digest_of_file(result))
 
     def fail(self, source: str) -> None:
-        """Record that the work failed, if the disk has room for that."""
+        """Record that work on a source failed, if the disk has room."""
         with suppress(OSError):
             self._add(event="failed", source=source)
 
@@ -118,7 +118,7 @@ class Journal:
 
 
 def digest_of(*parts: str) -> str:
-    """Return a digest of texts; other texts, or the same in another order, have another."""
+    """Return a digest of a sequence of texts; their order and boundaries count."""
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 

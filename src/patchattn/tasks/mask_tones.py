@@ -1,4 +1,4 @@
-"""The shape that a mask's colors show: light on dark, or one color of paint on a background without color."""
+"""Foreground and background colors of a mask: light on dark, or painted on a gray background."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from torch import Tensor
 
 __all__ = ["Tones", "describe", "matches", "only_tone", "two_tones"]
 
-COLORFUL = 0.25
-"""Difference between a pixel's largest and smallest channel from which it counts as color, not as gray."""
-OFF_LINE = 0.2
-"""Distance from the line between paint and background up to which a color is a mixture of the two."""
+MIN_CHROMA = 0.25
+"""Difference between a pixel's largest and smallest channel from which it counts as colored rather than gray."""
+MAX_LINE_DISTANCE = 0.2
+"""Largest distance from the line between foreground and background color at which a color is a mixture of both."""
 MAX_OTHER = 0.5
-"""Pixels that are no mixture, as a share of the painted ones: the soft chroma of JPEG along edges stays below it."""
+"""Largest share of pixels that are no mixture, relative to the painted ones: JPEG's soft chroma at edges stays
+below."""
 MAX_OTHER_FLAT = 0.02
-"""The same of one color alone: more is a third color, painted on purpose."""
+"""The same for a single color: more is a third color, painted on purpose."""
 MAX_DARKER = 0.005
-"""Share of the pixels that may be darker than the background, as JPEG noise is."""
+"""Largest share of pixels darker than the background, as JPEG noise is."""
 MIN_CONTRAST = 0.1
-"""Between the two tones, beside the lightest color."""
-SAME_TONE = 0.06
-"""Colors that differ by less in every channel look like one."""
-TOLERANCE = 40 / 255
-"""Colors that differ from a given one by at most this in every channel belong to it."""
-FEW_COLORS = 32
-"""In a mask of so few colors in all, as label maps are, a given color is the nearest one alone."""
-STEPS = 16
-"""Steps of a channel in the histogram by which main colors are found."""
+"""Smallest contrast between the two tones, relative to the lightest color."""
+TONE_TOLERANCE = 0.06
+"""Colors that differ by less in every channel count as one."""
+COLOR_TOLERANCE = 40 / 255
+"""Largest difference in any channel at which a color matches a given one."""
+MAX_LABELS = 32
+"""Largest number of colors in a label map, in which a given color is matched by the nearest one only."""
+HISTOGRAM_LEVELS = 16
+"""Levels per channel of the histogram of main colors."""
 NAMES = {
     "black": (0, 0, 0),
     "white": (255, 255, 255),
@@ -43,25 +44,25 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Tones:
-    """Two colors that all others are mixtures of."""
+    """Two colors (foreground and background) of which all others are mixtures."""
 
     share: Tensor
-    """(pixels,): how much of the paint's color is in each."""
+    """Share of the foreground color in each pixel, (pixels,)."""
     paint: Tensor
     ground: Tensor
     mixed: float
-    """Share of the pixels that are clearly neither."""
+    """Share of the pixels that are clearly neither color."""
 
     def share_of(self, given: Tensor) -> Tensor | None:
-        """How much of a given color is in each pixel; None where it is neither tone, or they are too alike."""
+        """Share of a given color in each pixel; None if it is neither tone, or the tones are too similar."""
         paint, ground = (float((tone - given).abs().amax()) for tone in (self.paint, self.ground))
-        if min(paint, ground) > TOLERANCE or max(paint, ground) <= 2 * TOLERANCE:
+        if min(paint, ground) > COLOR_TOLERANCE or max(paint, ground) <= 2 * COLOR_TOLERANCE:
             return None
         return self.share if paint < ground else 1 - self.share
 
 
 def two_tones(color: Tensor, weight: Tensor) -> Tones | None:
-    """The two colors of a shape and its background; None where there are not just two.
+    """Find the colors of a shape and its background; None if there are not exactly two.
 
     Of grays the lighter one is the shape's; of a color and a gray, the color.
 
@@ -72,7 +73,7 @@ def two_tones(color: Tensor, weight: Tensor) -> Tones | None:
     # Levels of 0 and 1 are as good as 0 and 255.
     largest = color.max().clamp(min=1e-6)
     color = color / largest
-    colorful = color.amax(1) - color.amin(1) > COLORFUL
+    colorful = color.amax(1) - color.amin(1) > MIN_CHROMA
     found = _paint_on_gray(color, colorful, weight) if colorful.any() else _light_on_dark(color, weight)
     if found is None:
         return None
@@ -101,7 +102,7 @@ def _paint_on_gray(color: Tensor, colorful: Tensor, weight: Tensor) -> tuple[Ten
     paint, ground = (_commonest(color[these], weight[these]) for these in (colorful, ~colorful))
     step = paint - ground
     share = (color - ground) @ step / step.square().sum()
-    off = (color - ground - share[:, None] * step).norm(dim=1) > OFF_LINE
+    off = (color - ground - share[:, None] * step).norm(dim=1) > MAX_LINE_DISTANCE
     other, painted = weight * off, (weight * (share > 0.5) * ~off).sum()
     flat = torch.zeros(()) if not off.any() else torch.bincount(_bins(color[off]), weight[off]).max()
     if other.sum() > MAX_OTHER * painted or flat > MAX_OTHER_FLAT * painted:
@@ -110,28 +111,28 @@ def _paint_on_gray(color: Tensor, colorful: Tensor, weight: Tensor) -> tuple[Ten
 
 
 def only_tone(color: Tensor, weight: Tensor) -> bool:
-    """Whether all that is seen clearly is one color: rims that are half transparent may have any."""
+    """Return whether all clearly visible pixels have one color; half-transparent rims may have any."""
     clear = weight > 0.98 * weight.max()
-    far = (color - _commonest(color, weight)).abs().amax(1) > SAME_TONE
+    far = (color - _commonest(color, weight)).abs().amax(1) > TONE_TOLERANCE
     return not (clear & far).any()
 
 
 def matches(color: Tensor, given: Tensor) -> Tensor:
-    """Which pixels are of a given color."""
+    """Mask of the pixels of a given color."""
     far = (color - given).abs().amax(1)
     packed = (color * 255).round().long() @ torch.tensor([65536, 256, 1], device=color.device)
-    if len(packed.sort().values.diff().nonzero()) < FEW_COLORS:
-        return (far == far.min()) & (far <= TOLERANCE)
-    return far <= TOLERANCE
+    if len(packed.sort().values.diff().nonzero()) < MAX_LABELS:
+        return (far == far.min()) & (far <= COLOR_TOLERANCE)
+    return far <= COLOR_TOLERANCE
 
 
 def describe(color: Tensor, alpha: Tensor) -> str:
-    """The main colors with their shares: `"black 91.2 %, #ff8000 8.8 %"`."""
+    """Describe the main colors with their shares: `"black 91.2 %, #ff8000 8.8 %"`."""
     pixels, seen = len(color), alpha > 0
     parts = [] if seen.all() else [f"transparent {_percent(1 - float(seen.float().mean()))}"]
     color = color[seen]
     listed, bins = 0, _bins(color)
-    for bin_ in torch.bincount(bins, minlength=STEPS**3).topk(4).indices:
+    for bin_ in torch.bincount(bins, minlength=HISTOGRAM_LEVELS**3).topk(4).indices:
         inside = bins == bin_
         if (count := int(inside.sum())) > 0.0005 * pixels:
             parts.append(f"{_name(color[inside].mean(0))} {_percent(count / pixels)}")
@@ -148,7 +149,9 @@ def _commonest(color: Tensor, weight: Tensor) -> Tensor:
 
 
 def _bins(color: Tensor) -> Tensor:
-    return (color * (STEPS - 1)).round().long() @ torch.tensor([STEPS**2, STEPS, 1], device=color.device)
+    return (color * (HISTOGRAM_LEVELS - 1)).round().long() @ torch.tensor(
+        [HISTOGRAM_LEVELS**2, HISTOGRAM_LEVELS, 1], device=color.device
+    )
 
 
 def _name(color: Tensor) -> str:

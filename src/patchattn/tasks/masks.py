@@ -1,4 +1,4 @@
-"""Mask files: how much of every pixel is covered."""
+"""Mask files as coverage maps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from patchattn.extras import extra
 from patchattn.tasks.images import Image, read_image
 from patchattn.tasks.mask_tones import describe, matches, only_tone, two_tones
-from patchattn.tasks.scales import dilated
+from patchattn.tasks.pyramid import dilated
 from patchattn.tasks.sources import Source, name_of, open_source
 from patchattn.tasks.thin_holes import thin_part
 
@@ -19,26 +19,26 @@ __all__ = ["MaskOptions", "add_jpeg_rim", "mask_coverage", "read_mask"]
 
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 JPEG_RIM = 2
-"""Pixels beside an object in a JPEG that hold some of its color."""
-DUST = 8
-"""A square of this side fits into an object, but not into dust and scratches."""
-SAME_LEVEL = 1.5 / 255
-"""A pixel that differs by more is painted over."""
+"""Width of the rim around an object in a JPEG that holds some of its color, in pixels."""
+MIN_OBJECT_SIDE = 8
+"""Side of the smallest square that fits into an object, but not into dust and scratches."""
+LEVEL_TOLERANCE = 1.5 / 255
+"""Largest difference between a pixel of the photograph and the same pixel in a mask painted over it."""
 MAX_COVERED = 0.5
-"""A mask that covers more, without its color or inversion being given, is taken for an inverted one."""
-FAINT = 0.15
-"""Coverage that may be noise of a lossy format."""
-NOISY = 2.0
-"""Faint pixels for each half-covered one from which they are noise: the edge of a clean shape has fewer than one."""
+"""Largest share that a mask may cover unless its color or inversion is given; more is taken for an inverted mask."""
+MAX_NOISE = 0.15
+"""Largest coverage that may be noise of a lossy format."""
+MIN_NOISE_RATIO = 2.0
+"""Smallest ratio of faint to half-covered pixels at which the faint ones are noise; clean edges stay below one."""
 MAX_MIXED = 0.2
-"""Where more on transparency lies between two tones, it is something cut out, not a shape of one of them."""
+"""Largest share of mixed colors in a shape on transparency; more is a cut-out object."""
 MIN_LEVELS = 6
-"""Noise has at least so many levels: fewer are labels."""
+"""Smallest number of levels in noise; fewer are labels."""
 
 
 @dataclass(frozen=True)
 class MaskOptions:
-    """How a mask is read, and what error messages call the arguments.
+    """Options for reading a mask, and names of arguments in error messages.
 
     Example:
         >>> MaskOptions(color="red").color
@@ -46,15 +46,15 @@ class MaskOptions:
     """
 
     color: str | None = None
-    """The color of the shape, a CSS name or `#rrggbb`; None: found out."""
+    """Color of the shape, a CSS name or `#rrggbb`; None: detected."""
     invert: bool = False
-    """Cover what is not the shape."""
+    """Cover everything but the shape."""
     argument: str = "mask"
-    """What messages call the mask."""
+    """Name of the mask in messages."""
     color_argument: str | None = "color"
-    """What messages call `color`; None: there is no such option, and it is not offered."""
+    """Name of `color` in messages; None: not mentioned."""
     invert_argument: str | None = "invert"
-    """The same of `invert`. None also says that a mask may well cover most of the picture."""
+    """Name of `invert` in messages; None: not mentioned, and the mask may cover most of the image."""
 
 
 def read_mask(
@@ -64,10 +64,10 @@ def read_mask(
     *,
     photo_name: str = "the photograph",
 ) -> Float[Tensor, "height width"]:
-    """Read a mask file: how much of each pixel of a photograph it covers.
+    """Read a mask file as the coverage of each pixel of an image.
 
     Args:
-        source: any picture file of the photograph's size, or its bytes; see `mask_coverage` for what it may hold.
+        source: any image file of the photograph's size, or its bytes; see `mask_coverage` for what it may hold.
         photo: the photograph that it belongs to.
         options: how to read it.
         photo_name: what messages call the photograph.
@@ -76,7 +76,7 @@ def read_mask(
         Coverage from 0 to 1: in between at soft edges. What is covered at all holds something of the object.
 
     Raises:
-        ValueError: there is no such picture, it has another size, or it is not clear what it covers.
+        ValueError: there is no such image, it has another size, or it is not clear what it covers.
 
     Example:
         >>> import tempfile
@@ -100,7 +100,7 @@ def read_mask(
 
 
 def add_jpeg_rim(hole: Float[Tensor, "height width"], photo: Source) -> Float[Tensor, "height width"]:
-    """Widen the hole in a JPEG photograph by the two pixels over which JPEG spreads the color of an object.
+    """Widen the coverage of objects in a JPEG by the two pixels over which JPEG spreads their color.
 
     Not around dust and scratches, narrower than 8 pixels: most have no color that would spread, and two pixels more are
     most of what is known near them; see docs/inpaint.md. Holes in files of other formats come back as they are.
@@ -113,7 +113,7 @@ def add_jpeg_rim(hole: Float[Tensor, "height width"], photo: Source) -> Float[Te
         if file.read(len(JPEG_SIGNATURE)) != JPEG_SIGNATURE:
             return hole
     covered = (hole > 0)[None, None]
-    objects = covered & ~thin_part(covered, DUST, reach=DUST)
+    objects = covered & ~thin_part(covered, MIN_OBJECT_SIDE, reach=MIN_OBJECT_SIDE)
     return torch.where(dilated(objects, JPEG_RIM)[0, 0] & ~covered[0, 0], 1, hole)
 
 
@@ -124,7 +124,7 @@ def mask_coverage(
     photo: Image | None = None,
     name: str = "it",
 ) -> Float[Tensor, "height width"]:
-    """How much of each pixel a mask covers.
+    """Compute the coverage of each pixel by a mask image.
 
     Understood are a light shape on a darker background (of any two levels: 0 and 255, 0 and 1, 16 and 235), a shape of
     one color on black, gray or white, either of them on transparency, paint of one color on transparency (black too),
@@ -173,15 +173,15 @@ def mask_coverage(
     covered = _without_noise((1 - covered if options.invert else covered).view(mask.size))
     share = float((covered > 0).float().mean())
     if share in (0, 1):
-        raise error("covers nothing" if share == 0 else "covers the whole picture")
+        raise error("covers nothing" if share == 0 else "covers the whole image")
     explicit = options.invert or options.color is not None or options.invert_argument is None
     if share > MAX_COVERED and not explicit:
-        raise error(f"covers {100 * share:.3g} % of the picture and is probably inverted")
+        raise error(f"covers {100 * share:.3g} % of the image and is probably inverted")
     return covered
 
 
 def _shape(color: Tensor, alpha: Tensor) -> Tensor | None:
-    """The coverage by what is seen; None where that is not clear."""
+    """Coverage by the visible colors; None if ambiguous."""
     seen = alpha > 0
     shown, weight = color[seen], alpha[seen]
     opaque = bool((alpha == 1).all())
@@ -209,24 +209,24 @@ def _of_color(color: Tensor, alpha: Tensor, given: Tensor) -> Tensor:
 
 
 def _painted_over(mask: Image, photo: Image) -> Tensor | None:
-    """Where the mask differs from the photograph, if it is the photograph with something painted over it."""
+    """Mask of the changed pixels, if the mask is the photograph with something painted over it."""
     if mask.alpha is not None and bool((mask.alpha < 1).any()):
         return None
-    differs = (mask.color - photo.color).abs().amax(1).flatten() > SAME_LEVEL
+    differs = (mask.color - photo.color).abs().amax(1).flatten() > LEVEL_TOLERANCE
     # Black and white are no sign of it: a mask has them too.
     gray = photo.color.mean(1).flatten()
-    telling = (gray > 0.1) & (gray < 0.9)
-    share = float(differs[telling].float().mean()) if telling.any() else 1.0
+    midtones = (gray > 0.1) & (gray < 0.9)
+    share = float(differs[midtones].float().mean()) if midtones.any() else 1.0
     return differs.float() if share < MAX_COVERED else None
 
 
 def _without_noise(covered: Tensor) -> Tensor:
-    """Leave out what lossy formats scatter around a shape, but not the soft edge beside it."""
-    faint = (covered > 0) & (covered < FAINT)
+    """Remove the noise that lossy formats scatter around a shape, but not its soft edge."""
+    faint = (covered > 0) & (covered < MAX_NOISE)
     half = ((covered > 0.25) & (covered < 0.75)).sum()
-    if faint.sum() <= NOISY * half or len(covered[faint].sort().values.diff().nonzero()) < MIN_LEVELS - 1:
+    if faint.sum() <= MIN_NOISE_RATIO * half or len(covered[faint].sort().values.diff().nonzero()) < MIN_LEVELS - 1:
         return covered
-    beside = dilated((covered >= FAINT)[None, None], 1)[0, 0]
+    beside = dilated((covered >= MAX_NOISE)[None, None], 1)[0, 0]
     return covered.masked_fill(faint & ~beside, 0)
 
 

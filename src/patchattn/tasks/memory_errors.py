@@ -1,4 +1,4 @@
-"""Errors of memory that ran out, and how much was needed."""
+"""Messages for out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["out_of_memory"]
 UNITS = {"bytes": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50, "EiB": 2**60}
 SIZE = re.compile(r"(?:allocate|requested) ([\d.]+) (bytes|[KMGTPE]iB|B)\b")
 ALLOCATORS = ("can't allocate memory", "out of memory", "not enough memory")
-"""How PyTorch's allocators begin, which raise a RuntimeError."""
+"""Prefixes of the RuntimeErrors of PyTorch's allocators."""
 
 
 def out_of_memory(error: BaseException) -> str | None:
-    """Return a sentence without its full stop on the memory that was missing; None: the error is another.
+    """Return a message (without full stop) for an out-of-memory error; None for other errors.
 
     Example:
         >>> out_of_memory(MemoryError("Unable to allocate 7.45 GiB for an array with shape (1, 2)"))

@@ -1,4 +1,4 @@
-"""What a picture file tells besides its pixels."""
+"""Metadata of image files: EXIF, XMP and resolution."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import BinaryIO, NamedTuple
 from patchattn.tasks.exif import Exif
 from patchattn.tasks.xmp import orientation_of, without_layout
 
-__all__ = ["NO_METADATA", "Found", "Metadata", "exif_of", "find_metadata", "fit_metadata", "open_exif"]
+__all__ = ["NO_METADATA", "FileMetadata", "Metadata", "exif_of", "find_metadata", "fit_metadata", "open_exif"]
 
-SMALLEST, LARGEST = 0.001, 4_000_000
-"""The resolutions that a fraction of thousandths can hold."""
+MIN_RESOLUTION, MAX_RESOLUTION = 0.001, 4_000_000
+"""Range of resolutions that a fraction of thousandths can hold."""
 
-METRIC_ERROR = 0.0128
-"""What is so near a whole number of pixels per inch was one, before a format rounded it to pixels per meter."""
+ROUNDING_ERROR = 0.0128
+"""Largest distance from an integer of pixels per inch that comes from rounding to pixels per meter."""
 
 SIDEWAYS = (5, 6, 7, 8)
-"""The orientations that make columns of rows."""
+"""EXIF orientations that exchange rows and columns."""
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a photograph's file tells besides its pixels; None: nothing.
+    """Metadata of an image file; None: not present.
 
     Raises:
         ValueError: the resolution is none.
@@ -34,30 +34,32 @@ class Metadata:
     """
 
     exif: bytes | None = None
-    """A block of EXIF: camera, lens, date, place, copyright. `read_image` leaves out how the picture was turned, its
-    thumbnail, and the resolution, which is below; `write_image` puts in the resolution, and corrects the size."""
+    """EXIF block: camera, lens, date, place, copyright. `read_image` removes the orientation, the thumbnail and the
+    resolution (which is below); `write_image` inserts the resolution and corrects the size."""
     xmp: bytes | None = None
-    """A packet of XMP, without what it told of orientation, size and thumbnails."""
+    """XMP packet, without orientation, size and thumbnails."""
     resolution: tuple[float, float] | None = None
     """Pixels per inch, horizontally and vertically."""
 
     def __post_init__(self) -> None:
         if self.resolution is not None and not _is_resolution(self.resolution):
-            raise ValueError(f"resolution: got {self.resolution}, expected two numbers from {SMALLEST} to {LARGEST}.")
+            raise ValueError(
+                f"resolution: got {self.resolution}, expected two numbers from {MIN_RESOLUTION} to {MAX_RESOLUTION}."
+            )
 
 
 NO_METADATA = Metadata()
 
 
-class Found(NamedTuple):
-    """What was found in a file."""
+class FileMetadata(NamedTuple):
+    """Metadata read from a file."""
 
     metadata: Metadata
-    """Of the picture when it has been turned upright."""
+    """Metadata of the upright image."""
     orientation: int
-    """How it has to be turned for that, as EXIF counts it."""
+    """EXIF orientation that the stored pixels have."""
     damaged: tuple[str, ...]
-    """What could not be read, or not all of it."""
+    """Parts that could not be read completely."""
 
 
 def find_metadata(
@@ -66,13 +68,13 @@ def find_metadata(
     resolution: tuple[float, float] | None = None,
     *,
     page: int = 0,
-) -> Found:
-    """Bring together what a file tells.
+) -> FileMetadata:
+    """Combine the metadata of a file.
 
     Args:
         exif: a block of EXIF, or a TIFF file, which holds the same and may hold the other two.
         xmp: a packet of XMP.
-        resolution: in pixels per inch, if it is told elsewhere than in the EXIF.
+        resolution: in pixels per inch, if the file stores it outside the EXIF.
         page: of a TIFF file, among all its directories.
     """
     damaged = []
@@ -93,15 +95,15 @@ def find_metadata(
         except ValueError:
             damaged.append("XMP")
             xmp = b""
-    told = next((found for found in (resolution, in_exif) if found is not None and _is_resolution(found)), None)
-    if told is not None:
-        across, down = map(_whole, told)
-        told = (down, across) if orientation in SIDEWAYS else (across, down)
-    return Found(Metadata(tags.block(), xmp or None, told), orientation or 1, tuple(damaged))
+    valid = next((found for found in (resolution, in_exif) if found is not None and _is_resolution(found)), None)
+    if valid is not None:
+        across, down = map(_whole, valid)
+        valid = (down, across) if orientation in SIDEWAYS else (across, down)
+    return FileMetadata(Metadata(tags.block(), xmp or None, valid), orientation or 1, tuple(damaged))
 
 
 def fit_metadata(metadata: Metadata, size: tuple[int, int]) -> Metadata:
-    """Return what is true of an upright picture of (height, width) pixels.
+    """Adapt metadata to an upright image of (height, width) pixels.
 
     Raises:
         ValueError: there is EXIF that is none, or XMP that is none.
@@ -122,7 +124,7 @@ def fit_metadata(metadata: Metadata, size: tuple[int, int]) -> Metadata:
 
 
 def exif_of(metadata: Metadata, *, always: bool = False) -> bytes | None:
-    """Return the block of EXIF to write, the resolution in it; `always`: even if that is all."""
+    """Return the EXIF block to write, including the resolution; `always`: even if that is all."""
     exif = open_exif(metadata.exif)
     if metadata.resolution is not None and (exif.main or always):
         exif.set_resolution(metadata.resolution)
@@ -130,7 +132,7 @@ def exif_of(metadata: Metadata, *, always: bool = False) -> bytes | None:
 
 
 def open_exif(source: BinaryIO | bytes | None, page: int = 0) -> Exif:
-    """Read a block of EXIF, or a page of a TIFF file; None: there is nothing in it.
+    """Read an EXIF block or a page of a TIFF file; empty for None.
 
     Raises:
         ValueError: it is neither.
@@ -143,8 +145,8 @@ def open_exif(source: BinaryIO | bytes | None, page: int = 0) -> Exif:
 
 def _whole(number: float) -> float:
     nearest = round(number)
-    return float(nearest) if nearest and abs(number - nearest) < METRIC_ERROR else number
+    return float(nearest) if nearest and abs(number - nearest) < ROUNDING_ERROR else number
 
 
 def _is_resolution(resolution: tuple[float, float]) -> bool:
-    return len(resolution) == 2 and all(SMALLEST <= number <= LARGEST for number in resolution)
+    return len(resolution) == 2 and all(MIN_RESOLUTION <= number <= MAX_RESOLUTION for number in resolution)

@@ -1,4 +1,4 @@
-"""The memory that this process holds, and the most that it has held."""
+"""Current and peak memory of the process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ __all__ = ["current_memory", "peak_memory"]
 
 
 def peak_memory() -> int | None:
-    """Return the peak resident memory of this process since its start, in bytes; None where the system does not tell.
+    """Return the peak resident memory of this process since its start, in bytes; None where the system does not report
+    it.
 
     Example:
         >>> peak_memory() is None or peak_memory() > 2**20
@@ -28,12 +29,12 @@ def peak_memory() -> int | None:
 
 
 def current_memory() -> int | None:
-    """Return the resident memory of this process in bytes; None where the system is not Linux."""
+    """Return the resident memory of this process in bytes; None except on Linux."""
     return _status("VmRSS")
 
 
 def _status(name: str) -> int | None:
-    """A size that Linux gives of this process."""
+    """Read a size from /proc/self/status; None except on Linux."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     except OSError:

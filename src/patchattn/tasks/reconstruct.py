@@ -1,4 +1,4 @@
-"""One picture rebuilt from another by attention."""
+"""Reconstruction of an image from another one by attention."""
 
 from __future__ import annotations
 
@@ -11,36 +11,33 @@ from torch import Tensor
 
 from patchattn.attention import patch_attention
 from patchattn.checks import check_finite
-from patchattn.extras import extra
 from patchattn.field import MatchField
 from patchattn.matching import match
 from patchattn.settings import Method, PaddingMode, SimilarityName
 from patchattn.similarity import Similarity
 from patchattn.tasks.alpha import check_visible, visible, visible_color
 from patchattn.tasks.color_profiles import profile_of, to_profile
+from patchattn.tasks.deprecated import ImageResult
+from patchattn.tasks.image_quality import mean_squared_error, peak_signal_noise_ratio
 from patchattn.tasks.images import Image, same_channels
-from patchattn.tasks.peak_memory import peak_memory
 
 __all__ = ["Reconstruction", "reconstruct"]
 
 
 @dataclass(frozen=True)
-class Reconstruction:
-    """A rebuilt picture, and how good it is."""
+class Reconstruction(ImageResult):
+    """Result of `reconstruct`."""
 
-    picture: Image
-    """Of the target's size, bit depth and alpha; its colors are in `picture.color`, (1, channels, height, width)."""
+    image: Image
+    """Reconstructed image with the target's size, bit depth and alpha."""
     field: MatchField
-    """The k matches of every pixel."""
+    """Matches of every pixel."""
     mse: float
-    """Mean squared error against the target, over channels and the pixels that are seen, colors in [0, 1], before
-    rounding to bits."""
+    """Mean squared error against the target over channels and visible pixels, for colors in [0, 1], before rounding."""
     psnr: float
-    """-10 log10(mse), in dB; infinite for a perfect copy."""
+    """Peak signal-to-noise ratio in dB, -10 log10(mse); infinite for a perfect copy."""
     seconds: float
     """Wall time of the search and the attention; the first run ever on a machine also compiles the kernels."""
-    peak_memory: int | None
-    """Peak resident memory of the whole process so far, in bytes; None where the system does not tell."""
 
 
 def reconstruct(
@@ -57,7 +54,7 @@ def reconstruct(
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> Reconstruction:
-    r"""Rebuild `target` from the pixels of `reference` (PSAL, Section 4.2).
+    r"""Reconstruct `target` from the pixels of `reference` (PSAL, Section 4.2).
 
     $$\hat{t}_i = \frac{\sum_{j \in \text{matches}(i)} e^{s(i, j) / T} \, r_j}
                        {\sum_{j \in \text{matches}(i)} e^{s(i, j) / T}}, \qquad
@@ -67,18 +64,18 @@ def reconstruct(
     size, bit depth, color and alpha:
 
     - colors are compared in [0, 1], whatever the bit depths;
-    - two gray pictures are compared in gray; if either has color, gray becomes R = G = B, and the result has color;
+    - two gray images are compared in gray; if either has color, gray becomes R = G = B, and the result has color;
     - where the color profiles, or the color chunks of PNG, differ, the target is converted to the reference's encoding
       first (sRGB where it says none); the result is in it, for its numbers are the reference's;
-    - the result carries the target's alpha; colors stored under transparent pixels (fainter than 1/16 of the picture's
-      largest alpha) have no part: in both pictures they continue those beside them, the reference's are not matched,
+    - the result carries the target's alpha; colors stored under transparent pixels (fainter than 1/16 of the image's
+      largest alpha) have no part: in both images they continue those beside them, the reference's are not matched,
       and the error leaves the target's out.
 
-    Patches read pictures reflected at their borders; repeated at their borders where one is too small for that.
+    Patches read images reflected at their borders; repeated at their borders where one is too small for that.
 
     Args:
-        target: the picture to rebuild: a `Image`, or its colors as a tensor (1, 1 or 3, height, width) in [0, 1].
-        reference: the picture to take pixels from, of any size, likewise.
+        target: the image to rebuild: an `Image`, or its colors as a tensor (1, 1 or 3, height, width) in [0, 1].
+        reference: the image to take pixels from, of any size, likewise.
         k: matches of each pixel.
         patch_size: odd side of the patches, in pixels.
         aggregate: let the matches of the neighbors in the patch vote too (PSAL's equation (10)).
@@ -90,10 +87,10 @@ def reconstruct(
         progress: called with the name of each stage as it begins: "matching", "attending", "measuring".
 
     Returns:
-        The picture and its field, error, time and memory.
+        The image and its field, error, time and memory.
 
     Raises:
-        ValueError: a tensor is no picture or holds NaN, the reference is wholly transparent or has fewer than k pixels,
+        ValueError: a tensor is no image or holds NaN, the reference is wholly transparent or has fewer than k pixels,
             or an argument is none that `match` and `patch_attention` allow.
         RuntimeError: the extra `tools` is not installed.
 
@@ -105,8 +102,8 @@ def reconstruct(
     """
     target = target if isinstance(target, Image) else Image(target)
     reference = reference if isinstance(reference, Image) else Image(reference)
-    for name, picture in (("target", target), ("reference", reference)):
-        check_finite(name, picture.color, picture.alpha)
+    for name, image in (("target", target), ("reference", reference)):
+        check_finite(name, image.color, image.alpha)
     check_visible("reference", reference)
     target = _encoded_as(target, reference)
     query, key = same_channels(*(replace(one, color=visible_color(one)) for one in (target, reference)))
@@ -145,19 +142,19 @@ def reconstruct(
         )
         seconds = time.perf_counter() - began
         report("measuring")
-        mse, psnr = _quality(*(_seen(image, target.alpha) for image in (color, query)))
+        output, expected = (_seen(image, target.alpha) for image in (color, query))
+        mse, psnr = mean_squared_error(output, expected), peak_signal_noise_ratio(output, expected)
     return Reconstruction(
-        picture=replace(target, color=color, icc_profile=reference.icc_profile, color_chunks=reference.color_chunks),
+        image=replace(target, color=color, icc_profile=reference.icc_profile, color_chunks=reference.color_chunks),
         field=field,
         mse=mse,
         psnr=psnr,
         seconds=seconds,
-        peak_memory=peak_memory(),
     )
 
 
 def _encoded_as(target: Image, reference: Image) -> Image:
-    """Return the target with numbers that mean what the reference's do."""
+    """Convert the target to the reference's color encoding."""
     if (target.icc_profile, target.color_chunks) == (reference.icc_profile, reference.color_chunks):
         return target
     return to_profile(target, profile_of(reference, argument="reference"), argument="target")
@@ -169,19 +166,10 @@ def _padding_mode(patch_size: int, *images: Tensor) -> PaddingMode:
 
 
 def _seen(image: Tensor, alpha: Tensor | None) -> Tensor:
-    """The pixels that are seen, (1, channels, pixels); all of them where none is."""
+    """Visible pixels, (1, channels, pixels); all pixels if none is visible."""
     if alpha is None or not alpha.any():
         return image
     return image.flatten(2)[:, :, visible(alpha).flatten()]
-
-
-def _quality(output: Tensor, target: Tensor) -> tuple[float, float]:
-    with extra("tools"):
-        from torchmetrics.functional.image import peak_signal_noise_ratio
-        from torchmetrics.functional.regression import mean_squared_error
-    mse = mean_squared_error(output.contiguous(), target.contiguous())
-    psnr = peak_signal_noise_ratio(output, target, data_range=1.0)
-    return float(mse), float(psnr)
 
 
 def _silent(stage: str) -> None:

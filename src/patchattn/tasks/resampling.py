@@ -1,4 +1,4 @@
-"""Pictures made larger and smaller."""
+"""Image resizing and back-projection."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from torch import Tensor
 
 __all__ = ["Bounds", "back_project", "local_bounds", "resize"]
 
-NEAR, FAR = 3, 11
-"""Sides of the two neighborhoods, in low pixels, whose ranges bound an enlarged picture."""
+NEAR_SIDE, FAR_SIDE = 3, 11
+"""Sides of the two neighborhoods, in low-resolution pixels, whose value ranges bound an enlarged image."""
 OVERSHOOT = 0.5
-"""Share of the contrast of a thin structure by which its enlargement may exceed the range of the near neighborhood."""
+"""Share of a thin structure's contrast by which its enlargement may exceed the range of the near neighborhood."""
 
 
 def resize(
     image: Float[Tensor, "batch channels height width"], size: tuple[int, int]
 ) -> Float[Tensor, "batch channels new_height new_width"]:
-    """Resample by Keys' cubic kernel (a = -1/2), widened where the image becomes smaller, so that nothing aliases.
+    """Resize an image by antialiased bicubic interpolation (Keys' kernel, a = -1/2).
 
-    It is what MATLAB's `imresize` does, by which super-resolution is measured. Results may leave [0, 1] at edges.
+    The kernel is widened where the image becomes smaller. The same as MATLAB's `imresize`, the standard in
+    super-resolution benchmarks. Results may leave [0, 1] at edges.
 
     Args:
         image: float32 or float64.
@@ -42,7 +43,7 @@ def resize(
 
 @dataclass(frozen=True)
 class Bounds:
-    """The least and the largest value that each pixel of an image may have."""
+    """Lower and upper bounds of each pixel of an image."""
 
     lower: Float[Tensor, "batch channels height width"]
     upper: Float[Tensor, "batch channels height width"]
@@ -50,25 +51,25 @@ class Bounds:
     def clamp(
         self, image: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
-        """Clamp an image to the bounds; where they cross, the upper one holds."""
+        """Clamp an image to the bounds; where they cross, the upper one wins."""
         return torch.minimum(torch.maximum(image, self.lower), self.upper)
 
 
 def local_bounds(
     low: Float[Tensor, "batch channels height width"], size: tuple[int, int], *, overshoot: float = OVERSHOOT
 ) -> Bounds:
-    r"""Bounds within which an enlargement of `low` shows no ringing.
+    r"""Compute bounds within which an enlargement of `low` shows no ringing.
 
     $$u = \min\big(\delta_3 l + \tfrac{1}{2}\, \delta_3 (l - \gamma l),\; \delta_{11} l\big)$$
 
     delta_n is the dilation by n x n low pixels (the local maximum), gamma the opening by 2 x 2: the top-hat l - gamma l
     is the contrast of what is bright and less than two pixels wide, and 0 on plateaus. So beside a step nothing exceeds
-    the range of the nearest pixels, while a thin line, which the low picture's pixels have blurred, may become
+    the range of the nearest pixels, while a thin line, which the low image's pixels have blurred, may become
     brighter, but not brighter than what is 5 pixels away. The lower bound is the same of the negative. Each channel has
-    bounds of its own; a constant picture's are that constant.
+    bounds of its own; a constant image's are that constant.
 
     Args:
-        low: the small picture; float32 or float64.
+        low: the small image; float32 or float64.
         size: (height, width) of the enlargement.
         overshoot: the factor of the top-hat above; 0: nothing exceeds the range of the nearest pixels.
 
@@ -91,17 +92,17 @@ def back_project(
     times: int = 3,
     bounds: Bounds | None = None,
 ) -> Float[Tensor, "batch channels high_height high_width"]:
-    r"""Change an image so that it becomes `low` when it is made smaller (Irani and Peleg 1991).
+    r"""Iterative back-projection: make an image consistent with its downsampled version `low` (Irani and Peleg 1991).
 
     $$h \leftarrow h + \uparrow(l - \downarrow h)$$
 
     Args:
-        high: what is changed; float32 or float64.
-        low: what is known of it.
-        times: how often. What is missing becomes several times smaller each time, but for noise from pixel to pixel: of
-            photographs less than a step of 8 bits is left after 3.
-        bounds: what the result is kept within, each time. Beside hard edges, which only ringing could make exact, what
-            is missing then stays.
+        high: the image to correct; float32 or float64.
+        low: the known low-resolution image.
+        times: number of iterations. Each reduces the residual several times, except for pixel noise: for photographs
+        less than one 8-bit step is left after 3.
+        bounds: clamp the result in each iteration. A residual then remains at hard edges, which only ringing could make
+        exact.
 
     Example:
         >>> import torch
@@ -124,7 +125,7 @@ def _resampled(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _largest(low: Tensor, overshoot: float) -> Tensor:
     thin = low - _opened(low)
-    return torch.minimum(_dilated(low, NEAR) + overshoot * _dilated(thin, NEAR), _dilated(low, FAR))
+    return torch.minimum(_dilated(low, NEAR_SIDE) + overshoot * _dilated(thin, NEAR_SIDE), _dilated(low, FAR_SIDE))
 
 
 def _dilated(image: Tensor, side: int) -> Tensor:

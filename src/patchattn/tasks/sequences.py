@@ -1,4 +1,4 @@
-"""Files of several pictures: animations and pages."""
+"""Image sequences: animations and multi-page files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,18 @@ from typing import Literal
 
 import torch
 
-from patchattn.tasks.codecs import SEQUENCE_FORMATS, Opened, Samples, Show, decode, encode_frames, open_frames
-from patchattn.tasks.images import Image, check_format, to_picture, to_samples
-from patchattn.tasks.reports import decoding, warning_of, warnings_about
+from patchattn.tasks.codecs import (
+    SEQUENCE_FORMATS,
+    MultiImageFile,
+    Playback,
+    Samples,
+    decode,
+    encode_frames,
+    open_frames,
+)
+from patchattn.tasks.file_messages import decoding, warning_of, warnings_about
+from patchattn.tasks.image import Image, from_samples, to_samples
+from patchattn.tasks.images import check_format
 from patchattn.tasks.sources import Source, Target, check_target, extension_of, name_of, open_source, open_target
 from patchattn.tasks.warnings import FileWarning
 
@@ -29,28 +38,28 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ImageSequence:
-    """The frames of an animation, or the pages of a document, and how they are shown.
+    """Frames of an animation or pages of a document, with their playback settings.
 
-    It can be iterated over any number of times, and reads one picture after another. Frames are whole: each has the
+    It can be iterated over any number of times, and reads one image after another. Frames are whole: each has the
     size of the canvas, and shows what a viewer shows at its time.
     """
 
     kind: Literal["animation", "pages"]
-    """All frames of an animation have one size, bit depth, and one set of channels; pages may differ in them."""
+    """"animation" or "pages". All frames of an animation share size, bit depth and channels; pages may differ."""
     format: str
-    """The format that it was read from: "gif", "png", "webp", "tiff", or "other"."""
+    """Format of the source: "gif", "png", "webp", "tiff" or "other"."""
     durations: tuple[float, ...]
-    """Of each frame, in seconds; 0 for pages."""
+    """Duration of each frame in seconds; 0 for pages."""
     plays: int = 1
-    """How often an animation is shown; 0: without end."""
+    """Number of loops; 0: infinite."""
     background: tuple[int, int, int, int] | None = None
-    """Red, green, blue and alpha, 0 to 255, of what is behind a WebP; most viewers ignore it."""
+    """Background color of a WebP, RGBA from 0 to 255; most viewers ignore it."""
     alpha: bool = False
     """Whether the frames of an animation have alpha."""
     source: str | os.PathLike[str] | bytes = b""
-    """The file, or what it holds."""
+    """Path of the file, or its bytes."""
     argument: str = "path"
-    """What errors call the source."""
+    """Name of the source in error messages."""
 
     def __len__(self) -> int:
         return len(self.durations)
@@ -64,23 +73,23 @@ class ImageSequence:
             for number in range(len(self)):
                 with decoding(name, self.argument):
                     one = next(samples)
-                # What belongs to all frames is said once.
+                # Warnings about the whole file are issued once.
                 if number == 0 or self.kind == "pages":
                     for warning in warnings_about(one, name, self.argument):
                         warnings.warn(warning, stacklevel=2)
-                yield to_picture(one)
+                yield from_samples(one)
 
 
 def count_frames(source: Source, *, argument: str = "path") -> int:
-    """Return how many frames or pages a picture file has, without decoding them; most formats have 1.
+    """Count the frames or pages of an image file without decoding them.
 
     Raises:
-        ValueError: there is no such file, it is damaged, or it is no picture.
+        ValueError: there is no such file, it is damaged, or it is no image.
 
     Example:
         >>> count_frames(b"GIF89a" + bytes(7) + b";")
         Traceback (most recent call last):
-        ValueError: path: cannot read standard input as a picture (it holds no picture); ...
+        ValueError: path: cannot read standard input as an image (it holds no image); ...
     """
     with open_source(source, argument=argument) as file, decoding(name_of(source), argument):
         opened = open_frames(file)
@@ -88,20 +97,20 @@ def count_frames(source: Source, *, argument: str = "path") -> int:
 
 
 def read_frames(source: Source, *, argument: str = "path") -> ImageSequence:
-    """Open a file of several pictures: an animated GIF, PNG or WebP, or a TIFF of several pages.
+    """Open an animated GIF, PNG or WebP, or a multi-page TIFF.
 
-    A file of one picture is a sequence of one. All frames of an animation are decoded once here, so that a damaged one
+    A file of one image is a sequence of one. All frames of an animation are decoded once here, so that a damaged one
     is found before any work; they are not kept.
 
-    A `FileWarning` says what is left out: reduced copies and masks among the pages of a TIFF, and a picture in an
+    A `FileWarning` says what is left out: reduced copies and masks among the pages of a TIFF, and an image in an
     animated PNG that is none of its frames.
 
     Args:
         source: the file: a path; an open binary file or a pipe, which is read to its end; or the file's bytes.
-        argument: what an error calls `source`.
+        argument: name of `source` in error messages.
 
     Raises:
-        ValueError: there is no such file, it is damaged, or it is no picture.
+        ValueError: there is no such file, it is damaged, or it is no image.
         RuntimeError: an extra is not installed.
 
     Example:
@@ -110,7 +119,7 @@ def read_frames(source: Source, *, argument: str = "path") -> ImageSequence:
         >>> frames = [Image(torch.full((1, 3, 4, 6), gray)) for gray in (0.0, 1.0)]
         >>> write_frames(path, frames, ImageSequence("animation", "gif", (0.1, 0.5), plays=0))
         >>> sequence = read_frames(path)
-        >>> sequence.durations, [picture.color.mean().item() for picture in sequence]
+        >>> sequence.durations, [image.color.mean().item() for image in sequence]
         ((0.1, 0.5), [0.0, 1.0])
     """
     name = name_of(source)
@@ -124,13 +133,13 @@ def read_frames(source: Source, *, argument: str = "path") -> ImageSequence:
         sequence = _described(opened, kept, argument)
     notes = opened.notes
     if opened.animation is not None and opened.animation.still_apart:
-        notes = (*notes, "has a picture that is none of its frames, left out")
+        notes = (*notes, "has an image that is none of its frames, left out")
     for note in notes:
         warnings.warn(FileWarning(f"{argument}: {name} {note}."), stacklevel=2)
     return sequence
 
 
-def _described(opened: Opened, source: str | os.PathLike[str] | bytes, argument: str) -> ImageSequence:
+def _described(opened: MultiImageFile, source: str | os.PathLike[str] | bytes, argument: str) -> ImageSequence:
     animation = opened.animation
     if animation is None:
         return ImageSequence("pages", "tiff", (0.0,) * opened.count, source=source, argument=argument)
@@ -147,10 +156,10 @@ def _described(opened: Opened, source: str | os.PathLike[str] | bytes, argument:
 
 
 def can_hold_frames(target: Target, sequence: ImageSequence, *, format: str | None = None) -> bool:
-    """Whether all frames or pages can be written there.
+    """Return whether the target's format can hold all frames or pages.
 
     GIF, WebP and APNG hold animations of one another, TIFF holds pages. A name that ends in .png holds an animation
-    only if it was one of PNG: other names of PNG files are understood as those of still pictures.
+    only if it was one of PNG: other names of PNG files are understood as those of still images.
 
     Example:
         >>> animation = ImageSequence("animation", "gif", (0.1, 0.1))
@@ -164,7 +173,7 @@ def can_hold_frames(target: Target, sequence: ImageSequence, *, format: str | No
 def check_frames_output(
     target: Target, sequence: ImageSequence, *, argument: str = "path", format: str | None = None
 ) -> None:
-    """Raise what `write_frames` would raise, before the work that leads to the frames.
+    """Raise the errors that `write_frames` would raise, before the frames are computed.
 
     Raises:
         ValueError: the format is unknown or cannot hold the sequence, or nothing can be written there.
@@ -182,7 +191,7 @@ def write_frames(
     argument: str = "path",
     format: str | None = None,
 ) -> None:
-    """Write an animation or pages, taking one picture after another; the file appears whole or not at all.
+    """Write an animation or pages one image at a time, atomically.
 
     The extension chooses the format: .gif, .webp (lossless), .png and .apng for animations, .tif and .tiff for pages.
     Frames keep their times, and the animation how often it is played. A `FileWarning` says what is lost: more than 256
@@ -192,7 +201,7 @@ def write_frames(
     Args:
         target: a path; or an open binary file or a pipe, which gets the whole file at once.
         frames: as many as `like` has. Those of an animation have one size.
-        like: the sequence that tells times, plays and background.
+        like: the sequence that gives durations, plays and background.
         argument: what an error calls `target`.
         format: such as "gif", instead of what the extension says. A stream has no extension.
 
@@ -212,7 +221,7 @@ def write_frames(
     check_frames_output(target, like, argument=argument, format=format)
     extension = extension_of(target, format)
     with open_target(target, argument=argument) as file:
-        show = Show(like.plays, like.background)
+        show = Playback(like.plays, like.background)
         notes = encode_frames(file, _timed(frames, like), extension, show)
     for note in notes:
         warnings.warn(warning_of(note, name_of(target, "standard output"), argument), stacklevel=2)
@@ -222,30 +231,30 @@ def _timed(frames: Iterable[Image], like: ImageSequence) -> Iterator[tuple[Sampl
     """Yield the samples and the duration of each frame."""
     first: Image | None = None
     count = 0
-    for count, picture in enumerate(frames, 1):
+    for count, image in enumerate(frames, 1):
         if count > len(like):
             raise ValueError(f"frames: there are more than {len(like)}, which is how many like has.")
         if like.kind == "animation":
-            first = first or picture
-            picture = _fitting(picture, first, like.alpha or first.alpha is not None)
-        yield to_samples(picture), like.durations[count - 1]
+            first = first or image
+            image = _fitting(image, first, like.alpha or first.alpha is not None)
+        yield to_samples(image), like.durations[count - 1]
     if count != len(like):
         raise ValueError(f"frames: there are {count}; expected {len(like)}, which is how many like has.")
 
 
-def _fitting(picture: Image, first: Image, alpha: bool) -> Image:
-    """Return a frame with the channels that all frames of its animation have."""
-    if (picture.size, picture.bit_depth) != (first.size, first.bit_depth):
+def _fitting(image: Image, first: Image, alpha: bool) -> Image:
+    """Convert a frame to the channels that all frames of its animation have."""
+    if (image.size, image.bit_depth) != (first.size, first.bit_depth):
         raise ValueError(
-            f"frames: one has {picture.size} pixels of {picture.bit_depth} bits, the first {first.size} of "
+            f"frames: one has {image.size} pixels of {image.bit_depth} bits, the first {first.size} of "
             f"{first.bit_depth}; expected one size and depth."
         )
-    if picture.color.shape[1] != first.color.shape[1]:
+    if image.color.shape[1] != first.color.shape[1]:
         raise ValueError("frames: some are gray and some have colors; expected all gray or all RGB.")
-    if alpha and picture.alpha is None:
-        return replace(picture, alpha=torch.ones_like(picture.color[:, :1]))
-    if not alpha and picture.alpha is not None:
-        if bool((picture.alpha < 1).any()):
+    if alpha and image.alpha is None:
+        return replace(image, alpha=torch.ones_like(image.color[:, :1]))
+    if not alpha and image.alpha is not None:
+        if bool((image.alpha < 1).any()):
             raise ValueError("frames: one is transparent somewhere, and the first has no alpha; give it one.")
-        return replace(picture, alpha=None)
-    return picture
+        return replace(image, alpha=None)
+    return image

@@ -1,4 +1,4 @@
-"""Where picture files come from and go to: paths, streams, and bytes in memory."""
+"""Sources and targets of image files: paths, streams, and bytes in memory."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["Source", "Target", "check_target", "extension_of", "name_of", "open_
 
 
 class Readable(Protocol):
-    """An open binary file, or a pipe."""
+    """A binary file or pipe."""
 
     def read(self) -> bytes: ...
 
 
 class Writable(Protocol):
-    """An open binary file, or a pipe."""
+    """A binary file or pipe."""
 
     def write(self, data: bytes, /) -> int: ...
 
@@ -32,7 +32,7 @@ Target = PathLike | Writable
 
 @contextmanager
 def open_source(source: Source, *, argument: str) -> Iterator[BinaryIO]:
-    """Open what is read as a file that can be sought in; a stream is read to its end into memory.
+    """Open a source as a seekable file; a stream is read into memory.
 
     Raises:
         ValueError: there is no such file, or it may not be read.
@@ -53,7 +53,7 @@ def open_source(source: Source, *, argument: str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def open_target(target: Target, *, argument: str) -> Iterator[BinaryIO]:
-    """Open what is written as a file that can be read and sought in too.
+    """Open a target as a file that can also be read and sought in.
 
     A path's file appears whole or not at all (`atomic_writer`). A stream gets all bytes at the end, or none.
     """
@@ -69,13 +69,13 @@ def open_target(target: Target, *, argument: str) -> Iterator[BinaryIO]:
 
 
 def check_target(target: Target, *, argument: str) -> None:
-    """Raise a ValueError if nothing can be written there."""
+    """Raise a ValueError if a target cannot be written."""
     if isinstance(target, str | os.PathLike):
         check_output_file(target, argument=argument)
 
 
 def name_of(file: Source | Target, stream: str = "standard input") -> str:
-    """Return how messages call a file; `stream`: what is none.
+    """Return the name of a source or target in messages; `stream` if it has no path.
 
     Example:
         >>> name_of("a.png"), name_of(b"bytes"), name_of(io.BytesIO(), "standard output")
@@ -85,7 +85,7 @@ def name_of(file: Source | Target, stream: str = "standard input") -> str:
 
 
 def extension_of(target: Target, format: str | None) -> str:
-    """Return the extension that says the format: of `format` if there is one, else of the path.
+    """Return the extension that determines the format: `format` if given, else the path's.
 
     Example:
         >>> extension_of("a.PNG", None), extension_of("a", "tif"), extension_of(io.BytesIO(), None)

@@ -1,8 +1,8 @@
-"""Thin parts of holes (dust, scratches, wires), completed at full size, one tile after the other.
+"""Completion of thin parts of holes (dust, scratches, wires) at full size, tile by tile.
 
 Close to every pixel of a thin part lies one that is known, so that a smooth fill is nearly right, and a few searches
 and votes do what takes many, at several scales, in wide holes. Nothing far away is needed either: each tile is
-completed from its own surroundings, in memory that does not grow with the picture.
+completed from its own surroundings, in memory that does not grow with the image.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from torch import Tensor
 
 from patchattn.field import MatchField
 from patchattn.tasks.completion import Completion, begin, improve
-from patchattn.tasks.scales import Scale, dilated, scales_of
-from patchattn.tasks.smooth_fill import smooth_fill
+from patchattn.tasks.membrane import membrane_interpolation
+from patchattn.tasks.pyramid import PyramidLevel, dilated, image_pyramid
 
 __all__ = ["fill_thin_parts", "thin_part", "tiles_of"]
 
 CELL = 16
-"""Sides of tiles are multiples of so many pixels."""
+"""Granularity of tiles, in pixels."""
 MAX_AREA = 1280**2
-"""Pixels of the largest tiles, so that memory has a bound."""
-OVERHEAD = 5000
-"""The pixels that could be completed in the time that a tile takes besides."""
+"""Largest area of a tile in pixels, which bounds memory."""
+TILE_OVERHEAD = 5000
+"""Fixed cost of a tile, in pixels that could be completed in that time."""
 
 
 def thin_part(hole: Bool[Tensor, "1 1 height width"], side: int, reach: int) -> Bool[Tensor, "1 1 height width"]:
-    """The pixels of a hole that lie farther than `reach` from all squares of that side that fit into it."""
+    """Mask of the thin part of a hole: pixels farther than `reach` from every square of `side` that fits into it."""
     if min(hole.shape[2:]) < side:
         return hole
     inside = -_largest(-hole.float(), side)
@@ -48,7 +48,7 @@ def _largest(image: Tensor, side: int) -> Tensor:
 
 
 def fill_thin_parts(
-    picture: Float[Tensor, "1 channels height width"],
+    image: Float[Tensor, "1 channels height width"],
     hole: Bool[Tensor, "1 1 height width"],
     thin: Bool[Tensor, "1 1 height width"],
     keep_out: Bool[Tensor, "1 1 height width"],
@@ -61,7 +61,7 @@ def fill_thin_parts(
     """Complete the thin part of a hole.
 
     Args:
-        picture: any channels; not copied from in the hole.
+        image: any channels; not copied from in the hole.
         hole: True: unknown; there is a patch outside of it and of `keep_out`.
         thin: its part that is completed.
         keep_out: True: no patch with this pixel is copied.
@@ -72,21 +72,21 @@ def fill_thin_parts(
         report: called with the name of each tile.
 
     Returns:
-        The picture with its thin part filled, and the match of every patch that touches it.
+        The image with its thin part filled, and the match of every patch that touches it.
     """
-    size = (picture.shape[2], picture.shape[3])
-    index = torch.full((1, 1, 1, *size), -1, dtype=torch.int32, device=picture.device)
-    similarity = torch.full(index.shape, -inf, device=picture.device, dtype=picture.dtype)
+    size = (image.shape[2], image.shape[3])
+    index = torch.full((1, 1, 1, *size), -1, dtype=torch.int32, device=image.device)
+    similarity = torch.full(index.shape, -inf, device=image.device, dtype=image.dtype)
     tiles = tiles_of(dilated(thin, patch_size // 2), around)
-    # All tiles see the picture as it was, so that their order changes nothing.
-    found = picture.clone()
+    # All tiles see the image as it was, so that their order changes nothing.
+    found = image.clone()
     for number, tile in enumerate(tiles, 1):
         report(f"tile {number} of {len(tiles)}")
-        completion, top, left = _completed(picture, hole, thin, keep_out, tile, patch_size, around, times, seed)
+        completion, top, left = _completed(image, hole, thin, keep_out, tile, patch_size, around, times, seed)
         rows, columns = tile
         here = (..., rows, columns)
         there = (..., slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
-        found[here] = torch.where(thin[here], completion.picture[there], picture[here])
+        found[here] = torch.where(thin[here], completion.image[there], image[here])
         field = completion.field()
         row, column = field.coordinates()[0, 0, 0]
         moved = ((row + top) * size[1] + column + left).int()
@@ -96,7 +96,7 @@ def fill_thin_parts(
 
 
 def tiles_of(touched: Bool[Tensor, "1 1 height width"], around: int) -> list[tuple[slice, slice]]:
-    """Rectangles apart from each other that hold all that is touched, so that as little as can be is looked at."""
+    """Disjoint rectangles that cover all touched pixels at the lowest cost."""
     cells = F.max_pool2d(touched.float(), CELL, ceil_mode=True)[0, 0] > 0
     return [
         (
@@ -108,14 +108,14 @@ def tiles_of(touched: Bool[Tensor, "1 1 height width"], around: int) -> list[tup
 
 
 def _divided(cells: NDArray[np.bool_], top: int, left: int, around: int) -> tuple[int, list[tuple[int, int, int, int]]]:
-    """The cost of rectangles of cells, and these: one, or those of both halves if they cost less."""
+    """Split a grid of cells recursively where that is cheaper; returns the cost and the rectangles."""
     if not cells.any():
         return 0, []
     rows, columns = (np.flatnonzero(cells.any(axis)) for axis in (1, 0))
     cells = cells[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     top, left = top + int(rows[0]), left + int(columns[0])
     height, width = cells.shape
-    cost = (CELL * height + 2 * around) * (CELL * width + 2 * around) + OVERHEAD
+    cost = (CELL * height + 2 * around) * (CELL * width + 2 * around) + TILE_OVERHEAD
     whole = [(top, top + height, left, left + width)]
     if height * width == 1:
         return cost, whole
@@ -132,7 +132,7 @@ def _divided(cells: NDArray[np.bool_], top: int, left: int, around: int) -> tupl
 
 
 def _completed(
-    picture: Tensor,
+    image: Tensor,
     hole: Tensor,
     thin: Tensor,
     keep_out: Tensor,
@@ -142,22 +142,22 @@ def _completed(
     times: int,
     seed: int,
 ) -> tuple[Completion, int, int]:
-    """Complete a tile within its surroundings, and say in which row and column these begin."""
+    """Complete a tile within its surroundings; also returns their first row and column."""
     while True:
         rows, columns = (
-            slice(max(0, s.start - around), min(n, s.stop + around))
-            for s, n in zip(tile, picture.shape[2:], strict=True)
+            slice(max(0, s.start - around), min(n, s.stop + around)) for s, n in zip(tile, image.shape[2:], strict=True)
         )
         here = (..., rows, columns)
-        scale = _scale(picture[here], hole[here], thin[here], keep_out[here], patch_size)
+        scale = _scale(image[here], hole[here], thin[here], keep_out[here], patch_size)
         if scale.sources.any():
             return improve(begin(scale, patch_size), times, seed, sharpen=True), rows.start, columns.start
         around *= 2
 
 
-def _scale(picture: Tensor, hole: Tensor, thin: Tensor, keep_out: Tensor, patch_size: int) -> Scale:
-    """The part of the hole that is not thin is spanned smoothly for now, and nothing is copied from it."""
+def _scale(image: Tensor, hole: Tensor, thin: Tensor, keep_out: Tensor, patch_size: int) -> PyramidLevel:
+    """Make a pyramid level in which only the thin part is a hole; the rest is filled by membrane interpolation and not
+    copied."""
     wide = hole & ~thin
     if wide.any():
-        picture = torch.where(wide, smooth_fill(picture, hole), picture)
-    return scales_of(picture, thin, keep_out | hole, patch_size, levels=1)[0]
+        image = torch.where(wide, membrane_interpolation(image, hole), image)
+    return image_pyramid(image, thin, keep_out | hole, patch_size, levels=1)[0]

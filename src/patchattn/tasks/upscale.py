@@ -1,4 +1,4 @@
-"""Pictures enlarged, with the detail that their own patches have at other sizes."""
+"""Super-resolution with detail from the image's own patches at other scales."""
 
 from __future__ import annotations
 
@@ -13,45 +13,44 @@ from torch import Tensor
 
 from patchattn.checks import check_count, check_finite, check_positive
 from patchattn.tasks.alpha import enlarge_with_alpha, visible_color
+from patchattn.tasks.deprecated import ImageResult, renamed_argument
 from patchattn.tasks.images import Image
-from patchattn.tasks.peak_memory import peak_memory
-from patchattn.tasks.recurrence import Recurrence
 from patchattn.tasks.resampling import resize
+from patchattn.tasks.self_similarity import SelfSimilarityUpscaler
 
 __all__ = ["SCALES", "Upscaling", "UpscalingModel", "check_settings", "upscale"]
 
 SCALES = (2, 3, 4)
 LUMA = (0.299, 0.587, 0.114)
-"""What red, green and blue add to the brightness that the eye sees detail in (BT.601, as encoded in files)."""
+"""Luma weights of red, green and blue (BT.601, on encoded values)."""
 
 
 class UpscalingModel(Protocol):
-    """What enlarges in the place of patches: a trained network, or what is called alike."""
+    """A network that enlarges images instead of patch search."""
 
     @property
     def scale(self) -> int:
-        """How many times it enlarges."""
+        """Enlargement factor."""
 
     def enlarge(
-        self, picture: Float[Tensor, "batch 3 height width"]
+        self, image: Float[Tensor, "batch 3 height width"], /
     ) -> Float[Tensor, "batch 3 high_height high_width"]:
         """Enlarge RGB in [0, 1], in both dimensions."""
 
 
 @dataclass(frozen=True)
-class Upscaling:
-    """An enlarged picture, and what it took."""
+class Upscaling(ImageResult):
+    """Result of `upscale`."""
 
-    picture: Image
-    """As the picture was in everything but its size."""
+    image: Image
+    """Enlarged image, with the bit depth, profile and metadata of the input."""
     seconds: float
     """Wall time; the first run ever on a machine also compiles the kernels."""
-    peak_memory: int | None
-    """Peak resident memory of the whole process so far, in bytes; None where the system does not tell."""
 
 
+@renamed_argument("picture", "image")
 def upscale(
-    picture: Image | Tensor,
+    image: Image | Tensor,
     scale: int = 2,
     *,
     patch_size: int = 5,
@@ -61,9 +60,9 @@ def upscale(
     network: UpscalingModel | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Upscaling:
-    r"""Enlarge a picture 2, 3 or 4 times, with detail found in the picture itself.
+    r"""Enlarge an image 2, 3 or 4 times, with detail from its own patches.
 
-    What is seen in a picture is seen in it again, larger and smaller (Glasner et al. 2009): the low picture l holds
+    What is seen in an image is seen in it again, larger and smaller (Glasner et al. 2009): the low image l holds
     what its enlargement h should look like. In four steps of the ratio r = scale^(1/4), each from the h of the last,
 
     $$h \leftarrow \uparrow_r h, \qquad
@@ -77,15 +76,15 @@ def upscale(
 
     At last the same is done to the colors, and to what a network gives, within the range of the low pixels nearby
     (`local_bounds`): hard edges do not ring, and what is flat keeps its color exactly. But for the hardest edges,
-    which only ringing could make exact, the result made smaller again is the picture.
+    which only ringing could make exact, the result made smaller again is the image.
 
     All this is of the brightness; colors are enlarged by bicubic interpolation and get its detail. Every patch is
-    looked for in the whole picture, for a band of rows at a time; the bands leave no seams. Time and memory go with the
+    looked for in the whole image, for a band of rows at a time; the bands leave no seams. Time and memory go with the
     number of pixels (docs/upscale.md).
 
     Args:
-        picture: a `Image`, or a tensor (1, 1 or 3, height, width) in [0, 1], of any size. Alpha is enlarged by
-            bicubic interpolation and back-projection. Colors are weighed by it: they are those of the picture as it is
+        image: an `Image`, or a tensor (1, 1 or 3, height, width) in [0, 1], of any size. Alpha is enlarged by
+            bicubic interpolation and back-projection. Colors are weighed by it: they are those of the image as it is
             seen, before any background, and what is stored under transparent pixels has no part
             (`enlarge_with_alpha`).
         scale: 2, 3 or 4.
@@ -93,23 +92,23 @@ def upscale(
         k: matches of each patch; those of its neighbors vote as well.
         temperature: of the votes, for the sum of squared differences over a patch of brightness in [0, 1].
         seed: of the search's random choices.
-        network: enlarges RGB instead of patches, of which nothing said above counts then. Gray is enlarged as RGB.
-        progress: called with the name of each stage as it begins: "step 1 of 4" and so on, or "asking the network".
+        network: enlarges RGB instead of patches; the description above does not apply then. Gray is enlarged as RGB.
+        progress: called with the name of each stage as it begins: "step 1 of 4" and so on, or "running the network".
 
     Returns:
-        The enlarged picture, time and memory.
+        The enlarged image, time and memory.
 
     Raises:
-        ValueError: an argument is out of range, the picture holds NaN, or the network is for another scale.
+        ValueError: an argument is out of range, the image holds NaN, or the network is for another scale.
 
     Example:
         >>> stripes = (torch.arange(48) // 6 % 2).float().expand(1, 1, 32, 48)
         >>> result = upscale(stripes, 2)
-        >>> result.picture.size
+        >>> result.image.size
         (64, 96)
     """
-    picture = picture if isinstance(picture, Image) else Image(picture)
-    check_finite("picture", picture.color, picture.alpha)
+    image = image if isinstance(image, Image) else Image(image)
+    check_finite("image", image.color, image.alpha)
     check_settings(scale, patch_size, k, temperature, seed)
     if network is not None and network.scale != scale:
         raise ValueError(f"scale: got {scale}, and the network enlarges {network.scale} times; expected the same.")
@@ -117,23 +116,23 @@ def upscale(
 
     began = time.perf_counter()
     with torch.no_grad():
-        guide = visible_color(picture)
+        guide = visible_color(image)
         if network is None:
-            high = _enlarged(guide, scale, Recurrence(patch_size, k, temperature, seed), report)
+            high = _enlarged(guide, scale, SelfSimilarityUpscaler(patch_size, k, temperature, seed), report)
         else:
-            report("asking the network")
+            report("running the network")
             high = _asked(guide, network)
-        color, alpha = enlarge_with_alpha(high, picture)
+        color, alpha = enlarge_with_alpha(high, image)
         enlarged = replace(
-            picture,
-            color=color.to(picture.color.dtype),
-            alpha=None if alpha is None or picture.alpha is None else alpha.to(picture.alpha.dtype),
+            image,
+            color=color.to(image.color.dtype),
+            alpha=None if alpha is None or image.alpha is None else alpha.to(image.alpha.dtype),
         )
-    return Upscaling(enlarged, time.perf_counter() - began, peak_memory())
+    return Upscaling(enlarged, time.perf_counter() - began)
 
 
 def check_settings(scale: int, patch_size: int, k: int, temperature: float, seed: int) -> None:
-    """Refuse what `upscale` would, before any picture is there."""
+    """Raise the errors of `upscale` about settings, before an image is read."""
     if not isinstance(scale, int) or scale not in SCALES:
         raise ValueError(f"scale: got {scale!r}; allowed are 2, 3 and 4.")
     check_count("patch_size", patch_size, 1)
@@ -144,7 +143,7 @@ def check_settings(scale: int, patch_size: int, k: int, temperature: float, seed
     check_count("seed", seed, 0)
 
 
-def _enlarged(color: Tensor, scale: int, recurrence: Recurrence, report: Callable[[str], None]) -> Tensor:
+def _enlarged(color: Tensor, scale: int, recurrence: SelfSimilarityUpscaler, report: Callable[[str], None]) -> Tensor:
     brightness = _brightness(color)
     size = _times(scale, color)
     detail = recurrence.enlarge(brightness, scale, report) - resize(brightness, size)

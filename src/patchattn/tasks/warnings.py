@@ -6,7 +6,7 @@ __all__ = ["FileWarning", "MetadataWarning"]
 
 
 class FileWarning(UserWarning):
-    """Something of a file was left out or converted; the message names the file, what, and why.
+    """Part of a file was left out or converted; the message names the file, the part and the reason.
 
     The command line prints each on stderr, and lists them under `warnings` with `--json`.
     """

@@ -1,4 +1,4 @@
-"""What XMP, a text of XML, tells of a photograph."""
+"""XMP metadata of a photograph (XML)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ ABOUT_LAYOUT = {
     b"http://ns.adobe.com/xap/1.0/": b"Thumbnails",
     b"http://ns.adobe.com/xmp/note/": b"HasExtendedXMP",
 }
-"""By namespace, the properties that are true of the file only that was read: how it is turned, its size, small pictures
-of it, and that further XMP follows."""
+"""Properties of the source file only, by namespace: orientation, size, thumbnails, and the marker of extended XMP."""
 
 
 def without_layout(xmp: bytes) -> bytes:
-    """Return XMP without what is true only of the file that it was read from; every other byte stays.
+    """Remove the properties that hold only for the source file; every other byte is kept.
 
     Raises:
         ValueError: it is no XML in UTF-8.
@@ -46,7 +45,7 @@ def without_layout(xmp: bytes) -> bytes:
 
 
 def orientation_of(xmp: bytes) -> int | None:
-    """How the picture has to be turned, as EXIF counts it; None: the XMP does not tell.
+    """Return the EXIF orientation stored in XMP; None if there is none.
 
     Example:
         >>> orientation_of(b'<a xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>')

@@ -17,7 +17,7 @@ RATE = Fraction(25)
 FRAMES = 20
 
 
-def picture(number: int, size: tuple[int, int] = (48, 64)) -> np.ndarray:
+def image(number: int, size: tuple[int, int] = (48, 64)) -> np.ndarray:
     """What frame `number` shows."""
     return np.ascontiguousarray(np.roll(PHOTOGRAPH, 2 * number, 1)[: size[0], : size[1]])
 
@@ -35,7 +35,7 @@ def make_video(
     options: dict[str, str] | None = None,
     container: dict[str, str] | None = None,
     setup: Callable[[Any, Any], None] | None = None,
-    shows: Callable[[int, tuple[int, int]], np.ndarray] = picture,
+    shows: Callable[[int, tuple[int, int]], np.ndarray] = image,
 ) -> Path:
     """Write a video; `setup` is called with the container and the stream before the first frame."""
     defaults = {"preset": "veryfast", "crf": "12", "g": "8", "bf": "2"} if codec == "libx264" else {}
@@ -103,9 +103,9 @@ def samples(frame: av.VideoFrame) -> np.ndarray:
 
 
 def shown(path: Path) -> list[int]:
-    """Return which of the pictures each frame shows."""
-    pictures = [picture(number).astype(int) for number in range(FRAMES)]
-    return [int(np.argmin([np.abs(samples(frame) - one).mean() for one in pictures])) for frame in frames_of(path)]
+    """Return which of the images each frame shows."""
+    images = [image(number).astype(int) for number in range(FRAMES)]
+    return [int(np.argmin([np.abs(samples(frame) - one).mean() for one in images])) for frame in frames_of(path)]
 
 
 def packets_of(path: Path, kind: str = "audio") -> list[tuple[bytes, Fraction]]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from patchattn.tasks.video import Film, map_film
+from patchattn.tasks.video import VideoReport, map_video
 from patchattn.tasks.warnings import FileWarning
 from tests.tasks.video.making import FRAMES, frames_of, make_video, remux, shown, times_of
 
@@ -37,16 +37,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return make
 
 
-def copied(source: Path, output: Path) -> tuple[Film, list[str]]:
+def copied(source: Path, output: Path) -> tuple[VideoReport, list[str]]:
     """Write it unchanged; return also what was warned of."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        film = map_film(source, output, lambda picture: picture, source_argument="GRAY")
+        report = map_video(source, output, lambda image: image, source_argument="GRAY")
     assert all(issubclass(one.category, FileWarning) for one in caught)
     messages = [str(one.message) for one in caught]
-    for part in film.missing:
+    for part in report.missing:
         assert any(part in message and str(source) in message for message in messages) or "cannot be written" in part
-    return film, messages
+    return report, messages
 
 
 @pytest.mark.parametrize("suffix", [*KINDS, ".mov", ".mpg", ".m4v"])
@@ -57,8 +57,8 @@ def test_nothing_is_missing_from_a_whole_video(tmp_path: Path, suffix: str) -> N
         ".mpg": {"codec": "mpeg2video", "audio": "mp2", "options": {"bf": "2"}},
         ".m4v": {"codec": "mpeg4"},
     }[suffix]
-    film, messages = copied(make_video(tmp_path / f"a{suffix}", **settings), tmp_path / "out.mkv")
-    assert (film.frames, film.missing, messages) == (FRAMES, (), [])
+    report, messages = copied(make_video(tmp_path / f"a{suffix}", **settings), tmp_path / "out.mkv")
+    assert (report.frames, report.missing, messages) == (FRAMES, (), [])
     assert shown(tmp_path / "out.mkv") == list(range(FRAMES))
 
 
@@ -73,9 +73,9 @@ def test_cut_videos(tmp_path: Path, whole: Callable[[str], Path], suffix: str, p
         with pytest.raises(ValueError, match="GRAY: "):
             copied(cut, tmp_path / "out.mkv")
         return
-    film, _ = copied(cut, tmp_path / "out.mkv")
-    assert film.missing
-    assert film.frames == len(frames_of(cut)) == len(frames_of(tmp_path / "out.mkv"))
+    report, _ = copied(cut, tmp_path / "out.mkv")
+    assert report.missing
+    assert report.frames == len(frames_of(cut)) == len(frames_of(tmp_path / "out.mkv"))
     step = times_of(tmp_path / "out.mkv")
     places = [round((time - step[0]) * 25) for time in step]
     assert shown(tmp_path / "out.mkv") == places or suffix == ".avi"
@@ -84,7 +84,7 @@ def test_cut_videos(tmp_path: Path, whole: Callable[[str], Path], suffix: str, p
 @pytest.mark.parametrize("part", [0.35, 0.5, 0.7])
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".ts", ".webm"])
 def test_overwritten_blocks(tmp_path: Path, whole: Callable[[str], Path], suffix: str, part: float) -> None:
-    """Where pictures are lost or wrong, that is told; where nothing is told, every picture is right."""
+    """Where images are lost or wrong, that is told; where nothing is told, every image is right."""
     content = bytearray(whole(suffix).read_bytes())
     start = int(len(content) * part)
     # Of zeros or of noise, in turn.
@@ -92,9 +92,9 @@ def test_overwritten_blocks(tmp_path: Path, whole: Callable[[str], Path], suffix
     content[start : start + 600] = bytes(600) if round(part * 20) % 2 else noise
     damaged = tmp_path / f"damaged{suffix}"
     damaged.write_bytes(content)
-    film, messages = copied(damaged, tmp_path / "out.mkv")
-    assert film.frames == len(frames_of(damaged))
-    if not film.missing:
+    report, messages = copied(damaged, tmp_path / "out.mkv")
+    assert report.frames == len(frames_of(damaged))
+    if not report.missing:
         assert messages or shown(tmp_path / "out.mkv") == list(range(FRAMES))
 
 
@@ -116,24 +116,24 @@ def test_dropped_packets(
         return [] if packet.stream.type == "video" and number in dropped else [packet]
 
     damaged = remux(whole(".mp4"), tmp_path / f"dropped{suffix}", without)
-    film, _ = copied(damaged, tmp_path / "out.mkv")
-    assert film.frames == FRAMES - lost
-    assert told in "; ".join(film.missing)
+    report, _ = copied(damaged, tmp_path / "out.mkv")
+    assert report.frames == FRAMES - lost
+    assert told in "; ".join(report.missing)
 
 
 def test_a_pause_of_one_frame_is_told_but_nothing_is_missing(tmp_path: Path, whole: Callable[[str], Path]) -> None:
     """Cameras leave out single frames; the file has all that was in it."""
     damaged = remux(whole(".mp4"), tmp_path / "a.mkv", lambda n, p: [] if p.stream.type == "video" and n == 5 else [p])
-    film, messages = copied(damaged, tmp_path / "out.mkv")
-    assert film.missing == ()
+    report, messages = copied(damaged, tmp_path / "out.mkv")
+    assert report.missing == ()
     assert "a pause is kept, from 0.18 s to 0.22 s" in messages[0]
 
 
 @pytest.mark.parametrize("times", [[0, 1, 5, 6, 9, 20], [0, 2, 3, 7, 8, 9, 15, 30, 31, 50], list(range(0, 60, 3))])
 def test_a_variable_rate_is_no_damage(tmp_path: Path, times: list[int]) -> None:
     source = make_video(tmp_path / "a.mkv", frames=len(times), times=times)
-    film, messages = copied(source, tmp_path / "out.mkv")
-    assert (film.missing, messages) == ((), [])
+    report, messages = copied(source, tmp_path / "out.mkv")
+    assert (report.missing, messages) == ((), [])
     assert times_of(tmp_path / "out.mkv") == times_of(source)
 
 
@@ -144,9 +144,9 @@ def test_missing_indexes(tmp_path: Path) -> None:
     assert copied(tmp_path / "b.avi", tmp_path / "out.mkv")[0].frames == FRAMES
     mkv = make_video(tmp_path / "a.mkv").read_bytes()
     (tmp_path / "b.mkv").write_bytes(mkv[: mkv.rindex(b"\x1c\x53\xbb\x6b")])
-    film, _ = copied(tmp_path / "b.mkv", tmp_path / "out.mkv")
-    assert film.frames == FRAMES
-    assert "File ended prematurely" in film.missing[0]
+    report, _ = copied(tmp_path / "b.mkv", tmp_path / "out.mkv")
+    assert report.frames == FRAMES
+    assert "File ended prematurely" in report.missing[0]
     mp4 = make_video(tmp_path / "a.mp4").read_bytes()
     (tmp_path / "b.mp4").write_bytes(mp4[: mp4.rindex(b"moov") - 4])
     with pytest.raises(ValueError, match=r"GRAY: cannot read .*b.mp4 as a video \(moov atom not found\)"):
@@ -158,8 +158,8 @@ def test_interrupted_sound_is_told(tmp_path: Path, whole: Callable[[str], Path])
     def without(number: int, packet: Any) -> list[Any]:
         return [] if 8 <= number < 16 else [packet]
 
-    film, _ = copied(remux(whole(".mp4"), tmp_path / "a.mkv", without), tmp_path / "out.mkv")
-    assert "audio stream 1 (aac) is interrupted: 0.17 s to 0.34 s" in film.missing
+    report, _ = copied(remux(whole(".mp4"), tmp_path / "a.mkv", without), tmp_path / "out.mkv")
+    assert "audio stream 1 (aac) is interrupted: 0.17 s to 0.34 s" in report.missing
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_what_is_no_video_is_named(tmp_path: Path, content: bytes, message: str,
     make_video(tmp_path / "whole.mkv")
     (tmp_path / f"a{suffix}").write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        map_film(tmp_path / f"a{suffix}", tmp_path / "out.mkv", lambda picture: picture, source_argument="GRAY")
+        map_video(tmp_path / f"a{suffix}", tmp_path / "out.mkv", lambda image: image, source_argument="GRAY")
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"a{suffix}", "whole.mkv"]
 
 

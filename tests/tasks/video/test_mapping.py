@@ -14,14 +14,14 @@ import skimage.data
 import torch
 
 from patchattn.tasks.images import Image
-from patchattn.tasks.video import check_film_output, map_film
+from patchattn.tasks.video import check_video_output, map_video
 
 RATE = Fraction(24000, 1001)
 FRAMES = 6
 PHOTOGRAPH = skimage.data.coffee()[100:148, 200:264]
 
 
-def write_film(
+def write_video(
     path: Path, *, size: tuple[int, int] = (48, 64), times: list[int] | None = None, sound: str = ""
 ) -> Path:
     """A photograph that moves to the right, with a tone if asked for."""
@@ -64,37 +64,37 @@ def packets_of_sound(path: Path) -> list[tuple[bytes, Fraction]]:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
 def test_every_frame_is_changed_in_order(tmp_path: Path, suffix: str) -> None:
-    source = write_film(tmp_path / "film.mp4")
+    source = write_video(tmp_path / "video.mp4")
     seen: list[Image] = []
     told: list[tuple[int, int]] = []
 
-    def negative(picture: Image) -> Image:
-        seen.append(picture)
-        return Image(1 - picture.color)
+    def negative(image: Image) -> Image:
+        seen.append(image)
+        return Image(1 - image.color)
 
-    film = map_film(source, tmp_path / f"out{suffix}", negative, progress=lambda *done: told.append(done))
-    assert (film.frames, film.size, film.rate, film.sounds) == (FRAMES, (48, 64), RATE, 0)
+    film = map_video(source, tmp_path / f"out{suffix}", negative, progress=lambda *done: told.append(done))
+    assert (film.frames, film.size, film.rate, film.audio_streams) == (FRAMES, (48, 64), RATE, 0)
     assert told == [(done, FRAMES) for done in range(1, FRAMES + 1)]
-    for number, (picture, frame) in enumerate(zip(seen, frames_of(tmp_path / f"out{suffix}"), strict=True)):
+    for number, (image, frame) in enumerate(zip(seen, frames_of(tmp_path / f"out{suffix}"), strict=True)):
         expected = np.roll(PHOTOGRAPH, number, 1).astype(int)
-        assert np.abs(picture.color[0].permute(1, 2, 0).numpy() * 255 - expected).mean() < 4
+        assert np.abs(image.color[0].permute(1, 2, 0).numpy() * 255 - expected).mean() < 4
         assert np.abs(samples(frame) - (255 - expected)).mean() < 8  # chroma is halved
         assert np.abs((samples(frame) - (255 - expected)).mean((0, 1))).max() < 3
 
 
 def test_irregular_times_are_kept(tmp_path: Path) -> None:
-    source = write_film(tmp_path / "film.mkv", times=[0, 1, 5, 6, 9, 20])
-    map_film(source, tmp_path / "out.mkv", lambda picture: picture)
-    before, after = ([f.pts * f.time_base for f in frames_of(tmp_path / name)] for name in ("film.mkv", "out.mkv"))
+    source = write_video(tmp_path / "video.mkv", times=[0, 1, 5, 6, 9, 20])
+    map_video(source, tmp_path / "out.mkv", lambda image: image)
+    before, after = ([f.pts * f.time_base for f in frames_of(tmp_path / name)] for name in ("video.mkv", "out.mkv"))
     assert after == before
     assert float(after[-1]) == pytest.approx(20 / RATE, abs=0.001)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
 def test_sound_is_copied(tmp_path: Path, suffix: str) -> None:
-    source = write_film(tmp_path / "film.mp4", sound="aac")
-    film = map_film(source, tmp_path / f"out{suffix}", lambda picture: picture)
-    assert film.sounds == 1
+    source = write_video(tmp_path / "video.mp4", sound="aac")
+    film = map_video(source, tmp_path / f"out{suffix}", lambda image: image)
+    assert film.audio_streams == 1
     before, after = packets_of_sound(source), packets_of_sound(tmp_path / f"out{suffix}")
     assert [data for data, _ in after] == [data for data, _ in before]
     assert len(before) > 6
@@ -105,66 +105,66 @@ def test_sound_is_copied(tmp_path: Path, suffix: str) -> None:
 
 
 def test_gray_stays_gray(tmp_path: Path) -> None:
-    source = write_film(tmp_path / "film.mp4")
-    map_film(
+    source = write_video(tmp_path / "video.mp4")
+    map_video(
         source,
         tmp_path / "out.mp4",
-        lambda picture: Image(picture.color.mean(1, keepdim=True).expand(-1, 3, -1, -1)),
+        lambda image: Image(image.color.mean(1, keepdim=True).expand(-1, 3, -1, -1)),
     )
     assert np.ptp(samples(frames_of(tmp_path / "out.mp4")[0]), 2).max() <= 3
 
 
 def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
-    source = write_film(tmp_path / "film.mp4")
+    source = write_video(tmp_path / "video.mp4")
     (tmp_path / "out.mp4").write_bytes(b"before")
     calls: list[Image] = []
 
-    def interrupted(picture: Image) -> Image:
-        calls.append(picture)
+    def interrupted(image: Image) -> Image:
+        calls.append(image)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return picture
+        return image
 
     with pytest.raises(KeyboardInterrupt):
-        map_film(source, tmp_path / "out.mp4", interrupted)
+        map_video(source, tmp_path / "out.mp4", interrupted)
     assert (tmp_path / "out.mp4").read_bytes() == b"before"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["film.mp4", "out.mp4"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4", "video.mp4"]
 
 
 def test_sound_alone_and_nothing_at_all(tmp_path: Path) -> None:
-    with av.open(tmp_path / "film.mkv", "w") as film:
+    with av.open(tmp_path / "video.mkv", "w") as film:
         tone = film.add_stream("aac", rate=44100, layout="mono")
         part = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
         part.rate, part.pts = 44100, 0
         film.mux(tone.encode(part))
         film.mux(tone.encode())
     for name, message in (
-        ("film.mkv", "no moving pictures in .*film.mkv: only audio"),
+        ("video.mkv", "no moving images in .*video.mkv: only audio"),
         ("none.mp4", "there is no file"),
     ):
         with pytest.raises(ValueError, match=f"GRAY: .*{message}"):
-            map_film(tmp_path / name, tmp_path / "out.mp4", lambda picture: picture, source_argument="GRAY")
+            map_video(tmp_path / name, tmp_path / "out.mp4", lambda image: image, source_argument="GRAY")
     assert not (tmp_path / "out.mp4").exists()
 
 
 def test_output_is_checked_before_the_work(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"-o: .*out.avi ends in .avi; allowed for a film are .mp4, .mkv and .mov"):
-        check_film_output(tmp_path / "out.avi", argument="-o")
+    with pytest.raises(ValueError, match=r"-o: .*out.avi ends in .avi; allowed for a video are .mp4, .mkv and .mov"):
+        check_video_output(tmp_path / "out.avi", argument="-o")
     with pytest.raises(ValueError, match="-o: cannot write"):
-        check_film_output(tmp_path / "none" / "out.mp4", argument="-o")
+        check_video_output(tmp_path / "none" / "out.mp4", argument="-o")
 
 
-def test_memory_does_not_grow_with_the_film(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_video(tmp_path: Path) -> None:
     """Each frame is gone when the next one comes."""
     alive: list[weakref.ref[Any]] = []
     most = 0
 
-    def watch(picture: Image) -> Image:
+    def watch(image: Image) -> Image:
         nonlocal most
-        alive.append(weakref.ref(picture))
+        alive.append(weakref.ref(image))
         most = max(most, sum(reference() is not None for reference in alive))
-        return Image(torch.zeros_like(picture.color))
+        return Image(torch.zeros_like(image.color))
 
-    map_film(write_film(tmp_path / "film.mp4"), tmp_path / "out.mp4", watch)
+    map_video(write_video(tmp_path / "video.mp4"), tmp_path / "out.mp4", watch)
     assert len(alive) == FRAMES
     assert most == 1

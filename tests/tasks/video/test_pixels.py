@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from patchattn.tasks.images import Image
-from patchattn.tasks.video import Film, map_film
+from patchattn.tasks.video import VideoReport, map_video
 from patchattn.tasks.video.dynamic_range import to_bt709
-from tests.tasks.video.making import frames_of, make_video, picture, samples
+from tests.tasks.video.making import frames_of, image, make_video, samples
 
 PATCHES = np.array([[[200, 40, 40], [40, 200, 40]], [[40, 40, 200], [180, 170, 60]]], np.uint8)
 
@@ -25,7 +25,7 @@ def patches(number: int, size: tuple[int, int]) -> np.ndarray:
     return np.ascontiguousarray(PATCHES.repeat(size[0] // 2, 0).repeat(size[1] // 2, 1))
 
 
-def copied(source: Path, output: Path) -> tuple[Film, list[str], list[Image]]:
+def copied(source: Path, output: Path) -> tuple[VideoReport, list[str], list[Image]]:
     seen: list[Image] = []
 
     def see(given: Image) -> Image:
@@ -34,8 +34,8 @@ def copied(source: Path, output: Path) -> tuple[Film, list[str], list[Image]]:
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        film = map_film(source, output, see)
-    return film, [str(one.message) for one in caught], seen
+        report = map_video(source, output, see)
+    return report, [str(one.message) for one in caught], seen
 
 
 def bytes_of(given: Image) -> np.ndarray:
@@ -65,12 +65,12 @@ def test_frames_are_turned_upright(
         stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
 
     source = make_video(tmp_path / f"a{suffix}", frames=3, pixels="yuv444p", setup=turn, shows=patches)
-    film, messages, seen = copied(source, tmp_path / output)
+    report, messages, seen = copied(source, tmp_path / output)
     upright = np.rot90(patches(0, (48, 64)), degrees // 90)
     upright = upright[:, ::-1] if flips[0] else upright
     upright = upright[::-1] if flips[1] else upright
     assert messages == []
-    assert film.size == upright.shape[:2]
+    assert report.size == upright.shape[:2]
     for given, frame in zip(seen, frames_of(tmp_path / output), strict=True):
         assert np.abs(bytes_of(given) - upright).mean() < 3
         assert np.abs(samples(frame) - upright).mean() < 6
@@ -84,7 +84,7 @@ def test_a_turn_that_is_no_quarter_is_said(tmp_path: Path) -> None:
     source = make_video(tmp_path / "a.mp4", frames=2, setup=lambda _, stream: stream.set_display_rotation(30))
     _, messages, seen = copied(source, tmp_path / "out.mkv")
     assert "turned by an angle that is no quarter" in messages[0]
-    assert np.abs(bytes_of(seen[0]) - picture(0)).mean() < 6
+    assert np.abs(bytes_of(seen[0]) - image(0)).mean() < 6
 
 
 MATRICES = {1: "ITU709", 5: "ITU601", 6: "SMPTE170M", 7: "SMPTE240M", 9: "BT2020"}
@@ -144,12 +144,12 @@ def test_large_video_without_a_matrix_is_that_of_large_screens(tmp_path: Path) -
 )
 def test_depth(tmp_path: Path, codec: str, pixels: str, written: str) -> None:
     source = make_video(tmp_path / ("a.mov" if codec == "png" else "a.mkv"), frames=2, codec=codec, pixels=pixels)
-    film, messages, seen = copied(source, tmp_path / "out.mkv")
+    report, messages, seen = copied(source, tmp_path / "out.mkv")
     frame = frames_of(tmp_path / "out.mkv")[0]
-    assert (film.frames, frame.format.name) == (2, written)
+    assert (report.frames, frame.format.name) == (2, written)
     assert seen[0].bit_depth == (16 if "10" in written else 8)
     gray = pixels.startswith("gray")
-    expected = picture(0) @ np.array([0.299, 0.587, 0.114])[:, None] if gray else picture(0)
+    expected = image(0) @ np.array([0.299, 0.587, 0.114])[:, None] if gray else image(0)
     assert np.abs(bytes_of(seen[0]) - expected).mean() < 6
     assert np.abs(samples(frame) - expected).mean() < 8
     assert messages == (
@@ -174,8 +174,8 @@ def test_ten_bits_are_kept(tmp_path: Path) -> None:
 def test_odd_sizes_and_one_pixel(tmp_path: Path) -> None:
     for size in ((47, 63), (48, 63), (1, 1), (2, 50)):
         source = make_video(tmp_path / "a.mkv", frames=2, size=size, pixels="yuv444p")
-        film, _, _ = copied(source, tmp_path / "out.mkv")
-        assert film.size == size == samples(frames_of(tmp_path / "out.mkv")[0]).shape[:2]
+        report, _, _ = copied(source, tmp_path / "out.mkv")
+        assert report.size == size == samples(frames_of(tmp_path / "out.mkv")[0]).shape[:2]
 
 
 @pytest.mark.parametrize(
@@ -193,8 +193,8 @@ def test_sizes_that_change(tmp_path: Path, sizes: tuple[tuple[int, int], tuple[i
         )
         parts.append(path.read_bytes())
     (tmp_path / "a.ts").write_bytes(b"".join(parts))
-    film, messages, seen = copied(tmp_path / "a.ts", tmp_path / "out.mkv")
-    assert (film.frames, film.size) == (10, sizes[1])
+    report, messages, seen = copied(tmp_path / "a.ts", tmp_path / "out.mkv")
+    assert (report.frames, report.size) == (10, sizes[1])
     assert all(given.size == sizes[1] for given in seen)
     height, width = sizes[0]
     assert any(f"its size changes ({width} x {height} at 0.0" in message for message in messages)
@@ -206,10 +206,10 @@ def test_sizes_that_change(tmp_path: Path, sizes: tuple[tuple[int, int], tuple[i
 def test_pixel_formats_that_change(tmp_path: Path) -> None:
     parts = [make_video(tmp_path / "p.ts", frames=4, pixels=pixels).read_bytes() for pixels in ("yuv420p", "yuv422p")]
     (tmp_path / "a.ts").write_bytes(b"".join(parts))
-    film, _, seen = copied(tmp_path / "a.ts", tmp_path / "out.mkv")
-    assert film.frames == 8
+    report, _, seen = copied(tmp_path / "a.ts", tmp_path / "out.mkv")
+    assert report.frames == 8
     for number, given in enumerate(seen):
-        assert np.abs(bytes_of(given) - picture(number % 4)).mean() < 9
+        assert np.abs(bytes_of(given) - image(number % 4)).mean() < 9
 
 
 @pytest.mark.parametrize(
@@ -229,8 +229,8 @@ def test_interlaced_video_is_said(tmp_path: Path, codec: str) -> None:
         stream.codec_context.flags |= Flags.interlaced_dct | Flags.interlaced_me
 
     source = make_video(tmp_path / "a.ts", frames=4, codec=codec, setup=interlace)
-    film, messages, _ = copied(source, tmp_path / "out.mkv")
-    assert (film.frames, film.missing) == (4, ())
+    report, messages, _ = copied(source, tmp_path / "out.mkv")
+    assert (report.frames, report.missing) == (4, ())
     if any(frame.interlaced_frame for frame in frames_of(source)):
         assert "it is interlaced; both fields stay in each frame" in messages[0]
     else:

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from patchattn.tasks.video import Film, map_film
-from tests.tasks.video.making import FRAMES, RATE, Sound, make_video, packets_of, picture, shown
+from patchattn.tasks.video import VideoReport, map_video
+from tests.tasks.video.making import FRAMES, RATE, Sound, image, make_video, packets_of, shown
 
 
-def copied(source: Path, output: Path) -> tuple[Film, list[str]]:
+def copied(source: Path, output: Path) -> tuple[VideoReport, list[str]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        film = map_film(source, output, lambda picture: picture, output_argument="--output")
-    return film, [str(one.message) for one in caught]
+        report = map_video(source, output, lambda image: image, output_argument="--output")
+    return report, [str(one.message) for one in caught]
 
 
 def cover(kind: str = "JPEG") -> bytes:
@@ -38,7 +38,7 @@ def encoded(count: int, **settings: Any) -> list[Any]:
     encoder.options = {"preset": "ultrafast", "crf": "10"}
     packets = []
     for number in range(count):
-        samples = picture(number)[: encoder.height, : encoder.width]
+        samples = image(number)[: encoder.height, : encoder.width]
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(samples), format="rgb24")
         frame.pts, frame.time_base = number, 1 / RATE
         packets += encoder.encode(frame)
@@ -88,18 +88,18 @@ def write(path: Path, *videos: tuple[int, dict[str, Any]], image_at: int | None 
 )
 def test_a_cover_is_no_video_and_is_kept(tmp_path: Path, suffix: str, flag: bool, place: int, output: str) -> None:
     source = write(tmp_path / f"a{suffix}", (FRAMES, {}), image_at=place, flag=flag)
-    film, messages = copied(source, tmp_path / output)
-    assert (film.frames, film.missing, messages) == (FRAMES, (), [])
+    report, messages = copied(source, tmp_path / output)
+    assert (report.frames, report.missing, messages) == (FRAMES, (), [])
     with av.open(str(tmp_path / output)) as result:
-        pictures = [stream for stream in result.streams.video if stream.disposition & 1024]
+        images = [stream for stream in result.streams.video if stream.disposition & 1024]
         assert len(result.streams.video) == 2
-        assert len(pictures) == 1
-        assert bytes(next(result.demux(pictures[0]))) == cover()
+        assert len(images) == 1
+        assert bytes(next(result.demux(images[0]))) == cover()
     assert shown(tmp_path / output) == list(range(FRAMES))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_attached_pictures_and_files(tmp_path: Path, kind: str) -> None:
+def test_attached_images_and_files(tmp_path: Path, kind: str) -> None:
     def attach(video: Any, stream: Any) -> None:
         video.add_attachment(f"cover.{kind.lower()}", f"image/{kind.lower()}", cover(kind))
         video.add_attachment("font.ttf", "application/x-truetype-font", b"letters")
@@ -109,8 +109,8 @@ def test_attached_pictures_and_files(tmp_path: Path, kind: str) -> None:
     with av.open(str(tmp_path / "out.mkv")) as result:
         assert result.streams.attachments[0].data == b"letters"
         assert result.streams.attachments[0].name == "font.ttf"
-        pictures = [stream for stream in result.streams.video if stream.disposition & 1024]
-        assert bytes(next(result.demux(pictures[0]))) == cover(kind)
+        images = [stream for stream in result.streams.video if stream.disposition & 1024]
+        assert bytes(next(result.demux(images[0]))) == cover(kind)
     _, messages = copied(source, tmp_path / "out.mp4")
     assert len(messages) == 1
     assert "its attachment stream 2 (font.ttf) is left out: .mp4 cannot hold it; .mkv can" in messages[0]
@@ -121,7 +121,7 @@ def test_a_cover_alone_is_no_video(tmp_path: Path) -> None:
         tone = result.add_stream("aac", rate=48000, layout="mono")
         result.add_attachment("cover.jpg", "image/jpeg", cover())
         result.mux(Sound(tone, Fraction(1)).rest())
-    with pytest.raises(ValueError, match=r"there are no moving pictures in .*: only a cover picture"):
+    with pytest.raises(ValueError, match=r"there are no moving images in .*: only a cover image"):
         copied(tmp_path / "a.mkv", tmp_path / "out.mkv")
 
 
@@ -137,9 +137,9 @@ def test_a_cover_alone_is_no_video(tmp_path: Path) -> None:
 )
 def test_of_several_videos_one_is_taken(tmp_path: Path, videos: list[Any], taken: int) -> None:
     source = write(tmp_path / "a.mkv", *videos)
-    film, messages = copied(source, tmp_path / "out.mkv")
+    report, messages = copied(source, tmp_path / "out.mkv")
     frames, settings = videos[taken]
-    assert (film.frames, film.size) == (frames, settings.get("size", (64, 48))[::-1])
+    assert (report.frames, report.size) == (frames, settings.get("size", (64, 48))[::-1])
     assert len(messages) == 1
     assert f"its video stream {1 - taken} (h264) is left out: one video is written" in messages[0]
 
@@ -179,8 +179,8 @@ def subtitled(path: Path, texts: int = 3) -> Path:
 @pytest.mark.parametrize(("suffix", "output"), [(".mkv", ".mkv"), (".mp4", ".mp4"), (".mov", ".mov"), (".mp4", ".mov")])
 def test_everything_beside_the_frames_is_kept(tmp_path: Path, suffix: str, output: str) -> None:
     source = subtitled(tmp_path / f"a{suffix}")
-    film, messages = copied(source, tmp_path / f"out{output}")
-    assert (film.sounds, messages) == (2, [])
+    report, messages = copied(source, tmp_path / f"out{output}")
+    assert (report.audio_streams, messages) == (2, [])
     with av.open(str(source)) as old, av.open(str(tmp_path / f"out{output}")) as new:
         for name in ("title", "comment", "artist", "date"):
             assert {key.lower(): text for key, text in new.metadata.items()}[name] == {
@@ -237,8 +237,8 @@ def test_texts_as_cameras_write_them(tmp_path: Path) -> None:
 def test_texts_that_are_not_utf_8(tmp_path: Path) -> None:
     source = make_video(tmp_path / "a.avi", codec="mpeg4", setup=lambda video, _: video.metadata.update(title="T?tle"))
     source.write_bytes(source.read_bytes().replace(b"T?tle", b"T\xeftle"))
-    film, _ = copied(source, tmp_path / "out.mkv")
-    assert film.frames == FRAMES
+    report, _ = copied(source, tmp_path / "out.mkv")
+    assert report.frames == FRAMES
 
 
 @pytest.mark.parametrize("name", [b"f\xff.mkv", b"a:b.mkv", b"http:x.mkv", b"100%d.mkv", b" -.mkv"])
@@ -257,4 +257,4 @@ def test_sound_that_no_container_holds_is_an_error_where_another_does(tmp_path: 
     source = make_video(tmp_path / "a.mkv", audio="pcm_u8")
     with pytest.raises(ValueError, match=r"--output: .*out.mp4 cannot hold the video's sound \(pcm_u8\); .mkv can"):
         copied(source, tmp_path / "out.mp4")
-    assert copied(source, tmp_path / "out.mkv")[0].sounds == 1
+    assert copied(source, tmp_path / "out.mkv")[0].audio_streams == 1

@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 
-from patchattn.tasks.video import Film, map_film
+from patchattn.tasks.video import VideoReport, map_video
 from patchattn.tasks.video.timeline import epoch_offsets, epoch_spans, epoch_starts, in_order, usual_step
 from tests.tasks.video.making import FRAMES, RATE, make_video, packets_of, remux, shown, times_of
 
 STEP = 1 / RATE
 
 
-def copied(source: Path, output: Path) -> tuple[Film, list[str]]:
+def copied(source: Path, output: Path) -> tuple[VideoReport, list[str]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        film = map_film(source, output, lambda picture: picture)
-    return film, [str(one.message) for one in caught]
+        report = map_video(source, output, lambda image: image)
+    return report, [str(one.message) for one in caught]
 
 
 def appended(target: Path, *parts: Path) -> Path:
@@ -44,9 +44,9 @@ def test_times_that_begin_anew_go_on(tmp_path: Path, suffix: str, output: str, c
     settings: dict[str, Any] = {"codec": "mpeg2video", "audio": "mp2", "frames": 15}
     part = make_video(tmp_path / f"part{suffix}", **settings)
     source = appended(tmp_path / f"a{suffix}", *[part] * count)
-    film, messages = copied(source, tmp_path / output)
-    assert film.frames == 15 * count
-    assert film.missing == ()
+    report, messages = copied(source, tmp_path / output)
+    assert report.frames == 15 * count
+    assert report.missing == ()
     assert "its times begin anew (at " in messages[0]
     assert len(messages) == 1
     times = times_of(tmp_path / output)
@@ -54,12 +54,12 @@ def test_times_that_begin_anew_go_on(tmp_path: Path, suffix: str, output: str, c
     assert all(abs(step - STEP) < 0.002 for number, step in enumerate(steps, 1) if number % 15)
     # Where one ends before its sound does, the next begins when the sound has ended.
     assert all(STEP - Fraction(1, 500) <= steps[number - 1] < 3 * STEP for number in range(15, 15 * count, 15))
-    # What was heard with a picture is heard with it.
-    pictures, heard = times_of(part), [time for _, time in packets_of(part)]
+    # What was heard with an image is heard with it.
+    images, heard = times_of(part), [time for _, time in packets_of(part)]
     sound = [time for _, time in packets_of(tmp_path / output)]
     assert len(sound) == count * len(heard)
     for number in range(count):
-        moved = times[15 * number] - pictures[0]
+        moved = times[15 * number] - images[0]
         for was, now in zip(heard, sound[number * len(heard) :], strict=False):
             assert abs(was + moved - now) < 0.003
 
@@ -76,8 +76,8 @@ def test_sound_and_video_begin_at_0_together(tmp_path: Path, shift: int) -> None
 
     options = {"avoid_negative_ts": "disabled"}
     source = remux(whole, tmp_path / ("b.ts" if shift < 0 else "b.mkv"), moved, container=options)
-    film, _ = copied(source, tmp_path / "out.mkv")
-    assert film.missing == ()
+    report, _ = copied(source, tmp_path / "out.mkv")
+    assert report.missing == ()
     times, sound = times_of(tmp_path / "out.mkv"), packets_of(tmp_path / "out.mkv")
     assert min(times[0], sound[0][1]) == 0
     before, heard = times_of(source), packets_of(source)
@@ -95,23 +95,23 @@ def test_frames_that_an_mp4_hides_stay_hidden(tmp_path: Path) -> None:
 
     options = {"avoid_negative_ts": "disabled"}
     source = remux(make_video(tmp_path / "a.mp4"), tmp_path / "b.mp4", earlier, container=options)
-    film, messages = copied(source, tmp_path / "out.mkv")
-    assert (film.frames, film.missing, messages) == (FRAMES - 5, (), [])
+    report, messages = copied(source, tmp_path / "out.mkv")
+    assert (report.frames, report.missing, messages) == (FRAMES - 5, (), [])
     assert shown(tmp_path / "out.mkv") == list(range(5, FRAMES))
     assert times_of(tmp_path / "out.mkv")[0] == 0
 
 
 def test_a_jump_forwards_is_kept_and_named(tmp_path: Path) -> None:
     times = [*range(10), *range(100, 110)]
-    film, _ = copied(make_video(tmp_path / "a.mkv", times=times), tmp_path / "out.mkv")
-    assert film.missing == ("about 90 frames are not in the file: 0.40 s to 4.00 s",)
+    report, _ = copied(make_video(tmp_path / "a.mkv", times=times), tmp_path / "out.mkv")
+    assert report.missing == ("about 90 frames are not in the file: 0.40 s to 4.00 s",)
     assert times_of(tmp_path / "out.mkv") == [time * STEP for time in times]
 
 
 def test_a_clock_that_jumps_in_a_broadcast_goes_on(tmp_path: Path) -> None:
     times = [*range(10), *range(25_000, 25_010)]
-    film, messages = copied(make_video(tmp_path / "a.ts", times=times), tmp_path / "out.mkv")
-    assert film.missing == ()
+    report, messages = copied(make_video(tmp_path / "a.ts", times=times), tmp_path / "out.mkv")
+    assert report.missing == ()
     assert "its times begin anew (at 0.40 s)" in messages[0]
     assert times_of(tmp_path / "out.mkv") == pytest.approx([time * STEP for time in range(FRAMES)], abs=0.001)
 
@@ -138,14 +138,14 @@ def rewritten(tmp_path: Path, change: Any, suffix: str = ".mkv") -> Path:
     ],
 )
 def test_doubled_times(tmp_path: Path, change: Any) -> None:
-    film, messages = copied(rewritten(tmp_path, change), tmp_path / "out.mkv")
-    assert film.frames == FRAMES
+    report, messages = copied(rewritten(tmp_path, change), tmp_path / "out.mkv")
+    assert report.frames == FRAMES
     times = times_of(tmp_path / "out.mkv")
     assert all(after > before for before, after in pairwise(times))
     assert max(abs(float(time - number * STEP)) for number, time in enumerate(times)) <= 3.1 * STEP
     assert shown(tmp_path / "out.mkv") == list(range(FRAMES))
     if messages:
-        assert any("times out of order or twice" in message for message in messages) or film.missing
+        assert any("times out of order or twice" in message for message in messages) or report.missing
 
 
 @pytest.mark.parametrize(
@@ -155,9 +155,9 @@ def test_doubled_times(tmp_path: Path, change: Any) -> None:
 def test_files_that_do_not_tell_times(tmp_path: Path, codec: str, suffix: str) -> None:
     """Bare streams of frames, and AVI, which tells of decoding only."""
     source = make_video(tmp_path / f"a{suffix}", codec=codec, options={"bf": "2"})
-    film, _ = copied(source, tmp_path / "out.mkv")
-    assert film.frames == FRAMES
-    assert film.missing == ()
+    report, _ = copied(source, tmp_path / "out.mkv")
+    assert report.frames == FRAMES
+    assert report.missing == ()
     # FFmpeg itself writes AVI whose first frame is shown twice.
     late = STEP if suffix == ".avi" else Fraction(1, 500)
     times = times_of(tmp_path / "out.mkv")

@@ -1,4 +1,4 @@
-"""Animations as their files hold them: small pictures that are put on a canvas one after another."""
+"""Animations as stored in files: frames composited onto a canvas one after another."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from numpy.typing import NDArray
 
 from patchattn.tasks.codecs.samples import Array
 
-__all__ = ["Animation", "Frame", "Timed", "changed_box", "composite", "cut", "is_opaque"]
+__all__ = ["Animation", "Frame", "TimedFrame", "changed_box", "composite", "cut", "is_opaque"]
 
 
 class Frame(NamedTuple):
-    """One frame as it lies in a file."""
+    """A frame as stored in a file."""
 
     still: bytes
-    """A picture file of this frame alone."""
+    """An image file of this frame alone."""
     left: int
     top: int
     duration: float
     """In seconds."""
     dispose: Literal["keep", "background", "previous"] = "keep"
-    """What the frame's rectangle becomes before the next frame: as it is, transparent, or as it was before."""
+    """Disposal of the frame's rectangle before the next frame: keep it, clear it, or restore the frame before."""
     blend: bool = True
-    """Whether the frame is laid over what was there, or replaces it."""
+    """Whether the frame is alpha-blended over the canvas; otherwise it replaces the canvas there."""
 
 
-class Timed(NamedTuple):
-    """One whole frame that is to be written."""
+class TimedFrame(NamedTuple):
+    """A full frame to write, with its duration."""
 
     array: Array
     """(height, width, channels); all frames of a file have one shape and dtype."""
@@ -40,19 +40,19 @@ class Timed(NamedTuple):
 
 @dataclass(frozen=True)
 class Animation:
-    """What a file of frames says of them."""
+    """Frames of an animation and its global settings."""
 
     size: tuple[int, int]
     """(height, width) of the canvas."""
     frames: list[Frame]
     plays: int
-    """How often the frames are shown; 0: without end."""
+    """Number of loops; 0: infinite."""
     background: tuple[int, int, int, int] | None = None
-    """Red, green, blue and alpha of what some viewers show behind it."""
+    """Background color, RGBA, which only some viewers show."""
     gray: bool = False
-    """Whether all frames are gray; all are RGB otherwise."""
+    """Whether all frames are gray; otherwise all are RGB."""
     still_apart: bool = False
-    """APNG: the picture that viewers without animation show is none of the frames."""
+    """APNG: the default image is not one of the frames."""
 
 
 def composite(animation: Animation, decode: Callable[[bytes], Array]) -> Iterator[Array]:
@@ -79,11 +79,11 @@ def composite(animation: Animation, decode: Callable[[bytes], Array]) -> Iterato
 
 
 def is_opaque(animation: Animation, decode: Callable[[bytes], Array]) -> bool:
-    """Decode every frame; return whether the canvas is opaque all the time. It is not put together for that."""
+    """Decode every frame and return whether the canvas is always opaque, without compositing it."""
     opaque = True
     height, width = animation.size
     bare: tuple[int, int, int, int] | None = (0, 0, height, width)
-    """The rectangle that is transparent before a frame: its top, left, bottom and right."""
+    """Rectangle that is transparent before a frame: top, left, bottom, right."""
     for part, frame in _parts(animation, decode):
         box = (frame.top, frame.left, frame.top + part.shape[0], frame.left + part.shape[1])
         solid = bool((part[:, :, -1] == np.iinfo(part.dtype).max).all())
@@ -100,7 +100,7 @@ def _holds(outer: tuple[int, int, int, int], inner: tuple[int, int, int, int]) -
 
 
 def _parts(animation: Animation, decode: Callable[[bytes], Array]) -> Iterator[tuple[Array, Frame]]:
-    """Yield the samples of every frame, with alpha."""
+    """Yield each frame with its samples, alpha included."""
     for number, frame in enumerate(animation.frames, 1):
         try:
             part = _with_alpha(decode(frame.still))
@@ -133,7 +133,7 @@ def _with_alpha(array: Array) -> Array:
 
 
 def _over(upper: Array, lower: Array) -> Array:
-    """Lay partly transparent colors over others; neither is multiplied with its alpha."""
+    """Alpha-blend (over operator) of colors that are not premultiplied."""
     largest = np.iinfo(upper.dtype).max
     # What is opaque or wholly transparent stays exact.
     result: Any = np.where(upper[:, :, -1:] == 0, lower, upper)

@@ -1,4 +1,4 @@
-"""Animated PNG: PNG files with more than one picture."""
+"""Animated PNG (APNG)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import BinaryIO
 
-from patchattn.tasks.codecs.animations import Animation, Frame, Timed, changed_box, cut
+from patchattn.tasks.codecs.animations import Animation, Frame, TimedFrame, changed_box, cut
 from patchattn.tasks.codecs.chunks import PNG_SIGNATURE, PngChunk, png_chunk, png_chunks
-from patchattn.tasks.codecs.limits import check_extent
 from patchattn.tasks.codecs.samples import Array, Notes, Samples
+from patchattn.tasks.codecs.size_limits import check_extent
 
 __all__ = ["parse_apng", "write_apng"]
 
 DISPOSALS = ("keep", "background", "previous")
 FRAME = struct.Struct(">IIIIIHHBB")
-"""The data of fcTL: sequence number, size, place, fraction of a second, disposal, blending."""
+"""The fcTL chunk: sequence number, size, offset, delay fraction, disposal, blending."""
 
 
 def parse_apng(data: bytes) -> Animation | None:
-    """Find the frames of a PNG file; None: it is not animated.
+    """Parse the frames of a PNG file; None if it is not animated.
 
     Raises:
         ValueError: the file is cut or damaged.
@@ -63,12 +63,12 @@ def parse_apng(data: bytes) -> Animation | None:
 
 def write_apng(
     file: BinaryIO,
-    frames: Iterable[Timed],
+    frames: Iterable[TimedFrame],
     plays: int,
     like: Samples,
     encode: Callable[[BinaryIO, Samples], Notes],
 ) -> Notes:
-    """Write frames one by one; of each, only the rectangle that changed.
+    """Write an APNG file frame by frame, storing only the rectangle that changed.
 
     Args:
         file: open for writing and reading, and empty.
@@ -124,6 +124,6 @@ def write_apng(
 
 
 def _fraction(seconds: float) -> Fraction:
-    """Return a fraction of two numbers of 16 bits."""
+    """Return a duration as a fraction of two 16-bit integers."""
     seconds = min(seconds, 65535.0)
     return Fraction(seconds).limit_denominator(65535 // (int(seconds) + 1) or 1)

@@ -1,4 +1,4 @@
-"""BMP, with the color profile that Pillow does not read."""
+"""BMP with its color profile, which Pillow does not read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from patchattn.tasks.codecs.samples import Samples
 __all__ = ["decode_bmp"]
 
 HEADER = 14
-"""Bytes before the header of the fifth version, which offsets are counted from."""
+"""Bytes before the BITMAPV5HEADER, from which offsets are counted."""
 
 
 def decode_bmp(file: BinaryIO) -> Samples:

@@ -27,7 +27,7 @@ class PngChunk(NamedTuple):
 
 
 class Missing(NamedTuple):
-    """What a cut file lacks of a chunk."""
+    """Missing bytes of the last chunk of a truncated file."""
 
     kind: str
     bytes: int
@@ -70,7 +70,7 @@ def png_without(data: bytes, kinds: Collection[bytes]) -> bytes:
 
 
 def png_missing(data: bytes) -> Missing | None:
-    """Return what is missing of the last chunk of a PNG file, if it is cut within one."""
+    """Return the missing part of the last chunk of a PNG file, if the file ends within one."""
     for chunk, _, end in _png_spans(data):
         if end > len(data):
             return Missing(chunk.kind.decode("latin-1"), end - len(data))
@@ -78,7 +78,7 @@ def png_missing(data: bytes) -> Missing | None:
 
 
 def _png_spans(data: bytes) -> Iterator[tuple[PngChunk, int, int]]:
-    """Yield chunks with where they begin and end; the last one may end after the file."""
+    """Yield chunks with their start and end offsets; the last one may end after the file."""
     at = len(PNG_SIGNATURE)
     while at + 12 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, at)

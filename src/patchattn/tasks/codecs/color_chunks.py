@@ -1,4 +1,4 @@
-"""What PNG files say of their colors in chunks of their own, and AVIF and HEIF files in code points."""
+"""Color metadata other than ICC profiles: PNG chunks, and the code points of AVIF and HEIF."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from patchattn.tasks.codecs.icc import (
 __all__ = ["COLOR_CHUNKS", "NO_COLOR_CHUNKS", "ColorChunks", "from_code_points"]
 
 COLOR_CHUNKS = (b"cICP", b"mDCV", b"mDCv", b"cLLI", b"cLLi", b"sRGB", b"gAMA", b"cHRM")
-"""The chunks that say what numbers mean, in the order in which they are written."""
+"""Chunks that define the color encoding, in the order in which they are written."""
 
 D65, C, DCI = (0.3127, 0.3290), (0.310, 0.316), (0.314, 0.351)
 PRIMARIES = {
@@ -35,7 +35,7 @@ PRIMARIES = {
     12: Primaries((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), D65),
     22: Primaries((0.630, 0.340), (0.295, 0.605), (0.155, 0.077), D65),
 }
-"""Those of ITU-T H.273, by code point."""
+"""Color primaries of ITU-T H.273, by code point."""
 
 BT709 = Curve(1 / 0.45, 1 / 1.099, 0.099 / 1.099, 1 / 4.5, 0.081)
 TRANSFERS = {
@@ -46,12 +46,13 @@ TRANSFERS = {
     8: Curve(1.0),
     13: SRGB_CURVE,
 }
-"""How numbers become light. PQ (16) and HLG (18) tell brightness beyond white, which no profile of this kind does."""
+"""Transfer characteristics by code point. PQ (16) and HLG (18) encode light brighter than white, which a matrix profile
+cannot."""
 
 
 @dataclass(frozen=True)
 class ColorChunks:
-    """Chunks of a PNG file that say what its numbers mean as colors; see the PNG specification, third edition.
+    """Color chunks of a PNG file (cICP, sRGB, gAMA, cHRM, ...); see the PNG specification, third edition.
 
     Example:
         >>> linear = ColorChunks((("gAMA", struct.pack(">I", 100_000)),))
@@ -60,11 +61,11 @@ class ColorChunks:
     """
 
     chunks: tuple[tuple[str, bytes], ...] = ()
-    """Names and data, of those in `COLOR_CHUNKS`."""
+    """Names and data of the chunks."""
 
     @classmethod
     def of(cls, chunks: Iterable[PngChunk]) -> ColorChunks:
-        """Return those among the chunks of a PNG file; of one name, the first."""
+        """Select the color chunks of a PNG file; the first of each name."""
         found: dict[str, bytes] = {}
         for kind, data in chunks:
             if kind in COLOR_CHUNKS:
@@ -76,11 +77,11 @@ class ColorChunks:
         return bool(self.chunks)
 
     def profile(self, channels: int, icc_profile: bytes | None = None) -> bytes | None:
-        """Return the ICC profile that says the same of gray (1 channel) or RGB (3); None: there is nothing said.
+        """Return an equivalent ICC profile for gray (1 channel) or RGB (3); None if the chunks define no encoding.
 
         Args:
             channels: 1 or 3.
-            icc_profile: what the file holds besides; only cICP goes before it.
+            icc_profile: the file's ICC profile; only cICP takes precedence over it.
 
         Raises:
             ValueError: no such profile can be made; the message says why.
@@ -113,7 +114,7 @@ NO_COLOR_CHUNKS = ColorChunks()
 
 
 def from_code_points(primaries: int, transfer: int) -> ColorChunks:
-    """Return what code points of ITU-T H.273 say, of RGB in full range; nothing where they leave it open."""
+    """Make the cICP chunk of ITU-T H.273 code points, for full-range RGB; empty if they are unspecified."""
     if primaries in (0, 2) or transfer in (0, 2) or max(primaries, transfer) > 255:
         return NO_COLOR_CHUNKS
     return ColorChunks((("cICP", bytes([primaries, transfer, 0, 1])),))

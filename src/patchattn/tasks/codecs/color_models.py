@@ -1,4 +1,4 @@
-"""Colors of CMYK and L*a*b* to those of sRGB."""
+"""Conversion of CMYK and L*a*b* to sRGB."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["from_cmyk", "from_lab"]
 
 
 def from_cmyk(array: Array, profile: bytes | None) -> tuple[Array, Notes]:
-    """Return the sRGB of inks, (height, width, 4), of which the largest number is full; and what is to be said.
+    """Convert CMYK, (height, width, 4), to sRGB; also returns notes.
 
     Args:
-        profile: by which they are converted, if it is one of CMYK.
+        profile: the ICC profile used, if it is one for CMYK.
     """
     largest = np.iinfo(array.dtype).max
     inks = array.astype(np.float32) / largest
@@ -30,7 +30,7 @@ def from_cmyk(array: Array, profile: bytes | None) -> tuple[Array, Notes]:
 
 
 def from_lab(lab: NDArray[np.floating], like: Array) -> tuple[Array, Notes]:
-    """Return the sRGB of L*, a* and b* under D50, (height, width, 3), and what is to be said; in `like`'s dtype."""
+    """Convert L*a*b* under D50, (height, width, 3), to sRGB in the dtype of `like`; also returns notes."""
     f = (lab[:, :, :1] + 16) / 116 + np.stack([lab[:, :, 1] / 500, 0 * lab[:, :, 1], -lab[:, :, 2] / 200], 2)
     xyz = D50 * np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29))
     linear = np.clip(xyz @ np.linalg.inv(xyz_of_rgb(SRGB_PRIMARIES)).T, 0, 1)

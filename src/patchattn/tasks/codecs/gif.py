@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchattn.extras import extra
-from patchattn.tasks.codecs.animations import Animation, Frame, Timed, changed_box
-from patchattn.tasks.codecs.limits import check_extent
+from patchattn.tasks.codecs.animations import Animation, Frame, TimedFrame, changed_box
 from patchattn.tasks.codecs.samples import Array, Notes, Samples
+from patchattn.tasks.codecs.size_limits import check_extent
 
 __all__ = ["GIF_SIGNATURES", "encode_gif", "parse_gif", "write_gif"]
 
@@ -22,11 +22,11 @@ GIF_SIGNATURES = (b"GIF87a", b"GIF89a")
 DISPOSALS = {2: "background", 3: "previous"}
 BLOCK = re.compile(rb"[\x21\x2c\x3b]")
 TRANSPARENT = 255
-"""The index of what is not drawn."""
+"""Palette index of transparent pixels."""
 
 
 def parse_gif(data: bytes) -> Animation:
-    """Find the frames of a GIF file.
+    """Parse the frames of a GIF file.
 
     Raises:
         ValueError: the file ends within a frame, or holds none.
@@ -63,13 +63,13 @@ def parse_gif(data: bytes) -> Animation:
             found = BLOCK.search(data, at)
             at = len(data) if found is None else found.start()
     if not frames:
-        raise ValueError("it holds no picture")
+        raise ValueError("it holds no image")
     check_extent((height, width), len(data), "canvas")
     return Animation((height, width), frames, plays, gray=gray)
 
 
 def _color_table(data: bytes, packed: int, at: int) -> tuple[bytes, int]:
-    """Return the color table that `packed` says is there, and what follows it."""
+    """Read the color table announced by the flags `packed`; also returns the offset after it."""
     size = 3 << (packed & 7) + 1 if packed & 0x80 else 0
     return data[at : at + size], at + size
 
@@ -79,7 +79,7 @@ def _is_gray(table: bytes) -> bool:
 
 
 def _sub_blocks(data: bytes, at: int) -> tuple[bytes, int]:
-    """Return what blocks hold together, and where the next thing begins, which is after the end of a cut file."""
+    """Join data sub-blocks; also returns the offset after them, which lies beyond the end of a truncated file."""
     parts = []
     while at < len(data) and data[at]:
         parts.append(data[at + 1 : at + 1 + data[at]])
@@ -101,12 +101,12 @@ def _still(size: tuple[int, int], interlaced: int, table: bytes, pixels: bytes, 
 
 
 def encode_gif(file: BinaryIO, samples: Samples) -> Notes:
-    """Write one picture."""
-    return write_gif(file, [Timed(samples.array, 0.0)], 1)
+    """Write a single image."""
+    return write_gif(file, [TimedFrame(samples.array, 0.0)], 1)
 
 
-def write_gif(file: BinaryIO, frames: Iterable[Timed], plays: int) -> Notes:
-    """Write frames one by one; of each, only the pixels that changed.
+def write_gif(file: BinaryIO, frames: Iterable[TimedFrame], plays: int) -> Notes:
+    """Write a GIF file frame by frame, storing only the pixels that changed.
 
     Returns:
         What was lost.
@@ -140,7 +140,7 @@ def write_gif(file: BinaryIO, frames: Iterable[Timed], plays: int) -> Notes:
 
 
 def _opaque_or_not(array: Array, lost: dict[str, None]) -> NDArray[np.uint8]:
-    """Return RGBA whose alpha is 0 or 255."""
+    """Threshold the alpha of RGBA to 0 or 255."""
     color = np.repeat(array[:, :, :1], 3, axis=2) if array.shape[2] <= 2 else array[:, :, :3]
     alpha = array[:, :, -1:] if array.shape[2] in (2, 4) else np.full_like(array[:, :, :1], 255)
     if ((alpha > 0) & (alpha < 255)).any():
@@ -193,7 +193,7 @@ def _quantized(
 
 
 def _compressed(indices: NDArray[np.uint8]) -> bytes:
-    """Return the image data of indices, 8 bits each."""
+    """Compress 8-bit palette indices (LZW)."""
     with extra("tools"):
         from PIL import Image
     memory = io.BytesIO()

@@ -28,16 +28,16 @@ __all__ = [
 ]
 
 D50 = np.array([0.9642, 1.0, 0.8249])
-"""The white of what profiles connect by."""
+"""White point of the profile connection space."""
 BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 SPACES = {"gray": b"GRAY", "rgb": b"RGB ", "cmyk": b"CMYK"}
 RELATIVE_COLORIMETRIC, BLACK_POINT_COMPENSATION = 1, 0x2000
 SAMPLES = 4096
-"""How many samples a curve is measured at."""
+"""Number of samples of a measured tone curve."""
 
 
 class Curve(NamedTuple):
-    """How encoded numbers become linear light: (a x + b) ** gamma from d on, and c x below."""
+    """Transfer function from encoded values to linear light: (a x + b) ** gamma from d on, and c x below."""
 
     gamma: float
     a: float = 1.0
@@ -47,7 +47,7 @@ class Curve(NamedTuple):
 
 
 class Primaries(NamedTuple):
-    """The chromaticities x and y of red, green, blue and white."""
+    """Chromaticities (x, y) of red, green, blue and white."""
 
     red: tuple[float, float]
     green: tuple[float, float]
@@ -91,7 +91,7 @@ def gray_profile(curve: Curve | NDArray[np.float64], name: str) -> bytes:
 
 
 def xyz_of_rgb(primaries: Primaries) -> NDArray[np.float64]:
-    """Return what turns linear RGB into XYZ under D50, (3, 3).
+    """Matrix from linear RGB to XYZ under D50, (3, 3).
 
     Raises:
         ValueError: the primaries make no color space.
@@ -113,7 +113,7 @@ def _xyz(point: tuple[float, float]) -> NDArray[np.float64]:
 
 
 def _adaptation(white: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return what turns XYZ under a white into XYZ under D50."""
+    """Chromatic adaptation matrix (Bradford) from a white point to D50."""
     gains = (BRADFORD @ D50) / (BRADFORD @ white)
     adaptation: NDArray[np.float64] = np.linalg.inv(BRADFORD) @ np.diag(gains) @ BRADFORD
     return adaptation
@@ -168,7 +168,7 @@ def _text(text: str) -> bytes:
 
 
 def space_of(profile: bytes) -> str | None:
-    """Return of what colors a profile is: "gray", "rgb" or "cmyk"; None: of others.
+    """Return a profile's color space: "gray", "rgb" or "cmyk"; None for others.
 
     Example:
         >>> space_of(srgb_profile())
@@ -178,7 +178,7 @@ def space_of(profile: bytes) -> str | None:
 
 
 def is_sound(profile: bytes) -> bool:
-    """Whether LittleCMS understands a profile and can turn its colors into others."""
+    """Return whether LittleCMS can read a profile and convert from it."""
     channels = {"gray": 1, "rgb": 3, "cmyk": 4}.get(space_of(profile) or "")
     if channels is None:
         return False
@@ -194,7 +194,7 @@ def apply_profiles(numbers: NDArray[np.floating], source: bytes, target: bytes) 
 
     Args:
         numbers: (height, width, channels), in [0, 1]; 1 of CMYK: full ink.
-        source: the profile that says what they mean.
+        source: the profile of the input.
         target: of gray or RGB.
 
     Returns:
@@ -229,7 +229,7 @@ def apply_profiles(numbers: NDArray[np.floating], source: bytes, target: bytes) 
 
 
 def fit_profile(profile: bytes, channels: int) -> bytes:
-    """Return a profile that says the same of gray pixels (1 channel) or of R = G = B (3) as one of the other kind.
+    """Return a profile for the given channels: a gray one with an RGB profile's tone curve, or the other way round.
 
     Raises:
         ValueError: the profile is neither of gray nor of RGB, or damaged.

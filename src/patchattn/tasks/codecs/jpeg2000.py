@@ -9,11 +9,11 @@ from typing import BinaryIO
 import numpy as np
 
 from patchattn.extras import extra
-from patchattn.tasks.codecs.boxes import find_boxes, profile_in
 from patchattn.tasks.codecs.color_models import from_cmyk
-from patchattn.tasks.codecs.limits import check_extent
+from patchattn.tasks.codecs.iso_boxes import find_boxes, profile_in
 from patchattn.tasks.codecs.pillow import decode_with_pillow
 from patchattn.tasks.codecs.samples import Samples, scaled
+from patchattn.tasks.codecs.size_limits import check_extent
 
 __all__ = ["decode_jpeg2000", "is_jpeg2000"]
 

@@ -7,7 +7,7 @@ from typing import BinaryIO
 import numpy as np
 
 from patchattn.extras import extra
-from patchattn.tasks.codecs.boxes import find_boxes
+from patchattn.tasks.codecs.iso_boxes import find_boxes
 from patchattn.tasks.codecs.pillow import decode_with_pillow
 from patchattn.tasks.codecs.samples import Notes, Samples
 from patchattn.tasks.metadata import find_metadata
@@ -54,7 +54,7 @@ def _further_frames(data: bytes) -> Notes:
 
 
 def _is_animated(data: bytes) -> bool:
-    """Whether the header says that there are frames; no decoder at hand tells that without decoding them."""
+    """Return whether the header announces an animation; the decoders find out only by decoding it."""
     stream = data
     if data[:2] != SIGNATURE:
         whole, part = next(find_boxes(data, (b"jxlc",)), b""), next(find_boxes(data, (b"jxlp",)), b"")
@@ -72,7 +72,7 @@ def _is_animated(data: bytes) -> bool:
 
 
 class _Bits:
-    """The bits of a codestream, lowest first."""
+    """Bit reader of a codestream, lowest bit first."""
 
     def __init__(self, data: bytes) -> None:
         self._left = int.from_bytes(data, "little")

@@ -1,4 +1,4 @@
-"""Netpbm: PBM, PGM, PPM and PAM, whose samples go up to any number."""
+"""Netpbm: PBM, PGM, PPM and PAM, with any maximum value."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Header(NamedTuple):
     height: int
     channels: int
     largest: int
-    """What full brightness is, up to 65535."""
+    """Maximum sample value, up to 65535."""
     start: int
-    """Where the samples begin."""
+    """Offset of the samples."""
 
 
 def is_netpbm(head: bytes) -> bool:
@@ -33,7 +33,7 @@ def is_netpbm(head: bytes) -> bool:
 
 
 def decode_netpbm(file: BinaryIO) -> Samples:
-    """Read the first picture of a file; what is no 8 or 16 bits is scaled, full brightness to full brightness."""
+    """Read the first image of a file; other maximum values than 255 and 65535 are rescaled."""
     data = file.read()
     kind = data[1:2]
     header = _pam_header(data) if kind == b"7" else _header(data)
@@ -57,7 +57,7 @@ def decode_netpbm(file: BinaryIO) -> Samples:
         raise ValueError(f"it has the sample {numbers.max()}, above its largest, {header.largest}")
     if kind in b"14":  # 1 is black
         numbers = 1 - numbers
-    notes = ("has more after its first picture, left out",) if data[end:].strip(b"\0\r\n\t ") else ()
+    notes = ("has more after its first image, left out",) if data[end:].strip(b"\0\r\n\t ") else ()
     return Samples(scaled(numbers, header.largest), notes=notes)
 
 
@@ -79,11 +79,13 @@ def _pam_header(data: bytes) -> Header:
     if end < 0:
         raise ValueError("its header is cut or damaged")
     lines = (line.split(None, 1) for line in data[3:end].decode("ascii", "replace").splitlines())
-    told = {line[0]: line[1].strip() for line in lines if len(line) == 2 and line[0] != "#"}
-    channels = int(told["DEPTH"])
-    if PLAIN.get(told.get("TUPLTYPE", ""), channels) != channels or not 1 <= channels <= 4:
-        raise ValueError(f"it has {channels} channels of {told.get('TUPLTYPE')}; gray and RGB are allowed, with alpha")
-    return Header(int(told["WIDTH"]), int(told["HEIGHT"]), channels, int(told["MAXVAL"]), end + len(b"ENDHDR\n"))
+    fields = {line[0]: line[1].strip() for line in lines if len(line) == 2 and line[0] != "#"}
+    channels = int(fields["DEPTH"])
+    if PLAIN.get(fields.get("TUPLTYPE", ""), channels) != channels or not 1 <= channels <= 4:
+        raise ValueError(
+            f"it has {channels} channels of {fields.get('TUPLTYPE')}; gray and RGB are allowed, with alpha"
+        )
+    return Header(int(fields["WIDTH"]), int(fields["HEIGHT"]), channels, int(fields["MAXVAL"]), end + len(b"ENDHDR\n"))
 
 
 def _written(data: bytes, header: Header, count: int, *, bits: bool) -> tuple[NDArray[np.int64], int]:

@@ -1,10 +1,10 @@
-"""Files that are known and not read, and what to do with them."""
+"""Recognized formats that are not supported, and advice on converting them."""
 
 from __future__ import annotations
 
 from typing import BinaryIO
 
-from patchattn.tasks.codecs.boxes import brands
+from patchattn.tasks.codecs.iso_boxes import brands
 
 __all__ = ["RAW", "refuse_others"]
 
@@ -13,7 +13,7 @@ FLOATING = (
 )
 RAW = "it is a camera's raw file; develop it to TIFF or JPEG first"
 VIDEO = "it is a video; `colorize` takes those"
-DOCUMENT = "it is a document; export its pages as pictures first"
+DOCUMENT = "it is a document; export its pages as images first"
 
 BEGINNINGS = {
     b"v/1\x01": f"OpenEXR: {FLOATING}",
@@ -32,13 +32,13 @@ BEGINNINGS = {
     b"<svg": DOCUMENT,
 }
 FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)}
-"""The markers of JPEG after which the depth stands."""
+"""JPEG start-of-frame markers, which are followed by the bit depth."""
 
 BRANDS = {b"crx ": RAW, b"isom": VIDEO, b"mp42": VIDEO, b"mp41": VIDEO, b"qt  ": VIDEO}
 
 
 def refuse_others(file: BinaryIO) -> None:
-    """Raise a ValueError that says what to do with a file of a kind that is not read."""
+    """Raise a ValueError with advice if a file is in a recognized but unsupported format."""
     file.seek(0)
     head = file.read(64)
     for beginning, reason in BEGINNINGS.items():
@@ -51,7 +51,7 @@ def refuse_others(file: BinaryIO) -> None:
 
 
 def _jpeg_depth(file: BinaryIO) -> int:
-    """Return how many bits a sample of JPEG has; 8 where that cannot be found."""
+    """Return the bit depth of a JPEG; 8 if it cannot be found."""
     at = 2
     while True:
         file.seek(at)

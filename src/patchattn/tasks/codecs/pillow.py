@@ -1,29 +1,30 @@
-"""What Pillow reads, as arrays of samples."""
+"""Decoding with Pillow into arrays of samples."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from patchattn.extras import extra
 from patchattn.tasks.codecs.color_models import from_cmyk
-from patchattn.tasks.codecs.limits import check_extent, length_of
 from patchattn.tasks.codecs.samples import Array, Notes, Samples
+from patchattn.tasks.codecs.size_limits import check_extent, length_of
 from patchattn.tasks.metadata import find_metadata
 
 COUNTED = ("GIF", "PNG", "TIFF", "WEBP")
-"""The formats of which others count the frames."""
+"""Formats whose frames are counted elsewhere."""
 
-__all__ = ["Pixels", "decode_with_pillow", "pixels_of", "upright"]
+__all__ = ["Pixels", "decode_with_pillow", "from_pillow", "pixels_of", "upright"]
 
 
 PROGRAMS = ("EPS",)
-"""Formats that are programs: Pillow has Ghostscript run them, which a stranger's file should not get."""
+"""Formats that are programs, which Pillow would run in Ghostscript: not safe for untrusted files."""
 
 
 class Pixels(NamedTuple):
-    """Samples and what they mean."""
+    """Samples with their color profile."""
 
     array: Array
     profile: bytes | None
@@ -31,7 +32,7 @@ class Pixels(NamedTuple):
 
 
 def decode_with_pillow(file: BinaryIO) -> Samples:
-    """Read the first picture of a file, and what belongs to it."""
+    """Read the first image of a file and its metadata."""
     with extra("tools"):
         from PIL import Image
     length = length_of(file)
@@ -39,16 +40,22 @@ def decode_with_pillow(file: BinaryIO) -> Samples:
     Image.init()
     with Image.open(file, formats=[name for name in Image.ID if name not in PROGRAMS]) as image:
         check_extent(image.size[::-1], length, image.format)
-        pixels = pixels_of(image)
-        found = find_metadata(image.info.get("exif") or None, image.info.get("xmp"), _resolution_of(image))
-        return Samples(
-            upright(pixels.array, found.orientation),
-            pixels.profile,
-            found.metadata,
-            damaged=found.damaged,
-            orientation=found.orientation,
-            notes=(*pixels.notes, *_notes_of(image)),
-        )
+        samples = from_pillow(image)
+        return replace(samples, notes=(*samples.notes, *_notes_of(image)))
+
+
+def from_pillow(image: Any) -> Samples:
+    """Convert an open image to samples, upright, with its metadata."""
+    pixels = pixels_of(image)
+    found = find_metadata(image.info.get("exif") or None, image.info.get("xmp"), _resolution_of(image))
+    return Samples(
+        upright(pixels.array, found.orientation),
+        pixels.profile,
+        found.metadata,
+        damaged=found.damaged,
+        orientation=found.orientation,
+        notes=pixels.notes,
+    )
 
 
 def pixels_of(image: Any) -> Pixels:
@@ -92,18 +99,18 @@ def upright(array: Array, orientation: int) -> Array:
 
 
 def _notes_of(image: Any) -> tuple[str, ...]:
-    """What of the file is not read."""
+    """Notes on the parts of the file that are not read."""
     sizes = image.info.get("sizes") or ()
     if image.format == "ICO" and len(sizes) > 1:
         return (f"has icons of {len(sizes)} sizes; the largest is read and {len(sizes) - 1} are left out",)
     count = 1 if image.format in COUNTED else getattr(image, "n_frames", 1)
     if count > 1:
-        return (f"has {count} pictures; the first is read and {count - 1} {'are' if count > 2 else 'is'} left out",)
+        return (f"has {count} images; the first is read and {count - 1} {'are' if count > 2 else 'is'} left out",)
     return ()
 
 
 def _resolution_of(image: Any) -> tuple[float, float] | None:
-    # Of JPEG that tells none, Pillow says 72.
+    # Pillow reports 72 for a JPEG without resolution.
     if image.format in ("JPEG", "MPO") and image.info.get("jfif_unit") not in (1, 2):
         return None
     resolution: tuple[float, float] | None = image.info.get("dpi")

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from patchattn.extras import extra
 from patchattn.tasks.codecs.chunks import PNG_SIGNATURE, PngChunk, png_chunk, png_chunks, png_missing, png_without
 from patchattn.tasks.codecs.color_chunks import ColorChunks
-from patchattn.tasks.codecs.limits import check_extent
 from patchattn.tasks.codecs.pillow import decode_with_pillow, upright
 from patchattn.tasks.codecs.samples import Array, Notes, Samples
+from patchattn.tasks.codecs.size_limits import check_extent
 from patchattn.tasks.metadata import exif_of, find_metadata
 
 __all__ = ["decode_png", "encode_png"]
 
 MAX_INFLATED = 32 << 20
-"""Bytes that a compressed profile or text may have."""
+"""Size limit of a decompressed profile or text, in bytes."""
 
 TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 XMP = b"XML:com.adobe.xmp"
@@ -29,9 +29,9 @@ RAW_EXIF = (b"Raw profile type exif", b"Raw profile type APP1")
 
 
 def decode_png(file: BinaryIO) -> Samples:
-    """Read the picture of a PNG file, which is not always a frame of its animation.
+    """Read the image of a PNG file, which is not always a frame of its animation.
 
-    What is beside the pixels is read here: Pillow refuses a picture for a profile or a text of more than a MiB.
+    What is beside the pixels is read here: Pillow refuses an image for a profile or a text of more than a MiB.
     """
     data = file.read()
     if (missing := png_missing(data)) is not None:
@@ -59,7 +59,7 @@ def decode_png(file: BinaryIO) -> Samples:
 
 
 def _text(chunk: PngChunk) -> tuple[bytes, bytes] | None:
-    """Return the keyword and the text of a chunk; None: it is damaged, or none that tells of the photograph."""
+    """Return the keyword and text of a chunk; None if it is damaged or holds neither XMP nor EXIF."""
     keyword, _, rest = chunk.data.partition(b"\0")
     if keyword not in (XMP, *RAW_EXIF):
         return None
@@ -74,7 +74,7 @@ def _text(chunk: PngChunk) -> tuple[bytes, bytes] | None:
 
 
 def _inflated(data: bytes) -> bytes:
-    """Return what was compressed, as far as `MAX_INFLATED`, or something that is nothing if it is damaged."""
+    """Decompress up to `MAX_INFLATED` bytes; invalid data for damaged input."""
     try:
         return zlib.decompressobj().decompress(data, MAX_INFLATED)
     except zlib.error:
@@ -109,7 +109,7 @@ def _decode_deep(data: bytes) -> Array:
 
 
 def encode_png(file: BinaryIO, samples: Samples) -> Notes:
-    """Write one picture of 8 or 16 bits."""
+    """Write one image of 8 or 16 bits."""
     with extra("tools"):
         from imagecodecs import png_encode
     data = bytes(png_encode(np.squeeze(samples.array, 2) if samples.array.shape[2] == 1 else samples.array))

@@ -27,16 +27,15 @@ from patchattn.tasks.codecs.samples import Array, Notes, Samples
 from patchattn.tasks.codecs.tiff import TIFF_SIGNATURES, decode_tiff, find_pages
 from patchattn.tasks.codecs.webp import is_webp, parse_webp
 
-__all__ = ["Opened", "decode", "open_frames"]
+__all__ = ["MultiImageFile", "decode", "open_frames"]
 
 
 def decode(file: BinaryIO, frame: int | None = None) -> Samples:
-    """Read a picture file of any format that is known; what it is, its first bytes say, not its name.
+    """Read an image file; the format is recognized by the first bytes, not by the name.
 
     Args:
         file: open for reading, seekable.
-        frame: which of several frames or pages, counted from 0. None: the first, and a note says how many others
-            there are.
+        frame: index of the frame or page, from 0. None: the first, with a note on how many others there are.
 
     Raises:
         ValueError: there is no such frame, its samples are neither 8 nor 16 bits wide, or it is damaged. The decoders
@@ -52,7 +51,7 @@ def decode(file: BinaryIO, frame: int | None = None) -> Samples:
         return next(islice(opened.frames(), frame, None))
     if opened.animation is not None and opened.animation.still_apart:
         still = _checked(_decode_still(file))
-        return replace(still, notes=(*still.notes, f"has {count} frames besides its picture, which are left out"))
+        return replace(still, notes=(*still.notes, f"has {count} frames besides its image, which are left out"))
     first = next(opened.frames())
     others = f"{count - 1} are" if count > 2 else "1 is"
     more = (f"has {count} {opened.parts}; the first is read and {others} left out",) if count > 1 else ()
@@ -60,14 +59,14 @@ def decode(file: BinaryIO, frame: int | None = None) -> Samples:
 
 
 @dataclass(frozen=True)
-class Opened:
+class MultiImageFile:
     """A file that may hold several frames or pages."""
 
     file: BinaryIO
     kind: Literal["animation", "pages"]
     animation: Animation | None
     pages: list[int]
-    """The numbers of the pages of TIFF among all directories."""
+    """Indices of TIFF pages among all directories."""
     notes: Notes = ()
     format: str = "tiff"
     whole: bool = True
@@ -79,11 +78,11 @@ class Opened:
 
     @property
     def parts(self) -> str:
-        """What they are called."""
+        """Plural noun for messages: "pages" or "frames"."""
         return "pages" if self.kind == "pages" else "frames"
 
     def has_alpha(self) -> bool:
-        """Decode every frame of an animation; return whether any pixel of any is not opaque.
+        """Decode every frame of an animation and return whether any pixel is not opaque.
 
         Raises:
             ValueError: a frame is damaged, and others as of `decode`.
@@ -117,8 +116,8 @@ class Opened:
         return _channels(_decode_still(io.BytesIO(still)).array, self.animation.gray)
 
 
-def open_frames(file: BinaryIO) -> Opened | None:
-    """Find the frames or pages of a file; None: it is of a format that has none, or of which one is read.
+def open_frames(file: BinaryIO) -> MultiImageFile | None:
+    """Find the frames or pages of a file; None if the format has none, or only the first is supported.
 
     Raises:
         ValueError: the file is damaged, and others as of `decode`.
@@ -128,7 +127,7 @@ def open_frames(file: BinaryIO) -> Opened | None:
     file.seek(0)
     if head[:4] in TIFF_SIGNATURES:
         pages = find_pages(file)
-        return Opened(file, "pages", None, pages.numbers, pages.notes, whole=pages.whole)
+        return MultiImageFile(file, "pages", None, pages.numbers, pages.notes, whole=pages.whole)
     for name, known, parse in (
         ("gif", head[:6] in GIF_SIGNATURES, parse_gif),
         ("png", head.startswith(PNG_SIGNATURE), parse_apng),
@@ -136,12 +135,12 @@ def open_frames(file: BinaryIO) -> Opened | None:
     ):
         animation = parse(file.read()) if known else None
         if animation is not None:
-            return Opened(file, "animation", animation, [], format=name)
+            return MultiImageFile(file, "animation", animation, [], format=name)
     return None
 
 
 def _channels(array: Array, gray: bool) -> Array:
-    """Return gray, or R = G = B, as all frames of an animation are."""
+    """Convert between gray and R = G = B, so that all frames of an animation are alike."""
     if gray == (array.shape[2] <= 2):
         return array
     color = array[:, :, :1] if gray else np.repeat(array[:, :, :1], 3, axis=2)
@@ -165,7 +164,7 @@ DECODERS: tuple[tuple[Callable[[bytes], bool], Callable[[BinaryIO], Samples]], .
     (is_jpeg_xl, decode_jpeg_xl),
     (lambda head: head[:2] == b"\x01\xda" and head[3:4] == b"\2", _decode_deep_sgi),
 )
-"""What a file's first bytes are read by; Pillow reads all others."""
+"""Decoders by the file's first bytes; Pillow decodes all others."""
 
 
 def _decode_still(file: BinaryIO) -> Samples:
@@ -178,7 +177,7 @@ def _decode_still(file: BinaryIO) -> Samples:
 
 
 def _checked(samples: Samples) -> Samples:
-    """Return samples whose profile, if any, is one of their colors; there are some."""
+    """Drop or convert a color profile that does not fit the samples; also checks that there are pixels."""
     if 0 in samples.array.shape:
         raise ValueError("it has no pixels")
     profile = samples.icc_profile

@@ -1,4 +1,4 @@
-"""The samples of a picture file."""
+"""The samples of an image file."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["Array", "Notes", "Samples", "scaled"]
 Array = NDArray[np.uint8] | NDArray[np.uint16]
 
 Notes = tuple[str, ...]
-"""What was left out or converted, each a sentence that goes on after the file's name."""
+"""Notes on what was left out or converted, each continuing a sentence that starts with the file's name."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """The samples of a picture as they lie in its file, upright, and what else the file tells."""
+    """Decoded samples of an image file, upright, with its metadata."""
 
     array: Array
     """(height, width, channels), uint8 or uint16; 1 channel: gray, 2: gray and alpha, 3: RGB, 4: RGB and alpha."""
@@ -29,15 +29,15 @@ class Samples:
     metadata: Metadata = NO_METADATA
     color_chunks: ColorChunks = NO_COLOR_CHUNKS
     damaged: tuple[str, ...] = ()
-    """What metadata could not be read, or not all of them."""
+    """Metadata that could not be read completely."""
     orientation: int = 1
-    """How EXIF says that the file's pixels had to be turned; they are."""
+    """EXIF orientation that was applied."""
     notes: Notes = ()
-    """What is left out or converted."""
+    """Notes on what was left out or converted."""
 
 
 def scaled(array: NDArray[Any], largest: int) -> Array:
-    """Return samples from 0 to `largest` as 8 bits, or 16 where they are more, full brightness to full brightness."""
+    """Rescale samples in [0, `largest`] to 8 bits, or to 16 where `largest` exceeds 255."""
     dtype, full = (np.uint8, 255) if largest < 256 else (np.uint16, 65535)
     numbers = array if largest == full else np.rint(array.astype(np.float64) * full / largest)
     return cast("Array", numbers.astype(dtype))

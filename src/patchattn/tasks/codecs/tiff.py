@@ -11,52 +11,52 @@ from numpy.typing import NDArray
 
 from patchattn.extras import extra
 from patchattn.tasks.codecs.color_models import from_cmyk, from_lab
-from patchattn.tasks.codecs.limits import check_extent, length_of
 from patchattn.tasks.codecs.others import RAW
 from patchattn.tasks.codecs.pillow import Pixels, pixels_of, upright
 from patchattn.tasks.codecs.samples import Array, Notes, Samples, scaled
-from patchattn.tasks.directories import Entry, Reader, Wanted
+from patchattn.tasks.codecs.size_limits import check_extent, length_of
 from patchattn.tasks.metadata import find_metadata, open_exif
+from patchattn.tasks.tiff_ifd import Entry, Reader, TagSelection
 
 __all__ = ["TIFF_SIGNATURES", "decode_tiff", "encode_tiff", "find_pages", "write_pages"]
 
 TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
-# What it has to say of damaged files is said by us.
+# Damaged files are reported by our own messages.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 SUBFILE_TYPE, REDUCED, MASK = 254, 1, 4
-"""The tag that says what a directory is of, and its bits."""
+"""NewSubfileType tag and its bits."""
 
 WIDTH, LENGTH, BITS, COMPRESSION, SAMPLES, DNG_VERSION = 256, 257, 258, 259, 277, 50706
 
-ALWAYS_BYTES = 64_000_000
-"""Bytes of samples that are never too many."""
-SMALLER = {1: 1, 2: 25_000, 3: 25_000, 4: 25_000, 5: 1400, 7: 3072, 8: 1032, 32946: 1032, 32773: 64}
-"""How many times smaller each compression makes samples at most; those of fax (2 to 4) by far."""
-SMALLER_BY_OTHERS = 3072
+ALWAYS_ALLOWED_BYTES = 64_000_000
+"""Size of samples that is always allowed, in bytes."""
+MAX_RATIO = {1: 1, 2: 25_000, 3: 25_000, 4: 25_000, 5: 1400, 7: 3072, 8: 1032, 32946: 1032, 32773: 64}
+"""Highest compression ratio, by compression; those of fax (2 to 4) are by far the highest."""
+MAX_RATIO_OTHERS = 3072
 
 COLORS = {"MINISBLACK": 1, "MINISWHITE": 1, "PALETTE": 1, "RGB": 3, "SEPARATED": 4, "CIELAB": 3, "ICCLAB": 3}
-"""How many samples a color of each kind has."""
+"""Number of color samples, by photometric interpretation."""
 
 
 class Pages(NamedTuple):
-    """What the directories of a TIFF file hold."""
+    """Pages of a TIFF file."""
 
     numbers: list[int]
-    """Those of the pages, among all directories."""
+    """Indices of the pages among all directories."""
     notes: Notes
-    """What is not read."""
+    """Notes on what is not read."""
     whole: bool
-    """Whether all of them could be found."""
+    """Whether all directories could be found."""
 
 
 def find_pages(file: BinaryIO) -> Pages:
-    """Tell pages from reduced copies of them and from masks, which are left out."""
+    """Find the pages of a TIFF file; reduced copies and masks are left out."""
     _refuse_raw(file)
     # tifffile goes round in a circle of pages for ever.
     reader = Reader(file)
-    found = [reader.directory(offset, Wanted({SUBFILE_TYPE, WIDTH})).entries for _, offset in reader.pages()]
+    found = [reader.directory(offset, TagSelection({SUBFILE_TYPE, WIDTH})).entries for _, offset in reader.pages()]
     kinds = [_number(page.get(SUBFILE_TYPE), reader) for page in found if WIDTH in page]
     numbers = [number for number, kind in enumerate(kinds) if not kind & (REDUCED | MASK)]
     notes = []
@@ -65,26 +65,28 @@ def find_pages(file: BinaryIO) -> Pages:
         notes.append(f"is damaged after page {len(numbers)}; what may follow is left out")
     if not numbers:
         numbers = [0]
-        notes.append("holds nothing but a reduced copy of its picture, which is read")
+        notes.append("holds nothing but a reduced copy of its image, which is read")
         kinds = kinds[1:]
     reduced, masks = (sum(bool(kind & bit) for kind in kinds) for bit in (REDUCED, MASK))
     if reduced:
-        notes.append(f"has {reduced} reduced {'copy' if reduced == 1 else 'copies'} of its picture, left out")
+        notes.append(f"has {reduced} reduced {'copy' if reduced == 1 else 'copies'} of its image, left out")
     if masks:
         notes.append(f"has {masks} transparency mask{'' if masks == 1 else 's'}, left out")
     return Pages(numbers, tuple(notes), whole)
 
 
 def _check_extent(file: BinaryIO, number: int) -> None:
-    """Refuse a page whose compression could not make its samples of so short a file."""
+    """Raise a ValueError if a file is too short for a page's samples at the highest compression ratio."""
     reader = Reader(file)
     places = (offset for at, (_, offset) in enumerate(reader.pages()) if at == number)
-    tags = reader.directory(next(places, reader.first), Wanted({WIDTH, LENGTH, BITS, COMPRESSION, SAMPLES})).entries
+    tags = reader.directory(
+        next(places, reader.first), TagSelection({WIDTH, LENGTH, BITS, COMPRESSION, SAMPLES})
+    ).entries
     width, height = (_number(tags.get(tag), reader) for tag in (WIDTH, LENGTH))
     samples, kind = (_number(tags.get(tag), reader) or 1 for tag in (SAMPLES, COMPRESSION))
     bits = int.from_bytes(tags[BITS].data[:2], "little" if reader.layout.order == "<" else "big") if BITS in tags else 1
     length = length_of(file)
-    most = max(ALWAYS_BYTES, length * SMALLER.get(kind, SMALLER_BY_OTHERS))
+    most = max(ALWAYS_ALLOWED_BYTES, length * MAX_RATIO.get(kind, MAX_RATIO_OTHERS))
     if width * height * samples * max(bits, 1) // 8 > most:
         raise ValueError(f"it says that it has {width} x {height} pixels, which its {length} bytes cannot hold")
 
@@ -105,7 +107,7 @@ def _refuse_raw(file: BinaryIO) -> None:
 
 
 def decode_tiff(file: BinaryIO, page: int = 0) -> Samples:
-    """Read the page of a number among all directories.
+    """Read the page at an index among all directories.
 
     Raises:
         ValueError: its samples are no integers of 1 to 16 bits, or it is damaged; or other errors of the decoders.
@@ -195,7 +197,7 @@ def _pixels(page: Any, array: NDArray[Any]) -> Pixels:
 
 
 def _lab(array: NDArray[Any], signed: bool) -> NDArray[np.float64]:
-    """Return L*, a* and b* of how TIFF holds them: a* and b* in two's complement or with half the range added."""
+    """Decode L*a*b* of TIFF: a* and b* are in two's complement or offset by half the range."""
     bytes_each = array.itemsize
     unit = 256.0 ** (bytes_each - 1)
     unsigned = array.view(f"u{bytes_each}").astype(np.float64)
@@ -216,7 +218,7 @@ def _unassociated(array: Array) -> Array:
 
 
 def write_pages(file: BinaryIO, pages: Iterable[Samples]) -> Notes:
-    """Write pages one by one, each with what belongs to it; they may differ in size, channels and depth."""
+    """Write pages one by one, each with its metadata; they may differ in size, channels and depth."""
     empty = True
     for page in pages:
         _append_page(file, page, first=empty)

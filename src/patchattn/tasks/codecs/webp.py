@@ -1,4 +1,4 @@
-"""WebP: pictures and animations, written without loss."""
+"""WebP: images and animations, written without loss."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Iterable
 from typing import BinaryIO
 
 from patchattn.extras import extra
-from patchattn.tasks.codecs.animations import Animation, Frame, Timed, changed_box, cut
+from patchattn.tasks.codecs.animations import Animation, Frame, TimedFrame, changed_box, cut
 from patchattn.tasks.codecs.chunks import riff_chunk, riff_chunks
-from patchattn.tasks.codecs.limits import check_extent
 from patchattn.tasks.codecs.samples import Array, Notes, Samples
+from patchattn.tasks.codecs.size_limits import check_extent
 from patchattn.tasks.metadata import exif_of
 
 __all__ = ["encode_webp", "is_webp", "parse_webp", "write_webp"]
 
 ALPHA = 0x10
-"""The flag of VP8X that says that there is alpha."""
+"""VP8X flag for alpha."""
 ANIMATION = 0x02
 
 
@@ -27,7 +27,7 @@ def is_webp(head: bytes) -> bool:
 
 
 def parse_webp(data: bytes) -> Animation | None:
-    """Find the frames of a WebP file; None: it is not animated.
+    """Parse the frames of a WebP file; None if it is not animated.
 
     Raises:
         ValueError: the file is cut.
@@ -48,7 +48,7 @@ def parse_webp(data: bytes) -> Animation | None:
             dispose = "background" if body[15] & 1 else "keep"
             frames.append(Frame(still, 2 * left, 2 * top, duration / 1000, dispose, not body[15] & 2))  # type: ignore[arg-type]
     if not frames:
-        raise ValueError("it holds no picture")
+        raise ValueError("it holds no image")
     check_extent(size, len(data), "canvas")
     return Animation(size, frames, plays, background)
 
@@ -72,7 +72,7 @@ def _still(size: tuple[int, int], parts: dict[bytes, bytes]) -> bytes:
 
 
 def encode_webp(file: BinaryIO, samples: Samples) -> Notes:
-    """Write one picture of RGB; the colors under transparent pixels are kept."""
+    """Write an RGB or RGBA image, lossless; colors under transparent pixels are kept."""
     with extra("tools"):
         from PIL import Image
     image = Image.fromarray(samples.array)
@@ -92,12 +92,12 @@ def encode_webp(file: BinaryIO, samples: Samples) -> Notes:
 
 def write_webp(
     file: BinaryIO,
-    frames: Iterable[Timed],
+    frames: Iterable[TimedFrame],
     plays: int,
     like: Samples,
     background: tuple[int, int, int, int] | None = None,
 ) -> Notes:
-    """Write frames one by one; of each, only the rectangle that changed.
+    """Write an animated WebP frame by frame, storing only the rectangle that changed.
 
     Returns:
         What was lost.

@@ -1,4 +1,4 @@
-"""Arrays of samples to picture files."""
+"""Arrays of samples to image files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import numpy as np
 
 from patchattn.extras import extra
-from patchattn.tasks.codecs.animations import Timed
+from patchattn.tasks.codecs.animations import TimedFrame
 from patchattn.tasks.codecs.apng import write_apng
 from patchattn.tasks.codecs.color_chunks import NO_COLOR_CHUNKS, ColorChunks
 from patchattn.tasks.codecs.gif import encode_gif, write_gif
@@ -21,10 +21,10 @@ from patchattn.tasks.codecs.tiff import encode_tiff, write_pages
 from patchattn.tasks.codecs.webp import encode_webp, write_webp
 from patchattn.tasks.metadata import Metadata, exif_of
 
-__all__ = ["FORMATS", "READ_SUFFIXES", "SEQUENCE_FORMATS", "Format", "Show", "encode", "encode_frames"]
+__all__ = ["FORMATS", "READ_SUFFIXES", "SEQUENCE_FORMATS", "Format", "Playback", "encode", "encode_frames", "to_pillow"]
 
 JPEG_LIMITS = {"EXIF": 65533 - len(b"Exif\0\0"), "XMP": 65533 - len(b"http://ns.adobe.com/xap/1.0/\0")}
-"""How many bytes of each a segment of JPEG can hold."""
+"""Size limit of metadata in a JPEG segment, in bytes."""
 
 
 def encode(file: BinaryIO, samples: Samples, extension: str) -> Notes:
@@ -32,7 +32,7 @@ def encode(file: BinaryIO, samples: Samples, extension: str) -> Notes:
 
     Args:
         file: open for writing and reading, and empty.
-        samples: what to write; its metadata are such as `fit_metadata` returns.
+        samples: the image; its metadata as returned by `fit_metadata`.
         extension: of the file's name, in lower case.
 
     Returns:
@@ -44,7 +44,7 @@ def encode(file: BinaryIO, samples: Samples, extension: str) -> Notes:
 
 
 def _fitted(samples: Samples, kind: Format) -> Samples:
-    """Return what a format can hold of samples, with notes of what it cannot."""
+    """Reduce samples to what a format can hold, with notes on what it cannot."""
     notes: list[str] = []
     array = samples.array
     if not kind.gray and array.shape[2] <= 2:
@@ -52,15 +52,15 @@ def _fitted(samples: Samples, kind: Format) -> Samples:
     profile, color_chunks = _fitted_color(samples, array, kind, notes)
     if profile is not None and not kind.profile:
         array, profile = _in_srgb(array, profile, notes), None
-    told = samples.metadata
-    left = {"EXIF": told.exif and not kind.exif, "XMP": told.xmp and not kind.xmp}
-    left["resolution"] = told.resolution and not kind.resolution
+    source = samples.metadata
+    left = {"EXIF": source.exif and not kind.exif, "XMP": source.xmp and not kind.xmp}
+    left["resolution"] = source.resolution and not kind.resolution
     if any(left.values()):
         notes.append(f"its format has no room for the {' and '.join(name for name in left if left[name])}, left out")
     metadata = Metadata(
-        told.exif if kind.exif else None,
-        told.xmp if kind.xmp else None,
-        told.resolution if kind.resolution else None,
+        source.exif if kind.exif else None,
+        source.xmp if kind.xmp else None,
+        source.resolution if kind.resolution else None,
     )
     return replace(
         samples, array=array, icc_profile=profile, metadata=metadata, color_chunks=color_chunks, notes=tuple(notes)
@@ -68,7 +68,7 @@ def _fitted(samples: Samples, kind: Format) -> Samples:
 
 
 def _fitted_color(samples: Samples, array: Array, kind: Format, notes: list[str]) -> tuple[bytes | None, ColorChunks]:
-    """Return the profile and the chunks to write; the profile says what the chunks say where there are none."""
+    """Return the profile and the chunks to write; chunks become a profile where a format has none."""
     channels = 1 if array.shape[2] <= 2 else 3
     profile, color_chunks = samples.icc_profile, samples.color_chunks
     if color_chunks and not kind.color_chunks:
@@ -122,7 +122,7 @@ def _fitting_jpeg(kind: str, data: bytes | None, notes: list[str]) -> bytes | No
     limit = JPEG_LIMITS[kind]
     if data is None or len(data) <= limit:
         return data
-    notes.append(f"JPEG holds {limit} bytes of {kind}; the picture's {len(data)} are left out")
+    notes.append(f"JPEG holds {limit} bytes of {kind}; the image's {len(data)} are left out")
     return None
 
 
@@ -139,14 +139,30 @@ def _pillow_image(samples: Samples) -> Any:
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 
 
+def to_pillow(samples: Samples) -> tuple[Any, Notes]:
+    """Convert samples, of 8 bits or opaque gray, to a Pillow image with its metadata; also returns notes."""
+    fitted = _fitted(samples, PILLOW)
+    image = _pillow_image(fitted)
+    metadata = fitted.metadata
+    exif = exif_of(metadata)
+    known = {
+        "icc_profile": fitted.icc_profile,
+        "exif": None if exif is None else b"Exif\0\0" + exif,
+        "xmp": metadata.xmp,
+        "dpi": metadata.resolution,
+    }
+    image.info |= {name: value for name, value in known.items() if value is not None}
+    return image, fitted.notes
+
+
 class Format(NamedTuple):
-    """What a format of picture files can hold."""
+    """Capabilities of an image file format."""
 
     bit_depths: tuple[int, ...]
     alpha: bool
     encode: Callable[[BinaryIO, Samples], Notes]
     gray: bool = True
-    """Whether gray is written as such, and not as R = G = B."""
+    """Whether gray is stored as one channel; otherwise as R = G = B."""
     profile: bool = True
     color_chunks: bool = False
     exif: bool = True
@@ -157,6 +173,9 @@ class Format(NamedTuple):
 PNG = Format((8, 16), True, encode_png, color_chunks=True)
 TIFF = Format((8, 16), True, encode_tiff)
 JPEG = Format((8,), False, _encode_jpeg)
+
+PILLOW = Format((8, 16), True, lambda file, samples: ())
+"""Images in memory: Pillow's formats write profile and metadata, but no color chunks."""
 
 FORMATS = {
     ".png": PNG,
@@ -179,24 +198,24 @@ SEQUENCE_FORMATS = {
     ".tif": "pages",
     ".tiff": "pages",
 }
-"""What formats of several pictures hold, by extension."""
+"""Kind of sequence that a format can hold, by extension."""
 
 READ_SUFFIXES = (
     *FORMATS,
     *(".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".avif", ".heic", ".heif", ".hif", ".jxl"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".pam", ".tga", ".ico"),
 )
-"""What the names of files end in that can be read, some with an extra."""
+"""Extensions that can be read, some with an extra."""
 
 
-class Show(NamedTuple):
-    """How an animation runs; see `Animation`."""
+class Playback(NamedTuple):
+    """Playback settings of an animation; see `Animation`."""
 
     plays: int = 0
     background: tuple[int, int, int, int] | None = None
 
 
-def encode_frames(file: BinaryIO, frames: Iterable[tuple[Samples, float]], extension: str, show: Show) -> Notes:
+def encode_frames(file: BinaryIO, frames: Iterable[tuple[Samples, float]], extension: str, show: Playback) -> Notes:
     """Write frames or pages one by one.
 
     Args:
@@ -222,7 +241,7 @@ def encode_frames(file: BinaryIO, frames: Iterable[tuple[Samples, float]], exten
             lost.update(dict.fromkeys(one.notes))
             yield one, duration
 
-    timed = (Timed(samples.array, duration) for samples, duration in fitted())
+    timed = (TimedFrame(samples.array, duration) for samples, duration in fitted())
     like = _fitted(first[0], kind)
     if extension == ".gif":
         notes = write_gif(file, timed, show.plays)

@@ -1,6 +1,17 @@
-"""Videos: every frame is changed, and the result written with the same times, sound and subtitles."""
+"""Videos: every frame is changed, and the result written with the same times, audio and subtitles."""
 
-from patchattn.tasks.video.mapping import FILM_SUFFIXES, Film, check_film_output, map_film
-from patchattn.tasks.video.work import Stateful
+from patchattn.deprecation import moved_names
+from patchattn.tasks.video.mapping import VIDEO_SUFFIXES, VideoReport, check_video_output, map_video
+from patchattn.tasks.video.resume_folder import Stateful
 
-__all__ = ["FILM_SUFFIXES", "Film", "Stateful", "check_film_output", "map_film"]
+__all__ = ["VIDEO_SUFFIXES", "Stateful", "VideoReport", "check_video_output", "map_video"]
+
+__getattr__ = moved_names(
+    __name__,
+    {
+        "FILM_SUFFIXES": "patchattn.tasks.video:VIDEO_SUFFIXES",
+        "Film": "patchattn.tasks.video:VideoReport",
+        "check_film_output": "patchattn.tasks.video:check_video_output",
+        "map_film": "patchattn.tasks.video:map_video",
+    },
+)

@@ -1,4 +1,4 @@
-"""H.264, in segments of a fixed number of frames, each of which stands for itself."""
+"""H.264 encoding in independent segments of a fixed number of frames."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from patchattn.tasks.video.pixels import frame_of
 if TYPE_CHECKING:
     import av
 
-__all__ = ["Coded", "Encoding", "SegmentEncoder", "check_encoder", "in_decoding_order"]
+__all__ = ["EncodedFrame", "Encoding", "SegmentEncoder", "check_encoder", "in_decoding_order"]
 
 ENCODER = "libx264"
 FRAMES_IN_SEGMENT = 48
-"""Borders are at multiples of this, whether a run was interrupted or not, so that both write the same bytes."""
+"""Number of frames in a segment; fixed, so that interrupted and uninterrupted runs write the same bytes."""
 THREADS = 4
-"""Fixed: what x264 writes depends on it, and should not depend on the machine."""
+"""Number of x264 threads; fixed, as the output depends on it."""
 BT709, LIMITED_RANGE = 1, 1
-"""H.273's number for these colors, in tables of primaries, curves and matrices alike; and the usual range."""
+"""Code point of BT.709 for primaries, transfer and matrix alike (H.273), and FFmpeg's limited color range."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a video is encoded: crf 18, in BT.709."""
+    """Encoder settings of the output: crf 18, BT.709."""
 
     height: int
     width: int
     deep: bool
-    """In 10 bits instead of 8."""
+    """Whether to encode 10 bits instead of 8."""
     rate: Fraction
     unit: Fraction
-    """Of times, in seconds."""
+    """Time base in seconds."""
     aspect: Fraction
-    """Width of a pixel over its height."""
+    """Pixel aspect ratio, width over height."""
     primaries: int
     curve: int
-    """What the file says of its colors; the numbers of H.273."""
+    """Transfer characteristics (H.273); `primaries` likewise."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -51,7 +51,7 @@ class Encoding:
 
     @property
     def pixel_format(self) -> str:
-        """Halved chroma, as most players expect, where the size is even; it needs that."""
+        """Pixel format: 4:2:0, as most players expect, if the size is even; otherwise 4:4:4."""
         even = self.height % 2 == self.width % 2 == 0
         return ("yuv420p" if even else "yuv444p") + ("10le" if self.deep else "")
 
@@ -71,8 +71,8 @@ class Encoding:
 
 
 @dataclass(frozen=True, slots=True)
-class Coded:
-    """A coded frame."""
+class EncodedFrame:
+    """An encoded frame."""
 
     time: int
     keyframe: bool
@@ -80,7 +80,7 @@ class Coded:
 
 
 class SegmentEncoder:
-    """Encodes the frames of one segment."""
+    """Encoder of one segment."""
 
     def __init__(self, encoding: Encoding) -> None:
         import av
@@ -90,7 +90,7 @@ class SegmentEncoder:
         assert isinstance(context, av.VideoCodecContext)
         encoding.configure(context)
         self._context = context
-        self._coded: list[Coded] = []
+        self._coded: list[EncodedFrame] = []
 
     def add(self, samples: NDArray[Any], time: int) -> None:
         """Encode the next frame, (height, width, 3)."""
@@ -99,15 +99,15 @@ class SegmentEncoder:
         frame.color_primaries, frame.color_trc = self._encoding.primaries, self._encoding.curve
         self._keep(self._context.encode(frame))
 
-    def finish(self) -> list[Coded]:
-        """Return the coded frames in the order of decoding."""
+    def finish(self) -> list[EncodedFrame]:
+        """Return the encoded frames in decoding order."""
         self._keep(self._context.encode(None))
         return self._coded
 
     def _keep(self, packets: Sequence[av.Packet[Any]]) -> None:
         for packet in packets:
             assert packet.pts is not None
-            self._coded.append(Coded(packet.pts, packet.is_keyframe, bytes(packet)))
+            self._coded.append(EncodedFrame(packet.pts, packet.is_keyframe, bytes(packet)))
 
 
 def check_encoder() -> None:
@@ -121,9 +121,9 @@ def check_encoder() -> None:
 
 
 def in_decoding_order(
-    coded: Iterator[Coded], times: Sequence[int], end: int, step: int, unit: Fraction
+    coded: Iterator[EncodedFrame], times: Sequence[int], end: int, step: int, unit: Fraction
 ) -> Iterator[av.Packet[Any]]:
-    """Yield packets with times of decoding, which go on over the borders of segments.
+    """Yield packets with decoding times that continue across segments.
 
     Args:
         coded: all of them, in the order of decoding.
@@ -138,7 +138,7 @@ def in_decoding_order(
     # A frame is decoded by the time it is shown if all are decoded this many frames earlier.
     for number, one in enumerate(coded):
         packet: av.Packet[Any] = av.Packet(one.data)
-        early = number - REORDERED
+        early = number - MAX_REORDERED_FRAMES
         packet.dts = times[early] if early >= 0 else times[0] + early * max(step, 1)
         packet.time_base = unit
         packet.time_base = unit
@@ -146,12 +146,12 @@ def in_decoding_order(
         yield packet
 
 
-REORDERED = 2
-"""How many frames x264 holds back at most, with B-frames as references of others."""
+MAX_REORDERED_FRAMES = 2
+"""Largest number of frames that x264 reorders, with B-frames as references."""
 
 
-def arrays_of(coded: Sequence[Coded]) -> dict[str, NDArray[Any]]:
-    """Return coded frames as arrays, to be stored."""
+def arrays_of(coded: Sequence[EncodedFrame]) -> dict[str, NDArray[Any]]:
+    """Convert encoded frames to arrays for storage."""
     return {
         "times": np.array([one.time for one in coded], np.int64),
         "keyframes": np.array([one.keyframe for one in coded], bool),
@@ -160,9 +160,9 @@ def arrays_of(coded: Sequence[Coded]) -> dict[str, NDArray[Any]]:
     }
 
 
-def coded_of(arrays: dict[str, NDArray[Any]]) -> Iterator[Coded]:
-    """Yield what `arrays_of` has stored."""
+def coded_of(arrays: dict[str, NDArray[Any]]) -> Iterator[EncodedFrame]:
+    """Yield the encoded frames stored by `arrays_of`."""
     data, start = arrays["data"].tobytes(), 0
     for time, keyframe, size in zip(arrays["times"], arrays["keyframes"], arrays["sizes"], strict=True):
-        yield Coded(int(time), bool(keyframe), data[start : start + int(size)])
+        yield EncodedFrame(int(time), bool(keyframe), data[start : start + int(size)])
         start += int(size)

@@ -1,4 +1,4 @@
-"""Decoded frames as upright RGB pictures, and pictures as frames to be encoded."""
+"""Conversion between decoded frames and upright RGB images."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from patchattn.tasks.video.dynamic_range import DISPLAYED, to_bt709
 if TYPE_CHECKING:
     import av
 
-__all__ = ["Layout", "frame_of", "layout_of", "picture_of", "samples_of"]
+__all__ = ["FrameLayout", "frame_of", "image_of", "layout_of", "samples_of"]
 
 UNSPECIFIED = 2
-"""H.273's number for matrices, curves and primaries that a file does not tell."""
+"""Code point for unspecified matrix, transfer or primaries (H.273)."""
 SWSCALE_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
-"""FFmpeg's scaler's numbers of matrices, by H.273's."""
+"""Matrix numbers of FFmpeg's scaler, by H.273 code point."""
 BT709 = 1
 SCALING = 0x4 | 0x2000 | 0x4000 | 0x40000 | 0x80000
-"""FFmpeg's scaler: bicubic, with chroma at full size, accurate, and alike on every processor."""
+"""Flags of FFmpeg's scaler: bicubic, full chroma, accurate, bit-exact."""
 
 
 @dataclass(frozen=True)
-class Layout:
-    """What the numbers of a decoded frame mean."""
+class FrameLayout:
+    """Pixel format, orientation and color encoding of a decoded frame."""
 
     height: int
     width: int
-    """As stored."""
+    """Height and width as stored."""
     format: str
     bits: int
-    """Of one channel."""
+    """Bits per channel."""
     alpha: bool
     interlaced: bool
     turn: tuple[bool, bool, bool]
-    """To show it upright: exchange rows and columns, then mirror left and right, then top and bottom."""
+    """Rotation to upright: transpose, then mirror horizontally, then vertically."""
     slanted: bool
-    """The file asks for another turn than by quarters."""
+    """Whether the file asks for a rotation that is no multiple of 90 degrees."""
     matrix: int
     primaries: int
     curve: int
@@ -53,19 +53,19 @@ class Layout:
 
     @property
     def deep(self) -> bool:
-        """More than 8 bits are needed."""
+        """Whether more than 8 bits are needed."""
         return self.bits > 8 or (self.primaries, self.curve) in DISPLAYED
 
 
-def layout_of(frame: av.VideoFrame) -> Layout:
-    """Return what a frame's numbers mean."""
+def layout_of(frame: av.VideoFrame) -> FrameLayout:
+    """Return the format of a decoded frame."""
     turn, slanted = _turn(frame)
     components = frame.format.components
     matrix = int(frame.colorspace)
     if matrix == UNSPECIFIED:
         # What players take for granted: television of standard definition is BT.601, larger video BT.709.
         matrix = BT709 if frame.width >= 1280 or frame.height > 576 else 6
-    return Layout(
+    return FrameLayout(
         frame.height,
         frame.width,
         frame.format.name,
@@ -80,8 +80,8 @@ def layout_of(frame: av.VideoFrame) -> Layout:
     )
 
 
-def picture_of(frame: av.VideoFrame, size: tuple[int, int]) -> Image:
-    """Return a frame upright in RGB of BT.709, scaled to (height, width) where it has another size."""
+def image_of(frame: av.VideoFrame, size: tuple[int, int]) -> Image:
+    """Convert a frame to an upright BT.709 RGB image, resized to (height, width) if it differs."""
     layout = layout_of(frame)
     height, width = size[::-1] if layout.turn[0] else size
     samples: NDArray[Any] = frame.reformat(
@@ -100,15 +100,15 @@ def picture_of(frame: av.VideoFrame, size: tuple[int, int]) -> Image:
     return Image(color[None], bit_depth=16 if layout.deep else 8)
 
 
-def samples_of(picture: Image, *, deep: bool) -> NDArray[Any]:
-    """Return a picture's (height, width, 3) whole numbers of 8 bits, or of 16."""
-    color = picture.color.expand(-1, 3, -1, -1)[0].clamp(0, 1).permute(1, 2, 0)
+def samples_of(image: Image, *, deep: bool) -> NDArray[Any]:
+    """Convert an image to 8- or 16-bit integers, (height, width, 3)."""
+    color = image.color.expand(-1, 3, -1, -1)[0].clamp(0, 1).permute(1, 2, 0)
     scaled = color.mul(65535 if deep else 255).round().cpu().numpy()
     return np.ascontiguousarray(scaled.astype(np.uint16 if deep else np.uint8))
 
 
 def frame_of(samples: NDArray[Any], pixel_format: str) -> av.VideoFrame:
-    """Return a frame to encode, in BT.709."""
+    """Convert samples to a frame to encode, in BT.709."""
     import av
 
     frame = av.VideoFrame.from_ndarray(samples, format="rgb24" if samples.dtype == np.uint8 else "rgb48le")
@@ -121,7 +121,7 @@ def frame_of(samples: NDArray[Any], pixel_format: str) -> av.VideoFrame:
 
 
 def _turn(frame: av.VideoFrame) -> tuple[tuple[bool, bool, bool], bool]:
-    """Read the display matrix: x' = a x + c y, y' = b x + d y."""
+    """Parse the display matrix: x' = a x + c y, y' = b x + d y."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return (False, False, False), False

@@ -1,4 +1,4 @@
-"""Video files opened to be read, and what FFmpeg says of them."""
+"""Opening and demuxing of video files, with FFmpeg's error messages."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     import av
     from av.container import InputContainer
 
-__all__ = ["MOST_ERRORS", "complaints", "listening", "opened", "packets_of"]
+__all__ = ["MAX_ERRORS", "ffmpeg_errors", "ffmpeg_logging", "open_video", "packets_of"]
 
-MOST_ERRORS = 50
-"""So many errors in a row, without a packet between them, end the reading of a file."""
+MAX_ERRORS = 50
+"""Number of consecutive errors without a packet after which reading ends."""
 
 
 @contextmanager
-def opened(path: Path, argument: str) -> Iterator[InputContainer]:
+def open_video(path: Path, argument: str) -> Iterator[InputContainer]:
     """Open a video.
 
     FFmpeg gets the open file, so that names of any bytes are read, and names with a colon are no addresses. It opens
     nothing else: what looks like a play list reaches no other file.
 
     Raises:
-        ValueError: FFmpeg does not know the format, or it is that of a single picture.
+        ValueError: FFmpeg does not know the format, or it is that of a single image.
     """
     with extra("video"):
         import av
@@ -35,22 +35,22 @@ def opened(path: Path, argument: str) -> Iterator[InputContainer]:
         raise ValueError(f"{argument}: {path} is empty; expected a video.")
     with path.open("rb") as file:
         container: Any = None
-        with listening(), complaints() as messages:
+        with ffmpeg_logging(), ffmpeg_errors() as messages:
             container = av.open(
                 file, container_options={"protocol_whitelist": "none"}, metadata_errors="surrogateescape"
             )
         if container is None:
-            # The first is the cause, where FFmpeg told one.
+            # The first is the cause, where FFmpeg reported one.
             raise ValueError(f"{argument}: cannot read {path} as a video ({messages[0].rstrip('.')}).")
         with container:
             if container.format.name.endswith("_pipe"):
-                raise ValueError(f"{argument}: {path} holds a picture ({container.format.name[:-5]}), not a video.")
+                raise ValueError(f"{argument}: {path} holds an image ({container.format.name[:-5]}), not a video.")
             yield container
 
 
 @contextmanager
-def listening() -> Iterator[None]:
-    """Let FFmpeg tell errors, which it keeps to itself otherwise; `complaints` collects them."""
+def ffmpeg_logging() -> Iterator[None]:
+    """Enable FFmpeg's error messages, which `ffmpeg_errors` collects."""
     import av.logging
 
     before = av.logging.get_level()
@@ -65,8 +65,8 @@ def listening() -> Iterator[None]:
 
 
 @contextmanager
-def complaints() -> Iterator[list[str]]:
-    """Collect the errors that FFmpeg tells, and those that it raises, of what is done inside."""
+def ffmpeg_errors() -> Iterator[list[str]]:
+    """Collect the errors that FFmpeg logs or raises inside the block."""
     import av
     import av.logging
 
@@ -80,16 +80,16 @@ def complaints() -> Iterator[list[str]]:
 
 
 def packets_of(container: InputContainer) -> Iterator[tuple[av.Packet[Any] | None, list[str]]]:
-    """Yield the packets of all streams, each with the errors met on the way to it; None where there is only an error.
+    """Yield the packets of all streams with the errors before each; None where there is only an error.
 
     Reading goes on after errors as long as packets come.
     """
     errors = 0
     packets = container.demux()
-    while errors < MOST_ERRORS:
+    while errors < MAX_ERRORS:
         packet = None
         ended = False
-        with complaints() as messages:
+        with ffmpeg_errors() as messages:
             try:
                 packet = next(packets, None)
             except IndexError:  # PyAV's, at the end, where a stream began after the head

@@ -1,4 +1,4 @@
-"""When each frame is shown in the output, and how the other streams are kept in step."""
+"""Presentation times of the output's frames, and time offsets of the other streams."""
 
 from __future__ import annotations
 
@@ -6,67 +6,67 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
-from patchattn.tasks.video.survey import StreamFound, Survey
-from patchattn.tasks.video.timeline import clock, epoch_offsets, epoch_spans, epoch_starts, in_order, usual_step
+from patchattn.tasks.video.timeline import epoch_offsets, epoch_spans, epoch_starts, format_time, in_order, usual_step
+from patchattn.tasks.video.video_info import StreamInfo, VideoInfo
 
 __all__ = ["Schedule", "schedule"]
 
 BROADCAST = ("mpegts", "mpeg")
-"""Formats whose times jump where recordings are appended to each other."""
-LONGEST_PAUSE, LONGEST_PAUSE_ELSEWHERE = 10, 24 * 3600
-"""Seconds: in these formats a longer step is such a jump, and in others a much longer one."""
-USUAL_RATE = 25
-"""Frames a second where the file tells neither times nor a rate."""
+"""Broadcast formats, whose times jump where recordings are concatenated."""
+MAX_BROADCAST_PAUSE, MAX_PAUSE = 10, 24 * 3600
+"""Longest step in seconds that is not such a jump, in broadcast formats and in others."""
+DEFAULT_RATE = 25
+"""Frames per second if the file states neither times nor a rate."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """What times become."""
+    """Times of the output."""
 
     unit: Fraction
-    """Of the times below, in seconds."""
+    """Unit of the times below, in seconds."""
     times: list[int]
-    """When each frame is shown; they increase strictly, from 0 or later."""
+    """Presentation time of each frame; strictly increasing, from 0 or later."""
     end: int
-    """When the last one ends."""
+    """End of the last frame."""
     step: Fraction
-    """The usual time between frames, in seconds."""
+    """Usual time between frames, in seconds."""
     epochs: list[int]
-    """At which frames the source's times begin anew."""
+    """Frames at which the source's times restart."""
     packet_times: list[Fraction | None]
-    """When each packet of the video would be shown, in seconds."""
+    """Presentation time of each video packet, in seconds."""
     offsets: dict[int, list[tuple[int, Fraction]]]
-    """By the index of other streams: from which packet on what is added to their times, in seconds."""
+    """Time offsets of the other streams by index: first packet and offset in seconds."""
     notes: list[str]
-    """What had to be changed."""
+    """Messages on times that had to be changed."""
 
     @property
     def seconds(self) -> list[Fraction]:
-        """When each frame is shown, in seconds."""
+        """Presentation time of each frame, in seconds."""
         return [time * self.unit for time in self.times]
 
     def start_offset(self) -> Fraction:
-        """What is added to times that the file's head tells, in seconds."""
+        """Offset of times in the file's header, in seconds."""
         return next(iter(self.offsets[-1]))[1]
 
 
-def schedule(survey: Survey) -> Schedule:
+def schedule(info: VideoInfo) -> Schedule:
     """Put the times of a video in order.
 
     Times begin at 0, or where the sound does. Where they begin anew in the middle (appended recordings, a camera's
     clock that was reset), they go on from where they were, and all streams with them. Frames whose times are missing,
     double or out of order are placed between their neighbors.
     """
-    main = survey.main
-    raw = _given_times(survey)
-    starts = epoch_starts(raw, may_skip=_longest_pause(survey, main.unit))
+    main = info.main
+    raw = _given_times(info)
+    starts = epoch_starts(raw, may_skip=_longest_pause(info, main.unit))
     step_found = usual_step(raw)
-    step = step_found * main.unit if step_found else 1 / (survey.rate or Fraction(USUAL_RATE))
-    lengths = [frame.length or round(step / main.unit) for frame in survey.frames]
+    step = step_found * main.unit if step_found else 1 / (info.rate or Fraction(DEFAULT_RATE))
+    lengths = [frame.length or round(step / main.unit) for frame in info.frames]
     spans = epoch_spans(raw, lengths, starts, main.unit)
 
     sounds = {
-        stream.index: _Epochs(stream, _longest_pause(survey, stream.unit)) for stream in survey.others if _runs(stream)
+        stream.index: _Epochs(stream, _longest_pause(info, stream.unit)) for stream in info.others if _runs(stream)
     }
     begin = spans[0][0] if spans[0] else Fraction(0)
     earliest = min([begin, *(sound.begin for sound in sounds.values() if sound.begin is not None)])
@@ -74,9 +74,9 @@ def schedule(survey: Survey) -> Schedule:
     together = [sound.spans for sound in sounds.values() if len(sound.starts) == len(starts)]
     offsets = [round(offset / main.unit) * main.unit for offset in epoch_offsets(first, [spans, *together])]
 
-    packet_starts = _first_packets(survey, starts)
+    packet_starts = _first_packets(info, starts)
     added: dict[int, list[tuple[int, Fraction]]] = {-1: [(0, offsets[0])]}
-    for stream in survey.others:
+    for stream in info.others:
         sound = sounds.get(stream.index)
         if sound is None:
             added[stream.index] = _by_place(stream, packet_starts, offsets)
@@ -100,7 +100,7 @@ def schedule(survey: Survey) -> Schedule:
         _packet_times(main, packet_starts, offsets),
         added,
         _notes(
-            survey,
+            info,
             moved,
             [time * unit / main.unit for time in times],
             [times[s] * unit for s in starts[1:]],
@@ -109,46 +109,46 @@ def schedule(survey: Survey) -> Schedule:
     )
 
 
-def _given_times(survey: Survey) -> list[int | None]:
-    """Return the times of frames as the file tells them."""
-    packets = [survey.main.packets[frame.packet] for frame in survey.frames if frame.packet is not None]
+def _given_times(info: VideoInfo) -> list[int | None]:
+    """Return the frame times stored in the file."""
+    packets = [info.main.packets[frame.packet] for frame in info.frames if frame.packet is not None]
     decoded = sorted(packet.decoded for packet in packets if packet.decoded is not None)
-    if survey.container == "avi" and len(decoded) == len(survey.frames):
-        # It tells of decoding alone, which has the same times in another order.
+    if info.container == "avi" and len(decoded) == len(info.frames):
+        # AVI stores decoding times only, which are the same times in another order.
         return list(decoded)
-    return [frame.time for frame in survey.frames]
+    return [frame.time for frame in info.frames]
 
 
 class _Epochs:
-    """The times of sound, in parts of which each begins anew."""
+    """Times of an audio stream, split where they restart."""
 
-    def __init__(self, stream: StreamFound, may_skip: int) -> None:
+    def __init__(self, stream: StreamInfo, may_skip: int) -> None:
         times = [packet.time for packet in stream.packets]
         self.starts = epoch_starts(times, may_skip=may_skip)
         self.spans = epoch_spans(times, [packet.length for packet in stream.packets], self.starts, stream.unit)
         self.begin = self.spans[0][0] if self.spans[0] else None
 
 
-def _runs(stream: StreamFound) -> bool:
-    """Whether a stream's packets follow each other without a pause, so that its times can be judged by themselves."""
+def _runs(stream: StreamInfo) -> bool:
+    """Return whether a stream is continuous (audio), so that its times can be judged by themselves."""
     return stream.type == "audio" and bool(stream.packets)
 
 
-def _longest_pause(survey: Survey, unit: Fraction) -> int:
-    return round((LONGEST_PAUSE if survey.container in BROADCAST else LONGEST_PAUSE_ELSEWHERE) / unit)
+def _longest_pause(info: VideoInfo, unit: Fraction) -> int:
+    return round((MAX_BROADCAST_PAUSE if info.container in BROADCAST else MAX_PAUSE) / unit)
 
 
-def _first_packets(survey: Survey, starts: list[int]) -> list[int]:
+def _first_packets(info: VideoInfo, starts: list[int]) -> list[int]:
     """Return the first packet of the video in each epoch."""
     firsts = [0]
-    for start, end in pairwise([*starts[1:], len(survey.frames)]):
-        packets = [frame.packet for frame in survey.frames[start:end] if frame.packet is not None]
+    for start, end in pairwise([*starts[1:], len(info.frames)]):
+        packets = [frame.packet for frame in info.frames[start:end] if frame.packet is not None]
         firsts.append(min(packets, default=firsts[-1]))
     return firsts
 
 
-def _by_place(stream: StreamFound, packet_starts: list[int], offsets: list[Fraction]) -> list[tuple[int, Fraction]]:
-    """Return what to add to the times of a stream with pauses: what counts where its packets are in the file."""
+def _by_place(stream: StreamInfo, packet_starts: list[int], offsets: list[Fraction]) -> list[tuple[int, Fraction]]:
+    """Return the time offsets of a stream with pauses, by the position of its packets in the file."""
     added = [(0, offsets[0])]
     for number, before in enumerate(stream.main_packets):
         epoch = sum(first <= before for first in packet_starts[1:])
@@ -157,7 +157,7 @@ def _by_place(stream: StreamFound, packet_starts: list[int], offsets: list[Fract
     return added
 
 
-def _packet_times(main: StreamFound, packet_starts: list[int], offsets: list[Fraction]) -> list[Fraction | None]:
+def _packet_times(main: StreamInfo, packet_starts: list[int], offsets: list[Fraction]) -> list[Fraction | None]:
     times: list[Fraction | None] = []
     ends = [*packet_starts[1:], len(main.packets)]
     for start, end, offset in zip(packet_starts, ends, offsets, strict=True):
@@ -167,16 +167,16 @@ def _packet_times(main: StreamFound, packet_starts: list[int], offsets: list[Fra
 
 
 def _notes(
-    survey: Survey, wanted: list[int | None], got: list[Fraction], begins: list[Fraction], step: int | None
+    info: VideoInfo, wanted: list[int | None], got: list[Fraction], begins: list[Fraction], step: int | None
 ) -> list[str]:
     notes = []
     if begins:
-        places = ", ".join(clock(begin) for begin in begins[:8]) + (" and more" if len(begins) > 8 else "")
+        places = ", ".join(format_time(begin) for begin in begins[:8]) + (" and more" if len(begins) > 8 else "")
         notes.append(f"its times begin anew (at {places}); they go on from there")
     without = sum(time is None for time in wanted)
     moved = sum(time is not None and time != new for time, new in zip(wanted, got, strict=True))
-    if without == len(wanted) and not survey.rate:
-        notes.append(f"it does not tell when its frames are shown; they follow each other at {USUAL_RATE} a second")
+    if without == len(wanted) and not info.rate:
+        notes.append(f"it does not tell when its frames are shown; they follow each other at {DEFAULT_RATE} a second")
     elif without and step is not None:
         notes.append(f"{without} of its frames have no time; they are placed between their neighbors")
     if moved:

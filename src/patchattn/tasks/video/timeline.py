@@ -1,4 +1,4 @@
-"""Times of frames and packets, put in order where a file's own times begin again, repeat or are not there."""
+"""Correction of frame and packet times that restart, repeat or are missing."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from itertools import pairwise
 from math import ceil
 from statistics import median_low
 
-__all__ = ["Span", "clock", "epoch_offsets", "epoch_spans", "epoch_starts", "in_order", "usual_step"]
+__all__ = ["Span", "epoch_offsets", "epoch_spans", "epoch_starts", "format_time", "in_order", "usual_step"]
 
 Span = tuple[Fraction, Fraction]
 """Begin and end in seconds."""
 
-COARSEST = Fraction(1, 10_000)
-"""Seconds: where frames have to be placed between others, times need units at least as fine."""
+MAX_UNIT = Fraction(1, 10_000)
+"""Coarsest time unit in seconds for placing frames between others."""
 
 
-def clock(seconds: Fraction) -> str:
-    """Return a time as people read it.
+def format_time(seconds: Fraction) -> str:
+    """Format a time in seconds for messages.
 
     Example:
-        >>> clock(Fraction(1234, 100)), clock(Fraction(372345, 100))
+        >>> format_time(Fraction(1234, 100)), format_time(Fraction(372345, 100))
         ('12.34 s', '1:02:03.45')
     """
     minutes, hundredths = divmod(round(abs(seconds) * 100), 6000)
@@ -34,7 +34,7 @@ def clock(seconds: Fraction) -> str:
 
 
 def epoch_starts(times: Sequence[int | None], *, may_skip: int | None = None) -> list[int]:
-    """Return the positions at which times begin anew; the first is 0.
+    """Return the positions at which times restart; the first is 0.
 
     Times begin anew where two of them in a row lie before what came earlier, of which the time just before does not
     count: a single time that is out of order, ahead or behind, is no new beginning.
@@ -72,7 +72,7 @@ def usual_step(times: Sequence[int | None]) -> int | None:
 
 
 def in_order(times: Sequence[int | None], unit: Fraction, step: Fraction) -> tuple[list[int], Fraction]:
-    """Return strictly increasing times, of which as many as possible are the given ones, and their unit.
+    """Return strictly increasing times that keep as many of the given ones as possible, and their unit.
 
     The others are placed evenly between their neighbors, or a step apart where there is none on one side.
 
@@ -89,7 +89,7 @@ def in_order(times: Sequence[int | None], unit: Fraction, step: Fraction) -> tup
     """
     kept = _longest_increase(times)
     if len(kept) < len(times):
-        finer = ceil(unit / COARSEST)
+        finer = ceil(unit / MAX_UNIT)
         unit /= finer
         times = [None if time is None else time * finer for time in times]
     ticks = max(1, round(step / unit))
@@ -112,7 +112,7 @@ def in_order(times: Sequence[int | None], unit: Fraction, step: Fraction) -> tup
 def _longest_increase(times: Sequence[int | None]) -> list[int]:
     """Return the positions of a longest strictly increasing run, by patience sorting."""
     ends: list[int] = []
-    heads: list[int] = []
+    first_packets: list[int] = []
     before: list[int | None] = []
     for place, time in enumerate(times):
         if time is None:
@@ -122,10 +122,10 @@ def _longest_increase(times: Sequence[int | None]) -> list[int]:
         if pile < len(ends) and ends[pile] == time:
             before.append(None)  # of equal ones the first is kept
             continue
-        before.append(heads[pile - 1] if pile else None)
-        ends[pile : pile + 1], heads[pile : pile + 1] = [time], [place]
+        before.append(first_packets[pile - 1] if pile else None)
+        ends[pile : pile + 1], first_packets[pile : pile + 1] = [time], [place]
     run: list[int] = []
-    place_or_none = heads[-1] if heads else None
+    place_or_none = first_packets[-1] if first_packets else None
     while place_or_none is not None:
         run.append(place_or_none)
         place_or_none = before[place_or_none]
@@ -146,10 +146,10 @@ def epoch_spans(
 
 
 def epoch_offsets(first: Fraction, streams: Sequence[Sequence[Span | None]]) -> list[Fraction]:
-    """Return what to add to times in each epoch, in seconds, so that each begins where the one before it ends.
+    """Return the time offset of each epoch in seconds, so that each begins where the previous one ends.
 
     Args:
-        first: what to add in the first.
+        first: offset of the first epoch.
         streams: the epochs of streams that belong together, as many in each: what was together stays together.
 
     Example:

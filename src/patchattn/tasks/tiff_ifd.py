@@ -1,4 +1,4 @@
-"""Directories of tags as TIFF lays them out, which EXIF took over: read, and written without a change to any value."""
+"""Image file directories (IFD) of TIFF and EXIF: read and written without changing any value."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = [
     "LONG",
     "RATIONAL",
     "SHORT",
+    "ByteLayout",
     "ByteOrder",
     "Directory",
     "Entry",
-    "Layout",
     "Reader",
-    "Wanted",
+    "TagSelection",
     "pack_directory",
     "swapped",
 ]
@@ -29,29 +29,29 @@ ByteOrder = Literal["<", ">"]
 BYTE, SHORT, LONG, RATIONAL, LONG8 = 1, 3, 4, 5, 16
 
 BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8, 129: 1}
-"""How long one value of each kind is; 129 is the UTF-8 of EXIF 3."""
+"""Size of one value by field type, in bytes; 129 is the UTF-8 of EXIF 3."""
 
 WORDS = BYTES | {5: 4, 10: 4}
-"""How long the numbers are of which one value of each kind is made."""
+"""Size of the integers that make up one value, by field type (for byte swapping)."""
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How a file lays out its numbers."""
+class ByteLayout:
+    """Byte order and offset size of a TIFF file."""
 
     order: ByteOrder = "<"
-    """The byte order, as `struct` writes it."""
+    """Byte order, as a `struct` prefix."""
     big: bool = False
     """BigTIFF: offsets have 8 bytes."""
 
     @property
     def count(self) -> str:
-        """The format of the number of entries."""
+        """`struct` format of the number of entries."""
         return self.order + ("Q" if self.big else "H")
 
     @property
     def entry(self) -> str:
-        """The format of an entry: tag, kind, number of values, and the values or the offset of them."""
+        """`struct` format of an entry: tag, field type, number of values, and the values or their offset."""
         return self.order + ("HHQ8s" if self.big else "HHI4s")
 
     @property
@@ -69,12 +69,12 @@ class Entry(NamedTuple):
     data: bytes
     """The values in the file's byte order."""
     place: int | None = None
-    """Where the data are in the file that is written; None: they are still to be written, with the directory."""
+    """Offset of the data in the output file; None: to be written with the directory."""
 
 
 @dataclass
 class Directory:
-    """Tags with their values, and tags that lead to further directories."""
+    """An image file directory: tags with their values, and tags of sub-directories."""
 
     entries: dict[int, Entry] = field(default_factory=dict)
     children: dict[int, Directory] = field(default_factory=dict)
@@ -83,19 +83,19 @@ class Directory:
         return bool(self.entries or self.children)
 
 
-class Wanted(NamedTuple):
-    """What to read of a directory."""
+class TagSelection(NamedTuple):
+    """Selection of tags to read from a directory."""
 
     tags: Collection[int] | None = None
     """None: all."""
-    children: Mapping[int, Wanted] = {}
-    """The tags that lead to further directories, and what to read of those."""
+    children: Mapping[int, TagSelection] = {}
+    """Tags of sub-directories, with the selection to read from each."""
     if_sound: bool = False
-    """Leave it out if anything in it cannot be read, as if it were not there."""
+    """Skip the directory if anything in it cannot be read."""
 
 
 class Reader:
-    """Reads directories from a TIFF file, or from a block of EXIF, which begins like one.
+    """Reader of directories from a TIFF file or an EXIF block.
 
     Args:
         file: open for reading.
@@ -105,22 +105,27 @@ class Reader:
     """
 
     sound = True
-    """False as soon as something could not be read; the rest is read all the same."""
+    """False once something could not be read; the rest is read all the same."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._length = file.seek(0, os.SEEK_END)
         head = self._bytes(0, min(16, self._length))
-        kind = {b"II*\0": Layout("<"), b"MM\0*": Layout(">"), b"II+\0": Layout("<", True), b"MM\0+": Layout(">", True)}
+        kind = {
+            b"II*\0": ByteLayout("<"),
+            b"MM\0*": ByteLayout(">"),
+            b"II+\0": ByteLayout("<", True),
+            b"MM\0+": ByteLayout(">", True),
+        }
         if head[:4] not in kind or len(head) < 8:
             raise ValueError("it does not begin with the header of TIFF")
         self.layout = kind[head[:4]]
         self.first = self.layout.number(head[8:16] if self.layout.big else head[4:8])
-        """The offset of the first directory."""
+        """Offset of the first directory."""
         self.places: dict[int, int] = {}
-        """Where the values of the tags read lie, of those that do not lie in their directory."""
+        """Offsets of the values that are not stored in their directory, by tag."""
 
-    def directory(self, offset: int, wanted: Wanted) -> Directory:
+    def directory(self, offset: int, wanted: TagSelection) -> Directory:
         """Read the directory at an offset."""
         sound_before, self.sound = self.sound, True
         found = Directory()
@@ -143,7 +148,7 @@ class Reader:
         return Directory() if dropped else found
 
     def pages(self) -> Iterator[tuple[int, int]]:
-        """Yield the directories of the first level, once each: where the offset of one lies, and the offset."""
+        """Yield the top-level directories once each: position of the offset, and the offset."""
         pointer, offset = 8 if self.layout.big else 4, self.first
         seen: set[int] = set()
         while offset and offset not in seen:
@@ -158,13 +163,13 @@ class Reader:
         if not start:
             return []
         size = struct.calcsize(self.layout.entry)
-        told = struct.unpack(self.layout.count, start)[0]
-        there = min(told, (self._length - offset - len(start)) // size)
-        self.sound = self.sound and there == told
+        stored = struct.unpack(self.layout.count, start)[0]
+        there = min(stored, (self._length - offset - len(start)) // size)
+        self.sound = self.sound and there == stored
         return list(struct.iter_unpack(self.layout.entry, self._bytes(offset + len(start), there * size)))
 
     def _bytes(self, offset: int, size: int) -> bytes:
-        """Return so many bytes, or none where the file ends before."""
+        """Read bytes; empty if the file ends before."""
         if offset + size > self._length:
             self.sound = False
             return b""
@@ -173,7 +178,7 @@ class Reader:
 
 
 def swapped(directory: Directory) -> Directory:
-    """Return a directory with its values in the other byte order."""
+    """Return a directory with its values byte-swapped."""
     entries = {
         tag: entry._replace(data=_swapped(entry.data, WORDS.get(entry.kind, 1)))
         for tag, entry in directory.entries.items()
@@ -185,8 +190,8 @@ def _swapped(data: bytes, width: int) -> bytes:
     return b"".join(data[at : at + width][::-1] for at in range(0, len(data), width))
 
 
-def pack_directory(directory: Directory, layout: Layout, start: int) -> bytes:
-    """Return a directory as it lies in a file from the even offset `start` on, its values and children after it."""
+def pack_directory(directory: Directory, layout: ByteLayout, start: int) -> bytes:
+    """Serialize a directory at the even offset `start`, followed by its values and sub-directories."""
     tags = sorted([*directory.entries, *directory.children])
     width = struct.calcsize(layout.offset)
     table = struct.pack(layout.count, len(tags))
@@ -195,15 +200,15 @@ def pack_directory(directory: Directory, layout: Layout, start: int) -> bytes:
     for tag in tags:
         here = after + len(values)
         if tag in directory.children:
-            kind, count, told = LONG8 if layout.big else LONG, 1, here
+            kind, count, stored = LONG8 if layout.big else LONG, 1, here
             values += pack_directory(directory.children[tag], layout, here)
         else:
             kind, data, place = directory.entries[tag]
-            count, told = len(data) // BYTES[kind], here if place is None else place
+            count, stored = len(data) // BYTES[kind], here if place is None else place
             if len(data) <= width:
                 table += struct.pack(layout.entry, tag, kind, count, data)
                 continue
             if place is None:
                 values += data + bytes(len(data) % 2)
-        table += struct.pack(layout.entry, tag, kind, count, struct.pack(layout.offset, told))
+        table += struct.pack(layout.entry, tag, kind, count, struct.pack(layout.offset, stored))
     return table + bytes(width) + values

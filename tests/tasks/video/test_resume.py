@@ -19,8 +19,8 @@ from torch import Tensor
 
 from patchattn.tasks import files
 from patchattn.tasks.images import Image
-from patchattn.tasks.video import Film, encoding, job, map_film, work
-from patchattn.tasks.video.work import folder_of
+from patchattn.tasks.video import VideoReport, encoding, map_video, resume_folder, transcoder
+from patchattn.tasks.video.resume_folder import resume_folder_path
 from tests.tasks.video.making import frames_of, make_video
 
 FRAMES, SEGMENT = 20, 8
@@ -35,12 +35,12 @@ class Trail:
         self.calls = 0
         self._stop_at, self._error = stop_at, error
 
-    def __call__(self, picture: Image) -> Image:
+    def __call__(self, image: Image) -> Image:
         if self._error is not None and self.calls == self._stop_at:
             raise self._error
         self.calls += 1
-        self.mean = 0.9 * self.mean + 0.1 * picture.color.mean() * (self.calls % 7)
-        return Image((picture.color + self.mean).clamp(0, 1), bit_depth=picture.bit_depth)
+        self.mean = 0.9 * self.mean + 0.1 * image.color.mean() * (self.calls % 7)
+        return Image((image.color + self.mean).clamp(0, 1), bit_depth=image.bit_depth)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"mean": self.mean, "calls": torch.tensor(self.calls)}
@@ -57,7 +57,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", autouse=True)
 def short_segments() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (encoding, job, work):
+        for module in (encoding, transcoder, resume_folder):
             patch.setattr(module, "FRAMES_IN_SEGMENT", SEGMENT)
         yield
 
@@ -66,7 +66,7 @@ def short_segments() -> Iterator[None]:
 def expected(source: Path, short_segments: None) -> bytes:
     """What an uninterrupted run writes."""
     trail = Trail()
-    map_film(source, source.with_name("whole.mkv"), trail, state=trail)
+    map_video(source, source.with_name("whole.mkv"), trail, state=trail)
     assert len(frames_of(source.with_name("whole.mkv"))) == FRAMES
     return source.with_name("whole.mkv").read_bytes()
 
@@ -80,14 +80,14 @@ def saved_often(monkeypatch: pytest.MonkeyPatch) -> None:
         now[0] += 0.9
         return now[0]
 
-    monkeypatch.setattr(job, "time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr(transcoder, "time", SimpleNamespace(monotonic=clock))
 
 
-def run(source: Path, output: Path, trail: Trail, *, settings: str = "") -> tuple[Film, list[str]]:
+def run(source: Path, output: Path, trail: Trail, *, settings: str = "") -> tuple[VideoReport, list[str]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        film = map_film(source, output, trail, state=trail, resume=True, settings=settings)
-    return film, [str(one.message) for one in caught]
+        report = map_video(source, output, trail, state=trail, resume=True, settings=settings)
+    return report, [str(one.message) for one in caught]
 
 
 def names(folder: Path) -> list[str]:
@@ -95,8 +95,8 @@ def names(folder: Path) -> list[str]:
 
 
 def test_a_run_is_as_another(source: Path, expected: bytes, tmp_path: Path) -> None:
-    film, messages = run(source, tmp_path / "out.mkv", Trail())
-    assert (film.frames, film.finished_before, messages) == (FRAMES, 0, [])
+    report, messages = run(source, tmp_path / "out.mkv", Trail())
+    assert (report.frames, report.finished_before, messages) == (FRAMES, 0, [])
     assert (tmp_path / "out.mkv").read_bytes() == expected
     assert names(tmp_path) == ["out.mkv"]
 
@@ -107,7 +107,7 @@ def test_without_resume_nothing_is_left(source: Path, tmp_path: Path, stop_at: i
     (tmp_path / "out.mkv").write_bytes(b"before")
     trail = Trail(stop_at, error)
     with pytest.raises(type(error)):
-        map_film(source, tmp_path / "out.mkv", trail, state=trail)
+        map_video(source, tmp_path / "out.mkv", trail, state=trail)
     assert (tmp_path / "out.mkv").read_bytes() == b"before"
     assert names(tmp_path) == ["out.mkv"]
 
@@ -122,16 +122,16 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             with pytest.raises(KeyboardInterrupt):
-                map_film(source, output, trail, state=trail, resume=True, resume_argument="--resume")
+                map_video(source, output, trail, state=trail, resume=True, resume_argument="--resume")
         assert not output.exists()
-        if folder_of(output).exists():
-            kept = f"frames are kept in {folder_of(output)}; go on with --resume"
+        if resume_folder_path(output).exists():
+            kept = f"frames are kept in {resume_folder_path(output)}; go on with --resume"
             assert f" of {FRAMES} {kept}" in str(caught[-1].message)
         else:
             assert stop < 4  # there was nothing worth keeping
     trail = Trail()
-    film, messages = run(source, output, trail)
-    assert stops[-1] - 4 <= film.finished_before <= stops[-1]
+    report, messages = run(source, output, trail)
+    assert stops[-1] - 4 <= report.finished_before <= stops[-1]
     assert trail.calls == FRAMES
     assert messages == []
     assert output.read_bytes() == expected
@@ -143,8 +143,8 @@ def interrupted(source: Path, output: Path, stop_at: int = 14) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(KeyboardInterrupt):
-            map_film(source, output, trail, state=trail, resume=True)
-    return folder_of(output)
+            map_video(source, output, trail, state=trail, resume=True)
+    return resume_folder_path(output)
 
 
 def other_settings(source: Path, folder: Path) -> tuple[Path, str]:
@@ -161,8 +161,8 @@ def test_other_work_is_not_taken(
 ) -> None:
     folder = interrupted(source, tmp_path / "out.mkv")
     given, settings = change(source, folder)
-    film, messages = run(given, tmp_path / "out.mkv", Trail(), settings=settings)
-    assert film.finished_before == 0
+    report, messages = run(given, tmp_path / "out.mkv", Trail(), settings=settings)
+    assert report.finished_before == 0
     assert "frames of an interrupted run are thrown away: of another video or other settings" in messages[0]
     run(given, tmp_path / "whole.mkv", Trail())
     assert (tmp_path / "out.mkv").read_bytes() == (tmp_path / "whole.mkv").read_bytes()
@@ -172,8 +172,8 @@ def test_without_resume_it_begins_again_and_says_so(source: Path, expected: byte
     interrupted(source, tmp_path / "out.mkv")
     trail = Trail()
     with pytest.warns(UserWarning, match=r"\d+ finished frames of an interrupted run are thrown away: without resume"):
-        film = map_film(source, tmp_path / "out.mkv", trail, state=trail)
-    assert film.finished_before == 0
+        report = map_video(source, tmp_path / "out.mkv", trail, state=trail)
+    assert report.finished_before == 0
     assert (tmp_path / "out.mkv").read_bytes() == expected
 
 
@@ -195,14 +195,14 @@ def test_work_that_is_not_whole_is_done_again(
 def test_two_runs_do_not_write_one_file(source: Path, tmp_path: Path) -> None:
     messages = []
 
-    def second(picture: Image) -> Image:
+    def second(image: Image) -> Image:
         if not messages:
             with pytest.raises(ValueError, match="-o: another run is writing this file") as error:
-                map_film(source, tmp_path / "out.mkv", lambda picture: picture, output_argument="-o")
+                map_video(source, tmp_path / "out.mkv", lambda image: image, output_argument="-o")
             messages.append(str(error.value))
-        return picture
+        return image
 
-    assert map_film(source, tmp_path / "out.mkv", second).frames == FRAMES
+    assert map_video(source, tmp_path / "out.mkv", second).frames == FRAMES
     assert messages
 
 
@@ -224,27 +224,27 @@ def test_a_full_disk(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(files.CheckedFile, "write", limited)
     (tmp_path / f"out{suffix}").write_bytes(b"before")
     with pytest.raises(ValueError, match=r"--output: cannot write .*: No space left on device") as error:
-        map_film(source, tmp_path / f"out{suffix}", lambda picture: picture, output_argument="--output")
+        map_video(source, tmp_path / f"out{suffix}", lambda image: image, output_argument="--output")
     assert "\n" not in str(error.value)
     assert (tmp_path / f"out{suffix}").read_bytes() == b"before"
     assert names(tmp_path) == [f"out{suffix}"]
 
 
 def test_a_folder_that_cannot_be_made(source: Path, tmp_path: Path) -> None:
-    folder_of(tmp_path / "out.mkv").write_text("in the way", encoding="ascii")
+    resume_folder_path(tmp_path / "out.mkv").write_text("in the way", encoding="ascii")
     with pytest.raises(ValueError, match=r"-o: cannot write in .*: File exists"):
-        map_film(source, tmp_path / "out.mkv", lambda picture: picture, output_argument="-o")
+        map_video(source, tmp_path / "out.mkv", lambda image: image, output_argument="-o")
 
 
 def test_long_names(source: Path, tmp_path: Path) -> None:
     output = tmp_path / ("ä" * 120 + ".mkv")
-    assert map_film(source, output, lambda picture: picture).frames == FRAMES
+    assert map_video(source, output, lambda image: image).frames == FRAMES
     assert names(tmp_path) == [output.name]
 
 
 def test_another_size_is_refused(source: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"change: frame 0 became \(16, 16\); expected \(32, 32\)"):
-        map_film(source, tmp_path / "out.mkv", lambda picture: Image(picture.color[:, :, ::2, ::2]))
+        map_video(source, tmp_path / "out.mkv", lambda image: Image(image.color[:, :, ::2, ::2]))
     assert names(tmp_path) == []
 
 
@@ -252,18 +252,18 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
-from patchattn.tasks.video import encoding, job, map_film, work
-from tests.tasks.video.test_work import SEGMENT, Trail
+from patchattn.tasks.video import encoding, map_video, resume_folder, transcoder
+from tests.tasks.video.test_resume import SEGMENT, Trail
 
-job.SECONDS_AT_RISK = 0
-encoding.FRAMES_IN_SEGMENT = job.FRAMES_IN_SEGMENT = work.FRAMES_IN_SEGMENT = SEGMENT
+transcoder.SAVE_INTERVAL = 0
+encoding.FRAMES_IN_SEGMENT = transcoder.FRAMES_IN_SEGMENT = resume_folder.FRAMES_IN_SEGMENT = SEGMENT
 trail = Trail()
 
-def slowly(picture):
+def slowly(image):
     time.sleep(0.05)
-    return trail(picture)
+    return trail(image)
 
-map_film(sys.argv[1], sys.argv[2], slowly, state=trail, resume=True)
+map_video(sys.argv[1], sys.argv[2], slowly, state=trail, resume=True)
 """
 
 
@@ -273,13 +273,13 @@ def test_a_killed_process_is_gone_on_with(source: Path, expected: bytes, tmp_pat
     root = Path(__file__).parents[3]
     for batches in (1, 3):
         process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(source), str(output), str(root)])
-        folder = folder_of(output)
+        folder = resume_folder_path(output)
         while process.poll() is None and len(list(folder.glob("frames-*"))) < batches:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         assert not output.exists()
-    film, _ = run(source, output, Trail())
-    assert film.finished_before > 0
+    report, _ = run(source, output, Trail())
+    assert report.finished_before > 0
     assert output.read_bytes() == expected
     assert names(tmp_path) == ["out.mkv"]

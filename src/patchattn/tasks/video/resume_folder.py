@@ -1,4 +1,4 @@
-"""Work that can be gone on with: segments and single frames in a hidden folder beside the output."""
+"""Resume folder: finished segments and frames in a hidden folder beside the output."""
 
 from __future__ import annotations
 
@@ -17,42 +17,44 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchattn.tasks.files import atomic_writer
-from patchattn.tasks.video.encoding import FRAMES_IN_SEGMENT, Coded, arrays_of, coded_of
+from patchattn.tasks.video.encoding import FRAMES_IN_SEGMENT, EncodedFrame, arrays_of, coded_of
 
-__all__ = ["Stateful", "Work", "folder_of", "opened_work"]
+__all__ = ["ResumeFolder", "Stateful", "open_resume_folder", "resume_folder_path"]
 
 Arrays = Mapping[str, Any]
 
 
 class Stateful(Protocol):
-    """What carries something from one frame to the next."""
+    """An object with state that is carried from frame to frame."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what is carried."""
+        """Return the state."""
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from what another one carried."""
+        """Restore a state."""
 
 
-def folder_of(output: Path) -> Path:
-    """Return where the work on an output is kept until it is whole."""
+def resume_folder_path(output: Path) -> Path:
+    """Return the path of the resume folder of an output."""
     # File systems allow names of 255 bytes.
     return output.with_name(f".{os.fsdecode(os.fsencode(output.name)[:200])}.patchattn")
 
 
 @contextmanager
-def opened_work(folder: Path, frames: int, fingerprint: str, *, resume: bool, argument: str) -> Iterator[Work]:
-    """Make the folder, or go on with it, and remove it in the end.
+def open_resume_folder(
+    folder: Path, frames: int, fingerprint: str, *, resume: bool, argument: str
+) -> Iterator[ResumeFolder]:
+    """Create or reopen a resume folder, and remove it at the end.
 
     Whatever ends the work early, an interruption included, leaves nothing behind, unless `resume`: then finished work
     stays for the next run with it. A process that is killed leaves the folder in any case.
 
     Args:
-        folder: see `folder_of`.
+        folder: see `resume_folder_path`.
         frames: how many there are to do.
         fingerprint: of all that the work depends on. Work with another one is thrown away.
         resume: go on with what is there.
-        argument: what errors call the output.
+        argument: name of the output in error messages.
 
     Raises:
         ValueError: the folder cannot be made, or another process works in it.
@@ -64,7 +66,7 @@ def opened_work(folder: Path, frames: int, fingerprint: str, *, resume: bool, ar
         raise ValueError(f"{argument}: another run is writing this file; it works in {folder}.") from None
     except OSError as error:
         raise ValueError(f"{argument}: cannot write in {folder}: {error.strerror}.") from error
-    work, whole = Work(folder, frames, argument), False
+    work, whole = ResumeFolder(folder, frames, argument), False
     try:
         work.begin(fingerprint, resume=resume)
         yield work
@@ -75,21 +77,21 @@ def opened_work(folder: Path, frames: int, fingerprint: str, *, resume: bool, ar
         os.close(lock)
 
 
-class Work:
-    """The folder of one output."""
+class ResumeFolder:
+    """Resume folder of one output."""
 
     def __init__(self, folder: Path, total: int, argument: str) -> None:
         self.folder, self._total, self._argument = folder, total, argument
         self.segments = 0
-        """How many segments are finished."""
+        """Number of finished segments."""
         self.frames = 0
-        """How many frames are finished, those of the segments included."""
+        """Number of finished frames, those in segments included."""
         self.stale = 0
-        """How many finished frames of other work were thrown away."""
+        """Number of finished frames of other work that were discarded."""
         self._batches: list[Path] = []
 
     def begin(self, fingerprint: str, *, resume: bool) -> None:
-        """Find what is finished, and throw away what is not of this work."""
+        """Find finished frames, and discard those of other work."""
         named = self.folder / "fingerprint"
         same = False
         with suppress(OSError):
@@ -106,17 +108,17 @@ class Work:
             file.write(fingerprint.encode("ascii"))
 
     def state(self) -> dict[str, Tensor]:
-        """What was carried on after the last finished frame."""
+        """State after the last finished frame."""
         arrays = _load(self._state(self.frames))
         return {name: torch.from_numpy(array) for name, array in (arrays or {}).items()}
 
     def kept(self) -> Iterator[NDArray[Any]]:
-        """Yield the finished frames of the segment that is not finished."""
+        """Yield the finished frames of the unfinished segment."""
         for path in self._batches:
             yield from (_load(path) or {})["samples"]
 
     def save_frames(self, samples: Sequence[NDArray[Any]], state: Mapping[str, Tensor]) -> None:
-        """Keep the next frames of the segment, and what is carried on after them."""
+        """Save the next frames of the segment, and the state after them."""
         before, after = self.frames, self.frames + len(samples)
         # The state first: frames count only together with it.
         self._save(self._state(after), {name: tensor.numpy() for name, tensor in state.items()})
@@ -127,8 +129,8 @@ class Work:
         if before != self._border():
             self._state(before).unlink(missing_ok=True)
 
-    def save_segment(self, coded: Sequence[Coded], state: Mapping[str, Tensor]) -> None:
-        """Keep a whole segment in place of its frames."""
+    def save_segment(self, coded: Sequence[EncodedFrame], state: Mapping[str, Tensor]) -> None:
+        """Save a finished segment in place of its frames."""
         before, start = self.frames, self._border()
         self.frames = start + len(coded)
         self._save(self._state(self.frames), {name: tensor.numpy() for name, tensor in state.items()})
@@ -139,8 +141,8 @@ class Work:
                 path.unlink(missing_ok=True)
         self._batches = []
 
-    def coded(self) -> Iterator[Coded]:
-        """Yield all coded frames in the order of decoding."""
+    def coded(self) -> Iterator[EncodedFrame]:
+        """Yield all encoded frames in decoding order."""
         for number in range(self.segments):
             arrays = _load(self._segment(number))
             if arrays is None:
@@ -168,7 +170,7 @@ class Work:
                 self._batches, self.frames = list(whole), reached
 
     def _border(self) -> int:
-        """At which frame the segments end that are finished."""
+        """Return the frame at which the finished segments end."""
         return min(self.segments * FRAMES_IN_SEGMENT, self._total)
 
     def _segment(self, number: int) -> Path:
@@ -183,7 +185,7 @@ class Work:
 
 
 def _load(path: Path) -> dict[str, NDArray[Any]] | None:
-    """Read arrays; None where they are not there or not whole."""
+    """Load arrays; None if missing or incomplete."""
     try:
         with np.load(path) as arrays:
             return dict(arrays)
@@ -192,7 +194,7 @@ def _load(path: Path) -> dict[str, NDArray[Any]] | None:
 
 
 def _locked(folder: Path) -> int:
-    """Lock the folder until the descriptor is closed, by the death of the process too."""
+    """Lock the folder until the returned descriptor is closed or the process ends."""
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
         import fcntl

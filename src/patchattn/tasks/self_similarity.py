@@ -1,4 +1,4 @@
-"""A gray picture enlarged by what recurs in it: the same things, seen smaller and larger."""
+"""Super-resolution of a gray image by its self-similarity across scales."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from torch import Tensor
 from patchattn.attention import patch_attention
 from patchattn.tasks.resampling import back_project, resize
 
-__all__ = ["STEPS", "Recurrence"]
+__all__ = ["STEPS", "SelfSimilarityUpscaler"]
 
 STEPS = 4
-"""Enlargements by equal ratios, one after the other, whatever the scale. Fewer find less of what a large ratio needs;
-8 took twice the time for the same PSNR."""
-SHARE = 0.5
-"""How far each step goes towards what the low picture has in the place of every patch."""
-BAND = 2**21
-"""Queries that are searched and attended at one time, and with them the memory of their matches."""
+"""Number of enlargement steps by equal ratios, whatever the scale. Fewer find less detail at large ratios; 8 took twice
+the time for the same PSNR."""
+BLEND = 0.5
+"""Interpolation weight of the second attention: how far each step moves towards the low image's own patches."""
+BAND_PIXELS = 2**21
+"""Number of queries that are processed at once, which bounds the memory of their matches."""
 HALO = 32
-"""Rows above and below a band that are searched with it (more for larger patches); bands are multiples of it, too.
+"""Overlap of bands in rows above and below (more for larger patches); also the granularity of band heights.
 
 A guided search hands matches on within 16 rows and to the 16 beside them, and a vote comes from less than 16 rows away:
-with two times 16 rows beyond it a band has the matches and votes that it would have in the whole picture."""
+with two times 16 rows beyond it a band has the matches and votes that it would have in the whole image."""
 
 
 @dataclass(frozen=True)
-class Recurrence:
-    """Enlarges by patches; `tasks.upscale.upscale` says how, and what its settings are."""
+class SelfSimilarityUpscaler:
+    """Patch-based upscaler of gray images; see `tasks.upscale.upscale` for method and settings."""
 
     patch_size: int
     k: int
     temperature: float
     seed: int
-    band: int = BAND
+    band: int = BAND_PIXELS
 
     def enlarge(
         self, low: Float[Tensor, "1 1 height width"], scale: int, report: Callable[[str], None]
     ) -> Float[Tensor, "1 1 high_height high_width"]:
-        """Enlarge a picture `scale` times, telling each step as it begins."""
+        """Enlarge an image `scale` times, reporting each step as it begins."""
         ratio = scale ** (1 / STEPS)
         blurred = resize(resize(low, _sized(low, 1 / ratio)), _sized(low, 1))
         detail = low - blurred
@@ -50,7 +50,7 @@ class Recurrence:
             report(f"step {step} of {STEPS}")
             high = resize(high, _sized(low, ratio**step))
             high = back_project(high + self._attend(high, blurred, detail), low)
-            high = back_project(high.lerp(self._attend(high, low, low), SHARE), low)
+            high = back_project(high.lerp(self._attend(high, low, low), BLEND), low)
         return high
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class Recurrence:
 
 
 def _bands(height: int, width: int, size: int) -> Iterator[tuple[int, int]]:
-    """Bands of rows that hold `size` pixels or so; they depend on the picture alone."""
+    """Yield bands of rows of about `size` pixels; they depend on the image size only."""
     rows = max(size // width // HALO, 1) * HALO
     for low in range(0, height, rows):
         yield low, min(low + rows, height)

@@ -1,4 +1,4 @@
-"""Boxes, of which the files of JPEG 2000, AVIF and HEIF are made."""
+"""Boxes of the ISO base media file format, used by JPEG 2000, AVIF and HEIF."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from patchattn.tasks.codecs.color_chunks import NO_COLOR_CHUNKS, ColorChunks, fr
 __all__ = ["brands", "code_points", "find_boxes", "profile_in"]
 
 FULL = (b"meta",)
-"""Boxes with four bytes before their content."""
+"""Full boxes: version and flags (four bytes) come before their content."""
 
 
 def find_boxes(data: bytes, path: tuple[bytes, ...]) -> Iterator[bytes]:
-    """Yield what the boxes at a path of types hold, such as (b"jp2h", b"colr")."""
+    """Yield the content of the boxes at a path of types, such as (b"jp2h", b"colr")."""
     at = 0
     while at + 8 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, at)
@@ -34,7 +34,7 @@ def find_boxes(data: bytes, path: tuple[bytes, ...]) -> Iterator[bytes]:
 
 
 def brands(head: bytes) -> set[bytes]:
-    """Return what an ISO file says it is compatible with; empty: it is none."""
+    """Return the compatible brands of an ISO file; empty if it is not one."""
     if head[4:8] != b"ftyp":
         return set()
     names = head[8 : int.from_bytes(head[:4], "big")]
@@ -52,7 +52,7 @@ def profile_in(colors: list[bytes]) -> bytes | None:
 
 
 def code_points(colors: list[bytes]) -> ColorChunks:
-    """Return what code points in boxes `colr` of AVIF or HEIF say, unless there is a profile, which goes before."""
+    """Return the color code points (nclx) in `colr` boxes of AVIF or HEIF; a profile takes precedence."""
     found = next((box for box in colors if box[:4] == b"nclx" and len(box) >= 8), None)
     if found is None or profile_in(colors) is not None:
         return NO_COLOR_CHUNKS

@@ -1,4 +1,4 @@
-"""What is said of files that are read and written: errors of decoders, and what is left out or converted."""
+"""Errors and warnings about image files: decoder errors, and what is left out or converted."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["decoding", "warning_of", "warnings_about"]
 
 @contextmanager
 def decoding(name: str, argument: str) -> Iterator[list[FileWarning]]:
-    """Turn whatever a decoder raises of a damaged file into a ValueError of one sentence.
+    """Turn any exception of a decoder into a ValueError of one sentence.
 
     Yields:
-        What decoders warned of, in the end.
+        A list that receives the decoders' warnings at the end.
     """
-    said: list[FileWarning] = []
+    collected: list[FileWarning] = []
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            yield said
+            yield collected
     except MemoryError:
         raise
     except RuntimeError as error:
@@ -35,11 +35,11 @@ def decoding(name: str, argument: str) -> Iterator[list[FileWarning]]:
         raise ValueError(_unreadable(name, argument, error)) from error
     # Those of other kinds speak of the decoders and not of the file.
     messages = dict.fromkeys(str(one.message).strip().rstrip(".") for one in caught if one.category is UserWarning)
-    said += [FileWarning(f"{argument}: {name}: {message}.") for message in messages]
+    collected += [FileWarning(f"{argument}: {name}: {message}.") for message in messages]
 
 
 def warnings_about(samples: Samples, name: str, argument: str) -> Iterator[FileWarning]:
-    """Yield what is to be said of a file that was read."""
+    """Yield the warnings about a file that was read."""
     if samples.damaged:
         what = " and ".join(samples.damaged)
         yield MetadataWarning(f"{argument}: the {what} of {name} is damaged; what cannot be read of it is left out.")
@@ -48,7 +48,7 @@ def warnings_about(samples: Samples, name: str, argument: str) -> Iterator[FileW
 
 
 def warning_of(note: str, name: str, argument: str) -> FileWarning:
-    """Return what is to be said of a file that was written."""
+    """Return the warning about a file that was written."""
     return (MetadataWarning if "EXIF" in note or "XMP" in note else FileWarning)(f"{argument}: {name}: {note}.")
 
 
@@ -57,6 +57,6 @@ def _unreadable(name: str, argument: str, error: Exception) -> str:
     if type(error).__name__ == "UnidentifiedImageError":  # Pillow's own words repeat the path
         reason = "its format is unknown"
     return (
-        f"{argument}: cannot read {name} as a picture ({reason}); "
+        f"{argument}: cannot read {name} as an image ({reason}); "
         "expected PNG, JPEG, TIFF, WebP, BMP or another format that Pillow reads, of 8 or 16 bits a channel."
     )

@@ -1,0 +1,67 @@
+"""Membrane interpolation of holes: initialization of a completion, and correction of its seams."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+__all__ = ["membrane_interpolation"]
+
+
+def membrane_interpolation(
+    image: Float[Tensor, "1 channels height width"],
+    hole: Bool[Tensor, "1 1 height width"],
+    *,
+    needed: Bool[Tensor, "1 1 height width"] | None = None,
+    relaxations: int = 10,
+) -> Float[Tensor, "1 channels height width"]:
+    """Fill a hole by membrane interpolation: every pixel is nearly the mean of its four neighbors (Laplace's equation).
+
+    Known pixels are averaged two by two until the hole is gone, and each hole pixel takes the finest average that there
+    is (push and pull, Gortler et al. 1996). On the way back every size is relaxed: hole pixels become the means of
+    their neighbors, so many times. All 0 where nothing is known.
+
+    Args:
+        image: any channels; values in the hole are ignored.
+        hole: True: to be filled.
+        needed: True: this pixel of the hole is used; others are filled roughly. None: all are.
+        relaxations: how often hole pixels are averaged with their neighbors, at every size.
+
+    Example:
+        >>> hole = torch.zeros(1, 1, 5, 5, dtype=torch.bool)
+        >>> hole[..., 1:4, 1:4] = True
+        >>> membrane_interpolation(torch.full((1, 1, 5, 5), 0.25), hole).unique()
+        tensor([0.2500])
+    """
+    return _pushed_and_pulled(torch.where(hole, 0, image), (~hole).to(image.dtype), needed, relaxations)
+
+
+def _pushed_and_pulled(image: Tensor, known: Tensor, needed: Tensor | None, relaxations: int) -> Tensor:
+    """Push-pull interpolation with relaxation; `image` is 0 where unknown."""
+    if known.all() or max(image.shape[2:]) == 1:
+        return image
+    share = F.avg_pool2d(known, 2, ceil_mode=True)
+    mean = F.avg_pool2d(image, 2, ceil_mode=True) / share.clamp(min=0.25)
+    coarse = _pushed_and_pulled(mean, (share > 0).to(image.dtype), None, relaxations)
+    pulled = F.interpolate(coarse, size=image.shape[2:], mode="bilinear", align_corners=False)
+    hole = known == 0
+    filled = torch.where(hole, pulled, image)
+    return _relaxed(filled, hole if needed is None else hole & needed, relaxations)
+
+
+def _relaxed(image: Tensor, hole: Tensor, times: int) -> Tensor:
+    """Jacobi relaxation of the hole's pixels only, as it may be small."""
+    height, width = image.shape[2:]
+    row, column = hole[0, 0].nonzero().T
+    here = row * width + column
+    neighbors = [
+        (row + down).clamp(0, height - 1) * width + (column + right).clamp(0, width - 1)
+        for down, right in ((-1, 0), (0, -1), (0, 1), (1, 0))
+    ]
+    flat = image.flatten(2).clone()
+    for _ in range(times):
+        above, left, right, below = (flat[..., at] for at in neighbors)
+        flat[..., here] = (above + left + right + below) / 4
+    return flat.view(image.shape)
