@@ -35,7 +35,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from patchattn.networks.cross_scale import SuperResolutionNetwork
+from patchattn.networks.superresolution import SuperResolutionNetwork
 from patchattn.networks.weights import load_superresolution_network
 from patchattn.tasks.images import Image, read_image
 from patchattn.tasks.upscale import upscale

@@ -23,7 +23,7 @@ from page import machine_line, write_page
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from patchattn.networks.contextual import ATTENTIONS
+from patchattn.networks.inpainting import ATTENTIONS
 from patchattn.networks.weights import load_inpainting_network
 from patchattn.training.holes import Holes, HoleSizes, draw_holes
 from patchattn.training.pictures import PictureFolder, list_pictures

@@ -232,7 +232,7 @@ def test_a_network_enlarges_instead(channels: int) -> None:
     # Its blocks are still there: patches would have made a ramp of them.
     steps = result.color.diff(dim=2)
     assert steps[:, :, 1::2].mean() > 2 * steps[:, :, ::2].mean()
-    assert told == ["asking the network"]
+    assert told == ["running the network"]
 
 
 class Cropping(Doubling):

@@ -100,7 +100,7 @@ def colorize(
         network: colors instead of attention: called as `network(gray, reference)` with the reduced pictures,
             (1, 1, height, width) and (1, 3, height2, width2) in [0, 1], it returns RGB (1, 3, height, width), whose a*
             and b* are enlarged. Of the other settings, only `scale` counts then.
-        progress: called with the name of each stage as it begins: "matching" and "attending" or "asking the network",
+        progress: called with the name of each stage as it begins: "matching" and "attending" or "running the network",
             then "coloring".
 
     Returns:
@@ -141,7 +141,7 @@ def colorize(
             attention = {"aggregate": aggregate, "temperature": temperature}
             chroma, field = _attended(target, source, k, patch_size, scale, search, attention, report)
         else:
-            report("asking the network")
+            report("running the network")
             chroma, field = _asked(target, source, network, scale), None
         report("coloring")
         height, width = luminance.shape[2:]

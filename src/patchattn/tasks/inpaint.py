@@ -33,7 +33,7 @@ MAX_THIN_PATCH_SIZE = 7
 
 
 class InpaintingModel(Protocol):
-    """What fills holes in the place of patches: `networks.contextual.InpaintingNetwork`, or what is called alike."""
+    """What fills holes in the place of patches: `networks.inpainting.InpaintingNetwork`, or what is called alike."""
 
     def fill(
         self, picture: Float[Tensor, "batch 3 height width"], hole: Bool[Tensor, "batch height width"]
@@ -105,7 +105,7 @@ def inpaint(
         network: fills RGB instead of patches, see `networks.weights.load_inpainting_network`; what is said above of
             patches does not count then. Gray is filled as RGB, alpha smoothly.
         progress: called with the name of each stage as it begins: "tile 1 of 9" and so on for the thin parts of
-            the hole, "scale 1 of 5" for the others, or "asking the network".
+            the hole, "scale 1 of 5" for the others, or "running the network".
 
     Returns:
         The completed picture, the field, time and memory.
@@ -154,7 +154,7 @@ def inpaint(
                 _check_sources(hole, keep_out, patch_size, in_alpha)
                 filled, field = _complete(known, hole, keep_out, patch_size, levels, effort, seed, report)
             else:
-                report("asking the network")
+                report("running the network")
                 filled = _asked(known, count, hole, network)
             # The very numbers that were known, whatever the scales made of them.
             filled = torch.where(hole, filled.clamp(0, 1), known)

@@ -94,7 +94,7 @@ def upscale(
         temperature: of the votes, for the sum of squared differences over a patch of brightness in [0, 1].
         seed: of the search's random choices.
         network: enlarges RGB instead of patches, of which nothing said above counts then. Gray is enlarged as RGB.
-        progress: called with the name of each stage as it begins: "step 1 of 4" and so on, or "asking the network".
+        progress: called with the name of each stage as it begins: "step 1 of 4" and so on, or "running the network".
 
     Returns:
         The enlarged picture, time and memory.
@@ -121,7 +121,7 @@ def upscale(
         if network is None:
             high = _enlarged(guide, scale, Recurrence(patch_size, k, temperature, seed), report)
         else:
-            report("asking the network")
+            report("running the network")
             high = _asked(guide, network)
         color, alpha = enlarge_with_alpha(high, picture)
         enlarged = replace(
