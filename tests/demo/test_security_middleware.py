@@ -377,7 +377,7 @@ def test_the_token_in_the_address_becomes_a_cookie(closed: Page) -> None:
     assert PASSWORD not in str(answer.headers)
     closed.cookie = answer.cookie
     assert closed.ask("GET", "/").body == b"the page"
-    # OpenedImage once more it leads on, and keeps the pass.
+    # Opened once more it leads on, and keeps the cookie.
     again = closed.ask("GET", "/?token=anything")
     assert (again.status, again.header("set-cookie")) == (303, None)
     assert all(b"token" not in scope["query_string"] for scope in closed.seen)

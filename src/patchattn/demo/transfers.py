@@ -88,7 +88,7 @@ async def send_file(storage: Storage, visitor: str, scope: Scope, send: Send, na
             (b"content-length", str(size).encode()),
             (b"content-disposition", f"inline; filename*=UTF-8''{quote(file, safe='')}".encode()),
             (b"cache-control", b"private, max-age=600"),
-            # OpenedImage by itself, a file is a picture and nothing that could run.
+            # Opened by itself, a file is an image and nothing that could run.
             (b"content-security-policy", b"default-src 'none'; sandbox"),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": start})
