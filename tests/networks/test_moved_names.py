@@ -6,6 +6,7 @@ import importlib
 import pickle
 
 import pytest
+import torch
 
 from patchattn import FullAttention
 from patchattn.networks import inpainting, superresolution, weights
@@ -59,3 +60,23 @@ def test_whole_networks_that_were_saved_under_old_names_can_be_read(old: str, ne
     before = saved.replace(f"patchattn.networks.{new}\n".encode(), f"patchattn.networks.{old}\n".encode())
     assert before.count(f"patchattn.networks.{old}\n".encode()) >= 4
     assert type(pickle.loads(before)) is type(network)
+
+
+def test_images_that_are_called_pictures() -> None:
+    critic = inpainting.Critic(16, channels=2)
+    image = torch.rand(1, 3, 16, 16)
+    with pytest.warns(DeprecationWarning, match=r"^forward\(picture=...\) is now forward\(image=...\);"):
+        assert torch.equal(critic(picture=image), critic(image))
+    network = superresolution.SuperResolutionNetwork(2, Nearest(), FullAttention(), channels=2, depth=1)
+    for call in (network, network.enlarge):
+        with pytest.warns(DeprecationWarning, match=r"\(picture=...\) is now \w+\(image=...\);"):
+            assert torch.equal(call(picture=image), call(image=image))
+    with pytest.raises(TypeError, match="picture"):
+        critic(image, picture=image, image=image)
+
+
+class Nearest(torch.nn.Module):
+    """Attention's place is taken by the value itself."""
+
+    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.interpolate(value, scale_factor=2)

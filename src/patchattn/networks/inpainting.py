@@ -14,6 +14,7 @@ from torch.nn import functional
 from patchattn.attention.contextual import ContextualAttention
 from patchattn.attention.masked import MaskedPatchAttention
 from patchattn.checks import check_choice, check_count, check_features
+from patchattn.deprecation import renamed_argument
 from patchattn.networks.mirror import mirrored
 
 __all__ = ["ATTENTIONS", "Critic", "InpaintingNetwork", "from_public_inpainting_state"]
@@ -75,6 +76,7 @@ class InpaintingNetwork(nn.Module):
         self.coarse = CoarseNetwork(channels, padding_mode)
         self.refinement = RefinementNetwork(attention, channels, padding_mode)
 
+    @renamed_argument("picture", "image")
     def forward(
         self, image: Float[Tensor, "batch 3 height width"], hole: Bool[Tensor, "mask_batch height width"]
     ) -> tuple[Tensor, Tensor]:
@@ -98,6 +100,7 @@ class InpaintingNetwork(nn.Module):
         refined = self.refinement(torch.cat([torch.where(hole, coarse, known), marks], 1), hole)
         return coarse[..., :height, :width], refined[..., :height, :width]
 
+    @renamed_argument("picture", "image")
     def fill(
         self, image: Float[Tensor, "batch 3 height width"], hole: Bool[Tensor, "mask_batch height width"]
     ) -> Float[Tensor, "batch 3 height width"]:
@@ -304,6 +307,7 @@ class Critic(nn.Module):
         # Each convolution leaves half of the pixels, rounded up.
         self.linear = nn.Linear(4 * c * (-(-size // 16)) ** 2, 1)
 
+    @renamed_argument("picture", "image")
     def forward(self, image: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch 1"]:
         """Score images in [-1, 1]; the more real, the larger."""
         features = image

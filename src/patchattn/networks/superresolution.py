@@ -16,6 +16,7 @@ from patchattn.attention.full import FullAttention
 from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.local import LocalAttention
 from patchattn.checks import check_choice, check_count, check_features
+from patchattn.deprecation import renamed_argument
 from patchattn.networks.mirror import mirrored
 
 __all__ = ["CROSS_SCALE", "IN_SCALE", "SCALES", "SuperResolutionNetwork", "from_public_superresolution_state"]
@@ -99,6 +100,7 @@ class SuperResolutionNetwork(nn.Module):
         self.tail = nn.Conv2d(channels * depth, 3, 3, padding=1)
         self.cross_scale_attention, self.in_scale_attention = cross_scale, in_scale
 
+    @renamed_argument("picture", "image")
     def forward(
         self, image: Float[Tensor, "batch 3 height width"], *, cross_scale: nn.Module | None = None
     ) -> Float[Tensor, "batch 3 rheight rwidth"]:
@@ -133,6 +135,7 @@ class SuperResolutionNetwork(nn.Module):
         output: Tensor = (enlarged + base)[..., : size[0], : size[1]]
         return output
 
+    @renamed_argument("picture", "image")
     def enlarge(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 rheight rwidth"]:
         """Upscale an RGB image in [0, 1], clipped to it, without gradients.
 
