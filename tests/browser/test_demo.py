@@ -11,7 +11,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-TABS = ("Inpaint", "Colorize", "Upscale", "Reconstruct", "Field view")
+TABS = ("Inpaint", "Colorize", "Upscale", "Reconstruct", "Field")
 COPYRIGHT = 0x8298
 Visit = Callable[..., Any]
 
@@ -138,7 +138,7 @@ def test_the_other_tools(
 
 def test_a_pixel_shows_what_it_attends_to(visit: Visit) -> None:
     page = visit()
-    panel = tab(page, "Field view")
+    panel = tab(page, "Field")
     panel.get_by_role("button", name="Motorcycle, left eye").click()
     panel.get_by_alt_text("left.png").wait_for()
     panel.get_by_role("button", name="Match", exact=True).click()
@@ -178,7 +178,7 @@ def test_work_is_stopped_and_others_wait_for_their_turn(visit: Visit) -> None:
     first, second = visit(), visit()
     panels = []
     for page in (first, second):
-        panel = tab(page, "Field view")
+        panel = tab(page, "Field")
         panels.append(panel)
         panel.get_by_role("button", name="Bricks").click()
         panel.get_by_alt_text("bricks.png").wait_for()
@@ -198,7 +198,7 @@ def test_work_is_stopped_and_others_wait_for_their_turn(visit: Visit) -> None:
 def test_whoever_leaves_makes_room(visit: Visit) -> None:
     first, second = visit(), visit()
     for page in (first, second):
-        panel = tab(page, "Field view")
+        panel = tab(page, "Field")
         panel.get_by_role("button", name="Bricks").click()
         panel.get_by_alt_text("bricks.png").wait_for()
         if page is first:

@@ -356,14 +356,14 @@ def test_other_machines_need_the_password(start: Start, browser: Any) -> None:
     assert stranger.context.cookies() == []
     stranger.get_by_label("Password").fill(token)
     stranger.get_by_role("button", name="Enter").click()
-    stranger.get_by_role("tab", name="Field view").wait_for()
+    stranger.get_by_role("tab", name="Field").wait_for()
     stranger.context.close()
     guest = browser.new_context().new_page()
     guest.goto(server.address)
-    guest.get_by_role("tab", name="Field view").wait_for()
+    guest.get_by_role("tab", name="Field").wait_for()
     assert guest.url == plain
     guest.reload()
-    guest.get_by_role("tab", name="Field view").wait_for()
+    guest.get_by_role("tab", name="Field").wait_for()
     guest.context.close()
     assert server.end(signal.SIGHUP) == 0
     assert server.left() == []

@@ -33,6 +33,6 @@ def build_page(state: AppState) -> Any:
             for tool in TOOLS:
                 with gr.Tab(tool.title, elem_id=f"pa-{tool.job}"):
                     add_tool_tab(state, tool)
-            with gr.Tab("Field view", elem_id="pa-field"):
+            with gr.Tab("Field", elem_id="pa-field"):
                 add_field_view(state)
     return page
