@@ -32,7 +32,7 @@ from process import Forks
 
 from patchattn import PatchAttention
 from patchattn.networks.attention_layers import named_attention
-from patchattn.networks.weights import load_network
+from patchattn.networks.weights import load_colorization_network
 from patchattn.tasks.files import atomic_writer
 from patchattn.training.colorization import mean_error
 from patchattn.training.frames import FrameSequence, read_sequences
@@ -47,7 +47,7 @@ def errors(setting: Setting, network: Network, seed: int, held: Sequence[FrameSe
     folder = setting.folder(network, seed)
     known = folder / "errors.json"
     if not known.exists():
-        trained = load_network(folder / "network.safetensors")
+        trained = load_colorization_network(folder / "network.safetensors")
         found = {"own": mean_error(trained, held)}
         similarity = getattr(trained.attention, "similarity", "l2")
         trained.attention = PatchAttention(k=1, similarity=similarity)

@@ -189,9 +189,9 @@ def main() -> None:
     sequences = read_sequences(arguments.data, arguments.only)
     network = None
     if arguments.model is not None:
-        from patchattn.networks.weights import load_network
+        from patchattn.networks.weights import load_colorization_network
 
-        network = load_network(None if arguments.model == "default" else arguments.model)
+        network = load_colorization_network(None if arguments.model == "default" else arguments.model)
     compared = methods(network)
     reports = [report_pairs(sequences, compared), report_films({n: f for n, f in sequences.items() if n in TEST})]
     for report in reports:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from patchattn.attention.contextual import contextual_memory
 from patchattn.networks.architectures import InpaintingArchitecture
-from patchattn.networks.contextual import InpaintingNetwork
+from patchattn.networks.inpainting import InpaintingNetwork
 from patchattn.networks.weights import load_inpainting_network
 from patchattn.tasks.images import read_image
 

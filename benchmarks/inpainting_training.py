@@ -25,7 +25,7 @@ from typing import Any
 from machine import table
 from page import check_plots, machine_line, picture, write_page
 
-from patchattn.networks.contextual import ATTENTIONS
+from patchattn.networks.inpainting import ATTENTIONS
 
 LOG_EVERY, LAST = 50, 4
 """Steps of a point of the curves; and how many points are the end of a run."""

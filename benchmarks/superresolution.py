@@ -34,7 +34,7 @@ from superresolution_plot import draw
 from torch import Tensor
 from torch.nn import functional
 
-from patchattn.networks.cross_scale import SuperResolutionNetwork
+from patchattn.networks.superresolution import SuperResolutionNetwork
 from patchattn.networks.weights import load_superresolution_network
 from patchattn.tasks.image_quality import peak_signal_noise_ratio, structural_similarity
 from patchattn.tasks.images import Image, read_image

@@ -22,7 +22,7 @@ from machine import table
 from page import machine_line, write_page
 from torch import Tensor
 
-from patchattn.networks.contextual import ATTENTIONS
+from patchattn.networks.inpainting import ATTENTIONS
 from patchattn.networks.weights import load_inpainting_network
 from patchattn.tasks.image_quality import peak_signal_noise_ratio, structural_similarity
 from patchattn.training.holes import Holes, HoleSizes, draw_holes

@@ -1,4 +1,4 @@
-"""How the manual is built: `make docs`."""
+"""Sphinx configuration of the manual (`make docs`)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "commands", "docstrings", "ma
 exclude_patterns = ["_extensions"]
 nitpicky = True
 suppress_warnings = ["toc.empty_glob"]  # a page that a pattern is for may not be there
-smartquotes = False  # "--option" stays what it is
+smartquotes = False  # "--option" keeps its two hyphens
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 
-# Signatures with names and defaults; what may be given is said in words, shapes included.
+# Signatures with names and defaults; types and shapes are described in the text.
 autodoc_typehints = "none"
 autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"

@@ -1,4 +1,4 @@
-"""The commands and their options, from the program itself: where a page says `<!-- commands -->`."""
+"""Reference of the commands and their options, in the place of `<!-- commands -->` on a page."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ PLACE = "<!-- commands -->"
 
 
 def reference() -> str:
-    """Markdown: a heading, a text and a table for each command."""
+    """Make Markdown of a heading, a text and a table for each command."""
     from patchattn.cli.app import app
 
     return "\n\n".join(_describe(words, command) for words, command in _commands(("patchattn",), get_command(app)))
 
 
 def _commands(words: tuple[str, ...], command: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """The commands that do something, with the words that they are called by."""
+    """Yield the commands without subcommands, with the words that they are called by."""
     inside = getattr(command, "commands", None)
     if inside is None:
         yield words, command

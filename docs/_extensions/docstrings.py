@@ -1,8 +1,11 @@
-"""Docstrings as this project writes them, made into reStructuredText.
+"""Converter of this project's docstrings to reStructuredText.
 
 They are Markdown in Google's layout: `code`, `$equations$`, `$$equations$$` on lines of their own, and the sections
 Args, Returns, Yields, Raises and Example. Code that names something in the API reference becomes a link to it, and so
 does the name of a page (docs/gpu.md).
+
+`sphinx.ext.napoleon` reads the sections alone, takes "shape: what it is" under Returns for a type, and repeats the text
+of arguments that are described together.
 """
 
 from __future__ import annotations
@@ -21,13 +24,13 @@ NAMED = ("Args", "Raises")
 
 HEADER = re.compile(rf"^({'|'.join(SECTIONS)}):\n", re.MULTILINE)
 MARKED = re.compile(r"(\$\$.+?\$\$|\$\S[^$]*\$|`[^`]+`)", re.DOTALL)
-"""What is no plain text: equations and code."""
+"""Equations and code, which are not plain text."""
 PAGE = re.compile(r"\bdocs/(\w+)\.md\b")
 DOCUMENTED = re.compile(r"^\s*\.\. auto\w+:: ([\w.]+)", re.MULTILINE)
 
 
 def documented_in(folder: Path) -> dict[str, str]:
-    """What the API reference describes, by full names and by last ones."""
+    """Names in the API reference, by their full and by their last parts."""
     names: dict[str, str] = {}
     for page in sorted(folder.glob("*.md")):
         for name in DOCUMENTED.findall(page.read_text(encoding="utf-8")):
@@ -41,7 +44,7 @@ def to_rst(text: str, known: dict[str, str]) -> str:
 
     Args:
         text: the docstring, without the indentation that it has in the source.
-        known: what to link to, by the names that are used for it.
+        known: link targets, by the names that are used for them.
     """
     head, *rest = HEADER.split(text)
     parts = [_prose(head, known)]
@@ -53,7 +56,7 @@ def to_rst(text: str, known: dict[str, str]) -> str:
 
 
 def _cut_indented(text: str) -> tuple[str, str]:
-    """The lines that belong to a section, and those after it."""
+    """Split text into the indented lines of a section, and those after it."""
     end = re.search(r"^(?=\S)", text, re.MULTILINE)
     return (text, "") if end is None else (text[: end.start()], text[end.start() :])
 
@@ -73,7 +76,7 @@ def _section(section: str, body: str, known: dict[str, str]) -> str:
 
 
 def _prose(text: str, known: dict[str, str]) -> str:
-    """Paragraphs, lists and equations."""
+    """Convert paragraphs, lists and equations."""
     pieces = MARKED.split(text)
     for at, piece in enumerate(pieces):
         inner = " ".join(piece.strip("$`").split())

@@ -1,4 +1,4 @@
-"""Equations as MathML, which browsers draw by themselves: no script and nothing from elsewhere is loaded."""
+"""Math renderer to MathML, which browsers draw without scripts (MathJax and KaTeX load some)."""
 
 from __future__ import annotations
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["moved_names"]
+__all__ = ["moved_names", "renamed_argument"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def moved_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
@@ -45,3 +49,35 @@ def moved_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
         return getattr(found, new_name) if new_name else found
 
     return moved
+
+
+def renamed_argument(old: str, new: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make a decorator that accepts the keyword `old` in place of `new`, with a `DeprecationWarning`.
+
+    Example:
+        >>> @renamed_argument("picture", "image")
+        ... def invert(image: int) -> int:
+        ...     return 255 - image
+        >>> import warnings
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     invert(picture=5)
+        250
+        >>> print(caught[0].message)
+        invert(picture=...) is now invert(image=...); the old name is removed in 1.0.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        name = getattr(function, "__name__", "")
+
+        @functools.wraps(function)
+        def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+            if old in kwargs and new not in kwargs:
+                message = f"{name}({old}=...) is now {name}({new}=...); the old name is removed in 1.0."
+                warnings.warn(message, DeprecationWarning, stacklevel=2)
+                kwargs[new] = kwargs.pop(old)
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    return decorate

@@ -45,7 +45,7 @@ class Server:
         self.address = self.process.stdout.readline().partition(" ")[0]
 
     @property
-    def said(self) -> str:
+    def stderr(self) -> str:
         """What is on stderr by now."""
         return self._log.read_text(encoding="utf-8")
 
@@ -77,7 +77,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     for server in servers:
         if server.process.poll() is None:
             server.end()
-        assert "Traceback" not in server.said
+        assert "Traceback" not in server.stderr
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +87,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server("--max-megapixels", "1", "--max-megabytes", "2", folder=folder)
     yield server
     code = server.end()
-    assert server.address.startswith("http://127.0.0.1:"), server.said
+    assert server.address.startswith("http://127.0.0.1:"), server.stderr
     assert code == 0
     assert server.left() == []
-    assert "Traceback" not in server.said
+    assert "Traceback" not in server.stderr
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +100,12 @@ def address(server: Server) -> str:
 
 @pytest.fixture(autouse=True)
 def nothing_went_wrong(request: pytest.FixtureRequest) -> Iterator[None]:
-    """An error in the program, which the server tells on stderr, fails the test in which it happened."""
+    """An error in the program, which the server writes to stderr, fails the test in which it happened."""
     yield
     if "server" in request.fixturenames:
-        said = request.getfixturevalue("server").said
-        assert "Traceback" not in said, said
-        assert "Error" not in said, said
+        stderr = request.getfixturevalue("server").stderr
+        assert "Traceback" not in stderr, stderr
+        assert "Error" not in stderr, stderr
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-TABS = ("Inpaint", "Colorize", "Enlarge", "Rebuild", "Look")
+TABS = ("Inpaint", "Colorize", "Upscale", "Reconstruct", "Field")
 COPYRIGHT = 0x8298
 Visit = Callable[..., Any]
 
@@ -118,8 +118,8 @@ def test_a_mask_that_is_loaded_is_the_hole(visit: Visit, files: Path, tmp_path: 
     ("name", "button", "pictures", "made", "size"),
     [
         ("Colorize", "Color", 2, "photo-colored.png", (128, 96)),
-        ("Enlarge", "Enlarge", 1, "photo-2x.png", (256, 192)),
-        ("Rebuild", "Rebuild", 2, "photo-rebuilt.png", (128, 96)),
+        ("Upscale", "Upscale", 1, "photo-2x.png", (256, 192)),
+        ("Reconstruct", "Reconstruct", 2, "photo-rebuilt.png", (128, 96)),
     ],
 )
 def test_the_other_tools(
@@ -138,10 +138,10 @@ def test_the_other_tools(
 
 def test_a_pixel_shows_what_it_attends_to(visit: Visit) -> None:
     page = visit()
-    panel = tab(page, "Look")
+    panel = tab(page, "Field")
     panel.get_by_role("button", name="Motorcycle, left eye").click()
     panel.get_by_alt_text("left.png").wait_for()
-    panel.get_by_role("button", name="Look", exact=True).click()
+    panel.get_by_role("button", name="Match", exact=True).click()
     picture = panel.locator("svg.pa-clickable").first
     picture.wait_for()
     box = picture.bounding_box()
@@ -149,11 +149,11 @@ def test_a_pixel_shows_what_it_attends_to(visit: Visit) -> None:
     panel.locator("svg .pa-match").nth(2).wait_for()
     assert panel.locator("tbody tr").count() == 3
     assert panel.locator("svg .pa-vote").count() > 0
-    # A picture that looks into itself finds every pixel where it is.
-    told = panel.locator(".pa-told > p").inner_text()
-    row, column = (int(word) for word in told.split(".")[0].replace(",", "").split() if word.isdigit())
+    # A picture matched with itself finds every pixel where it is.
+    details = panel.locator(".pa-details > p").inner_text()
+    row, column = (int(word) for word in details.split(".")[0].replace(",", "").split() if word.isdigit())
     assert panel.locator("tbody td:nth-child(2)").first.inner_text() == f"{row}, {column}"
-    assert "% of the softmax over all 69120 pixels" in told
+    assert "% of the softmax over all 69120 pixels" in details
     page.keyboard.press("ArrowRight")
     panel.get_by_text(f"Row {row}, column {column + 1}.").wait_for()
 
@@ -167,7 +167,7 @@ def test_a_pixel_shows_what_it_attends_to(visit: Visit) -> None:
 )
 def test_a_file_that_is_refused_is_told_of_in_a_sentence(visit: Visit, files: Path, file: str, sentence: str) -> None:
     page = visit()
-    panel = tab(page, "Enlarge")
+    panel = tab(page, "Upscale")
     give(panel, files / file)
     panel.get_by_role("alert").filter(has_text=sentence).wait_for()
     assert "Traceback" not in page.content()
@@ -178,16 +178,16 @@ def test_work_is_stopped_and_others_wait_for_their_turn(visit: Visit) -> None:
     first, second = visit(), visit()
     panels = []
     for page in (first, second):
-        panel = tab(page, "Look")
+        panel = tab(page, "Field")
         panels.append(panel)
         panel.get_by_role("button", name="Bricks").click()
         panel.get_by_alt_text("bricks.png").wait_for()
     # All pixels with all pixels, which takes minutes.
     panels[0].get_by_label("Method").click()
     first.get_by_role("option", name="exact (slow)").click()
-    panels[0].get_by_role("button", name="Look", exact=True).click()
+    panels[0].get_by_role("button", name="Match", exact=True).click()
     panels[0].get_by_text("Matching").wait_for()
-    panels[1].get_by_role("button", name="Look", exact=True).click()
+    panels[1].get_by_role("button", name="Match", exact=True).click()
     panels[1].get_by_text("Waiting: 1 other before you.").wait_for()
     panels[0].get_by_role("button", name="Stop").click()
     panels[0].get_by_text("Stopped.").wait_for()
@@ -198,13 +198,13 @@ def test_work_is_stopped_and_others_wait_for_their_turn(visit: Visit) -> None:
 def test_whoever_leaves_makes_room(visit: Visit) -> None:
     first, second = visit(), visit()
     for page in (first, second):
-        panel = tab(page, "Look")
+        panel = tab(page, "Field")
         panel.get_by_role("button", name="Bricks").click()
         panel.get_by_alt_text("bricks.png").wait_for()
         if page is first:
             panel.get_by_label("Method").click()
             page.get_by_role("option", name="exact (slow)").click()
-        panel.get_by_role("button", name="Look", exact=True).click()
+        panel.get_by_role("button", name="Match", exact=True).click()
         panel.get_by_text("Matching" if page is first else "Waiting: 1 other before you.").wait_for()
     first.close()
     panel.locator("svg.pa-clickable").first.wait_for()

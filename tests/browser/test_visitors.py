@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from patchattn.demo.http import Refused
+from patchattn.demo.http import HTTPError
 from patchattn.demo.routes import route_of
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -34,7 +34,7 @@ Start = Callable[..., Any]
 
 
 class Visitor:
-    """A visitor who asks by hand, with the pass that the page gave."""
+    """A visitor who asks by hand, with the cookie that the page set."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -68,8 +68,8 @@ class Visitor:
         )
 
     def join(self, number: int, data: list[Any], session: str = "") -> int:
-        asked = {"data": data, "fn_index": number, "session_hash": session or self.session}
-        return self.ask("gradio_api/queue/join", json.dumps(asked).encode())[0]
+        event = {"data": data, "fn_index": number, "session_hash": session or self.session}
+        return self.ask("gradio_api/queue/join", json.dumps(event).encode())[0]
 
 
 def files_of(server: Any) -> list[Path]:
@@ -136,7 +136,7 @@ def test_other_websites_reach_nothing(server: Any, browser: Any, website: str) -
     page = visitor.new_page()
     page.goto(website)
     tried = page.evaluate(ATTACK, server.address)
-    # What another website may not read is "opaque" to it whether it was refused or not; the disk tells.
+    # What another website may not read is "opaque" to it whether it was refused or not; the disk shows it.
     assert {name: result for name, result in tried.items() if result not in ("refused", "opaque")} == {}
     assert files_of(server) == before
     visitor.close()
@@ -176,7 +176,7 @@ def test_every_route_of_gradio_that_is_not_needed_is_closed() -> None:
     opened = set()
     for line in found:
         method, _, path = line.partition(" ")
-        with contextlib.suppress(Refused):
+        with contextlib.suppress(HTTPError):
             route_of(method, path)
             opened.add(line)
     assert opened == {
@@ -227,20 +227,20 @@ def test_files_are_the_visitors_own(server: Any) -> None:
     assert ann.ask(f"patchattn/file/{upload}/a.png") == (200, PNG)
     assert bob.ask(f"patchattn/file/{upload}/a.png")[0] == 404
     # Nor are they opened for anybody else, or by a path.
-    opens, enters = bob.event("uploaded('enlarge-photo')"), bob.event('"load"')
+    opens, enters = bob.event("uploaded('upscale-image')"), bob.event('"load"')
     assert bob.join(enters, []) == 200
     for name in (upload, "../../etc/passwd", "/etc/passwd", str(files_of(server)[0])):
         assert bob.join(opens, [name, None]) == 200
     assert ann.join(opens, [upload, None], session=bob.session) == 403
     with bob._opener.open(f"{server.address}gradio_api/queue/data?session_hash={bob.session}", timeout=60) as events:
-        told = b""
-        while told.count(b"process_completed") < 5:
-            told += events.readline()
-    assert told.count(b"no longer kept here") >= 4
-    assert b"shown.png" not in told
+        received = b""
+        while received.count(b"process_completed") < 5:
+            received += events.readline()
+    assert received.count(b"no longer kept here") >= 4
+    assert b"preview.png" not in received
 
 
-@pytest.mark.parametrize("kind", ["chunked", "longer than told", "told beforehand", "broken off"])
+@pytest.mark.parametrize("kind", ["chunked", "longer than announced", "announced", "broken off"])
 def test_an_upload_that_is_refused_costs_nothing(server: Any, kind: str) -> None:
     visitor = Visitor(server.address)
     before = files_of(server)
@@ -251,9 +251,9 @@ def test_an_upload_that_is_refused_costs_nothing(server: Any, kind: str) -> None
     if kind == "chunked":
         connection.putheader("transfer-encoding", "chunked")
     else:
-        connection.putheader("content-length", "3000000" if kind == "told beforehand" else "1000000")
+        connection.putheader("content-length", "3000000" if kind == "announced" else "1000000")
     connection.endheaders()
-    if kind == "told beforehand":
+    if kind == "announced":
         response = connection.getresponse()
         assert (response.status, response.read()[-1:]) == (413, b".")
         assert response.getheader("connection") == "close"
@@ -264,7 +264,7 @@ def test_an_upload_that_is_refused_costs_nothing(server: Any, kind: str) -> None
         part = bytes(100_000)
         with pytest.raises(ConnectionError):
             send_for_ever(connection, b"%x\r\n" % len(part) + part + b"\r\n" if kind == "chunked" else part)
-        if kind == "longer than told":  # what was told has come; the rest is no part of it
+        if kind == "longer than announced":  # what was announced has come; the rest is no part of it
             before = files_of(server)
     connection.close()
     for _ in range(600):  # until the server has seen the end
@@ -282,13 +282,13 @@ def send_for_ever(connection: http.client.HTTPConnection, part: bytes) -> None:
 def test_one_visitor_who_asks_for_much_does_not_keep_others_waiting(server: Any, visit: Callable[[], Any]) -> None:
     flood = Visitor(server.address)
     assert flood.join(flood.event('"load"'), []) == 200
-    opens = flood.event("uploaded('look-photo')")
+    opens = flood.event("uploaded('field-query')")
     upload = json.loads(flood.ask("patchattn/upload?name=a.png", PNG)[1])["id"]
     statuses = [flood.join(opens, [upload, None]) for _ in range(200)]
     assert statuses.count(200) <= 120  # in ten seconds
     assert set(statuses) == {200, 429}
     page = visit()
-    page.get_by_role("tab", name="Enlarge").click()
+    page.get_by_role("tab", name="Upscale").click()
     panel = page.get_by_role("tabpanel").filter(visible=True)
     panel.get_by_role("button", name="Cat").click()
     panel.get_by_alt_text("small-cat.png").wait_for()
@@ -321,13 +321,13 @@ def test_names_with_odd_characters_are_names_and_nothing_else(visit: Callable[[]
     Image.fromarray(np.full((30, 40, 3), 99, np.uint8)).save(tmp_path / name)
     page = visit()
     page.on("dialog", lambda dialog: pytest.fail(dialog.message))
-    page.get_by_role("tab", name="Enlarge").click()
+    page.get_by_role("tab", name="Upscale").click()
     panel = page.get_by_role("tabpanel").filter(visible=True)
     panel.locator("input[type=file]").set_input_files(tmp_path / name)
     shown = "_img src=x onerror=alert(1)_ 100___ é.png"
     panel.get_by_alt_text(shown).wait_for()
     assert panel.locator("img[src=x]").count() == 0
-    panel.get_by_role("button", name="Enlarge", exact=True).click()
+    panel.get_by_role("button", name="Upscale", exact=True).click()
     with page.expect_download() as event:
         panel.locator(".pa-download").click()
     assert event.value.suggested_filename == shown.replace(".png", "-2x.png")
@@ -345,8 +345,8 @@ def test_other_machines_need_the_password(start: Start, browser: Any) -> None:
     token = address.query.removeprefix("token=")
     assert len(token) >= 20
     assert address.hostname not in ("0.0.0.0", "localhost")
-    assert server.said.startswith("warning: other machines can reach this page at 0.0.0.0.")
-    assert token not in server.said
+    assert server.stderr.startswith("warning: other machines can reach this page at 0.0.0.0.")
+    assert token not in server.stderr
     plain = f"http://{address.netloc}/"
     stranger = browser.new_context().new_page()
     assert stranger.goto(plain).status == 401
@@ -356,14 +356,14 @@ def test_other_machines_need_the_password(start: Start, browser: Any) -> None:
     assert stranger.context.cookies() == []
     stranger.get_by_label("Password").fill(token)
     stranger.get_by_role("button", name="Enter").click()
-    stranger.get_by_role("tab", name="Look").wait_for()
+    stranger.get_by_role("tab", name="Field").wait_for()
     stranger.context.close()
     guest = browser.new_context().new_page()
     guest.goto(server.address)
-    guest.get_by_role("tab", name="Look").wait_for()
+    guest.get_by_role("tab", name="Field").wait_for()
     assert guest.url == plain
     guest.reload()
-    guest.get_by_role("tab", name="Look").wait_for()
+    guest.get_by_role("tab", name="Field").wait_for()
     guest.context.close()
     assert server.end(signal.SIGHUP) == 0
     assert server.left() == []

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from patchattn.demo.access import Access
-from patchattn.demo.guard import Guard
+from patchattn.demo.authentication import Authentication
 from patchattn.demo.http import Receive, Scope, Send
-from patchattn.demo.limits import Limits
-from patchattn.demo.passes import Passes
+from patchattn.demo.security_middleware import SecurityMiddleware
 from patchattn.demo.storage import Storage
+from patchattn.demo.visitor_limits import VisitorLimits
 
 PORT = 7860
 HOST = f"127.0.0.1:{PORT}"
@@ -37,7 +37,7 @@ class Answer:
 
     @property
     def cookie(self) -> str:
-        """The pass that was given, as a browser sends it back."""
+        """The cookie that was set, as a browser sends it back."""
         return (self.header("set-cookie") or "").partition(";")[0]
 
 
@@ -87,14 +87,16 @@ def request(app: Any, scope: Scope, *body: bytes, leaves: bool = False, stands: 
 
 
 class Page:
-    """An application behind the guard, that answers everything and remembers what it was asked."""
+    """An application behind the security middleware, that answers everything and records the requests."""
 
-    def __init__(self, folder: Path, limits: Limits | None = None, password: str | None = None) -> None:
-        self.limits = limits or Limits()
+    def __init__(self, folder: Path, limits: VisitorLimits | None = None, password: str | None = None) -> None:
+        self.limits = limits or VisitorLimits()
         self.storage = Storage(folder, self.limits)
         self.seen: list[Scope] = []
         self.bodies: list[bytes] = []
-        self.guard = Guard(self._answer, Access(PORT), Passes(PORT, password), self.storage, self.limits)
+        self.app = SecurityMiddleware(
+            self._answer, Access(PORT), Authentication(PORT, password), self.storage, self.limits
+        )
         self.cookie = ""
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,7 +113,7 @@ class Page:
         """Ask as the page's own scripts do, with the cookie it was given; underscores in headers become hyphens."""
         given = {"host": HOST, "cookie": self.cookie} | {key.replace("_", "-"): text for key, text in headers.items()}
         pairs = [(key, text) for key, text in given.items() if text]
-        return request(self.guard, scope_of(method, path, pairs), *body, leaves=leaves, stands=stands)
+        return request(self.app, scope_of(method, path, pairs), *body, leaves=leaves, stands=stands)
 
     def enter(self) -> str:
         """Become a new visitor; return who."""

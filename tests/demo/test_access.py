@@ -8,7 +8,7 @@ import pytest
 
 from patchattn.demo.access import Access, is_loopback, split_authority
 from patchattn.demo.addresses import access_of
-from patchattn.demo.http import Refused
+from patchattn.demo.http import HTTPError
 from tests.demo.asgi import HOST, ORIGIN, scope_of
 
 CROSS = [("sec-fetch-site", "cross-site")]
@@ -18,7 +18,7 @@ LINK = [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document")]
 def status_of(access: Access, headers: list[tuple[str, str]], method: str = "GET", path: str = "/", **more: Any) -> int:
     try:
         access.check(scope_of(method, path, headers, **more))
-    except Refused as refusal:
+    except HTTPError as refusal:
         return refusal.status
     return 200
 

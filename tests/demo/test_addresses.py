@@ -1,4 +1,4 @@
-"""Where the server listens, and what it says where it cannot."""
+"""The socket of the server, its errors and its URL."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import socket
 import pytest
 
 from patchattn.demo import addresses
-from patchattn.demo.addresses import listen, reachable
+from patchattn.demo.addresses import listen, page_url
 
 
 def test_the_first_free_port_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     with listen("127.0.0.1", None) as first:
         port = first.getsockname()[1]
-        monkeypatch.setattr(addresses, "FIRST", port)
+        monkeypatch.setattr(addresses, "FIRST_PORT", port)
         with listen("localhost", None) as second:
             assert second.getsockname()[1] > port
-        monkeypatch.setattr(addresses, "LAST", port)
+        monkeypatch.setattr(addresses, "LAST_PORT", port)
         with pytest.raises(ValueError, match=rf"^--port: all ports from {port} to {port} are in use at 127\.0\.0\.1;"):
             listen("127.0.0.1", None)
         with pytest.raises(ValueError, match=rf"^--port: port {port} is in use at 0\.0\.0\.0; choose another\.$"):
@@ -39,10 +39,10 @@ def test_hosts_that_are_none_of_this_machine(host: str) -> None:
 
 
 def test_the_address_that_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert reachable("127.0.0.1", 7860) == "http://127.0.0.1:7860/"
-    assert reachable("::1", 7860) == "http://[::1]:7860/"
-    assert reachable("Machine", 80) == "http://machine:80/"
+    assert page_url("127.0.0.1", 7860) == "http://127.0.0.1:7860/"
+    assert page_url("::1", 7860) == "http://[::1]:7860/"
+    assert page_url("Machine", 80) == "http://machine:80/"
     monkeypatch.setattr(addresses, "_own_address", lambda: "192.168.1.2")
-    assert reachable("0.0.0.0", 7860) == reachable("[::]", 7860) == "http://192.168.1.2:7860/"
+    assert page_url("0.0.0.0", 7860) == page_url("[::]", 7860) == "http://192.168.1.2:7860/"
     monkeypatch.setattr(addresses, "_own_address", lambda: None)  # without a network
-    assert reachable("0.0.0.0", 7860) == "http://127.0.0.1:7860/"
+    assert page_url("0.0.0.0", 7860) == "http://127.0.0.1:7860/"

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import ImageDraw
 
-from patchattn.demo.jobs import _covered, _hole
+from patchattn.demo.jobs import _covered, _read_hole
 from patchattn.tasks.images import Image, write_image
 
 
@@ -19,13 +19,13 @@ def job_of(path: Path, painted: bool) -> dict[str, Any]:
     return {"mask": str(path), "painted": painted, "megapixels": 24}
 
 
-def test_the_rim_of_a_stroke_is_part_of_the_hole(tmp_path: Path) -> None:
+def test_the_rim_of_a_stroke_is_part_of_the_read_hole(tmp_path: Path) -> None:
     stroke = PIL.Image.new("L", (400, 300))
     ImageDraw.Draw(stroke).line([(40, 40), (360, 260)], fill=255, width=30)
     soft = stroke.resize((100, 75), PIL.Image.Resampling.BOX)  # as a browser draws it: the rim is gray
     soft.save(tmp_path / "mask.png")
     picture = Image(torch.zeros(1, 3, 75, 100))
-    hole = _hole(job_of(tmp_path / "mask.png", painted=True), picture)
+    hole = _read_hole(job_of(tmp_path / "mask.png", painted=True), picture)
     values = torch.from_numpy(np.array(soft))
     assert hole is not None
     assert ((values > 0) & (values < 128)).any()
@@ -56,11 +56,11 @@ def test_what_is_not_painted_stays(size: tuple[int, int]) -> None:
 def test_a_mask_without_white_is_a_sentence(tmp_path: Path) -> None:
     write_image(tmp_path / "mask.png", Image(torch.zeros(1, 1, 30, 40)))
     photo = Image(torch.rand(1, 3, 30, 40))
-    for painted, words in (
+    for painted, message in (
         (True, "Nothing is painted yet"),
         (False, r"The mask: .* covers nothing \(it holds: black 100 %\)"),
     ):
-        with pytest.raises(ValueError, match=words):
-            _hole(job_of(tmp_path / "mask.png", painted), photo)
+        with pytest.raises(ValueError, match=message):
+            _read_hole(job_of(tmp_path / "mask.png", painted), photo)
     with pytest.raises(ValueError, match="has 40 x 30 pixels, the photograph has 41 x 30"):
-        _hole(job_of(tmp_path / "mask.png", False), Image(torch.zeros(1, 3, 30, 41)))
+        _read_hole(job_of(tmp_path / "mask.png", False), Image(torch.zeros(1, 3, 30, 41)))

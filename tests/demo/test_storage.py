@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from patchattn.demo.http import Refused
-from patchattn.demo.limits import Limits
-from patchattn.demo.storage import Entry, Gone, Owner, Storage
+from patchattn.demo.http import HTTPError
+from patchattn.demo.storage import Entry, EntryGoneError, Owner, Storage
+from patchattn.demo.visitor_limits import VisitorLimits
 
 ANN, BOB = Owner("ann", "1"), Owner("bob", "1")
-LIMITS = Limits(megabytes=0.001, visitor_megabytes=0.002, total_megabytes=0.003, visitor_files=3)
+LIMITS = VisitorLimits(megabytes=0.001, visitor_megabytes=0.002, total_megabytes=0.003, visitor_files=3)
 
 
 class Clock:
@@ -47,7 +47,7 @@ def on_disk(folder: Path) -> int:
 
 @pytest.mark.parametrize("parts", [1, 2, 10, 100])
 def test_a_file_that_is_too_large_costs_nothing(storage: Storage, tmp_path: Path, parts: int) -> None:
-    with pytest.raises(Refused, match=r"^The file is larger than 0\.001 MB") as refusal:
+    with pytest.raises(HTTPError, match=r"^The file is larger than 0\.001 MB") as refusal:
         put(storage, ANN, 1100, parts)
     assert refusal.value.status == 413
     assert list(tmp_path.iterdir()) == []
@@ -58,11 +58,11 @@ def test_a_file_that_is_too_large_costs_nothing(storage: Storage, tmp_path: Path
 def test_each_visitor_has_so_much_and_all_together(storage: Storage, tmp_path: Path) -> None:
     put(storage, ANN, 1000)
     second = put(storage, Owner("ann", "2"), 900)
-    with pytest.raises(Refused, match=r"^This page keeps up to 0\.002 MB for a visitor") as refusal:
+    with pytest.raises(HTTPError, match=r"^This page keeps up to 0\.002 MB for a visitor") as refusal:
         put(storage, ANN, 200, parts=4)
     assert refusal.value.status == 413
     put(storage, BOB, 1000)
-    with pytest.raises(Refused, match=r"^There is no room for more pictures on this page") as refusal:
+    with pytest.raises(HTTPError, match=r"^There is no room for more pictures on this page") as refusal:
         put(storage, Owner("carol"), 200)
     assert refusal.value.status == 507
     assert storage.used() == on_disk(tmp_path) == 2900
@@ -75,7 +75,7 @@ def test_uploads_at_one_time_count_while_they_come(storage: Storage, tmp_path: P
     with storage.upload("ann", "a.png") as (_, write), storage.upload("ann", "b.png") as (_, write_other):
         write(bytes(1000))
         write_other(bytes(900))
-        with pytest.raises(Refused, match="for a visitor"), storage.upload("ann", "c.png") as (_, write_third):
+        with pytest.raises(HTTPError, match="for a visitor"), storage.upload("ann", "c.png") as (_, write_third):
             write_third(bytes(101))
         write_other(bytes(100))
     assert on_disk(tmp_path) == 2000
@@ -84,7 +84,7 @@ def test_uploads_at_one_time_count_while_they_come(storage: Storage, tmp_path: P
 def test_each_visitor_has_so_many_files(storage: Storage) -> None:
     entries = [put(storage, ANN, 10) for _ in range(3)]
     for _ in range(5):
-        with pytest.raises(Refused, match=r"^You have 3 files here"):
+        with pytest.raises(HTTPError, match=r"^You have 3 files here"):
             storage.add(ANN)
     put(storage, BOB, 10)
     storage.release([entries[0].id], "ann")
@@ -92,11 +92,11 @@ def test_each_visitor_has_so_many_files(storage: Storage) -> None:
 
 
 def test_all_visitors_have_so_many_files(tmp_path: Path) -> None:
-    storage = Storage(tmp_path, Limits(total_files=3))
+    storage = Storage(tmp_path, VisitorLimits(total_files=3))
     for visitor in "abc":
         storage.add(Owner(visitor))
     for visitor in "abcde":
-        with pytest.raises(Refused, match="no room for more pictures") as refusal:
+        with pytest.raises(HTTPError, match="no room for more pictures") as refusal:
             storage.add(Owner(visitor))
         assert refusal.value.status == 507
     assert len(list(tmp_path.iterdir())) == 3
@@ -106,18 +106,18 @@ def test_one_result_may_be_too_much_but_not_the_next(storage: Storage) -> None:
     results = [storage.add(ANN) for _ in range(3)]
     for entry in results:
         (entry.folder / "a.png").write_bytes(bytes(1500))
-    storage.weigh(results[0])
-    storage.weigh(results[1])
+    storage.update_size(results[0])
+    storage.update_size(results[1])
     assert storage.used("ann") == 3000
-    with pytest.raises(Refused, match="for a visitor"):
-        storage.weigh(results[2])
+    with pytest.raises(HTTPError, match="for a visitor"):
+        storage.update_size(results[2])
     storage.release([results[2].id], "ann")
-    with pytest.raises(Refused, match="for a visitor"):
+    with pytest.raises(HTTPError, match="for a visitor"):
         storage.add(ANN)
 
 
 def test_a_disk_that_is_full_is_a_sentence(storage: Storage, tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="disk of this machine is full") as refusal, storage.upload("ann", "a.png"):
+    with pytest.raises(HTTPError, match="disk of this machine is full") as refusal, storage.upload("ann", "a.png"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert refusal.value.status == 507
     with pytest.raises(KeyboardInterrupt), storage.upload("ann", "a.png"):
@@ -137,7 +137,7 @@ def test_a_disk_that_is_full_is_a_sentence(storage: Storage, tmp_path: Path) -> 
 )
 def test_files_are_their_owners(storage: Storage, use: Callable[[Storage, str], object]) -> None:
     entry = put(storage, ANN, 10)
-    with pytest.raises(Gone, match="no longer kept here; please open it again"):
+    with pytest.raises(EntryGoneError, match="no longer kept here; please open it again"):
         use(storage, entry.id)
     storage.release([entry.id], "bob")
     assert entry.folder.exists()
@@ -160,7 +160,7 @@ def test_what_work_uses_stays_until_it_is_done(storage: Storage, clock: Clock) -
         clock.now = 1e6
         storage.sweep()
         assert entry.folder.exists()
-        with pytest.raises(Gone):  # nobody begins with it
+        with pytest.raises(EntryGoneError):  # nobody begins with it
             storage.claim(ANN, entry.id)
     assert not entry.folder.exists()
     assert storage.used() == 0

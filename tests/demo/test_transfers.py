@@ -9,11 +9,11 @@ from urllib.parse import urlencode
 import pytest
 
 from patchattn.demo import http
-from patchattn.demo.limits import Limits
 from patchattn.demo.transfers import safe_name
+from patchattn.demo.visitor_limits import VisitorLimits
 from tests.demo.asgi import Answer, Page
 
-LIMITS = Limits(megabytes=0.001, visitor_megabytes=0.0025, total_megabytes=0.004, visitor_files=4)
+LIMITS = VisitorLimits(megabytes=0.001, visitor_megabytes=0.0025, total_megabytes=0.004, visitor_files=4)
 
 
 @pytest.fixture
@@ -85,8 +85,8 @@ def test_only_pictures_come_in(page: Page, tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("parts", "headers", "read"),
     [
-        ([bytes(100)] * 20, {}, 11),  # chunked: of no length that is told
-        ([bytes(100)] * 20, {"content_length": "10"}, 11),  # of more than is told
+        ([bytes(100)] * 20, {}, 11),  # chunked: of no announced length
+        ([bytes(100)] * 20, {"content_length": "10"}, 11),  # of more than is announced
         ([bytes(100)] * 20, {"content_length": "2000"}, 0),
         ([bytes(100_000)], {}, 1),
         ([bytes(10)], {"content_length": "99999999999999"}, 0),
@@ -140,7 +140,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(page: Page, tmp_path: Path, pa
 
 
 def test_an_upload_that_stands_still_is_given_up(page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "IDLE", 0.01)
+    monkeypatch.setattr(http, "RECEIVE_TIMEOUT", 0.01)
     answer = upload(page, b"a", stands=True)
     assert (answer.status, answer.body) == (408, b"a.png: the rest did not come.")
     assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ from patchattn.baselines import PerformerAttention
 from patchattn.networks.architectures import ColorizationArchitecture
 from patchattn.networks.attention_layers import NAMES, named_attention
 from patchattn.networks.colorization import ColorizationNetwork
-from patchattn.networks.weights import load_network, network_bytes
+from patchattn.networks.weights import load_colorization_network, network_bytes
 
 SMALL = {"patch_size": 3}
 
@@ -75,7 +75,7 @@ def test_a_file_holds_the_whole_network(tmp_path: Path) -> None:
     network = architecture.build()
     path = tmp_path / "network.safetensors"
     path.write_bytes(network_bytes(network, architecture))
-    read = load_network(path)
+    read = load_colorization_network(path)
     assert repr(read) == repr(network)
     assert not read.training
     gray, reference = torch.rand(1, 1, 12, 12), torch.rand(1, 3, 12, 12)
@@ -90,17 +90,17 @@ def test_a_layer_is_named_without_its_package(monkeypatch: pytest.MonkeyPatch) -
 def test_files_that_are_no_network(tmp_path: Path) -> None:
     path = tmp_path / "network.safetensors"
     with pytest.raises(ValueError, match="model: there is no file"):
-        load_network(path)
+        load_colorization_network(path)
     path.write_bytes(b"no tensors")
     with pytest.raises(ValueError, match="is no safetensors file"):
-        load_network(path)
+        load_colorization_network(path)
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match="has the format None; expected a 'patchattn network 1' written by"):
-        load_network(path)
+        load_colorization_network(path)
     architecture = ColorizationArchitecture()
     path.write_bytes(network_bytes(ColorizationArchitecture(channels=8).build(), architecture))
     with pytest.raises(ValueError, match="do not fit the network it describes"):
-        load_network(path)
+        load_colorization_network(path)
 
 
 def test_aligned_equal_grays_have_equal_features() -> None:

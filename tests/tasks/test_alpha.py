@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from patchattn.networks.cross_scale import SuperResolutionNetwork
+from patchattn.networks.superresolution import SuperResolutionNetwork
 from patchattn.networks.weights import load_superresolution_network
 from patchattn.tasks.alpha import check_visible, resize_with_alpha, visible_color
 from patchattn.tasks.images import Image

@@ -7,7 +7,7 @@ import skimage.data
 import torch
 from torch import Tensor, nn
 
-from patchattn.networks.weights import load_network
+from patchattn.networks.weights import load_colorization_network
 from patchattn.tasks.codecs.icc import Curve, gray_profile
 from patchattn.tasks.color_profiles import srgb_profile
 from patchattn.tasks.colorize import Colorization, colorize
@@ -178,7 +178,7 @@ def half_transparent(image: Tensor, alpha: float, garbage: Tensor) -> Image:
 def test_transparent_pixels_of_the_reference_give_no_colors(
     pair: tuple[Tensor, Tensor], alpha: float, by_network: bool
 ) -> None:
-    gray, network = to_gray(pair[0][..., :48, :64]), load_network() if by_network else None
+    gray, network = to_gray(pair[0][..., :48, :64]), load_colorization_network() if by_network else None
     one, other = (
         colorize(gray, half_transparent(pair[1][..., :48, :66], alpha, garbage), network=network, patch_size=5)
         for garbage in (torch.tensor([1.0, 0.0, 1.0]).view(1, 3, 1, 1), torch.zeros(1, 1, 1, 1))
@@ -193,7 +193,7 @@ def test_transparent_pixels_of_the_reference_give_no_colors(
 def test_transparent_pixels_of_the_target_do_not_change_those_beside_them(
     pair: tuple[Tensor, Tensor], alpha: float, by_network: bool
 ) -> None:
-    gray, network = to_gray(pair[0][..., :48, :63]), load_network() if by_network else None
+    gray, network = to_gray(pair[0][..., :48, :63]), load_colorization_network() if by_network else None
     one, other = (
         colorize(half_transparent(gray, alpha, torch.tensor(garbage)), pair[1], network=network, patch_size=5).image
         for garbage in (0.0, 1.0)
@@ -205,7 +205,7 @@ def test_transparent_pixels_of_the_target_do_not_change_those_beside_them(
 def test_opaque_is_as_without_alpha(pair: tuple[Tensor, Tensor], by_network: bool) -> None:
     images = to_gray(pair[0][..., :40, :60]), pair[1][..., :41, :61]
     opaque = [Image(image, torch.ones(1, 1, *image.shape[2:])) for image in images]
-    network = load_network() if by_network else None
+    network = load_colorization_network() if by_network else None
     result, expected = (colorize(*two, network=network, patch_size=5).image for two in (opaque, images))
     assert torch.equal(result.color, expected.color)
 
@@ -216,7 +216,7 @@ def test_opaque_is_as_without_alpha(pair: tuple[Tensor, Tensor], by_network: boo
 @pytest.mark.parametrize("by_network", [False, True])
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (2, 3), (5, 400)])
 def test_strips(pair: tuple[Tensor, Tensor], size: tuple[int, int], by_network: bool) -> None:
-    network = load_network() if by_network else None
+    network = load_colorization_network() if by_network else None
     strip = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
     for gray, reference in ((to_gray(strip), pair[1][..., :40, :50]), (to_gray(pair[0])[..., :20, :30], strip)):
         result = colorize(gray, reference, network=network).image.color
@@ -228,7 +228,7 @@ def test_strips(pair: tuple[Tensor, Tensor], size: tuple[int, int], by_network: 
 @pytest.mark.parametrize("level", [0.0, 1.0])
 def test_white_stays_white_and_black_black(pair: tuple[Tensor, Tensor], size: tuple[int, int], level: float) -> None:
     flat = torch.full((1, 1, *size), level)
-    for network in (None, load_network()):
+    for network in (None, load_colorization_network()):
         result = colorize(flat, pair[1][..., :40, :50], network=network).image.color
         torch.testing.assert_close(result, flat.expand(1, 3, *size), atol=1e-5, rtol=0)
 
@@ -236,7 +236,9 @@ def test_white_stays_white_and_black_black(pair: tuple[Tensor, Tensor], size: tu
 def test_an_even_strip_gets_an_even_color_of_a_network(pair: tuple[Tensor, Tensor]) -> None:
     """What is added around a strip is more of it."""
     for size in ((1, 40), (3, 50)):
-        result = colorize(torch.full((1, 1, *size), 0.5), pair[1][..., :40, :50], network=load_network()).image.color
+        result = colorize(
+            torch.full((1, 1, *size), 0.5), pair[1][..., :40, :50], network=load_colorization_network()
+        ).image.color
         assert (result - result[..., :1, :1]).abs().max() < 0.02
 
 

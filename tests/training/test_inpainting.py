@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from patchattn.networks.architectures import InpaintingArchitecture
-from patchattn.networks.contextual import ATTENTIONS
+from patchattn.networks.inpainting import ATTENTIONS
 from patchattn.networks.weights import load_inpainting_network
 from patchattn.tasks.images import read_image
 from patchattn.training.adversarial import discount, gradient_penalty, wasserstein

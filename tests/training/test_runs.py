@@ -19,7 +19,7 @@ from torch.nn import functional
 from patchattn import MatchField, PatchAttention
 from patchattn.baselines import FullAttention, LinearAttention
 from patchattn.networks.architectures import ColorizationArchitecture
-from patchattn.networks.weights import load_network
+from patchattn.networks.weights import load_colorization_network
 from patchattn.tasks.colors import to_gray
 from patchattn.tasks.images import read_image
 from patchattn.training import loop
@@ -60,7 +60,7 @@ def test_a_run_learns_and_leaves_its_files(data: Path, tmp_path: Path) -> None:
     job = task(data)
     before = mean_error(job.build(), job.sequences)
     run(job, tmp_path, 60, 40, rate=1e-2)
-    network = load_network(tmp_path / NETWORK)
+    network = load_colorization_network(tmp_path / NETWORK)
     assert mean_error(network, job.sequences) < 0.7 * before
     assert read_checkpoint(tmp_path / CHECKPOINT).step == 60
     # Gray, reference, result and truth.

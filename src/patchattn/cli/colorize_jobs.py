@@ -95,9 +95,9 @@ class ColorizeJob(Job[Given]):
         """Load the network that was asked for, if one was."""
         if self.model.name is None:
             return None
-        from patchattn.networks.weights import load_network
+        from patchattn.networks.weights import load_colorization_network
 
-        network: nn.Module = load_network(None if self.model.name == "default" else self.model.name)
+        network: nn.Module = load_colorization_network(None if self.model.name == "default" else self.model.name)
         return network
 
 

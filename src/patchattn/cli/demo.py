@@ -43,7 +43,7 @@ def demo(
     ] = 500.0,
     total_megabytes: Annotated[float, typer.Option(min=0.1, help="All files of all visitors.")] = 5000.0,
 ) -> None:
-    """Serve a page on which pictures can be filled, colored, enlarged and rebuilt, and the layer looked at.
+    """Serve a page on which pictures can be filled, colored, enlarged and rebuilt, and their fields viewed.
 
     It needs no network and sends nothing anywhere. Ctrl-C ends it. Needs the extra `demo`.
 
@@ -53,10 +53,10 @@ def demo(
     """
     with one_sentence_errors():
         from patchattn.demo.access import is_loopback
-        from patchattn.demo.limits import Limits
         from patchattn.demo.server import serve
+        from patchattn.demo.visitor_limits import VisitorLimits
 
-        limits = Limits(
+        limits = VisitorLimits(
             megapixels=max_megapixels,
             megabytes=max_megabytes,
             visitor_megabytes=visitor_megabytes,

@@ -124,7 +124,7 @@ def colorization(
     settings = {name: value for name, value in chosen.items() if value is not None}
     with one_sentence_errors(), stages(quiet=as_json) as stage:
         from patchattn.networks.architectures import ColorizationArchitecture
-        from patchattn.networks.weights import load_network
+        from patchattn.networks.weights import load_colorization_network
         from patchattn.training.colorization import ColorizationTask, mean_error
         from patchattn.training.frames import read_sequences
         from patchattn.training.loop import NETWORK, Schedule
@@ -149,7 +149,7 @@ def colorization(
         if loss is None:
             return
         stage("measuring")
-        error = mean_error(load_network(output / NETWORK), held) if held else None
+        error = mean_error(load_colorization_network(output / NETWORK), held) if held else None
     network = str(output / NETWORK)
     if as_json:
         print_json({"network": network, "steps": steps, "loss": loss, "held_out_error": error})

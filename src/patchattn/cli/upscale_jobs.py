@@ -11,7 +11,7 @@ from patchattn.cli.jobs import Given, Job
 from patchattn.cli.options import on_device
 
 if TYPE_CHECKING:
-    from patchattn.networks.cross_scale import SuperResolutionNetwork
+    from patchattn.networks.superresolution import SuperResolutionNetwork
     from patchattn.tasks.images import Image
     from patchattn.tasks.upscale import Upscaling
 

@@ -1,1 +1,1 @@
-"""The page: the tasks and the layer, for people who would rather look than type (extra `demo`)."""
+"""The page: the tasks, and a view of the layer's field, in a browser (extra `demo`)."""

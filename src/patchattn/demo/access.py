@@ -1,4 +1,4 @@
-"""Who may come in: by which name this server is called, and from which page a request comes.
+"""Checks of a request's `Host` and of the page that sent it, against DNS rebinding and cross-site requests.
 
 A web page may send requests anywhere, also to 127.0.0.1, and a name that an attacker owns may resolve to any address
 (DNS rebinding). The `Host` header says by which name the browser called the server, `Origin`, `Sec-Fetch-Site` and
@@ -11,40 +11,40 @@ import ipaddress
 import re
 from dataclasses import dataclass, field
 
-from patchattn.demo.http import Refused, Scope, header
+from patchattn.demo.http import HTTPError, Scope, header
 
 __all__ = ["Access", "is_loopback", "normal_host", "split_authority"]
 
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?", re.IGNORECASE | re.ASCII)
-SAFE = ("GET", "HEAD")
+SAFE_METHODS = ("GET", "HEAD")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 UNKNOWN_HOST = (
     "This page is not served under the name by which it was asked for. Whoever runs it can add the name: "
     "patchattn demo --allow-host NAME"
 )
-FOREIGN = "This request comes from another website; this page answers its own requests alone."
+CROSS_SITE = "This request comes from another website; this page answers its own requests alone."
 
 
 @dataclass(frozen=True)
 class Access:
-    """The names of the server, and the check of each request against them.
+    """The host names of the server, and the check of each request against them.
 
     Args:
-        port: where the server listens.
+        port: of the server.
         names: hosts by which it is known, together with its port; as `normal_host` writes them.
         allowed: names with the port that goes with them, None for any; for reverse proxies and tunnels.
         any_address: the server listens at all addresses, and is known by the one at which a connection arrives.
     """
 
     port: int
-    names: frozenset[str] = LOOPBACK
+    names: frozenset[str] = LOOPBACK_HOSTS
     allowed: frozenset[tuple[str, int | None]] = field(default_factory=frozenset)
     any_address: bool = False
 
     def check(self, scope: Scope) -> None:
-        """Raise `Refused` unless the request is for this server and comes from its own page."""
+        """Raise `HTTPError` unless the request is for this server and comes from its own page."""
         authority = header(scope, "host") or ""
         self._check_host(authority, scope)
         _check_origin(authority, scope)
@@ -53,44 +53,44 @@ class Access:
         try:
             host, port = split_authority(authority)
         except ValueError:
-            raise Refused(421, UNKNOWN_HOST) from None
+            raise HTTPError(421, UNKNOWN_HOST) from None
         given = port or DEFAULT_PORTS.get(scope.get("scheme", "http"))
         if {(host, None), (host, given)} & self.allowed:
             return
         known = host in self.names or (self.any_address and host == _local_address(scope))
         if not known or given != self.port:
-            raise Refused(421, UNKNOWN_HOST)
+            raise HTTPError(421, UNKNOWN_HOST)
 
 
 def _check_origin(authority: str, scope: Scope) -> None:
-    """Refuse what another page asks for; a link that leads here is followed."""
+    """Raise `HTTPError` for a request from another website; a link to the page is followed."""
     origin = header(scope, "origin")
-    if origin is not None and not _same(origin, authority, scope):
-        raise Refused(403, FOREIGN)
+    if origin is not None and not _is_same_origin(origin, authority, scope):
+        raise HTTPError(403, CROSS_SITE)
     site = header(scope, "sec-fetch-site")
     if site is not None:
         if site not in ("same-origin", "none") and not _is_link(scope):
-            raise Refused(403, FOREIGN)
+            raise HTTPError(403, CROSS_SITE)
         return
     # A browser from before Sec-Fetch-Site, or no browser at all.
     referer = header(scope, "referer")
-    if scope["method"] not in SAFE and origin is None and referer is not None:
+    if scope["method"] not in SAFE_METHODS and origin is None and referer is not None:
         page = re.match(r"https?://[^/?#]*", referer)
-        if page is None or not _same(page[0], authority, scope):
-            raise Refused(403, FOREIGN)
+        if page is None or not _is_same_origin(page[0], authority, scope):
+            raise HTTPError(403, CROSS_SITE)
 
 
-def _same(origin: str, authority: str, scope: Scope) -> bool:
-    """Whether an origin is the server that was asked. Where a reverse proxy speaks TLS, only the browser knows it."""
+def _is_same_origin(origin: str, authority: str, scope: Scope) -> bool:
+    """Whether an origin is this server. Where a reverse proxy speaks TLS, only the browser knows it."""
     scheme, separator, rest = origin.lower().partition("://")
     schemes = {"https", scope.get("scheme", "http")}
     return bool(separator) and scheme in schemes and rest == authority.lower()
 
 
 def _is_link(scope: Scope) -> bool:
-    """Whether the browser opens the page itself, in a tab; not as a picture, a script or a frame of another."""
+    """Whether the browser opens the page itself, in a tab; not as an image, a script or a frame of another."""
     navigates = header(scope, "sec-fetch-mode") == "navigate" and header(scope, "sec-fetch-dest") == "document"
-    return navigates and scope["method"] in SAFE and scope["path"] == "/"
+    return navigates and scope["method"] in SAFE_METHODS and scope["path"] == "/"
 
 
 def split_authority(authority: str) -> tuple[str, int | None]:

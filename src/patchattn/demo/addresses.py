@@ -1,4 +1,4 @@
-"""Where the server listens, and the address by which it can be reached."""
+"""The socket of the server, its host names and its URL."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import socket
 from collections.abc import Iterable
 from contextlib import suppress
 
-from patchattn.demo.access import LOOPBACK, Access, is_loopback, normal_host, split_authority
+from patchattn.demo.access import LOOPBACK_HOSTS, Access, is_loopback, normal_host, split_authority
 
-__all__ = ["access_of", "listen", "reachable"]
+__all__ = ["access_of", "listen", "page_url"]
 
-FIRST, LAST = 7860, 7959
-"""The ports that are tried when none is chosen."""
-ANY = ("0.0.0.0", "::")
+FIRST_PORT, LAST_PORT = 7860, 7959
+"""Ports to try when none is chosen."""
+ANY_ADDRESS = ("0.0.0.0", "::")
 
 
 def listen(host: str, port: int | None) -> socket.socket:
-    """A socket that listens there.
+    """Open a socket that listens at this host and port.
 
     Raises:
         ValueError: the host is none of this machine, or the port is taken or not for this user.
     """
-    ports = range(FIRST, LAST + 1) if port is None else [port]
+    ports = range(FIRST_PORT, LAST_PORT + 1) if port is None else [port]
     try:
         found = socket.getaddrinfo(normal_host(host), ports[0], type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
@@ -39,14 +39,18 @@ def listen(host: str, port: int | None) -> socket.socket:
             listening.close()
             if error.errno == errno.EADDRINUSE and candidate != ports[-1]:
                 continue
-            raise ValueError(_why(host, candidate, port, error)) from error
+            raise ValueError(_listen_error(host, candidate, port, error)) from error
         return listening
     raise AssertionError("there is at least one port")
 
 
-def _why(host: str, candidate: int, port: int | None, error: OSError) -> str:
+def _listen_error(host: str, candidate: int, port: int | None, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        taken = f"port {candidate} is in use" if port is not None else f"all ports from {FIRST} to {LAST} are in use"
+        taken = (
+            f"port {candidate} is in use"
+            if port is not None
+            else f"all ports from {FIRST_PORT} to {LAST_PORT} are in use"
+        )
         return f"--port: {taken} at {host}; choose another."
     if error.errno == errno.EACCES:
         return f"--port: {candidate} is not for this user; choose one from 1024."
@@ -54,12 +58,12 @@ def _why(host: str, candidate: int, port: int | None, error: OSError) -> str:
 
 
 def access_of(host: str, port: int, allowed: Iterable[str]) -> Access:
-    """The names by which a server is known that listens there; `allowed` are more, with `:port` or for any port.
+    """The host names of a server at this host and port; `allowed` are more, with `:port` or for any port.
 
     Raises:
-        ValueError: one of `allowed` is no name.
+        ValueError: one of `allowed` is no host name.
     """
-    names = set(LOOPBACK) | {normal_host(host)} - set(ANY)
+    names = set(LOOPBACK_HOSTS) | {normal_host(host)} - set(ANY_ADDRESS)
     if not is_loopback(host):
         own = socket.gethostname().lower()
         names |= {own, f"{own}.local"}
@@ -67,13 +71,13 @@ def access_of(host: str, port: int, allowed: Iterable[str]) -> Access:
         more = frozenset(split_authority(name) for name in allowed)
     except ValueError as error:
         raise ValueError(f"--allow-host: {error}.") from error
-    return Access(port, frozenset(names), more, any_address=normal_host(host) in ANY)
+    return Access(port, frozenset(names), more, any_address=normal_host(host) in ANY_ADDRESS)
 
 
-def reachable(host: str, port: int) -> str:
-    """The address of the page, for another machine where others can reach it."""
+def page_url(host: str, port: int) -> str:
+    """The URL of the page, for another machine where others can reach it."""
     host = normal_host(host)
-    if host in ANY:
+    if host in ANY_ADDRESS:
         host = _own_address() or "127.0.0.1"
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 

@@ -1,4 +1,4 @@
-"""Small parts of ASGI: headers, plain answers, and requests that are refused."""
+"""ASGI helpers: types, headers, plain responses, and HTTP errors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-__all__ = ["Application", "Receive", "Refused", "Scope", "Send", "answer", "header", "headers", "next_part"]
+__all__ = ["Application", "HTTPError", "Receive", "Scope", "Send", "header", "headers", "next_part", "respond"]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Scope]]
@@ -15,15 +15,15 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 Header = tuple[bytes, bytes]
 
-IDLE = 60.0
-"""Seconds for which the next part of a request is waited for."""
+RECEIVE_TIMEOUT = 60.0
+"""Seconds to wait for the next part of a request."""
 
 
-class Refused(Exception):  # noqa: N818  it is an answer, in a sentence for the visitor
-    """A request that is refused: the status, and why in a sentence."""
+class HTTPError(Exception):
+    """An error response: its status, a message for the visitor, and more headers."""
 
-    def __init__(self, status: int, sentence: str, *extra: Header) -> None:
-        super().__init__(sentence)
+    def __init__(self, status: int, message: str, *extra: Header) -> None:
+        super().__init__(message)
         self.status = status
         self.headers = extra
 
@@ -38,11 +38,11 @@ def header(scope: Scope, name: str) -> str | None:
     """The value of a header; None if it is absent.
 
     Raises:
-        Refused: it comes more than once, so that two readers may read two different values.
+        HTTPError: the request has it more than once, so that two readers may read two different values.
     """
     values = headers(scope, name)
     if len(values) > 1:
-        raise Refused(400, f"The request has more than one {name} header.")
+        raise HTTPError(400, f"The request has more than one {name} header.")
     return values[0] if values else None
 
 
@@ -50,18 +50,18 @@ async def next_part(receive: Receive, name: str) -> Scope:
     """The next part of a request's body.
 
     Raises:
-        Refused: it does not come; the sentence says of what, by `name`.
+        HTTPError: it does not come; the message begins with `name`.
     """
     try:
-        message = await asyncio.wait_for(receive(), IDLE)
+        message = await asyncio.wait_for(receive(), RECEIVE_TIMEOUT)
     except asyncio.TimeoutError:
-        raise Refused(408, f"{name}: the rest did not come.") from None
+        raise HTTPError(408, f"{name}: the rest did not come.") from None
     if message["type"] == "http.disconnect":
-        raise Refused(400, f"{name}: the connection ended before all had come.")
+        raise HTTPError(400, f"{name}: the connection ended before all had come.")
     return message
 
 
-async def answer(send: Send, status: int, body: bytes | str = b"", *extra: Header, kind: str = "text/plain") -> None:
+async def respond(send: Send, status: int, body: bytes | str = b"", *extra: Header, kind: str = "text/plain") -> None:
     """Send a whole response."""
     content = body.encode() if isinstance(body, str) else body
     start = [(b"content-type", f"{kind}; charset=utf-8".encode()), (b"content-length", str(len(content)).encode())]

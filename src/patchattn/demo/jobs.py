@@ -1,6 +1,6 @@
-"""What can be asked for, done by the tasks. A job is a dictionary of plain values, and so is its result.
+"""The jobs of the worker, done by the tasks. A job is a dictionary of plain values, and so is its result.
 
-Every job has a `folder` of its own, in which its pictures are written.
+Every job has a `folder` of its own, in which its images are written.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from patchattn.demo.limits import check_pixels, check_size
-from patchattn.demo.look import look, marks
+from patchattn.demo.image_checks import check_image_file, check_pixel_count
+from patchattn.demo.pixel_attention import attention_at_pixel, write_field
+from patchattn.demo.process import JobRequest
 from patchattn.demo.samples import write_sample
 from patchattn.tasks.alpha import resize_with_alpha
 from patchattn.tasks.colorize import colorize
@@ -27,144 +28,146 @@ from patchattn.tasks.upscale import upscale
 
 __all__ = ["JOBS"]
 
-Job = dict[str, Any]
-Tell = Callable[[str], None]
+JobResult = dict[str, Any]
+ReportStage = Callable[[str], None]
 
-LOADED = MaskOptions(argument="The mask", color_argument=None, invert_argument=None)
-SHOWN = 1600
-"""The longer side of what is shown; what is downloaded has its full size."""
-
-
-def open_job(job: Job, tell: Tell) -> Job:
-    """Read an uploaded picture, and make what is shown of it."""
-    tell("reading")
-    picture = _read(job, "path", "The file")
-    height, width = picture.size
-    shown = _show(picture, Path(job["folder"]) / "shown.png", _fitting(picture.size, SHOWN))
-    return {"path": job["path"], "name": job["name"], "shown": shown, "size": [height, width]}
+MASK_OPTIONS = MaskOptions(argument="The mask", color_argument=None, invert_argument=None)
+MAX_PREVIEW_SIDE = 1600
+"""Longer side of the images that the page shows; the files that are downloaded have their full size."""
 
 
-def sample_job(job: Job, tell: Tell) -> Job:
-    """The same for a photograph that comes along."""
-    tell("reading")
+def open_job(job: JobRequest, report_stage: ReportStage) -> JobResult:
+    """Read an uploaded image, and write a preview of it."""
+    report_stage("reading")
+    image = _read(job, "path", "The file")
+    height, width = image.size
+    preview = _write_preview(image, Path(job["folder"]) / "preview.png", _preview_size(image.size))
+    return {"path": job["path"], "name": job["name"], "preview": preview, "size": [height, width]}
+
+
+def sample_job(job: JobRequest, report_stage: ReportStage) -> JobResult:
+    """Write a sample photograph, then open it as `open_job` does."""
+    report_stage("reading")
     path = write_sample(job["sample"], Path(job["folder"]))
-    return open_job(job | {"path": str(path), "name": path.name}, tell)
+    return open_job(job | {"path": str(path), "name": path.name}, report_stage)
 
 
-def inpaint_job(job: Job, tell: Tell) -> Job:
-    tell("reading")
-    picture = _read(job, "photo", "The photograph")
-    hole = _hole(job, picture)
+def inpaint_job(job: JobRequest, report_stage: ReportStage) -> JobResult:
+    report_stage("reading")
+    image = _read(job, "image", "The photograph")
+    hole = _read_hole(job, image)
     if hole is not None:
-        hole = add_jpeg_rim(hole.float(), Path(job["photo"]))
-    result = inpaint(picture, hole, quality=job["quality"], progress=tell)
-    return _written(job, "filled", result.image, picture, tell, f"Filled in {result.seconds:.1f} s.")
+        hole = add_jpeg_rim(hole.float(), Path(job["image"]))
+    result = inpaint(image, hole, quality=job["quality"], progress=report_stage)
+    return _write_result(job, "filled", result.image, image, report_stage, f"Filled in {result.seconds:.1f} s.")
 
 
-def colorize_job(job: Job, tell: Tell) -> Job:
-    tell("reading")
-    gray, reference = _read(job, "photo", "The gray picture"), _read(job, "reference", "The colored picture")
-    result = colorize(gray, reference, k=job["k"], progress=tell)
-    return _written(job, "colored", result.image, gray, tell, f"Colored in {result.seconds:.1f} s.")
+def colorize_job(job: JobRequest, report_stage: ReportStage) -> JobResult:
+    report_stage("reading")
+    gray, reference = _read(job, "image", "The gray picture"), _read(job, "reference", "The colored picture")
+    result = colorize(gray, reference, k=job["k"], progress=report_stage)
+    return _write_result(job, "colored", result.image, gray, report_stage, f"Colored in {result.seconds:.1f} s.")
 
 
-def enlarge_job(job: Job, tell: Tell) -> Job:
-    tell("reading")
-    picture, scale = _read(job, "photo", "The photograph"), job["scale"]
-    height, width = picture.size
-    check_pixels((scale * height, scale * width), job["megapixels"], f"{scale} times larger")
-    result = upscale(picture, scale, progress=tell)
-    told = f"From {width} x {height} pixels to {scale * width} x {scale * height} in {result.seconds:.1f} s."
-    return _written(job, f"{scale}x", result.image, picture, tell, told)
+def upscale_job(job: JobRequest, report_stage: ReportStage) -> JobResult:
+    report_stage("reading")
+    image, scale = _read(job, "image", "The photograph"), job["scale"]
+    height, width = image.size
+    check_pixel_count((scale * height, scale * width), job["megapixels"], f"{scale} times larger")
+    result = upscale(image, scale, progress=report_stage)
+    message = f"From {width} x {height} pixels to {scale * width} x {scale * height} in {result.seconds:.1f} s."
+    return _write_result(job, f"{scale}x", result.image, image, report_stage, message)
 
 
-def rebuild_job(job: Job, tell: Tell) -> Job:
-    tell("reading")
-    target, reference = _read(job, "photo", "The target"), _read(job, "reference", "The reference")
+def reconstruct_job(job: JobRequest, report_stage: ReportStage) -> JobResult:
+    report_stage("reading")
+    target, reference = _read(job, "image", "The target"), _read(job, "reference", "The reference")
     settings = {name: job[name] for name in ("k", "patch_size", "aggregate")}
-    result = reconstruct(target, reference, **settings, progress=tell)
-    told = f"{result.psnr:.2f} dB from the target, in {result.seconds:.1f} s."
-    return _written(job, "rebuilt", result.image, target, tell, told)
+    result = reconstruct(target, reference, **settings, progress=report_stage)
+    message = f"{result.psnr:.2f} dB from the target, in {result.seconds:.1f} s."
+    return _write_result(job, "rebuilt", result.image, target, report_stage, message)
 
 
-def look_job(job: Job, tell: Tell) -> Job:
-    tell("reading")
-    pictures = _read(job, "photo", "The first picture"), _read(job, "reference", "The second picture")
-    return look(pictures, Path(job["folder"]), job["settings"], tell)
+def field_job(job: JobRequest, report_stage: ReportStage) -> JobResult:
+    report_stage("reading")
+    images = _read(job, "query", "The query"), _read(job, "key", "The key")
+    return write_field(images, Path(job["folder"]), job["settings"], report_stage)
 
 
-def marks_job(job: Job, tell: Tell) -> Job:
-    return marks(Path(job["field"]), job["row"], job["column"])
+def pixel_job(job: JobRequest, report_stage: ReportStage) -> JobResult:
+    return attention_at_pixel(Path(job["field"]), job["row"], job["column"])
 
 
-JOBS: dict[str, Callable[[Job, Tell], Job]] = {
+JOBS: dict[str, Callable[[JobRequest, ReportStage], JobResult]] = {
     "open": open_job,
     "sample": sample_job,
     "inpaint": inpaint_job,
     "colorize": colorize_job,
-    "enlarge": enlarge_job,
-    "rebuild": rebuild_job,
-    "look": look_job,
-    "marks": marks_job,
+    "upscale": upscale_job,
+    "reconstruct": reconstruct_job,
+    "field": field_job,
+    "pixel": pixel_job,
 }
 
 
-def _read(job: Job, name: str, argument: str) -> Image:
+def _read(job: JobRequest, name: str, argument: str) -> Image:
     path = Path(job[name])
-    check_size(path, job["megapixels"], argument)
+    check_image_file(path, job["megapixels"], argument)
     return read_image(path, argument=argument)
 
 
-def _hole(job: Job, picture: Image) -> Tensor | None:
-    """How much of each pixel is covered by a mask, painted on what is shown or loaded in the full size."""
+def _read_hole(job: JobRequest, image: Image) -> Tensor | None:
+    """The mask, painted on the preview or loaded in the full size; None: the transparent pixels."""
     if not job["mask"]:
-        if picture.alpha is not None:
-            return None  # what is transparent
+        if image.alpha is not None:
+            return None
         raise ValueError("Nothing is painted yet: paint over what is to go, or load a mask, then fill.")
     if not job["painted"]:
-        check_size(Path(job["mask"]), job["megapixels"], "The mask")
-        return read_mask(job["mask"], picture, LOADED)
-    hole = _covered(_read(job, "mask", "The mask").color.mean(1, keepdim=True), picture.size)
+        check_image_file(Path(job["mask"]), job["megapixels"], "The mask")
+        return read_mask(job["mask"], image, MASK_OPTIONS)
+    hole = _covered(_read(job, "mask", "The mask").color.mean(1, keepdim=True), image.size)
     if not hole.any():
         raise ValueError("Nothing is painted yet: paint over what is to go, then fill.")
     return hole
 
 
-def _covered(gray: Tensor, size: tuple[int, int]) -> Tensor:
-    """The pixels of a picture of this size that what is painted covers wholly or in part.
+def _covered(painted: Tensor, size: tuple[int, int]) -> Tensor:
+    """The pixels of an image of this size that the painted strokes cover wholly or in part.
 
-    It was painted on what is shown, which may be smaller: each pixel takes the largest value of all that it overlaps,
+    They were painted on the preview, which may be smaller: each pixel takes the largest value of all that it overlaps,
     so that no stroke is too thin.
     """
-    return F.adaptive_max_pool2d(gray, size)[0, 0] > 0
+    return F.adaptive_max_pool2d(painted, size)[0, 0] > 0
 
 
-def _written(job: Job, what: str, picture: Image, before: Image, tell: Tell, told: str) -> Job:
-    """Write the result, and what is shown of it beside what it came from, both of one size."""
-    tell("writing")
+def _write_result(
+    job: JobRequest, suffix: str, image: Image, before: Image, report_stage: ReportStage, message: str
+) -> JobResult:
+    """Write the result, and previews of the image before and after, both of one size."""
+    report_stage("writing")
     folder = Path(job["folder"])
-    path = folder / f"{Path(job['name']).stem}-{what}.{job['format']}"
-    write_image(path, picture, argument="The result")
-    size = _fitting(picture.size, SHOWN)
+    path = folder / f"{Path(job['name']).stem}-{suffix}.{job['format']}"
+    write_image(path, image, argument="The result")
+    size = _preview_size(image.size)
     return {
         "path": str(path),
-        "before": _show(before, folder / "before.png", size),
-        "after": _show(picture, folder / "after.png", size),
-        "told": told,
+        "before": _write_preview(before, folder / "before.png", size),
+        "after": _write_preview(image, folder / "after.png", size),
+        "message": message,
     }
 
 
-def _fitting(size: tuple[int, int], longest: int) -> tuple[int, int]:
-    """A size of the same shape whose longer side is not longer than that."""
-    ratio = min(1.0, longest / max(size))
+def _preview_size(size: tuple[int, int]) -> tuple[int, int]:
+    """The size of the preview of an image, with the same aspect ratio and at most `MAX_PREVIEW_SIDE`."""
+    ratio = min(1.0, MAX_PREVIEW_SIDE / max(size))
     return max(1, round(size[0] * ratio)), max(1, round(size[1] * ratio))
 
 
-def _show(picture: Image, path: Path, size: tuple[int, int]) -> str:
-    """Write a picture for the screen: of this size, of 8 bits, and without what its file tells of the place."""
-    color, alpha = picture.color, picture.alpha
-    if size != picture.size:
+def _write_preview(image: Image, path: Path, size: tuple[int, int]) -> str:
+    """Write an image for the screen: of this size, of 8 bits, and without metadata, which may hold the place."""
+    color, alpha = image.color, image.alpha
+    if size != image.size:
         color, alpha = resize_with_alpha(color, alpha, size)
-    shown = replace(picture, color=color, alpha=alpha, bit_depth=8, metadata=NO_METADATA)
-    write_image(path, shown)
+    preview = replace(image, color=color, alpha=alpha, bit_depth=8, metadata=NO_METADATA)
+    write_image(path, preview)
     return str(path)

@@ -1,14 +1,14 @@
-"""What is shown before the page: the form that asks for the password."""
+"""The login form, and the redirect for links from other websites."""
 
 from html import escape
 
-__all__ = ["AGAIN", "login_page"]
+__all__ = ["REDIRECT", "login_page"]
 
-AGAIN = """<!doctype html>
+REDIRECT = """<!doctype html>
 <meta charset="utf-8"><title>patchattn</title><meta http-equiv="refresh" content="0; url=./">
 <a href="./">patchattn</a>
 """
-"""What a link on another website leads to first: browsers send this page's cookie from this page alone."""
+"""The response to a link on another website: browsers send this page's cookie from this page alone."""
 
 FORM = """<!doctype html>
 <html lang="en">
@@ -34,5 +34,5 @@ FORM = """<!doctype html>
 
 
 def login_page(message: str = "") -> str:
-    """The form, with what was wrong before."""
+    """The login form, with the error of the last attempt."""
     return FORM.replace("<!-- message -->", f'<p role="alert">{escape(message)}</p>' if message else "")

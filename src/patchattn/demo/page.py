@@ -1,12 +1,12 @@
-"""The page."""
+"""The page: one tab for each tool, and the field view."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from patchattn.demo.house import House
-from patchattn.demo.looking import add_look
-from patchattn.demo.making import add_tool
+from patchattn.demo.app_state import AppState
+from patchattn.demo.field_view import add_field_view
+from patchattn.demo.tool_tab import add_tool_tab
 from patchattn.demo.tools import TOOLS
 
 __all__ = ["build_page"]
@@ -19,20 +19,20 @@ TITLE = """
 """
 
 
-def build_page(house: House) -> Any:
-    """Make the page; its events work in the house's lanes."""
+def build_page(state: AppState) -> Any:
+    """Build the Gradio page, whose events run jobs in the state's queues."""
     import gradio as gr
 
-    async def enter() -> None:
-        await house.desk.prepare()
+    async def start_workers() -> None:
+        await state.quick_queue.start_workers()
 
     with gr.Blocks(title="patchattn", analytics_enabled=False) as page:
-        page.load(enter, None, None, api_visibility="private", show_progress="hidden")
+        page.load(start_workers, None, None, api_visibility="private", show_progress="hidden")
         gr.HTML(TITLE)
         with gr.Tabs():
             for tool in TOOLS:
                 with gr.Tab(tool.title, elem_id=f"pa-{tool.job}"):
-                    add_tool(house, tool)
-            with gr.Tab("Look", elem_id="pa-look"):
-                add_look(house)
+                    add_tool_tab(state, tool)
+            with gr.Tab("Field", elem_id="pa-field"):
+                add_field_view(state)
     return page

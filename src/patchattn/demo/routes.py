@@ -1,10 +1,10 @@
-"""What can be asked for."""
+"""The routes of the server."""
 
 from __future__ import annotations
 
 import re
 
-from patchattn.demo.http import Refused
+from patchattn.demo.http import HTTPError
 
 __all__ = ["GET", "PUBLIC", "route_of"]
 
@@ -21,14 +21,14 @@ ROUTES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("events", GET, r"/gradio_api/queue/data"),
     ("heartbeat", GET, r"/gradio_api/heartbeat/([\w-]{1,64})"),
 )
-"""All that can be asked for: a name, the methods, and the path. Gradio has more, which this page does not need."""
+"""All routes: name, methods and path. Gradio has more, which this page does not need."""
 
 PUBLIC = ("login", "asset")
-"""What may be asked for without the password: the form itself, and what is the same for everybody."""
+"""Routes that need no password: the form itself, and what is the same for everybody."""
 
 
 def route_of(method: str, path: str) -> tuple[str, tuple[str, ...]]:
-    """The name of the route that is asked for, and the parts of the path in parentheses; `Refused` if there is none.
+    """The name of a request's route, and the groups of its path; raise `HTTPError` if there is none.
 
     Example:
         >>> route_of("GET", "/patchattn/file/Xy12/cat.png")
@@ -37,9 +37,9 @@ def route_of(method: str, path: str) -> tuple[str, tuple[str, ...]]:
     matching = [(name, methods, re.fullmatch(pattern, path, re.ASCII)) for name, methods, pattern in ROUTES]
     there = [(name, methods, found) for name, methods, found in matching if found is not None]
     if not there:
-        raise Refused(404, "There is nothing here.")
+        raise HTTPError(404, "There is nothing here.")
     for name, methods, found in there:
         if method in methods:
             return name, found.groups()
     allowed = ", ".join(method for _, methods, _ in there for method in methods)
-    raise Refused(405, f"{method} is not possible here.", (b"allow", allowed.encode()))
+    raise HTTPError(405, f"{method} is not possible here.", (b"allow", allowed.encode()))

@@ -1,4 +1,4 @@
-"""Photographs that come along, from scikit-image."""
+"""Sample photographs, from scikit-image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Serving the page."""
+"""The server of the page."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from pathlib import Path
 from typing import Any
 
 from patchattn.demo.access import is_loopback
-from patchattn.demo.addresses import access_of, listen, reachable
-from patchattn.demo.guard import Guard
-from patchattn.demo.house import House
-from patchattn.demo.limits import Limits
+from patchattn.demo.addresses import access_of, listen, page_url
+from patchattn.demo.app_state import AppState
+from patchattn.demo.authentication import Authentication
 from patchattn.demo.page import build_page
-from patchattn.demo.passes import Passes
+from patchattn.demo.security_middleware import SecurityMiddleware
+from patchattn.demo.visitor_limits import VisitorLimits
 from patchattn.demo.workspace import workspace
 from patchattn.extras import extra
 
 __all__ = ["serve", "served"]
 
 MIN_PASSWORD = 8
-EVENTS_AT_ONCE = 1000
-"""Events that Gradio handles at a time; what they wait for is the house's lanes, which have limits of their own."""
-OPEN_CONNECTIONS = 1000
-ENDING = 2
-"""Seconds for which requests may go on when the server ends."""
+MAX_EVENTS = 1000
+"""Events that Gradio handles at a time; they wait for the job queues, which have limits of their own."""
+MAX_OPEN_CONNECTIONS = 1000
+SHUTDOWN_SECONDS = 2
+"""Time for which requests may go on when the server shuts down."""
 
 
 def serve(
     host: str,
     port: int | None,
-    limits: Limits,
+    limits: VisitorLimits,
     *,
     password: str | None = None,
     allowed: Sequence[str] = (),
@@ -49,10 +49,10 @@ def serve(
     Args:
         host: the address to listen at; 127.0.0.1 is this machine alone.
         port: None: the first free one from 7860.
-        limits: what a visitor may have.
-        password: what visitors must know; None: nothing if this machine alone can reach the page, else a password is
-            made, and is part of the address that is reported.
-        allowed: more names by which the server is known.
+        limits: of visitors.
+        password: None: no password if this machine alone can reach the page, else one is made, and is part of the
+            address that is reported.
+        allowed: more host names of the server.
         report: called with the page's address.
 
     Raises:
@@ -66,7 +66,7 @@ def serve(
 
 @contextmanager
 def _exit_on_signals() -> Iterator[None]:
-    """Ended by the system, or with its terminal, the page leaves as little behind as when it is interrupted."""
+    """Turn SIGINT, SIGTERM and SIGHUP into exceptions, so that the server cleans up on all of them."""
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = {number: signal.getsignal(number) for number in numbers}
     # Whoever starts it by `nohup` wants it to go on.
@@ -90,9 +90,9 @@ def _exit_on_signals() -> Iterator[None]:
 
 @contextmanager
 def served(
-    host: str, port: int | None, limits: Limits, *, password: str | None = None, allowed: Sequence[str] = ()
+    host: str, port: int | None, limits: VisitorLimits, *, password: str | None = None, allowed: Sequence[str] = ()
 ) -> Iterator[str]:
-    """Serve the page as long as the context lasts; yield its address. See `serve`."""
+    """Serve the page while the context lasts; yield its address. See `serve`."""
     if password is not None and len(password) < MIN_PASSWORD:
         raise ValueError(f"--password: expected at least {MIN_PASSWORD} characters, got {len(password)}.")
     token = None if password is not None or is_loopback(host) else secrets.token_urlsafe(16)
@@ -100,19 +100,19 @@ def served(
         with extra("demo"):
             import gradio as gr
         port = int(listening.getsockname()[1])
-        access, passes = access_of(host, port, allowed), Passes(port, password or token)
+        access, authentication = access_of(host, port, allowed), Authentication(port, password or token)
         files = folder / "files"
         files.mkdir()
-        house = House.build(files, limits)
-        page = build_page(house)
-        app = Guard(_application(gr, page), access, passes, house.storage, limits)
-        with _running(app, page, house, listening):
-            yield reachable(host, port) + (f"?token={token}" if token else "")
+        state = AppState.build(files, limits)
+        page = build_page(state)
+        app = SecurityMiddleware(_application(gr, page), access, authentication, state.storage, limits)
+        with _running(app, page, state, listening):
+            yield page_url(host, port) + (f"?token={token}" if token else "")
 
 
 @contextmanager
 def _environment(folder: Path) -> Iterator[None]:
-    """What Gradio reads when it is imported: that it sends nothing, and where it may write."""
+    """Set the variables that Gradio reads when it is imported: no analytics, and its temporary folder."""
     wanted = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(folder)}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
@@ -127,13 +127,13 @@ def _environment(folder: Path) -> Iterator[None]:
 
 
 def _application(gr: Any, page: Any) -> Any:
-    """Gradio's application, which `Guard` stands before."""
+    """The ASGI application of Gradio, which `SecurityMiddleware` wraps."""
     from fastapi import FastAPI
 
     assets = resources.files("patchattn.demo") / "assets"
     script, style = ((assets / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
-    page.max_threads = EVENTS_AT_ONCE
-    page.state_session_capacity = EVENTS_AT_ONCE
+    page.max_threads = MAX_EVENTS
+    page.state_session_capacity = MAX_EVENTS
     page.queue(default_concurrency_limit=None, api_open=False)
     return gr.mount_gradio_app(
         FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
@@ -144,7 +144,7 @@ def _application(gr: Any, page: Any) -> Any:
         run_history=False,
         enable_monitoring=False,
         footer_links=[],
-        # What it says of an error in the program is for the terminal.
+        # Details of an error in the program are for the terminal.
         show_error=False,
         theme=_theme(gr),
         css=style,
@@ -153,8 +153,8 @@ def _application(gr: Any, page: Any) -> Any:
 
 
 @contextmanager
-def _running(app: Guard, page: Any, house: House, listening: socket.socket) -> Iterator[None]:
-    """Answer requests, in a thread, as long as this lasts."""
+def _running(app: SecurityMiddleware, page: Any, state: AppState, listening: socket.socket) -> Iterator[None]:
+    """Answer requests, in a thread, while the context lasts."""
     import uvicorn
 
     config = uvicorn.Config(
@@ -162,8 +162,8 @@ def _running(app: Guard, page: Any, house: House, listening: socket.socket) -> I
         log_level="error",
         access_log=False,
         server_header=False,
-        limit_concurrency=OPEN_CONNECTIONS,
-        timeout_graceful_shutdown=ENDING,
+        limit_concurrency=MAX_OPEN_CONNECTIONS,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         lifespan="on",
         ws="none",
     )
@@ -171,7 +171,7 @@ def _running(app: Guard, page: Any, house: House, listening: socket.socket) -> I
 
     async def run() -> None:
         await server.serve(sockets=[listening])
-        await house.end()
+        await state.close()
 
     thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
     thread.start()
@@ -186,11 +186,11 @@ def _running(app: Guard, page: Any, house: House, listening: socket.socket) -> I
         page.is_running = False
         app.close()
         server.should_exit = True
-        thread.join(ENDING + 3)
+        thread.join(SHUTDOWN_SECONDS + 3)
 
 
 def _theme(gr: Any) -> Any:
-    """Fonts that are there already; none is fetched."""
+    """The theme, with fonts of the system; none is downloaded."""
     sans = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
     mono = ["ui-monospace", "Menlo", "Consolas", "monospace"]
     theme = gr.themes.Default(primary_hue="teal", neutral_hue="zinc", radius_size="md", font=sans, font_mono=mono)

@@ -1,4 +1,4 @@
-"""Files of visitors: how many, how large, whose, and until when."""
+"""Storage of visitors' files, with owners, limits and expiry."""
 
 from __future__ import annotations
 
@@ -14,24 +14,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from patchattn.demo.http import Refused
-from patchattn.demo.limits import Limits
+from patchattn.demo.http import HTTPError
+from patchattn.demo.visitor_limits import VisitorLimits
 
-__all__ = ["Entry", "Gone", "Owner", "Storage"]
+__all__ = ["Entry", "EntryGoneError", "Owner", "Storage"]
 
-LEFT = 60.0
-"""Seconds after which the files of a page that was closed are removed; one that lost its connection is back by then."""
-UNSEEN = 600.0
-"""Seconds after which files are removed that belong to no open page, and that nobody has asked for since."""
-KEPT = 2 * 3600.0
-"""Seconds after which any file that is not in use is removed."""
+CLOSED_PAGE_SECONDS = 60.0
+"""Time after which the files of a closed page are removed; one that lost its connection is back by then."""
+UNCLAIMED_SECONDS = 600.0
+"""Time after which unused files are removed that belong to no open page."""
+MAX_UNUSED_SECONDS = 2 * 3600.0
+"""Time after which any unused file is removed."""
 
-
-FULL = "There is no room for more pictures on this page; please try again in some minutes."
+STORAGE_FULL = "There is no room for more pictures on this page; please try again in some minutes."
 REMEDY = "close other tabs of this page, or reload it, and try again in a minute."
 
 
-class Gone(ValueError):  # noqa: N818  it is an answer, in a sentence for the visitor
+class EntryGoneError(ValueError):
     """An entry is not kept any more, or is another visitor's."""
 
     def __init__(self) -> None:
@@ -40,7 +39,7 @@ class Gone(ValueError):  # noqa: N818  it is an answer, in a sentence for the vi
 
 @dataclass(frozen=True)
 class Owner:
-    """A page that is open: of which visitor, and in which of the visitor's tabs."""
+    """An open page: its visitor, and the session of the tab."""
 
     visitor: str
     session: str = ""
@@ -49,7 +48,7 @@ class Owner:
 
 @dataclass(eq=False)
 class Entry:
-    """A folder with an upload, or with what a piece of work wrote."""
+    """A folder with an upload, or with the results of a job."""
 
     id: str
     folder: Path
@@ -57,9 +56,9 @@ class Entry:
     touched: float
     size: int = 0
     users: int = 0
-    """Pieces of work that read or write it now."""
+    """Jobs that read or write it now."""
     released: bool = False
-    """Nobody needs it any more, apart from the work that uses it."""
+    """Whether it is needed no more, apart from the jobs that use it."""
 
 
 class Storage:
@@ -69,11 +68,11 @@ class Storage:
 
     Args:
         folder: where the files are.
-        limits: how much is kept.
+        limits: on files and bytes.
         clock: seconds from any beginning.
     """
 
-    def __init__(self, folder: Path, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, folder: Path, limits: VisitorLimits, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder, self._limits, self._clock = folder, limits, clock
         self._entries: dict[str, Entry] = {}
         self._open: Counter[Owner] = Counter()
@@ -83,7 +82,7 @@ class Storage:
 
     @contextmanager
     def page(self, owner: Owner) -> Iterator[None]:
-        """A page is open as long as this lasts; its files are removed some time after it was closed."""
+        """Mark a page as open while the context lasts; its files are removed some time after it was closed."""
         self._open[owner] += 1
         self._left.pop(owner, None)
         try:
@@ -93,63 +92,65 @@ class Storage:
             if not self._open[owner]:
                 del self._open[owner]
                 self._left[owner] = self._clock()
-                self._sweep_after(LEFT)
+                self._sweep_after(CLOSED_PAGE_SECONDS)
 
     def sweep(self) -> None:
-        """Remove what nobody needs any more."""
+        """Remove files that are needed no more."""
         now = self._clock()
         owners = {entry.owner for entry in self._entries.values()}
-        self._left = {owner: since for owner, since in self._left.items() if owner in owners or now - since < LEFT}
+        self._left = {
+            owner: since for owner, since in self._left.items() if owner in owners or now - since < CLOSED_PAGE_SECONDS
+        }
         for entry in list(self._entries.values()):
             idle = now - entry.touched
             left = self._left.get(entry.owner)
-            closed = left is not None and now - left >= LEFT
-            unseen = entry.owner not in self._open and left is None and idle >= UNSEEN
-            if not entry.users and (entry.released or closed or unseen or idle >= KEPT):
+            closed = left is not None and now - left >= CLOSED_PAGE_SECONDS
+            unseen = entry.owner not in self._open and left is None and idle >= UNCLAIMED_SECONDS
+            if not entry.users and (entry.released or closed or unseen or idle >= MAX_UNUSED_SECONDS):
                 self._remove(entry)
 
     # ---- room ----
 
     def check_room(self, visitor: str, size: int = 0) -> None:
-        """Raise `Refused` if a file of so many bytes more would be too much, for this visitor or for all."""
+        """Raise `HTTPError` if a file of so many bytes more exceeds a limit, of this visitor or of all."""
         self.sweep()
         own = [entry for entry in self._entries.values() if entry.owner.visitor == visitor]
         if len(own) >= self._limits.visitor_files:
-            raise Refused(413, f"You have {len(own)} files here, and no more are kept; {REMEDY}")
+            raise HTTPError(413, f"You have {len(own)} files here, and no more are kept; {REMEDY}")
         if len(self._entries) >= self._limits.total_files:
-            raise Refused(507, FULL)
+            raise HTTPError(507, STORAGE_FULL)
         self._check_bytes(visitor, size)
 
     def _check_bytes(self, visitor: str, more: int) -> None:
         each, total = self._limits.visitor_megabytes, self._limits.total_megabytes
         if self.used(visitor) + more > each * 1e6:
-            raise Refused(
+            raise HTTPError(
                 413, f"This page keeps up to {each:g} MB for a visitor, and with this file it is more; {REMEDY}"
             )
         if self.used() + more > total * 1e6:
-            raise Refused(507, FULL)
+            raise HTTPError(507, STORAGE_FULL)
 
     def used(self, visitor: str | None = None) -> int:
-        """Bytes of all files, or of a visitor's."""
+        """The bytes of all files, or of a visitor's."""
         return sum(entry.size for entry in self._entries.values() if visitor in (None, entry.owner.visitor))
 
     # ---- entries ----
 
     def add(self, owner: Owner) -> Entry:
-        """A new folder; `Refused` if there is no room."""
+        """Create an entry; raise `HTTPError` if there is no room."""
         self.check_room(owner.visitor)
         name = secrets.token_urlsafe(16)
         folder = self._folder / name
         folder.mkdir(mode=0o700)
         entry = self._entries[name] = Entry(name, folder, owner, self._clock())
-        self._sweep_after(UNSEEN)
+        self._sweep_after(UNCLAIMED_SECONDS)
         return entry
 
     @contextmanager
     def upload(self, visitor: str, name: str) -> Iterator[tuple[Entry, Callable[[bytes], None]]]:
-        """A file that is being received, and the function that writes its next bytes or raises `Refused`.
+        """Create an entry for an upload; yield it, and a function that writes its next bytes or raises `HTTPError`.
 
-        It is removed if this ends with an exception.
+        It is removed if the context ends with an exception.
         """
         entry = self.add(Owner(visitor))
         entry.users += 1
@@ -159,13 +160,13 @@ class Storage:
         except BaseException as error:
             self._remove(entry)
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise Refused(507, "The disk of this machine is full; please try again later.") from error
+                raise HTTPError(507, "The disk of this machine is full; please try again later.") from error
             raise
         entry.users -= 1
 
     def _write(self, entry: Entry, file: BinaryIO, content: bytes) -> None:
         if entry.size + len(content) > self._limits.megabytes * 1e6:
-            raise Refused(
+            raise HTTPError(
                 413, f"The file is larger than {self._limits.megabytes:g} MB, and this page takes no larger ones."
             )
         self._check_bytes(entry.owner.visitor, len(content))
@@ -173,20 +174,20 @@ class Storage:
         entry.size += len(content)
 
     def claim(self, owner: Owner, name: str) -> Path:
-        """The file of an upload, which from now on belongs to this page; a `ValueError` if there is none."""
+        """Give an upload to this page, and return its path; raise a `ValueError` if there is none."""
         entry = self._entries.get(name)
         if entry is None or entry.owner.visitor != owner.visitor or entry.released:
-            raise Gone
+            raise EntryGoneError
         entry.owner, entry.touched = owner, self._clock()
         (path,) = entry.folder.iterdir()
         return path
 
     @contextmanager
     def using(self, names: Iterable[str], visitor: str) -> Iterator[None]:
-        """Keep these entries as long as this lasts; a `ValueError` if one is gone, or is another visitor's."""
+        """Keep entries while the context lasts; raise a `ValueError` if one is gone, or is another visitor's."""
         entries = [self._entries.get(name) for name in names]
         if any(entry is None or entry.owner.visitor != visitor for entry in entries):
-            raise Gone
+            raise EntryGoneError
         found = [entry for entry in entries if entry is not None]
         for entry in found:
             entry.users += 1
@@ -199,18 +200,18 @@ class Storage:
                 if entry.released and not entry.users:
                     self._remove(entry)
 
-    def weigh(self, entry: Entry) -> None:
-        """Count what was written into its folder.
+    def update_size(self, entry: Entry) -> None:
+        """Measure the files that were written into an entry's folder.
 
         Raises:
-            Refused: there was too much before. How large a result is shows when it is there, so one may be too much,
-                but not what was asked for at the same time and comes after it.
+            HTTPError: the limit was exceeded before. The size of a result is known when it is written, so that one
+                result may exceed it, but not those that were started at the same time and come after it.
         """
         self._check_bytes(entry.owner.visitor, 0)
         entry.size = sum(path.stat().st_size for path in entry.folder.iterdir())
 
     def release(self, names: Iterable[str], visitor: str) -> None:
-        """Remove these entries of a visitor, as soon as no work uses them."""
+        """Remove these entries of a visitor, as soon as no job uses them."""
         for name in names:
             entry = self._entries.get(name)
             if entry is not None and entry.owner.visitor == visitor:
@@ -219,7 +220,7 @@ class Storage:
                     self._remove(entry)
 
     def find(self, visitor: str, name: str, file: str) -> Path | None:
-        """The path of a visitor's file; None if there is none of this name."""
+        """Find the path of a visitor's file; None if there is none of this name."""
         entry = self._entries.get(name)
         if entry is None or entry.owner.visitor != visitor:
             return None

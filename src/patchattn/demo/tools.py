@@ -1,4 +1,4 @@
-"""The tabs that make a picture: what each takes, which settings it has, and what it says."""
+"""The tools of the page: inputs, settings and texts of each."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Component = Any
 
 @dataclass(frozen=True)
 class Source:
-    """A picture that a tool takes."""
+    """An image that a tool takes as input."""
 
     name: str
-    """What the job calls it."""
+    """Its key in the job."""
     label: str
     samples: Samples
-    """Of `samples.write_sample`, by what their buttons say."""
+    """Names of samples (see `samples.write_sample`) by the labels of their buttons."""
 
 
 @dataclass(frozen=True)
 class Tool:
-    """A tab."""
+    """A tool, which has a tab of the page."""
 
     job: str
     title: str
@@ -33,9 +33,9 @@ class Tool:
     verb: str
     sources: tuple[Source, ...]
     settings: Callable[[], dict[str, Component]]
-    """Makes the components of the settings that the job takes."""
+    """Makes the components of the job's settings."""
     paints: bool = False
-    """The first picture is painted on."""
+    """Whether a mask can be painted on the first image."""
 
 
 def _inpaint_settings() -> dict[str, Component]:
@@ -51,13 +51,13 @@ def _colorize_settings() -> dict[str, Component]:
     return {"k": gr.Slider(1, 8, value=3, step=1, label="k", info="Matches of each pixel whose colors are mixed.")}
 
 
-def _enlarge_settings() -> dict[str, Component]:
+def _upscale_settings() -> dict[str, Component]:
     import gradio as gr
 
     return {"scale": gr.Radio([2, 3, 4], value=2, label="Times larger")}
 
 
-def _rebuild_settings() -> dict[str, Component]:
+def _reconstruct_settings() -> dict[str, Component]:
     import gradio as gr
 
     return {
@@ -69,7 +69,7 @@ def _rebuild_settings() -> dict[str, Component]:
     }
 
 
-PHOTOGRAPHS = {"Coffee": "coffee", "Cat": "cat", "Astronaut": "astronaut", "Rocket": "rocket"}
+SAMPLES = {"Coffee": "coffee", "Cat": "cat", "Astronaut": "astronaut", "Rocket": "rocket"}
 
 TOOLS = (
     Tool(
@@ -78,7 +78,7 @@ TOOLS = (
         intro="Paint over what should go. It is filled with patches of the same photograph; every other pixel stays as "
         "it is.",
         verb="Fill",
-        sources=(Source("photo", "Photograph", PHOTOGRAPHS),),
+        sources=(Source("image", "Photograph", SAMPLES),),
         settings=_inpaint_settings,
         paints=True,
     ),
@@ -88,29 +88,29 @@ TOOLS = (
         intro="A gray picture takes the colors of what looks like it in another. Its brightness stays as it is.",
         verb="Color",
         sources=(
-            Source("photo", "Gray picture", {"Motorcycle, left eye": "gray-left", "Cat": "gray-cat"}),
-            Source("reference", "Image with the colors", {"Motorcycle, right eye": "right", "Cat": "cat"}),
+            Source("image", "Gray picture", {"Motorcycle, left eye": "gray-left", "Cat": "gray-cat"}),
+            Source("reference", "Picture with the colors", {"Motorcycle, right eye": "right", "Cat": "cat"}),
         ),
         settings=_colorize_settings,
     ),
     Tool(
-        job="enlarge",
-        title="Enlarge",
+        job="upscale",
+        title="Upscale",
         intro="Larger, with the detail that the photograph's own patches have at other sizes. Beside it: plain bicubic "
         "interpolation.",
-        verb="Enlarge",
-        sources=(Source("photo", "Photograph", {"Cat": "small-cat", "Astronaut": "small-astronaut"}),),
-        settings=_enlarge_settings,
+        verb="Upscale",
+        sources=(Source("image", "Photograph", {"Cat": "small-cat", "Astronaut": "small-astronaut"}),),
+        settings=_upscale_settings,
     ),
     Tool(
-        job="rebuild",
-        title="Rebuild",
+        job="reconstruct",
+        title="Reconstruct",
         intro="Every pixel of the target is made from pixels of the reference alone.",
-        verb="Rebuild",
+        verb="Reconstruct",
         sources=(
-            Source("photo", "Target", {"Motorcycle, left eye": "left", "Astronaut": "astronaut"}),
+            Source("image", "Target", {"Motorcycle, left eye": "left", "Astronaut": "astronaut"}),
             Source("reference", "Reference", {"Motorcycle, right eye": "right", "Coffee": "coffee"}),
         ),
-        settings=_rebuild_settings,
+        settings=_reconstruct_settings,
     ),
 )

@@ -1,4 +1,4 @@
-"""Files that come in and go out: the two routes that carry pictures."""
+"""The two routes that transfer image files: upload and download."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import unicodedata
 from pathlib import Path
 from urllib.parse import parse_qs, quote
 
-from patchattn.demo.http import Receive, Refused, Scope, Send, answer, header, next_part
-from patchattn.demo.limits import Limits
+from patchattn.demo.http import HTTPError, Receive, Scope, Send, header, next_part, respond
 from patchattn.demo.storage import Storage
+from patchattn.demo.visitor_limits import VisitorLimits
 
 __all__ = ["receive_upload", "safe_name", "send_file"]
 
-READABLE = {
+CONTENT_TYPES = {
     ".png": "image/png",
     ".apng": "image/apng",
     ".jpg": "image/jpeg",
@@ -36,32 +36,32 @@ READABLE = {
     ".pgm": "image/x-portable-graymap",
     ".pbm": "image/x-portable-bitmap",
 }
-"""What may come in and go out, by the ending of its name: nothing in which a browser runs scripts."""
+"""Content types of the files that are accepted and served, by suffix: none in which a browser runs scripts."""
 
-LONGEST_NAME = 120
-"""Bytes of a file's name; what a tool adds to it must fit too."""
-CHUNK = 2**18
+MAX_NAME_BYTES = 120
+"""Bytes of a file's name; the suffix of a result must fit too."""
+CHUNK_BYTES = 2**18
 
 
 async def receive_upload(
-    storage: Storage, limits: Limits, visitor: str, scope: Scope, receive: Receive, send: Send
+    storage: Storage, limits: VisitorLimits, visitor: str, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Write the body of a request into a file, and answer with its id and name as JSON.
 
-    The query has the file's `name`, and `size` in bytes. With `check=1` there is no body: it is asked beforehand
-    whether the file may come, since a browser that is still sending does not listen.
+    The query has the file's `name`, and `size` in bytes. With `check=1` there is no body: the limits
+    are checked before the upload, since a browser that is still sending does not listen.
     """
     query = parse_qs(scope["query_string"].decode("latin-1"))
     name = safe_name(query.get("name", [""])[0])
-    if Path(name).suffix.lower() not in READABLE:
-        endings = ", ".join(sorted(ending.removeprefix(".") for ending in READABLE))
-        raise Refused(415, f"{name}: this page reads pictures whose name ends in one of {endings}.")
+    if Path(name).suffix.lower() not in CONTENT_TYPES:
+        endings = ", ".join(sorted(ending.removeprefix(".") for ending in CONTENT_TYPES))
+        raise HTTPError(415, f"{name}: this page reads pictures whose name ends in one of {endings}.")
     size = max(_number(query.get("size", ["0"])[0]), _number(header(scope, "content-length") or "0"))
     if size > limits.megabytes * 1e6:
-        raise Refused(413, f"{name}: {size / 1e6:.1f} MB, and this page takes files up to {limits.megabytes:g} MB.")
+        raise HTTPError(413, f"{name}: {size / 1e6:.1f} MB, and this page takes files up to {limits.megabytes:g} MB.")
     storage.check_room(visitor, size)
     if query.get("check") == ["1"]:
-        await answer(send, 200)
+        await respond(send, 200)
         return
     # Lengths that were announced may be wrong: each part that arrives is counted.
     with storage.upload(visitor, name) as (entry, write):
@@ -71,16 +71,16 @@ async def receive_upload(
             write(message.get("body", b""))
             more = message.get("more_body", False)
         if not entry.size:
-            raise Refused(400, f"{name}: the file is empty.")
-    await answer(send, 200, json.dumps({"id": entry.id, "name": name}), kind="application/json")
+            raise HTTPError(400, f"{name}: the file is empty.")
+    await respond(send, 200, json.dumps({"id": entry.id, "name": name}), kind="application/json")
 
 
 async def send_file(storage: Storage, visitor: str, scope: Scope, send: Send, name: str, file: str) -> None:
-    """Send a picture of a visitor."""
+    """Send an image file of a visitor."""
     path = storage.find(visitor, name, file)
-    kind = READABLE.get(Path(file).suffix.lower())
+    kind = CONTENT_TYPES.get(Path(file).suffix.lower())
     if path is None or kind is None:
-        raise Refused(404, "There is no such picture here.")
+        raise HTTPError(404, "There is no such picture here.")
     with path.open("rb") as opened:
         size = path.stat().st_size
         start = [
@@ -88,20 +88,20 @@ async def send_file(storage: Storage, visitor: str, scope: Scope, send: Send, na
             (b"content-length", str(size).encode()),
             (b"content-disposition", f"inline; filename*=UTF-8''{quote(file, safe='')}".encode()),
             (b"cache-control", b"private, max-age=600"),
-            # Opened by itself, a file is a picture and nothing that could run.
+            # Opened by itself, a file is an image and nothing that could run.
             (b"content-security-policy", b"default-src 'none'; sandbox"),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": start})
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})
             return
-        while content := await asyncio.to_thread(opened.read, CHUNK):
+        while content := await asyncio.to_thread(opened.read, CHUNK_BYTES):
             await send({"type": "http.response.body", "body": content, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
 
 def safe_name(name: str) -> str:
-    """The name of a file that a visitor chose, as a file here may be called: no folders, no control characters.
+    """A safe name for an uploaded file: no folders, no control characters.
 
     Example:
         >>> safe_name("../../etc/pass\\nwd.png"), safe_name("C:\\\\Photos\\\\Müller.jpg")
@@ -113,12 +113,12 @@ def safe_name(name: str) -> str:
     stem, dot, ending = name.rpartition(".")
     if not dot:
         stem, ending = name, ""
-    room = LONGEST_NAME - len((dot + ending).encode()[:20])
+    room = MAX_NAME_BYTES - len((dot + ending).encode()[:20])
     stem = stem.encode()[:room].decode(errors="ignore")
     return (stem or "picture") + (dot + ending)[:20]
 
 
 def _number(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise Refused(400, "The size of the file is not a number.")
+        raise HTTPError(400, "The size of the file is not a number.")
     return int(text)

@@ -1,4 +1,4 @@
-"""The process in which pictures are worked on: one job a line from stdin, what is told of it line by line to stdout."""
+"""The worker process: reads one job a line from stdin, writes reports line by line to stdout."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import Any
 
 __all__ = ["main"]
 
-PAUSE = 0.1
-"""Seconds between two reports of how far a stage has come."""
+REPORT_INTERVAL = 0.1
+"""Seconds between two reports of a stage's progress."""
 
 
-class Telling:
-    """What the work tells, as lines of JSON."""
+class ReportWriter:
+    """Writes reports to stdout as lines of JSON."""
 
     def __init__(self) -> None:
         # Whatever else is printed here must not come between the lines.
@@ -29,76 +29,76 @@ class Telling:
         os.dup2(2, 1)
         self._last = 0.0
 
-    def line(self, **told: Any) -> None:
-        print(json.dumps(told), file=self._file, flush=True)
+    def write(self, **report: Any) -> None:
+        print(json.dumps(report), file=self._file, flush=True)
 
-    def stage(self, name: str) -> None:
+    def write_stage(self, name: str) -> None:
         self._last = 0.0
-        self.line(stage=name)
+        self.write(stage=name)
 
-    def steps(self, done: int, total: int) -> None:
-        if time.monotonic() - self._last >= PAUSE:
+    def write_progress(self, done: int, total: int) -> None:
+        if time.monotonic() - self._last >= REPORT_INTERVAL:
             self._last = time.monotonic()
-            self.line(done=done, total=total)
+            self.write(done=done, total=total)
 
 
 def main() -> None:
-    """Work until stdin ends."""
-    # Ctrl-C reaches this process too; the page ends it.
+    """Run jobs until stdin ends."""
+    # Ctrl-C reaches this process too; the server ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    telling = Telling()
-    # The heavy packages, while nobody has asked for anything yet.
+    writer = ReportWriter()
+    # The heavy packages are imported before the first job comes.
     from patchattn.demo import jobs  # noqa: F401
 
-    for job in iter(_asked().get, None):
-        _do(job, telling)
+    for job in iter(_read_jobs().get, None):
+        _run(job, writer)
 
 
-def _do(job: dict[str, Any], telling: Telling) -> None:
-    """Do a job, and tell what came of it, whatever that is."""
+def _run(job: dict[str, Any], writer: ReportWriter) -> None:
+    """Run a job, and report its result or its error."""
     from patchattn.demo.jobs import JOBS
     from patchattn.progress import watch_progress
     from patchattn.tasks.warnings import FileWarning
 
     try:
-        with watch_progress(telling.steps), warnings.catch_warnings(record=True) as heard:
+        with watch_progress(writer.write_progress), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", FileWarning)
-            result = JOBS[job["job"]](job, telling.stage)
+            result = JOBS[job["job"]](job, writer.write_stage)
     except MemoryError:
-        telling.line(error="There is not enough memory for this; try a smaller picture.")
+        writer.write(error="There is not enough memory for this; try a smaller picture.")
     except (ValueError, RuntimeError, OSError) as error:
-        telling.line(error=_sentence(error, job))
+        writer.write(error=_message(error, job))
     except Exception as error:
         traceback.print_exc()
-        telling.line(error=f"This should not have happened ({type(error).__name__}); the terminal tells more.")
+        writer.write(error=f"This should not have happened ({type(error).__name__}); see the terminal for details.")
     else:
-        notes = [_sentence(note.message, job) for note in heard if issubclass(note.category, FileWarning)]
-        telling.line(result=result, notes=notes)
+        notes = [_message(note.message, job) for note in caught if issubclass(note.category, FileWarning)]
+        writer.write(result=result, notes=notes)
 
 
-def _asked() -> queue.SimpleQueue[dict[str, Any]]:
-    """What is asked for, in the order of the lines; the process ends with stdin, also in the middle of its work.
+def _read_jobs() -> queue.SimpleQueue[dict[str, Any]]:
+    """Queue the jobs in the order of the lines; the process ends with stdin, also in the middle of a job.
 
-    Stdin ends with the server, however that ends: nobody waits for the work then.
+    Stdin ends with the server, however that ends: nobody waits for the result then.
     """
-    asked: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    jobs: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def read() -> None:
         for line in sys.stdin:
-            asked.put(json.loads(line))
+            jobs.put(json.loads(line))
         os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()
-    return asked
+    return jobs
 
 
-def _sentence(error: Exception | Warning | str, job: dict[str, Any]) -> str:
-    """Its own words, without the folders of this machine."""
-    words = str(error) or type(error).__name__
-    paths = [given for given in job.values() if isinstance(given, str) and os.path.isabs(given)]
-    for path in sorted(paths, key=len, reverse=True):  # what lies in a folder before the folder
-        words = words.replace(path, Path(path).name)
-    return words[0].upper() + words[1:]
+def _message(error: Exception | Warning | str, job: dict[str, Any]) -> str:
+    """The message of an error, without the folders of this machine."""
+    message = str(error) or type(error).__name__
+    paths = [value for value in job.values() if isinstance(value, str) and os.path.isabs(value)]
+    for path in sorted(paths, key=len, reverse=True):  # a file in a folder before the folder
+        message = message.replace(path, Path(path).name)
+    return message[0].upper() + message[1:]
 
 
 if __name__ == "__main__":

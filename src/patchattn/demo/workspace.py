@@ -1,4 +1,4 @@
-"""The server's folder for visitors' pictures, which does not outlive the server.
+"""The server's folder for visitors' files, which is removed with the server.
 
 A server that is killed cannot remove its folder; the next one does. A folder belongs to a living server as long as the
 file in it is locked, for the system unlocks it when the process ends, however it ends.

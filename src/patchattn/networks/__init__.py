@@ -1,1 +1,1 @@
-"""Networks that are made with the attention layers, and the weights that come with them."""
+"""Networks built on the attention layers, and their trained weights."""

@@ -1,4 +1,4 @@
-"""What networks are built from, as their files say it."""
+"""Architectures of the networks, as their weight files store them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any, ClassVar
 
 from patchattn.networks.attention_layers import named_attention
 from patchattn.networks.colorization import ColorizationNetwork
-from patchattn.networks.contextual import ATTENTIONS, InpaintingNetwork
-from patchattn.networks.cross_scale import CROSS_SCALE, IN_SCALE, SuperResolutionNetwork
+from patchattn.networks.inpainting import ATTENTIONS, InpaintingNetwork
+from patchattn.networks.superresolution import CROSS_SCALE, IN_SCALE, SuperResolutionNetwork
 
 __all__ = ["AnyArchitecture", "ColorizationArchitecture", "InpaintingArchitecture", "SuperResolutionArchitecture"]
 
 
 @dataclass(frozen=True)
 class ColorizationArchitecture:
-    """What a network that colors is built from.
+    """Architecture of a colorization network.
 
     Example:
         >>> ColorizationArchitecture(attention="psal", settings={"k": 1}).build().attention
@@ -30,10 +30,10 @@ class ColorizationArchitecture:
     """The attention layer's arguments that are not its defaults."""
     channels: int = 16
     size: int | None = None
-    """Side of the frames that it learns from; None: unknown."""
+    """Side of the frames that it was trained on; None: unknown."""
 
     def build(self) -> ColorizationNetwork:
-        """The network with random weights.
+        """Build the network, with random weights.
 
         Raises:
             ValueError: there is no such layer, or it has no such setting.
@@ -44,7 +44,7 @@ class ColorizationArchitecture:
 
 @dataclass(frozen=True)
 class InpaintingArchitecture:
-    """What a network that fills holes is built from.
+    """Architecture of an inpainting network.
 
     Example:
         >>> InpaintingArchitecture("contextual", {"rate": 1}, channels=4).build().refinement.attention
@@ -54,14 +54,14 @@ class InpaintingArchitecture:
     task: ClassVar[str] = "inpainting"
 
     attention: str = "psal"
-    """A name of `networks.contextual.ATTENTIONS`."""
+    """A name of `networks.inpainting.ATTENTIONS`."""
     settings: dict[str, Any] = field(default_factory=dict)
     """The attention layer's arguments that are not its defaults."""
     channels: int = 32
     padding_mode: str = "reflect"
 
     def build(self) -> InpaintingNetwork:
-        """The network with random weights.
+        """Build the network, with random weights.
 
         Raises:
             ValueError: there is no such layer, it has no such setting, or another argument is out of range.
@@ -72,7 +72,7 @@ class InpaintingArchitecture:
 
 @dataclass(frozen=True)
 class SuperResolutionArchitecture:
-    """What a network that enlarges is built from.
+    """Architecture of a super-resolution network.
 
     Example:
         >>> SuperResolutionArchitecture(3, "psal", {"k": 5}).build().cross_scale_attention
@@ -83,11 +83,11 @@ class SuperResolutionArchitecture:
 
     scale: int = 2
     cross_scale: str = "full"
-    """A name of `networks.cross_scale.CROSS_SCALE`."""
+    """A name of `networks.superresolution.CROSS_SCALE`."""
     cross_scale_settings: dict[str, Any] = field(default_factory=dict)
     """That layer's arguments that are not its defaults."""
     in_scale: str = "local"
-    """A name of `networks.cross_scale.IN_SCALE`."""
+    """A name of `networks.superresolution.IN_SCALE`."""
     in_scale_settings: dict[str, Any] = field(default_factory=dict)
     """That layer's arguments that are not its defaults."""
     channels: int = 16
@@ -95,7 +95,7 @@ class SuperResolutionArchitecture:
     skip: bool = True
 
     def build(self) -> SuperResolutionNetwork:
-        """The network with random weights.
+        """Build the network, with random weights.
 
         Raises:
             ValueError: there is no such layer, it has no such setting, or another argument is out of range.

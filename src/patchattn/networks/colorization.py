@@ -1,4 +1,4 @@
-"""Guided colorization: a gray picture takes its colors from a colored one."""
+"""Colorization network: a gray image takes its colors from a reference image."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from patchattn.networks.mirror import mirrored
 __all__ = ["ColorizationNetwork"]
 
 LUMA = (0.2126, 0.7152, 0.0722)
-"""Of red, green and blue as they are encoded: near enough to the gray that pictures are compared in."""
+"""Luma weights of encoded red, green and blue: near enough to the gray that images are compared in."""
 
 
 class ColorizationNetwork(nn.Module):
-    r"""The network of PSAL's Figure 3: as little as possible around an attention layer.
+    r"""Colorization network of PSAL's Figure 3: an attention layer between convolutions.
 
     $$\hat{y} = g + W_O * \operatorname{attention}(W_Q * g,\; W_K * r,\; W_V * r)$$
 
     g is the gray target, r the colored reference, every W a 3x3 convolution with a bias: W_Q from 1, W_K and W_V from
-    3 to `channels` channels, W_O from `channels` to 3. The gray picture is added to all three channels of the result,
-    so that attention has but to bring the colors (the paper's residual connection). With 16 channels these are 1,491
-    numbers.
+    3 to `channels` channels, W_O from `channels` to 3. The gray image is added to all three channels of the result, so
+    that attention brings the colors alone (the paper's residual connection). With 16 channels there are 1,491
+    parameters.
 
-    The paper's figure does not say what the convolutions read outside the picture; here they read it reflected, as the
-    patches do. The result is not clipped to [0, 1].
+    The paper's figure does not give the padding of the convolutions; here they are reflected, as the patches are. The
+    result is not clipped to [0, 1].
 
     Args:
         attention: any layer that is called as `layer(query, key, value)`.
         channels: of query, key and value (16, section 4.3.1).
-        size: side of the frames that it learns from, kept as an attribute: patches of 7 pixels hold other things in
+        size: side of the frames that it is trained on, kept as an attribute: patches of 7 pixels hold other content in
             frames of another size. None: unknown.
 
     Example:
@@ -53,10 +53,10 @@ class ColorizationNetwork(nn.Module):
         )
 
     def align(self) -> None:
-        """Let the key's convolution be the query's, applied to the reference's luma: equal grays then match.
+        """Set the key's convolution to the query's, applied to the reference's luma, so that equal grays match.
 
-        Random convolutions of query and key have nothing to do with each other, and finding a common language takes
-        most of the training (all of it, with one match and no votes, where they learn nothing).
+        Random convolutions of query and key are unrelated, and aligning them takes most of the training (all of it,
+        with one match and no votes, where they have no gradients).
         """
         luma = self.query.weight.new_tensor(LUMA).view(1, 3, 1, 1)
         with torch.no_grad():
@@ -74,16 +74,16 @@ class ColorizationNetwork(nn.Module):
         """Color `gray`, in [0, 1], with the colors of `reference`.
 
         `attention`, called as `attention(query, key, value)`, takes the place of the network's own for this call.
-        What is too small to be reflected is extended by `mirrored` first, and the result is cut to size.
+        Images that are too small for reflection padding are extended by `mirrored` first, and the result is cropped.
         """
         attend = self.attention if attention is None else attention
         height, width = gray.shape[2:]
-        gray, reference = (mirrored(picture, 1, self._least_side()) for picture in (gray, reference))
+        gray, reference = (mirrored(image, 1, self._least_side()) for image in (gray, reference))
         attended = attend(self.query(gray), self.key(reference), self.value(reference))
         colored: Tensor = gray + self.output(attended)
         return colored[..., :height, :width]
 
     def _least_side(self) -> int:
-        """The shortest side at which convolutions and patches can be reflected."""
+        """The smallest side at which convolutions and patches can be reflected."""
         patch = getattr(self.attention, "patch_size", 3)
         return max(3, *([patch] if isinstance(patch, int) else patch)) // 2 + 1

@@ -1,4 +1,4 @@
-"""Pictures with their mirror image to the right and below, for networks that compute in multiples of some size."""
+"""Reflection padding to a multiple of some size, for images smaller than the padding too."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ __all__ = ["mirrored"]
 
 
 def mirrored(image: Tensor, multiple: int, least: int = 1) -> Tensor:
-    """Extend an image `(B, C, height, width)` to multiples of so many pixels, and at least `least`.
+    """Pad an image `(B, C, height, width)` at the right and below to a multiple of some size, by reflection.
 
-    What is added mirrors the image at its last and first pixel, again and again.
+    The image is reflected at its last and first pixel, as often as needed.
+
+    Args:
+        image: to pad.
+        multiple: height and width of the result are multiples of it.
+        least: the smallest height and width of the result.
 
     Example:
         >>> mirrored(torch.tensor([[[[1.0, 2.0, 3.0]]]]), 4, least=4)[0, 0, 0].tolist()
@@ -21,12 +26,12 @@ def mirrored(image: Tensor, multiple: int, least: int = 1) -> Tensor:
         length = image.shape[dim]
         target = max(-(-least // multiple), -(-length // multiple)) * multiple
         if target > length:
-            image = image.index_select(dim, _places(length, target, image.device))
+            image = image.index_select(dim, _reflected_indices(length, target, image.device))
     return image
 
 
-def _places(length: int, target: int, device: torch.device) -> Tensor:
-    """Where `target` positions lie in an image that is mirrored at both ends."""
+def _reflected_indices(length: int, target: int, device: torch.device) -> Tensor:
+    """Indices into a reflected image of `length` pixels for `target` positions."""
     period = max(1, 2 * length - 2)
-    place = torch.arange(target, device=device) % period
-    return torch.minimum(place, period - place)
+    index = torch.arange(target, device=device) % period
+    return torch.minimum(index, period - index)

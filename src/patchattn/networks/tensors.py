@@ -1,4 +1,4 @@
-"""Files of tensors (safetensors) that say what they are."""
+"""Safetensors files with a format name in their metadata."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["read_tensors", "tensor_bytes"]
 
 
 def read_tensors(path: str | os.PathLike[str], form: str, *, argument: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read the tensors of a safetensors file, and what it says beside them.
+    """Read the tensors and the metadata of a safetensors file.
 
     Args:
         path: the file.
-        form: what its entry `format` must be.
-        argument: what an error calls `path`.
+        form: its entry `format` in the metadata.
+        argument: name of `path` in errors.
 
     Raises:
         ValueError: there is no such file, it is damaged, or it has another format.
@@ -32,16 +32,16 @@ def read_tensors(path: str | os.PathLike[str], form: str, *, argument: str) -> t
         raise ValueError(f"{argument}: there is no file {path}; expected a {form!r} written by `patchattn train`.")
     try:
         with safe_open(path, framework="pt") as file:
-            said = file.metadata() or {}
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{argument}: {path} is no safetensors file ({error}).") from error
-    if said.get("format") != form:
+    if metadata.get("format") != form:
         raise ValueError(
-            f"{argument}: {path} has the format {said.get('format')!r}; expected a {form!r} written by "
+            f"{argument}: {path} has the format {metadata.get('format')!r}; expected a {form!r} written by "
             "`patchattn train`."
         )
-    return tensors, said
+    return tensors, metadata
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:

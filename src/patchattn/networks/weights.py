@@ -1,4 +1,4 @@
-"""Networks to and from files: safetensors with what is needed to build the network again."""
+"""Loading and saving networks: safetensors files with the architecture of the network."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from patchattn.checks import check_choice
+from patchattn.deprecation import moved_names
 from patchattn.networks.architectures import (
     AnyArchitecture,
     ColorizationArchitecture,
@@ -22,17 +23,19 @@ from patchattn.networks.architectures import (
     SuperResolutionArchitecture,
 )
 from patchattn.networks.colorization import ColorizationNetwork
-from patchattn.networks.contextual import InpaintingNetwork, from_public_state
-from patchattn.networks.cross_scale import SCALES, SuperResolutionNetwork, from_public_superresolution_state
+from patchattn.networks.inpainting import InpaintingNetwork, from_public_inpainting_state
+from patchattn.networks.superresolution import SCALES, SuperResolutionNetwork, from_public_superresolution_state
 from patchattn.networks.tensors import read_tensors, tensor_bytes
 
-__all__ = ["load_inpainting_network", "load_network", "load_superresolution_network", "network_bytes"]
+__all__ = ["load_colorization_network", "load_inpainting_network", "load_superresolution_network", "network_bytes"]
+
+__getattr__ = moved_names(__name__, {"load_network": f"{__name__}:load_colorization_network"})
 
 SHIPPED = "shipped/colorization.safetensors"
 SHIPPED_SUPERRESOLUTION = "shipped/superresolution-x{scale}.safetensors"
 FORMAT = "patchattn network 1"
 PUBLIC_SUFFIXES = (".pt", ".pth", ".p")
-"""What the names of public checkpoints end in."""
+"""Suffixes of public checkpoints."""
 
 OneArchitecture = TypeVar(
     "OneArchitecture", ColorizationArchitecture, InpaintingArchitecture, SuperResolutionArchitecture
@@ -40,13 +43,13 @@ OneArchitecture = TypeVar(
 
 
 def network_bytes(network: nn.Module, architecture: AnyArchitecture) -> bytes:
-    """A network as the content of a file for the function below that loads networks of its task."""
-    said = {"format": FORMAT, "task": architecture.task, "architecture": json.dumps(asdict(architecture))}
-    return tensor_bytes(network.state_dict(), said)
+    """Return a network as the bytes of a file, which the function below for its task loads."""
+    metadata = {"format": FORMAT, "task": architecture.task, "architecture": json.dumps(asdict(architecture))}
+    return tensor_bytes(network.state_dict(), metadata)
 
 
-def load_network(path: str | os.PathLike[str] | None = None) -> ColorizationNetwork:
-    """Read a network that `patchattn train colorization` has written.
+def load_colorization_network(path: str | os.PathLike[str] | None = None) -> ColorizationNetwork:
+    """Load a colorization network that `patchattn train colorization` has written.
 
     Args:
         path: the file. None: the network that comes with the package (docs/colorize.md says how it was trained).
@@ -55,35 +58,35 @@ def load_network(path: str | os.PathLike[str] | None = None) -> ColorizationNetw
         The network, in evaluation mode, on the CPU.
 
     Raises:
-        ValueError: there is no such file, or it is none of ours; the message says what was found.
+        ValueError: there is no such file, or it is no network of ours; the message says what was found.
         RuntimeError: safetensors is not installed.
 
     Example:
-        >>> network = load_network()
+        >>> network = load_colorization_network()
         >>> sum(weight.numel() for weight in network.parameters())
         1491
     """
     if path is None:
         with resources.as_file(resources.files("patchattn.networks") / SHIPPED) as shipped:
-            return load_network(shipped)
+            return load_colorization_network(shipped)
     tensors, architecture = _read(path, ColorizationArchitecture)
     network = architecture.build()
-    _put(network, tensors, path)
+    _load_state(network, tensors, path)
     return network.eval()
 
 
 def load_inpainting_network(
     path: str | os.PathLike[str], *, attention: str | None = None, settings: Mapping[str, Any] | None = None
 ) -> InpaintingNetwork:
-    """Read a network that `patchattn train inpainting` has written, or a public PyTorch checkpoint of the same network.
+    """Load an inpainting network of `patchattn train inpainting`, or a public PyTorch checkpoint of the same network.
 
-    A public checkpoint (`.pt`, `.pth`, `.p`: see `from_public_state`) says nothing but its weights. Such networks were
-    trained with zeros outside the picture, and with contextual attention whose norm is `"added"`.
+    A public checkpoint (`.pt`, `.pth`, `.p`: see `from_public_inpainting_state`) holds its weights alone. Such
+    networks were trained with zero padding, and with contextual attention whose norm is `"added"`.
 
     Args:
         path: the file.
-        attention: attend with this one of `networks.contextual.ATTENTIONS` instead of what the network was trained
-            with; it has no weights. None: as it was trained.
+        attention: attention layer in the place of the one that the network was trained with, which has no weights: a
+            name of `networks.inpainting.ATTENTIONS`. None: as it was trained.
         settings: the arguments of `attention` that are not its defaults.
 
     Returns:
@@ -114,7 +117,7 @@ def load_inpainting_network(
     if attention is not None:
         architecture = replace(architecture, attention=attention, settings=dict(settings or {}))
     network = architecture.build()
-    _put(network, tensors, path)
+    _load_state(network, tensors, path)
     return network.eval()
 
 
@@ -127,17 +130,17 @@ def load_superresolution_network(
     in_scale: str | None = None,
     in_scale_settings: Mapping[str, Any] | None = None,
 ) -> SuperResolutionNetwork:
-    """Read a network that `patchattn train superresolution` has written, or a published checkpoint of CSNLN.
+    """Load a super-resolution network of `patchattn train superresolution`, or a published checkpoint of CSNLN.
 
-    A published checkpoint (`.pt`, `.pth`, `.p`: see `from_public_superresolution_state`) says nothing but its weights,
-    from which channels, depth and scale are seen. Both branches have full attention there.
+    A published checkpoint (`.pt`, `.pth`, `.p`: see `from_public_superresolution_state`) holds its weights
+    alone, from which channels, depth and scale are found. Both branches have full attention there.
 
     Args:
         path: the file. None: the compact network that comes with the package for `scale`;
             docs/superresolution_network.md says how it was trained.
         scale: of the network that comes with the package; a file says its own.
-        cross_scale, in_scale: attend with these ones of `networks.cross_scale.CROSS_SCALE` and `IN_SCALE` instead of
-            what the network was trained with; they have no weights. None: as it was trained.
+        cross_scale, in_scale: attention layers in the place of those that the network was trained with, which have no
+            weights: names of `networks.superresolution.CROSS_SCALE` and `IN_SCALE`. None: as it was trained.
         cross_scale_settings, in_scale_settings: their arguments that are not their defaults.
 
     Returns:
@@ -171,7 +174,7 @@ def load_superresolution_network(
     if in_scale is not None:
         architecture = replace(architecture, in_scale=in_scale, in_scale_settings=dict(in_scale_settings or {}))
     network = architecture.build()
-    _put(network, tensors, path or "the package")
+    _load_state(network, tensors, path or "the package")
     return network.eval()
 
 
@@ -183,25 +186,25 @@ def _check_settings(branch: str, name: str | None, settings: Mapping[str, Any] |
 def _read(
     path: str | os.PathLike[str], architecture: type[OneArchitecture]
 ) -> tuple[dict[str, Tensor], OneArchitecture]:
-    tensors, said = read_tensors(path, FORMAT, argument="model")
-    # The first files did not say, when there was one task.
-    task = said.get("task", ColorizationArchitecture.task)
+    tensors, metadata = read_tensors(path, FORMAT, argument="model")
+    # The first files had no task, when there was one alone.
+    task = metadata.get("task", ColorizationArchitecture.task)
     if task != architecture.task:
         raise ValueError(f"model: {path} is a network for {task}; expected one for {architecture.task}.")
-    return tensors, architecture(**json.loads(said["architecture"]))
+    return tensors, architecture(**json.loads(metadata["architecture"]))
 
 
-def _read_public_state(path: str | os.PathLike[str], first: str, what: str) -> Mapping[str, Any]:
-    """The tensors of a public PyTorch checkpoint, of which `first` must be one."""
+def _read_public_state(path: str | os.PathLike[str], first: str, kind: str) -> Mapping[str, Any]:
+    """Read the tensors of a public PyTorch checkpoint, of which `first` must be one."""
     if not Path(path).is_file():
-        raise ValueError(f"model: there is no file {path}; expected a public checkpoint of {what}.")
+        raise ValueError(f"model: there is no file {path}; expected a public checkpoint of {kind}.")
     try:
-        # Tensors alone: other content of a pickle could run anything.
+        # Tensors alone: other content of a pickle could run any code.
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise ValueError(f"model: {path} is no PyTorch file of tensors ({error}).") from error
     if not isinstance(state, Mapping) or first not in state:
-        raise ValueError(f"model: {path} holds no tensor {first!r}; expected a public checkpoint of {what}.")
+        raise ValueError(f"model: {path} holds no tensor {first!r}; expected a public checkpoint of {kind}.")
     return state
 
 
@@ -209,7 +212,7 @@ def _read_public(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], Inpai
     first = "coarse_generator.conv1.conv.weight"
     state = _read_public_state(path, first, "a generator")
     settings = {"norm": "added"}
-    return from_public_state(state), InpaintingArchitecture(
+    return from_public_inpainting_state(state), InpaintingArchitecture(
         "contextual", settings, channels=len(state[first]), padding_mode="zeros"
     )
 
@@ -228,7 +231,7 @@ def _read_public_superresolution(
     )
 
 
-def _put(network: nn.Module, tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
+def _load_state(network: nn.Module, tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:

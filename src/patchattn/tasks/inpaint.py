@@ -33,7 +33,7 @@ MAX_THIN_PATCH_SIZE = 7
 
 
 class InpaintingModel(Protocol):
-    """A network that fills holes instead of patch search, such as `networks.contextual.InpaintingNetwork`."""
+    """A network that fills holes instead of patch search, such as `networks.inpainting.InpaintingNetwork`."""
 
     def fill(
         self, image: Float[Tensor, "batch 3 height width"], hole: Bool[Tensor, "batch height width"], /

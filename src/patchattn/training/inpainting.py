@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from patchattn.checks import check_count, check_positive
 from patchattn.networks.architectures import InpaintingArchitecture
-from patchattn.networks.contextual import Critic, InpaintingNetwork
+from patchattn.networks.inpainting import Critic, InpaintingNetwork
 from patchattn.networks.weights import network_bytes
 from patchattn.training.adversarial import average_gradients, discount, gradient_penalty, wasserstein
 from patchattn.training.holes import Holes, HoleSizes, draw_holes

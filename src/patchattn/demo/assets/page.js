@@ -1,5 +1,4 @@
-// The parts of the page that are made by hand: the choice of a file, the brush, before and after, and the marks of what a
-// pixel attends to.
+// The custom components of the page: image chooser, mask painter, before-and-after comparison, and field view.
 window.patchattn = (() => {
   const SVG = "http://www.w3.org/2000/svg";
 
@@ -19,26 +18,26 @@ window.patchattn = (() => {
     return element;
   }
 
-  // ---- files ----
+  // ---- image chooser ----
 
   const chosen = {};
 
-  async function ask(query, content) {
-    let answer;
+  async function post(query, content) {
+    let response;
     try {
-      answer = await fetch(`patchattn/upload?${new URLSearchParams(query)}`, { method: "POST", body: content });
+      response = await fetch(`patchattn/upload?${new URLSearchParams(query)}`, { method: "POST", body: content });
     } catch {
       throw new Error("The file did not arrive; please try again.");
     }
-    if (!answer.ok) throw new Error(await answer.text());
-    return answer;
+    if (!response.ok) throw new Error(await response.text());
+    return response;
   }
 
-  // Send a file; what is refused is known before it is sent.
+  // Upload a file; the limits are checked before it is sent.
   async function upload(content, name) {
     const query = { name, size: content.size };
-    await ask({ ...query, check: 1 });
-    return (await ask(query, content)).json();
+    await post({ ...query, check: 1 });
+    return (await post(query, content)).json();
   }
 
   function chooser(element, id, props, watch, trigger) {
@@ -47,19 +46,19 @@ window.patchattn = (() => {
       const input = make("input", { type: "file", accept: "image/*", "aria-label": label });
       const hint = make("span", { class: "pa-hint" }, name ? "Choose another" : "Drop a picture here, or choose a file");
       const field = make("label", { class: "pa-drop" }, make("span", { class: "pa-label" }, label), hint, input);
-      const say = (words) => {
+      const showError = (message) => {
         element.querySelector(".pa-refused")?.remove();
-        if (words) element.append(make("p", { class: "pa-status pa-failed pa-refused", role: "alert" }, words));
+        if (message) element.append(make("p", { class: "pa-status pa-failed pa-refused", role: "alert" }, message));
       };
       const send = async (file) => {
         if (!file) return;
-        say("");
+        showError("");
         hint.textContent = `Uploading ${file.name} …`;
         try {
           chosen[id] = (await upload(file, file.name)).id;
           trigger("upload");
         } catch (error) {
-          say(error.message);
+          showError(error.message);
         }
         hint.textContent = "Drop a picture here, or choose a file";
         input.value = "";
@@ -80,7 +79,7 @@ window.patchattn = (() => {
     build();
   }
 
-  // ---- before and after ----
+  // ---- before-and-after comparison ----
 
   function comparison(element, props, watch) {
     const build = () => {
@@ -108,7 +107,7 @@ window.patchattn = (() => {
     build();
   }
 
-  // ---- the brush ----
+  // ---- mask painter ----
 
   let strokes = [];
   let canvas = null;
@@ -128,8 +127,8 @@ window.patchattn = (() => {
     }
   }
 
-  // What is painted, white on black, uploaded as a PNG: its id; nothing where nothing is.
-  async function painted() {
+  // Upload the painted mask, white on black, as a PNG; return its id, or an empty string if nothing is painted.
+  async function uploadMask() {
     if (!canvas || !strokes.length) return "";
     const mask = make("canvas", { width: canvas.width, height: canvas.height });
     const context = mask.getContext("2d");
@@ -144,7 +143,7 @@ window.patchattn = (() => {
     try {
       return (await upload(content, "painted.png")).id;
     } catch (error) {
-      return `refused: ${error.message}`;
+      return `error: ${error.message}`;
     }
   }
 
@@ -152,11 +151,11 @@ window.patchattn = (() => {
     const build = () => {
       strokes = [];
       canvas = null;
-      const { picture, name } = props.value || {};
-      if (!picture) return element.replaceChildren();
+      const { image: url, name } = props.value || {};
+      if (!url) return element.replaceChildren();
       const size = make("input", { type: "range", min: 1, max: 100, value: 30, "aria-label": "Width of the brush" });
       const eraser = make("input", { type: "checkbox" });
-      const image = make("img", { src: picture, alt: name, draggable: "false" });
+      const image = make("img", { src: url, alt: name, draggable: "false" });
       canvas = make("canvas", { "aria-label": "Paint over what should go", class: "pa-canvas" });
       image.addEventListener("load", () => {
         canvas.width = image.naturalWidth;
@@ -199,7 +198,7 @@ window.patchattn = (() => {
     build();
   }
 
-  // ---- what a pixel attends to ----
+  // ---- field view ----
 
   let pixel = "";
 
@@ -209,16 +208,16 @@ window.patchattn = (() => {
     return { svg, element: make("figure", {}, svg, make("figcaption", {}, title)) };
   }
 
-  // A square around a patch, twice, so that it is seen on dark and on bright.
+  // Draw the outline of a patch, twice, so that it is seen on dark and on bright.
   function square(svg, row, column, side, kind) {
     const place = { x: column + 0.5 - side / 2, y: row + 0.5 - side / 2, width: side, height: side };
     svg.append(draw("rect", { ...place, class: "pa-edge" }), draw("rect", { ...place, class: kind }));
   }
 
-  // A part of a picture, from near.
-  function near(url, [height, width], row, column, side, label) {
+  // A magnified part of an image.
+  function magnified(url, [height, width], row, column, side, label) {
     const box = `${column + 0.5 - side / 2} ${row + 0.5 - side / 2} ${side} ${side}`;
-    const svg = draw("svg", { viewBox: box, role: "img", "aria-label": label, class: "pa-near" });
+    const svg = draw("svg", { viewBox: box, role: "img", "aria-label": label, class: "pa-magnified" });
     svg.append(draw("image", { href: url, width, height }));
     return svg;
   }
@@ -230,45 +229,45 @@ window.patchattn = (() => {
         cx: column + 0.5, cy: row + 0.5, r: 0.15 + 0.35 * Math.sqrt(weight / most), class: "pa-vote" }));
   }
 
-  function table(found) {
-    const rows = found.matches.map(([row, column, weight], rank) =>
+  function matchTable(field) {
+    const rows = field.matches.map(([row, column, weight], rank) =>
       make("tr", {},
-        make("td", {}, near(found.key, found.key_size, row, column, found.patch_size, `Match ${rank + 1}`)),
+        make("td", {}, magnified(field.key, field.key_size, row, column, field.patch_size, `Match ${rank + 1}`)),
         make("td", {}, `${row}, ${column}`),
         make("td", {}, make("meter", { value: weight, max: 1 }), ` ${(100 * weight).toFixed(1)} %`)));
     const head = make("tr", {}, ...["Match", "Row, column", "Weight"].map((word) => make("th", {}, word)));
     return make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows));
   }
 
-  function told(found) {
-    const share = found.mass > 0.999 ? 2 : 1;
-    const [height, width] = found.key_size;
-    const kept = found.mass === null ? "" :
-      ` Its matches hold ${(100 * found.mass).toFixed(share)} % of the softmax over all ${height * width} pixels.`;
-    const nears = make("div", { class: "pa-nears" },
-      make("figure", {}, near(found.query, found.query_size, found.row, found.column, found.patch_size, "The patch"),
+  function pixelDetails(field) {
+    const digits = field.mass > 0.999 ? 2 : 1;
+    const [height, width] = field.key_size;
+    const kept = field.mass === null ? "" :
+      ` Its matches hold ${(100 * field.mass).toFixed(digits)} % of the softmax over all ${height * width} pixels.`;
+    const patches = make("div", { class: "pa-magnified-row" },
+      make("figure", {}, magnified(field.query, field.query_size, field.row, field.column, field.patch_size, "The patch"),
         make("figcaption", {}, "The patch")));
-    if (found.matches.length) {
-      const [row, column] = found.matches[0];
-      const votes = near(found.key, found.key_size, row, column, 4 * found.patch_size + 3, "Votes from near");
-      square(votes, row, column, found.patch_size, "pa-match");
-      dots(votes, found.votes);
-      nears.append(make("figure", {}, votes, make("figcaption", {}, "The best match and the votes about it")));
+    if (field.matches.length) {
+      const [row, column] = field.matches[0];
+      const votes = magnified(field.key, field.key_size, row, column, 4 * field.patch_size + 3, "The votes, magnified");
+      square(votes, row, column, field.patch_size, "pa-match");
+      dots(votes, field.votes);
+      patches.append(make("figure", {}, votes, make("figcaption", {}, "The best match and the votes around it")));
     }
-    return make("div", { class: "pa-told" },
-      make("p", {}, `Row ${found.row}, column ${found.column}.${kept}`), nears, table(found));
+    return make("div", { class: "pa-details" },
+      make("p", {}, `Row ${field.row}, column ${field.column}.${kept}`), patches, matchTable(field));
   }
 
-  function viewer(element, props, watch, trigger) {
+  function fieldView(element, props, watch, trigger) {
     const build = () => {
-      const found = props.value || {};
-      if (!found.query) return element.replaceChildren();
+      const field = props.value || {};
+      if (!field.query) return element.replaceChildren();
       const focused = element.contains(document.activeElement);
-      const query = figure("Where it looks from", found.query, found.query_size);
-      const key = figure("What it finds: matches in squares, votes of its neighbors as dots", found.key, found.key_size);
-      const flow = figure("The field: hue is the direction to the best match, strength the distance", found.flow, found.query_size);
-      const [height, width] = found.query_size;
-      const ask = (row, column) => {
+      const query = figure("Query", field.query, field.query_size);
+      const key = figure("Key: matches as squares, votes of the neighbors as dots", field.key, field.key_size);
+      const flow = figure("The field: hue is the direction to the best match, strength the distance", field.flow, field.query_size);
+      const [height, width] = field.query_size;
+      const choose = (row, column) => {
         pixel = [Math.min(Math.max(row, 0), height - 1), Math.min(Math.max(column, 0), width - 1)].join();
         trigger("click");
       };
@@ -276,29 +275,31 @@ window.patchattn = (() => {
         svg.classList.add("pa-clickable");
         svg.addEventListener("click", (event) => {
           const place = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
-          ask(Math.floor(place.y), Math.floor(place.x));
+          choose(Math.floor(place.y), Math.floor(place.x));
         });
       }
       query.svg.setAttribute("tabindex", "0");
       query.svg.addEventListener("keydown", (event) => {
         const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
-        if (!step || found.row === undefined) return;
+        if (!step || field.row === undefined) return;
         event.preventDefault();
-        ask(found.row + step[0], found.column + step[1]);
+        choose(field.row + step[0], field.column + step[1]);
       });
       const parts = [query.element, key.element, flow.element];
-      if (found.matches) {
-        for (const { svg } of [query, flow]) square(svg, found.row, found.column, found.patch_size, "pa-here");
-        for (const [row, column] of found.matches) square(key.svg, row, column, found.patch_size, "pa-match");
-        dots(key.svg, found.votes);
-        parts.push(told(found));
+      if (field.matches) {
+        for (const { svg } of [query, flow]) square(svg, field.row, field.column, field.patch_size, "pa-pixel");
+        for (const [row, column] of field.matches) square(key.svg, row, column, field.patch_size, "pa-match");
+        dots(key.svg, field.votes);
+        parts.push(pixelDetails(field));
       }
-      element.replaceChildren(make("div", { class: "pa-viewer" }, ...parts));
+      element.replaceChildren(make("div", { class: "pa-field-view" }, ...parts));
       if (focused) query.svg.focus({ preventScroll: true });
     };
     watch("value", build);
     build();
   }
 
-  return { chooser, uploaded: (id) => chosen[id], comparison, painter, painted, viewer, clicked: () => pixel };
+  return {
+    chooser, uploaded: (id) => chosen[id], comparison, painter, uploadMask, fieldView, clickedPixel: () => pixel,
+  };
 })();

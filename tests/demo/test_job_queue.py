@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from patchattn.demo.lane import Failed, Lane, Stopped
+from patchattn.demo.job_queue import JobError, JobQueue, JobStoppedError
 from patchattn.demo.process import WorkerProcess
 
 
@@ -27,24 +27,24 @@ class FakeWorker(WorkerProcess):
         self.gate = self.gates.setdefault(job["name"], asyncio.Event())
         await self.gate.wait()
         if self.closed:
-            raise Failed("it was killed")
+            raise JobError("it was killed")
         if job.get("fails"):
-            raise Failed("it failed")
+            raise JobError("it failed")
         yield {"result": job["name"]}
 
-    def close(self) -> None:
+    def kill(self) -> None:
         self.closed = True
         if self.gate is not None:
             self.gate.set()
 
 
 class Scene:
-    """A lane with visitors, in which work goes on when it is told to."""
+    """A queue with visitors, in which a test decides when a job ends."""
 
     def __init__(self, waiting: int = 100, visitor_waiting: int = 100, workers: int = 1) -> None:
         self.begun: list[str] = []
         self.gates: dict[str, asyncio.Event] = {}
-        self.lane = Lane(waiting, visitor_waiting, workers, lambda: FakeWorker(self.begun, self.gates))
+        self.queue = JobQueue(waiting, visitor_waiting, workers, lambda: FakeWorker(self.begun, self.gates))
         self.tasks: dict[str, asyncio.Task[list[dict[str, Any]]]] = {}
 
     async def ask(self, *names: str, **job: Any) -> None:
@@ -54,7 +54,7 @@ class Scene:
             await asyncio.sleep(0)
 
     async def _reports(self, name: str, job: dict[str, Any]) -> list[dict[str, Any]]:
-        return [report async for report in self.lane.run(name[0], name, job | {"name": name})]
+        return [report async for report in self.queue.run(name[0], name, job | {"name": name})]
 
     async def finish(self, *names: str) -> None:
         for name in names:
@@ -133,7 +133,7 @@ def test_how_many_are_before_is_told_as_it_will_be() -> None:
     async def part() -> None:
         scene = Scene()
         await scene.ask("a1", "a2", "a3", "b1", "c1")
-        assert {ticket.key: scene.lane._before(ticket) for ticket in scene.lane._waiting()} == {
+        assert {ticket.key: scene.queue._count_before(ticket) for ticket in scene.queue._waiting()} == {
             "a2": 3,
             "a3": 4,
             "b1": 1,
@@ -150,13 +150,13 @@ def test_limits_of_each_visitor_and_of_all() -> None:
     async def part() -> None:
         scene = Scene(waiting=4, visitor_waiting=3)
         await scene.ask("a1", "a2", "a3", "a4", "a5", "b1", "c1")
-        for name, sentence in (("a5", "3 pieces of your work are waiting already"), ("c1", "4 pieces of work are")):
-            with pytest.raises(Failed, match=sentence):
+        for name, sentence in (("a5", "3 of your jobs are waiting already"), ("c1", "4 jobs are waiting")):
+            with pytest.raises(JobError, match=sentence):
                 await scene.tasks.pop(name)
         await scene.finish_all()
         assert scene.begun == ["a1", "b1", "a2", "a3", "a4"]
-        assert scene.lane._tickets == []
-        assert scene.lane._turns == {}
+        assert scene.queue._tickets == []
+        assert scene.queue._turns == {}
 
     play(part)
 
@@ -165,11 +165,11 @@ def test_stopped_work_gives_its_turn_away() -> None:
     async def part() -> None:
         scene = Scene()
         await scene.ask("a1", "b1", "c1")
-        scene.lane.stop("b1")
-        with pytest.raises(Stopped):
+        scene.queue.stop("b1")
+        with pytest.raises(JobStoppedError):
             await scene.tasks["b1"]
-        scene.lane.stop("a1")
-        with pytest.raises(Stopped):
+        scene.queue.stop("a1")
+        with pytest.raises(JobStoppedError):
             await scene.tasks["a1"]
         await asyncio.sleep(0.01)
         assert scene.begun == ["a1", "c1"]
@@ -184,7 +184,7 @@ def test_failed_work_and_visitors_who_leave_give_their_turns_away() -> None:
         await scene.ask("a1", fails=True)
         await scene.ask("b1", "c1")
         scene.gates["a1"].set()
-        with pytest.raises(Failed, match="it failed"):
+        with pytest.raises(JobError, match="it failed"):
             await scene.tasks["a1"]
         await asyncio.sleep(0.01)
         assert scene.begun == ["a1", "b1"]
@@ -192,7 +192,7 @@ def test_failed_work_and_visitors_who_leave_give_their_turns_away() -> None:
         await asyncio.sleep(0.01)
         assert scene.begun == ["a1", "b1", "c1"]
         await scene.finish_all()
-        assert scene.lane._tickets == []
+        assert scene.queue._tickets == []
 
     play(part)
 
@@ -208,19 +208,19 @@ def test_processes_are_ready_before_they_are_needed_and_again_when_one_was_kille
                 self.running = True
                 started.append(id(self))
 
-        def close(self) -> None:
+        def kill(self) -> None:
             self.running = False
-            super().close()
+            super().kill()
 
     async def part() -> None:
         scene = Scene()
-        scene.lane = Lane(9, 9, 2, lambda: Counted(scene.begun, scene.gates), ready=True)
-        await scene.lane.prepare()
-        await scene.lane.prepare()
+        scene.queue = JobQueue(9, 9, 2, lambda: Counted(scene.begun, scene.gates), keep_running=True)
+        await scene.queue.start_workers()
+        await scene.queue.start_workers()
         assert len(set(started)) == len(started) == 2
         await scene.ask("a1", "b1")
-        scene.lane.stop("a1")
-        with pytest.raises(Stopped):
+        scene.queue.stop("a1")
+        with pytest.raises(JobStoppedError):
             await scene.tasks["a1"]
         assert len(started) == 3
         await scene.finish("b1")

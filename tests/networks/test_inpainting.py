@@ -13,8 +13,8 @@ from torch.nn import functional
 from patchattn import ContextualAttention, MaskedPatchAttention
 from patchattn.baselines import FullAttention
 from patchattn.networks.architectures import ColorizationArchitecture, InpaintingArchitecture
-from patchattn.networks.contextual import ATTENTIONS, Critic, InpaintingNetwork, from_public_state
-from patchattn.networks.weights import load_inpainting_network, load_network, network_bytes
+from patchattn.networks.inpainting import ATTENTIONS, Critic, InpaintingNetwork, from_public_inpainting_state
+from patchattn.networks.weights import load_colorization_network, load_inpainting_network, network_bytes
 from tests.cases import normals
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -63,7 +63,7 @@ def test_names_and_shapes_are_those_of_the_public_checkpoints() -> None:
     ours = InpaintingArchitecture().build().state_dict()
     public = public_shapes(32)
     assert len(public) == 2 * (17 + 25)
-    renamed = from_public_state({name: torch.empty(shape, device="meta") for name, shape in public.items()})
+    renamed = from_public_inpainting_state({name: torch.empty(shape, device="meta") for name, shape in public.items()})
     assert {name: tuple(tensor.shape) for name, tensor in ours.items()} == {
         name: tuple(tensor.shape) for name, tensor in renamed.items()
     }
@@ -75,7 +75,7 @@ def test_critics_too(entry: str, prefix: str, size: int) -> None:
     for n, (inputs, outputs) in enumerate(((3, 64), (64, 128), (128, 256), (256, 256)), 1):
         public[f"dis_conv_module.conv{n}.conv.weight"] = torch.empty(outputs, inputs, 5, 5)
         public[f"dis_conv_module.conv{n}.conv.bias"] = torch.empty(outputs)
-    renamed = from_public_state({entry: public})
+    renamed = from_public_inpainting_state({entry: public})
     critic = Critic(16 * size)
     assert {name: tensor.shape for name, tensor in renamed.items()} == {
         f"{prefix}.{name}": tensor.shape for name, tensor in critic.state_dict().items()
@@ -142,7 +142,7 @@ def case(height: int = 80, width: int = 72, batch: int = 2) -> tuple[Tensor, Ten
 def test_it_is_the_published_generator(attention: torch.nn.Module, padding: str) -> None:
     state, (picture, hole) = public_state(4), case()
     network = InpaintingNetwork(attention, channels=4, padding_mode=padding)
-    network.load_state_dict(from_public_state(state))
+    network.load_state_dict(from_public_inpainting_state(state))
     with torch.no_grad():
         found = network(picture, hole)
         expected = defined(state, picture, hole, attention, padding)
@@ -236,7 +236,7 @@ def test_files_that_are_no_such_network(tmp_path: Path) -> None:
     other = InpaintingArchitecture(channels=4)
     path.write_bytes(network_bytes(other.build(), other))
     with pytest.raises(ValueError, match="is a network for inpainting; expected one for colorization"):
-        load_network(path)
+        load_colorization_network(path)
     with pytest.raises(ValueError, match="attention: got 'full'; allowed are 'psal', 'contextual'"):
         load_inpainting_network(path, attention="full")
     with pytest.raises(ValueError, match=r"settings: got \{'k': 1\} without an attention"):
@@ -265,7 +265,7 @@ def test_files_that_are_no_such_network(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("picture", "hole", "message"),
     [
-        (torch.rand(2, 1, 9, 9), torch.ones(2, 9, 9) > 0, r"picture: expected shape \(B, 3, height, width\), got \(2,"),
+        (torch.rand(2, 1, 9, 9), torch.ones(2, 9, 9) > 0, r"image: expected shape \(B, 3, height, width\), got \(2,"),
         (torch.rand(2, 3, 9, 9), torch.ones(2, 9, 9), r"hole: .* of shape \(2 or 1, 9, 9\) .* got torch.float32"),
         (torch.rand(2, 3, 9, 9), torch.ones(3, 9, 9) > 0, r"hole: .* of shape \(3, 9, 9\)"),
         (torch.rand(2, 3, 9, 9), torch.ones(2, 9, 8) > 0, r"hole: .* of shape \(2, 9, 8\)"),

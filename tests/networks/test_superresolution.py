@@ -14,9 +14,9 @@ from torch.nn import functional
 from patchattn import CrossScaleAttention, CrossScalePatchAttention
 from patchattn.baselines import FullAttention, LocalAttention
 from patchattn.networks.architectures import ColorizationArchitecture, SuperResolutionArchitecture
-from patchattn.networks.cross_scale import SuperResolutionNetwork, from_public_superresolution_state
 from patchattn.networks.mirror import mirrored
-from patchattn.networks.weights import load_network, load_superresolution_network, network_bytes
+from patchattn.networks.superresolution import SuperResolutionNetwork, from_public_superresolution_state
+from patchattn.networks.weights import load_colorization_network, load_superresolution_network, network_bytes
 from patchattn.training.superresolution import made_small
 from tests.cases import normals
 
@@ -231,7 +231,7 @@ def test_wrong_arguments_are_named(settings: dict[str, Any], message: str) -> No
 
 
 def test_wrong_pictures_are_named() -> None:
-    with pytest.raises(ValueError, match=r"picture: expected shape \(B, 3, height, width\), got \(1, 1, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"image: expected shape \(B, 3, height, width\), got \(1, 1, 8, 8\)"):
         small(2)(torch.rand(1, 1, 8, 8))
 
 
@@ -296,4 +296,4 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is a network for colorization; expected one for superresolution"):
         load_superresolution_network(colors)
     with pytest.raises(ValueError, match="is a network for superresolution; expected one for colorization"):
-        load_network(saved(tmp_path, SuperResolutionArchitecture(channels=4)))
+        load_colorization_network(saved(tmp_path, SuperResolutionArchitecture(channels=4)))

@@ -1,4 +1,4 @@
-"""Everything that comes to the server passes here first, and everything that leaves it passes here last."""
+"""Security middleware: checks every request before the application, and sets headers on every response."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from patchattn.demo.access import Access
-from patchattn.demo.http import Application, Receive, Refused, Scope, Send, answer, header, next_part
-from patchattn.demo.limits import Limits
-from patchattn.demo.login import AGAIN, login_page
-from patchattn.demo.passes import Passes, Throttle
+from patchattn.demo.authentication import Authentication
+from patchattn.demo.http import Application, HTTPError, Receive, Scope, Send, header, next_part, respond
+from patchattn.demo.login import REDIRECT, login_page
+from patchattn.demo.rate_limit import RateLimiter
 from patchattn.demo.routes import GET, PUBLIC, route_of
 from patchattn.demo.storage import Owner, Storage
 from patchattn.demo.transfers import receive_upload, send_file
+from patchattn.demo.visitor_limits import VisitorLimits
 
-__all__ = ["Guard"]
+__all__ = ["SecurityMiddleware"]
 
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -37,45 +38,48 @@ HEADERS = {
     b"cross-origin-opener-policy": b"same-origin",
 }
 FORWARDED = re.compile(rb"(?:x-)?forwarded.*|x-gradio-.*|x-real-ip|x-direct-url")
-"""Headers by which Gradio would let a request say where the server is; what is true of them is in the scope already."""
+"""Headers by which Gradio would let a request set the server's address; the scope has the true one already."""
 
 NO_STORE = (b"cache-control", b"no-store")
 
-MAX_BODY = 2**18
-"""Bytes of an event: settings, and names of files that were uploaded before."""
-MAX_LOGIN = 2**12
+MAX_EVENT_BYTES = 2**18
+"""Body of an event: settings, and ids of files that were uploaded before."""
+MAX_LOGIN_BYTES = 2**12
 MAX_CONNECTIONS = 48
-"""Requests of a visitor that are open at a time; a browser opens six."""
+"""Open requests of a visitor; a browser opens six."""
 MAX_SESSIONS = 10_000
-EVENTS = 120, 10.0
-"""How many events a visitor may send within how many seconds."""
-VISITORS = 120, 60.0
-"""How many visitors an address may become within how many seconds, each of whom has turns and room."""
+EVENT_RATE = 120, 10.0
+"""Events of a visitor, and the seconds of the window."""
+VISITOR_RATE = 120, 60.0
+"""New visitors from an address, and the seconds of the window; each visitor has turns and room."""
 
 
-class Guard:
-    """Let in who belongs here, to the routes that are needed, as much as is allowed.
+class SecurityMiddleware:
+    """ASGI middleware: checks origin, route, password, session, rate and size of every request.
 
     Args:
-        app: the page, as Gradio makes it.
-        access: the names of this server.
-        passes: who visitors are.
-        storage: their files.
-        limits: how much they may send.
+        app: the ASGI application of Gradio.
+        access: the host names of this server.
+        authentication: the visitors' cookies and the password.
+        storage: the visitors' files.
+        limits: of uploads.
     """
 
-    def __init__(self, app: Application, access: Access, passes: Passes, storage: Storage, limits: Limits) -> None:
-        self._app, self._access, self._passes, self._storage, self._limits = app, access, passes, storage, limits
+    def __init__(
+        self, app: Application, access: Access, authentication: Authentication, storage: Storage, limits: VisitorLimits
+    ) -> None:
+        self._app, self._access, self._authentication = app, access, authentication
+        self._storage, self._limits = storage, limits
         self._open: Counter[str] = Counter()
-        self._visitors = Throttle(*VISITORS, "Too many visitors come from your address; please wait a minute.")
-        self._events = Throttle(*EVENTS, "That was too much at once; please wait some seconds.")
+        self._visitors = RateLimiter(*VISITOR_RATE, "Too many visitors come from your address; please wait a minute.")
+        self._events = RateLimiter(*EVENT_RATE, "That was too much at once; please wait some seconds.")
         self._sessions: OrderedDict[str, str] = OrderedDict()
-        """Which visitor began each session; nobody else may listen to it."""
+        """The visitor of each session; nobody else may listen to it."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = asyncio.Event()
 
     def close(self) -> None:
-        """End the streams of events, which would go on for ever; called from any thread."""
+        """End the event streams, which would go on for ever; called from any thread."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._closing.set)
 
@@ -89,37 +93,37 @@ class Guard:
             return
         send = _with_headers(send)
         try:
-            await self._answer(scope, receive, send)
-        except Refused as refusal:
+            await self._handle(scope, receive, send)
+        except HTTPError as refusal:
             # Nothing more is read of a body that may be without end.
             unread = [(b"connection", b"close")] if scope["method"] not in GET else []
-            await answer(send, refusal.status, str(refusal), *refusal.headers, *unread)
+            await respond(send, refusal.status, str(refusal), *refusal.headers, *unread)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._access.check(scope)
         name, found = route_of(scope["method"], scope["path"])
         if name == "login":
             with self._connection(f"at {_address(scope)}"):
                 await self._log_in(scope, receive, send)
             return
-        visitor = self._passes.visitor(scope)
-        token = _query(scope).get("token") if name == "page" and self._passes.closed else None
+        visitor = self._authentication.visitor(scope)
+        token = _query(scope).get("token") if name == "page" and self._authentication.needs_password else None
         if token is not None:
             if visitor is None:
-                self._passes.check_password(token, _address(scope))
+                self._authentication.check_password(token, _address(scope))
             await self._enter(visitor, scope, send)
             return
         if visitor is None and name == "page" and header(scope, "sec-fetch-site") in ("cross-site", "same-site"):
-            await answer(send, 200, AGAIN, NO_STORE, kind="text/html")
+            await respond(send, 200, REDIRECT, NO_STORE, kind="text/html")
             return
-        if visitor is None and self._passes.closed and name not in PUBLIC:
+        if visitor is None and self._authentication.needs_password and name not in PUBLIC:
             if name != "page":
-                raise Refused(401, "Please open the page anew, and give the password.")
-            await answer(send, 401, login_page(), NO_STORE, kind="text/html")
+                raise HTTPError(401, "Please open the page anew, and give the password.")
+            await respond(send, 401, login_page(), NO_STORE, kind="text/html")
             return
         if visitor is None and name == "page":
             self._visitors.count(_address(scope))
-            send = _with_cookie(send, self._passes.cookie(scope))
+            send = _with_cookie(send, self._authentication.cookie(scope))
         if visitor is None:  # a browser that keeps no cookies, or the first request
             visitor = f"at {_address(scope)}"
         scope["patchattn.visitor"] = visitor
@@ -137,7 +141,7 @@ class Guard:
             await send_file(self._storage, visitor, scope, send, *found)
         elif name == "join":
             self._events.count(visitor)
-            body = await _body(receive, scope, MAX_BODY)
+            body = await _body(receive, scope, MAX_EVENT_BYTES)
             self._check_session(_session_of(body), visitor)
             await self._app(scope, _replay(body, receive), send)
         elif name == "events":
@@ -154,23 +158,23 @@ class Guard:
     # ---- the password ----
 
     async def _enter(self, visitor: str | None, scope: Scope, send: Send) -> None:
-        """Lead to the page without the token, which then stays in no history."""
-        cookie = [] if visitor is not None else [self._passes.cookie(scope)]
-        await answer(send, 303, "", *cookie, (b"location", b"./"), NO_STORE)
+        """Redirect to the page without the token, which then stays in no history."""
+        cookie = [] if visitor is not None else [self._authentication.cookie(scope)]
+        await respond(send, 303, "", *cookie, (b"location", b"./"), NO_STORE)
 
     async def _log_in(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not self._passes.closed:
-            raise Refused(405, "There is nothing to send here.", (b"allow", b"GET, HEAD"))
-        form = parse_qs((await _body(receive, scope, MAX_LOGIN)).decode("latin-1"))
+        if not self._authentication.needs_password:
+            raise HTTPError(405, "There is nothing to send here.", (b"allow", b"GET, HEAD"))
+        form = parse_qs((await _body(receive, scope, MAX_LOGIN_BYTES)).decode("latin-1"))
         try:
-            self._passes.check_password(form.get("password", [""])[0], _address(scope))
-        except Refused as refusal:
-            await answer(send, refusal.status, login_page(str(refusal)), NO_STORE, kind="text/html")
+            self._authentication.check_password(form.get("password", [""])[0], _address(scope))
+        except HTTPError as refusal:
+            await respond(send, refusal.status, login_page(str(refusal)), NO_STORE, kind="text/html")
             return
         await self._enter(None, scope, send)
 
     def _until_closing(self, receive: Receive) -> Receive:
-        """A visitor who leaves when the server ends."""
+        """The same, with a disconnect when the server shuts down."""
 
         async def receive_or_leave() -> Scope:
             message = asyncio.ensure_future(receive())
@@ -189,7 +193,7 @@ class Guard:
     @contextmanager
     def _connection(self, visitor: str) -> Iterator[None]:
         if self._open[visitor] >= MAX_CONNECTIONS:
-            raise Refused(429, "You have too many requests open here; please wait some seconds.")
+            raise HTTPError(429, "You have too many requests open here; please wait some seconds.")
         self._open[visitor] += 1
         try:
             yield
@@ -200,16 +204,16 @@ class Guard:
 
     def _check_session(self, session: str, visitor: str) -> None:
         if re.fullmatch(r"[\w-]{1,64}", session, re.ASCII) is None:
-            raise Refused(400, "The request names no session.")
+            raise HTTPError(400, "The request names no session.")
         if self._sessions.setdefault(session, visitor) != visitor:
-            raise Refused(403, "This session is another visitor's.")
+            raise HTTPError(403, "This session is another visitor's.")
         self._sessions.move_to_end(session)
         if len(self._sessions) > MAX_SESSIONS:
             self._sessions.popitem(last=False)
 
 
 def _with_headers(send: Send) -> Send:
-    """Add what browsers must know, in place of what the application says of it; and let no other origin read this."""
+    """Set the security headers in place of the application's own, and drop its CORS headers."""
 
     async def with_headers(message: Scope) -> None:
         if message["type"] == "http.response.start":
@@ -241,23 +245,23 @@ def _query(scope: Scope) -> dict[str, str]:
     return {name: values[-1] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()}
 
 
-async def _body(receive: Receive, scope: Scope, most: int) -> bytes:
-    """The whole body of a request; `Refused` as soon as it is longer than that."""
+async def _body(receive: Receive, scope: Scope, max_bytes: int) -> bytes:
+    """Read the whole body of a request; raise `HTTPError` as soon as it is longer than `max_bytes`."""
     announced = header(scope, "content-length") or "0"
     body, more = bytearray(), True
     while more:
-        if len(body) > most or not announced.isdecimal() or int(announced) > most:
-            raise Refused(413, "The request is too long.")
+        if len(body) > max_bytes or not announced.isdecimal() or int(announced) > max_bytes:
+            raise HTTPError(413, "The request is too long.")
         message = await next_part(receive, "the request")
         body += message.get("body", b"")
         more = message.get("more_body", False)
-    if len(body) > most:
-        raise Refused(413, "The request is too long.")
+    if len(body) > max_bytes:
+        raise HTTPError(413, "The request is too long.")
     return bytes(body)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Hand out a body that was read already, then what else comes."""
+    """Yield a body that was read already, then the messages that follow."""
     left = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Scope:

@@ -1,4 +1,4 @@
-"""Everything that comes to the server passes the guard first, and everything that leaves it passes there last."""
+"""Every request passes the security middleware first, and every response passes it last."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from patchattn.demo import guard
-from patchattn.demo.http import Refused
+from patchattn.demo import security_middleware
+from patchattn.demo.http import HTTPError
 from patchattn.demo.routes import route_of
 from patchattn.demo.storage import Owner
 from tests.demo.asgi import HOST, ORIGIN, Page, request, scope_of
@@ -133,7 +133,7 @@ def test_what_the_page_needs_is_open(page: Page, method: str, path: str) -> None
 )
 def test_everything_else_is_closed(page: Page, path: str) -> None:
     for method in ("GET", "POST"):
-        with pytest.raises(Refused) as refusal:
+        with pytest.raises(HTTPError) as refusal:
             route_of(method, path)
         assert refusal.value.status == 404
     seen = len(page.seen)
@@ -207,7 +207,7 @@ def test_websockets_are_closed(page: Page) -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(page.guard({"type": "websocket", "path": "/"}, None, send))  # type: ignore[arg-type]
+    asyncio.run(page.app({"type": "websocket", "path": "/"}, None, send))  # type: ignore[arg-type]
     assert sent == [{"type": "websocket.close", "code": 1008}]
 
 
@@ -227,12 +227,12 @@ def test_every_visitor_gets_a_pass_once(tmp_path: Path) -> None:
     page.cookie = ""
     page.ask("GET", "/theme.css")
     assert page.seen[-1]["patchattn.visitor"] == "at 127.0.0.1"
-    secure = request(page.guard, scope_of("GET", "/", scheme="https", headers=[("host", HOST)]))
+    secure = request(page.app, scope_of("GET", "/", scheme="https", headers=[("host", HOST)]))
     assert (secure.header("set-cookie") or "").endswith("; Secure")
 
 
 @pytest.mark.parametrize("change", ["0", "", "ff", "\u00e9", "none"])
-def test_no_pass_can_be_made_up(page: Page, change: str) -> None:
+def test_no_cookie_can_be_forged(page: Page, change: str) -> None:
     name, _, value = page.cookie.partition("=")
     visitor, _, signature = value.partition(".")
     for forged in (
@@ -246,7 +246,7 @@ def test_no_pass_can_be_made_up(page: Page, change: str) -> None:
         assert page.seen[-1]["patchattn.visitor"] == "at 127.0.0.1"
 
 
-def test_a_link_from_elsewhere_leaves_the_pass_of_an_open_page_alone(tmp_path: Path) -> None:
+def test_a_link_from_elsewhere_leaves_the_cookie_of_an_open_page_alone(tmp_path: Path) -> None:
     page = Page(tmp_path)
     answer = page.ask("GET", "/", sec_fetch_site="cross-site", sec_fetch_mode="navigate", sec_fetch_dest="document")
     assert answer.status == 200
@@ -296,7 +296,7 @@ def test_an_event_that_is_too_long_is_read_no_further(
 
 
 def test_a_flood_of_events_is_refused_and_is_nobody_elses(page: Page) -> None:
-    times = guard.EVENTS[0]
+    times = security_middleware.EVENT_RATE[0]
     statuses = [page.ask("POST", JOIN, OPENED).status for _ in range(times + 5)]
     assert statuses == [200] * times + [429] * 5
     page.enter()
@@ -305,21 +305,21 @@ def test_a_flood_of_events_is_refused_and_is_nobody_elses(page: Page) -> None:
 
 def test_an_address_does_not_become_any_number_of_visitors(page: Page) -> None:
     page.cookie = ""
-    statuses = [page.ask("GET", "/").status for _ in range(guard.VISITORS[0] + 5)]
-    assert statuses == [200] * (guard.VISITORS[0] - 1) + [429] * 6
+    statuses = [page.ask("GET", "/").status for _ in range(security_middleware.VISITOR_RATE[0] + 5)]
+    assert statuses == [200] * (security_middleware.VISITOR_RATE[0] - 1) + [429] * 6
     other = scope_of("GET", "/", client=("10.0.0.1", 1))
-    assert request(page.guard, other).status == 200
+    assert request(page.app, other).status == 200
 
 
 def test_a_visitor_has_so_many_requests_open_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(security_middleware, "MAX_CONNECTIONS", 3)
     page = Page(tmp_path)
     page.enter()
-    with page.guard._connection("other"), page.guard._connection("other"), page.guard._connection("other"):
+    with page.app._connection("other"), page.app._connection("other"), page.app._connection("other"):
         assert page.ask("GET", "/").status == 200
-        with pytest.raises(Refused, match="too many requests"), page.guard._connection("other"):
+        with pytest.raises(HTTPError, match="too many requests"), page.app._connection("other"):
             pass
-    assert page.guard._open == {}
+    assert page.app._open == {}
 
 
 def test_files_are_removed_when_the_page_is_closed(page: Page) -> None:
@@ -363,7 +363,7 @@ def test_without_the_password_nothing_is_there(
 ) -> None:
     closed.cookie = cookie
     answer = closed.ask(method, path, OPENED)
-    # What looks the same for everybody tells nothing.
+    # What looks the same for everybody gives nothing away.
     assert answer.status == (200 if path == "/theme.css" else 401)
     assert answer.header("set-cookie") is None
     assert not [scope for scope in closed.seen if scope["path"] != "/theme.css"]
@@ -377,7 +377,7 @@ def test_the_token_in_the_address_becomes_a_cookie(closed: Page) -> None:
     assert PASSWORD not in str(answer.headers)
     closed.cookie = answer.cookie
     assert closed.ask("GET", "/").body == b"the page"
-    # Opened once more it leads on, and keeps the pass.
+    # Opened once more it leads on, and keeps the cookie.
     again = closed.ask("GET", "/?token=anything")
     assert (again.status, again.header("set-cookie")) == (303, None)
     assert all(b"token" not in scope["query_string"] for scope in closed.seen)
@@ -408,7 +408,7 @@ def test_passwords_are_not_tried_by_the_thousand(closed: Page) -> None:
     assert closed.ask("POST", "/", b"password=a+long+password").status == 429
     # Elsewhere somebody may still come in.
     other = scope_of("POST", "/", [("host", HOST)], client=("10.0.0.1", 1))
-    assert request(closed.guard, other, b"password=a+long+password").status == 303
+    assert request(closed.app, other, b"password=a+long+password").status == 303
 
 
 def test_a_login_from_elsewhere_or_without_end_is_refused(closed: Page, page: Page) -> None:
