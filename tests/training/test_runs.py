@@ -148,9 +148,9 @@ def test_an_interruption_leaves_a_checkpoint_of_the_last_step(
 def test_the_learning_rate_falls_at_the_end(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usual, rates = loop._take_step, []
 
-    def watched(work: loop.Work, items: range) -> object:
-        rates.append(work.optimizers["optimizer"].param_groups[0]["lr"])
-        return usual(work, items)
+    def watched(state: loop.TrainState, items: range) -> object:
+        rates.append(state.optimizers["optimizer"].param_groups[0]["lr"])
+        return usual(state, items)
 
     monkeypatch.setattr(loop, "_take_step", watched)
     cooling = Schedule(6, 0.5, 3, 1, 100, cooldown=4)
@@ -183,7 +183,7 @@ class Exploding(ColorizationTask):
 
 
 def test_a_checkpoint_is_never_replaced_by_nan(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="the loss is nan by step 8; the checkpoint is from before"):
+    with pytest.raises(RuntimeError, match="the loss became NaN at step 8; the last checkpoint is from before"):
         run(Exploding(read_sequences(data, size=SIZE), ARCHITECTURE), tmp_path, 20)
     checkpoint = read_checkpoint(tmp_path / CHECKPOINT)
     assert checkpoint.step == 4

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patchattn.checks import check_count
-from patchattn.training.pictures import PictureFolder
+from patchattn.training.image_dataset import ImageDataset
 
 __all__ = ["HoleSizes", "Holes", "draw_holes"]
 
@@ -63,7 +63,7 @@ class Holes:
         )
 
 
-def draw_holes(pictures: PictureFolder, numbers: Iterable[int], *, seed: int, sizes: HoleSizes) -> Holes:
+def draw_holes(pictures: ImageDataset, numbers: Iterable[int], *, seed: int, sizes: HoleSizes) -> Holes:
     """Draw pictures and holes; what is drawn depends on `seed` and an item's number alone.
 
     Args:
@@ -73,7 +73,7 @@ def draw_holes(pictures: PictureFolder, numbers: Iterable[int], *, seed: int, si
         sizes: of pictures and holes.
 
     Raises:
-        ValueError: a picture cannot be read, see `PictureFolder`.
+        ValueError: a picture cannot be read, see `ImageDataset`.
     """
     truths, holes, corners = [], [], []
     for number in numbers:

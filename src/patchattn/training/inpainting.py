@@ -18,7 +18,7 @@ from patchattn.networks.contextual import Critic, InpaintingNetwork
 from patchattn.networks.weights import network_bytes
 from patchattn.training.adversarial import average_gradients, discount, gradient_penalty, wasserstein
 from patchattn.training.holes import Holes, HoleSizes, draw_holes
-from patchattn.training.pictures import PictureFolder
+from patchattn.training.image_dataset import ImageDataset
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 __all__ = ["InpaintingLosses", "InpaintingModel", "InpaintingTask"]
 
 BETAS = (0.5, 0.9)
-"""Of both Adams."""
+"""Adam's betas."""
 
 
 @dataclass(frozen=True)
 class InpaintingLosses:
-    r"""What the generator and its critics minimize.
+    r"""Weights of the losses of the generator and its critics.
 
     $$L_G = \lambda_h \big(\lambda_c \lVert w \odot m \odot (x_1 - x) \rVert_1
     + \lVert w \odot m \odot (x_2 - x) \rVert_1\big)
@@ -54,7 +54,7 @@ class InpaintingLosses:
     adversarial: float = 0.001
     penalty: float = 10.0
     gamma: float = 0.9
-    """Of the discount; at most 1."""
+    """Base of the discount; at most 1."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -92,7 +92,7 @@ class InpaintingTask:
         ValueError: a number is out of range.
     """
 
-    pictures: PictureFolder
+    pictures: ImageDataset
     architecture: InpaintingArchitecture = field(default_factory=InpaintingArchitecture)
     sizes: HoleSizes = field(default_factory=HoleSizes)
     losses: InpaintingLosses = field(default_factory=InpaintingLosses)
@@ -100,7 +100,7 @@ class InpaintingTask:
     critic_steps: int = 5
     batch_size: int = 16
     seed: int = 0
-    """Of the first weights, of the pictures and of the holes."""
+    """Seed of the first weights, of the images and of the holes."""
 
     def __post_init__(self) -> None:
         for name in ("critic_channels", "critic_steps", "batch_size"):
@@ -123,7 +123,7 @@ class InpaintingTask:
         }
 
     def build(self) -> InpaintingModel:
-        """Generator and critics as training begins with them."""
+        """Return generator and critics before training."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             return InpaintingModel(self.architecture.build(), self.sizes, self.critic_channels)
@@ -131,11 +131,11 @@ class InpaintingTask:
     def draw(self, items: range) -> Holes:
         return draw_holes(self.pictures, items, seed=self.seed, sizes=self.sizes)
 
-    def begin(self, fabric: Fabric, learning_rate: float) -> InpaintingWork:
-        return InpaintingWork(self, fabric, learning_rate)
+    def begin(self, fabric: Fabric, learning_rate: float) -> InpaintingState:
+        return InpaintingState(self, fabric, learning_rate)
 
     def reconstruction_loss(self, coarse: Tensor, refined: Tensor, holes: Holes) -> Tensor:
-        """What the generator's loss says of its difference from the truth."""
+        """Return the part of the generator's loss that compares with the truth."""
         weights = discount(self.sizes.hole, self.losses.gamma).to(holes.truth)
         known = ~holes.hole.unsqueeze(1)
         total = torch.zeros((), device=holes.truth.device)
@@ -147,7 +147,7 @@ class InpaintingTask:
         return total
 
     def sample(self, network: Callable[..., Any], device: torch.device) -> Tensor:
-        """With a gray hole, filled coarsely, filled, and truth, side by side: the first item."""
+        """Return the first item with a gray hole, filled coarsely, filled, and its truth, side by side."""
         holes = self.draw(range(1)).to(device, torch.float32)
         hole = holes.hole.unsqueeze(1)
         filled = [torch.where(hole, result.float(), holes.truth) for result in network(holes.truth, holes.hole)]
@@ -158,7 +158,7 @@ class InpaintingTask:
         return network_bytes(network.generator, self.architecture)
 
 
-class InpaintingWork:
+class InpaintingState:
     """A generator and its critics, each with its own Adam."""
 
     def __init__(self, task: InpaintingTask, fabric: Fabric, learning_rate: float) -> None:
@@ -166,8 +166,8 @@ class InpaintingWork:
         self._precision: Any = fabric.strategy.precision
         if str(self._precision.precision).startswith("16"):
             raise ValueError(
-                f"precision: got {self._precision.precision}, whose scaled losses know no gradient penalty; "
-                "use bf16-mixed or 32-true."
+                f"precision: got {self._precision.precision}; the gradient penalty is not supported with fp16 loss "
+                "scaling. Use bf16-mixed or 32-true."
             )
         model: Any = fabric.to_device(self._precision.convert_module(task.build()))
         self.network: InpaintingModel = model
@@ -188,8 +188,8 @@ class InpaintingWork:
             coarse, refined = network(holes.truth, holes.hole)
             loss = task.reconstruction_loss(coarse, refined, holes)
             filled = torch.where(holes.hole.unsqueeze(1), refined, holes.truth)
-        told = {"loss": loss.detach(), **self._train_critics(holes, filled.detach(), items)}
-        return {**told, "adversarial_loss": self._train_generator(holes, filled, loss)} if turn else told
+        numbers = {"loss": loss.detach(), **self._train_critics(holes, filled.detach(), items)}
+        return {**numbers, "adversarial_loss": self._train_generator(holes, filled, loss)} if turn else numbers
 
     def _train_critics(self, holes: Holes, filled: Tensor, items: range) -> dict[str, Tensor]:
         # The share of the real picture in what the penalty looks at; an item's own, whatever process has it.

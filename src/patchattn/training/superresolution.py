@@ -16,7 +16,8 @@ from torch.nn import functional
 from patchattn.checks import check_count
 from patchattn.networks.architectures import SuperResolutionArchitecture
 from patchattn.networks.weights import network_bytes
-from patchattn.training.pictures import PictureFolder
+from patchattn.training.image_dataset import ImageDataset
+from patchattn.training.loop import LossTask
 
 __all__ = ["SuperResolutionTask", "draw_squares", "made_small"]
 
@@ -24,7 +25,7 @@ Squares = Float[Tensor, "items 3 size size"]
 
 
 @dataclass(frozen=True)
-class SuperResolutionTask:
+class SuperResolutionTask(LossTask):
     """A network that enlarges squares of pictures that were made small; the loss is the mean absolute error of RGB in
     [0, 1].
 
@@ -32,13 +33,13 @@ class SuperResolutionTask:
         ValueError: a number is out of range.
     """
 
-    pictures: PictureFolder
+    pictures: ImageDataset
     architecture: SuperResolutionArchitecture
     size: int = 96
     """Side of the squares before they are made small; what the scale does not divide is left out."""
     batch_size: int = 16
     seed: int = 0
-    """Of the first weights and of the squares."""
+    """Seed of the first weights and of the squares."""
     alternate: nn.Module | None = None
     """A layer without parameters that every second step attends with in the cross-scale branch: the weights then suit
     this one and the architecture's own alike."""
@@ -86,7 +87,7 @@ class SuperResolutionTask:
         return truth.to(device), made_small(truth, scale).to(device)
 
 
-def draw_squares(pictures: PictureFolder, numbers: Iterable[int], *, seed: int, size: int) -> Squares:
+def draw_squares(pictures: ImageDataset, numbers: Iterable[int], *, seed: int, size: int) -> Squares:
     """Draw squares of pictures, each turned or mirrored; what is drawn depends on `seed` and an item's number alone.
 
     Args:
@@ -96,7 +97,7 @@ def draw_squares(pictures: PictureFolder, numbers: Iterable[int], *, seed: int, 
         size: of the squares.
 
     Raises:
-        ValueError: a picture cannot be read, see `PictureFolder`.
+        ValueError: a picture cannot be read, see `ImageDataset`.
     """
     squares = []
     for number in numbers:
