@@ -108,7 +108,7 @@ def main() -> None:
         rows.append(["the paper, 256x256, Places2", attention, *(f"{number:.1f}" for number in numbers)])
     parts = [
         "# Inpainting networks with either attention (PSAL, Table 6)",
-        f"{arguments.count} squares of {sizes.picture}x{sizes.picture} pixels with holes of {sizes.hole}x{sizes.hole}; "
+        f"{arguments.count} squares of {sizes.image}x{sizes.image} pixels with holes of {sizes.hole}x{sizes.hole}; "
         "means over the holes. The attention named is the one that the network is measured with, whatever it was "
         "trained with. TV: the sum of the differences to the right and lower neighbors, a mean over pixels. "
         "Written by `python benchmarks/table6.py --checkpoint FILE ... --data FOLDER --results docs/results`.",

@@ -24,7 +24,7 @@ class Option:
     flags: tuple[str, ...] = ()
     """Names on the command line; none: `--` and the field's name."""
     metavar: str | None = None
-    """What stands for the value in a help text."""
+    """Placeholder of the value in a help text."""
     shown_default: str | None = None
     """The default in words, where it is not a constant."""
     positional: bool = False

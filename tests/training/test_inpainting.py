@@ -77,13 +77,13 @@ def test_holes_lie_in_their_squares(data: Path) -> None:
 
 
 def test_an_item_is_the_same_wherever_it_is_drawn(data: Path) -> None:
-    pictures = find_images(data)
-    whole = draw_holes(pictures, range(4), seed=0, sizes=SIZES)
+    images = find_images(data)
+    whole = draw_holes(images, range(4), seed=0, sizes=SIZES)
     for n in range(4):
-        part = draw_holes(pictures, [n], seed=0, sizes=SIZES)
+        part = draw_holes(images, [n], seed=0, sizes=SIZES)
         assert torch.equal(part.truth[0], whole.truth[n])
         assert torch.equal(part.hole[0], whole.hole[n])
-    assert not torch.equal(whole.truth, draw_holes(pictures, range(4), seed=1, sizes=SIZES).truth)
+    assert not torch.equal(whole.truth, draw_holes(images, range(4), seed=1, sizes=SIZES).truth)
 
 
 def test_small_pictures_are_enlarged(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_unreadable_pictures(data: Path, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     with pytest.raises(ValueError, match=r"cannot read .*b\.png as a picture.*With on_error 'skip'"):
         find_images(tmp_path).square(generator, 8)
-    with pytest.raises(ValueError, match=r"data: no picture in .* can be read"):
+    with pytest.raises(ValueError, match=r"data: no image in .* can be read"):
         find_images(tmp_path, on_error="skip", warn=told.append).square(generator, 8)
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
     told.clear()
@@ -109,7 +109,7 @@ def test_unreadable_pictures(data: Path, tmp_path: Path) -> None:
     assert "left out: data: cannot read" in told[0]
     assert find_images(data).names[:2] == ("astronaut/00000.png", "astronaut/00001.png")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="data: there is no picture in"):
+    with pytest.raises(ValueError, match="data: there is no image in"):
         find_images(tmp_path / "empty")
     with pytest.raises(ValueError, match="data: there is no folder"):
         find_images(tmp_path / "none")
@@ -297,7 +297,7 @@ def test_what_differs_is_said(data: Path, tmp_path: Path) -> None:
         ValueError, match=r"losses\.gamma was 0\.9 and is 0\.8; network\.attention was 'psal' and is 'con"
     ):
         run(other, tmp_path, 2, resume=True)
-    fewer = replace(task(data), pictures=replace(find_images(data), names=("coffee/00000.png",)))
+    fewer = replace(task(data), images=replace(find_images(data), names=("coffee/00000.png",)))
     with pytest.raises(ValueError, match="pictures was 6 and is 1"):
         run(fewer, tmp_path, 2, resume=True)
 
@@ -310,7 +310,7 @@ def test_precision(data: Path, tmp_path: Path, precision: str) -> None:
 
 
 def test_numbers_that_cannot_be(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="hole_size: got 33; expected at most the size of the pictures, 32"):
+    with pytest.raises(ValueError, match="hole_size: got 33; expected at most the size of the images, 32"):
         HoleSizes(32, 33, 0)
     with pytest.raises(ValueError, match="hole_variation: got 8; expected less than hole_size, 8"):
         HoleSizes(32, 8, 8)

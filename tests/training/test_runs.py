@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -207,6 +208,36 @@ def test_two_processes_have_the_gradients_of_one(data: Path, tmp_path: Path, one
         assert largest > 0
         assert found[name].dtype == torch.float64
         torch.testing.assert_close(found[name], expected[name], rtol=1e-9, atol=1e-11 * largest)
+
+
+def test_old_names_lead_to_new_ones() -> None:
+    for module, old, new in (
+        ("recolor", "recolor", "color_augmentation.augment_colors"),
+        ("pictures", "PictureFolder", "image_dataset.ImageDataset"),
+        ("pictures", "list_pictures", "image_dataset.find_images"),
+        ("loop", "SteppedTask", "loop.Task"),
+        ("loop", "Work", "loop.TrainState"),
+    ):
+        new_module, name = new.split(".")
+        with pytest.warns(DeprecationWarning, match=f"{module}.{old} has moved to patchattn.training.{new};"):
+            found = getattr(import_module(f"patchattn.training.{module}"), old)
+        assert found is getattr(import_module(f"patchattn.training.{new_module}"), name)
+
+
+class WithoutBegin:
+    """A task as it was before `LossTask`: `build` and `loss`, and nothing that begins."""
+
+    def __init__(self, task: ColorizationTask) -> None:
+        self.batch_size = task.batch_size
+        self.describe, self.build, self.loss = task.describe, task.build, task.loss
+        self.sample, self.content = task.sample, task.content
+
+
+def test_a_task_of_before_is_trained_as_ever(data: Path, tmp_path: Path, one_thread: None) -> None:
+    run(task(data), tmp_path / "new", 2)
+    with pytest.warns(DeprecationWarning, match="WithoutBegin has no method begin; derive it from"):
+        run(WithoutBegin(task(data)), tmp_path / "old", 2)
+    assert_same_files(tmp_path / "old", tmp_path / "new")
 
 
 class Processes:

@@ -39,12 +39,12 @@ def run(job: SuperResolutionTask, folder: Path, steps: int, *, resume: bool = Fa
 
 
 def test_an_item_is_the_same_wherever_it_is_drawn(data: Path) -> None:
-    pictures = find_images(data)
-    whole = draw_squares(pictures, range(6), seed=0, size=20)
+    images = find_images(data)
+    whole = draw_squares(images, range(6), seed=0, size=20)
     assert whole.shape == (6, 3, 20, 20)
     for n in range(6):
-        assert torch.equal(draw_squares(pictures, [n], seed=0, size=20)[0], whole[n])
-    assert not torch.equal(whole, draw_squares(pictures, range(6), seed=1, size=20))
+        assert torch.equal(draw_squares(images, [n], seed=0, size=20)[0], whole[n])
+    assert not torch.equal(whole, draw_squares(images, range(6), seed=1, size=20))
 
 
 def test_squares_are_turned_and_mirrored(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_pictures_are_made_small_as_by_matlab() -> None:
 
 def test_it_learns(data: Path, tmp_path: Path) -> None:
     job = task(data, size=32)
-    truth = draw_squares(job.pictures, range(1000, 1008), seed=5, size=32)
+    truth = draw_squares(job.images, range(1000, 1008), seed=5, size=32)
     small = made_small(truth, 2)
     errors = []
     for steps in (1, 30):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["ColorizeTool", "color_video"]
 
 STATE = ".patchattn-state-"
-"""How the names of the files begin that hold the state after an image; its key follows."""
+"""Prefix of the names of files that hold the state after an image; its key follows."""
 STATE_FORMAT = "patchattn state 1"
 START = "start"
 """The key before the first image."""

@@ -50,7 +50,7 @@ class DemoOptions(BasicOptions):
 
 @command(DemoOptions, shows_progress=False)
 def demo(options: DemoOptions, stage: Stages) -> None:
-    """Serve a page on which pictures can be filled, colored, enlarged and rebuilt, and the layer looked at.
+    """Serve a page on which images can be filled, colored, enlarged and rebuilt, and the layer looked at.
 
     It needs no network and sends nothing anywhere. Ctrl-C ends it. Needs the extra `demo`.
 

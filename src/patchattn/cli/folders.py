@@ -32,7 +32,7 @@ def prepare_folders(given: Path, output: Path, options: FolderOptions, *, argume
 
 
 def report_folder(report: FolderReport, listing: Listing, options: FolderOptions, **common: Any) -> Report:
-    """Say what became of a folder's images, and what was passed over.
+    """Report the images of a folder: done, skipped, passed over.
 
     Args:
         report: what became of the images.

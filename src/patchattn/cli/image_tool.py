@@ -54,7 +54,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Given:
-    """All that is read for one result."""
+    """The input of one result."""
 
     picture: Image
 
@@ -74,10 +74,10 @@ class Written:
     """A file that was written."""
 
     result: Result
-    """Of the last frame, if there are several."""
+    """Result of the last frame, if there are several."""
     frames: int
     seconds: float
-    """Of the work, without reading and writing where there is one frame."""
+    """Time of the work, without reading and writing where there is one frame."""
 
 
 Read = TypeVar("Read", bound=Given)
@@ -92,7 +92,7 @@ class ImageTool(ABC, Generic[Read]):
     output: Path
     options: ImageToolOptions
     settings: dict[str, Any]
-    """Those of the function of `tasks`."""
+    """Settings of the function of `tasks`."""
     stage: Stages
     model: Model = field(default_factory=lambda: Model(None), kw_only=True)
 
@@ -117,11 +117,11 @@ class ImageTool(ABC, Generic[Read]):
         return {}
 
     def write_more(self, result: Result) -> dict[str, Any]:
-        """Write these; returns what the report for programs says of the result."""
+        """Write these; returns the result's entries of the report for programs."""
         return {}
 
     def summary(self, result: Result) -> dict[str, object]:
-        """Return what the report for people says of the result."""
+        """Return the result's lines of the report for people."""
         return {}
 
     def files_for(self, path: Path) -> list[Path]:
@@ -284,7 +284,7 @@ class FolderWork(Generic[Read]):
         return path
 
     def _extension(self, path: Path) -> str:
-        """Animations stay in their format and pages in TIFF; all else becomes PNG."""
+        """Return the extension: animations stay in their format and pages in TIFF; all else becomes PNG."""
         from patchattn.tasks.sequences import SEQUENCE_FORMATS, count_frames
         from patchattn.tasks.sources import extension_of
 
@@ -296,13 +296,13 @@ class FolderWork(Generic[Read]):
         return ".tif" if SEQUENCE_FORMATS[suffix] == "pages" else suffix
 
     def recorded(self, source: Source, key: str, result: Path) -> None:
-        """Nothing depends on it."""
+        """Do nothing: no image depends on another."""
 
     def finish(self) -> None:
-        """Nothing is left behind."""
+        """Do nothing: no state is kept."""
 
     def _digest(self, path: Path) -> str:
-        """The digest of a file, which many images may share, is computed once."""
+        """Return the digest of a file, computed once for all images that share it."""
         from patchattn.tasks.journal import digest_of_file
 
         if path not in self._digests:

@@ -24,10 +24,10 @@ __all__ = ["InpaintTool"]
 
 @dataclass(frozen=True)
 class GivenHole(Given):
-    """A picture, and masks of its size."""
+    """An image, and masks of its size."""
 
     hole: Tensor | None
-    """How much of each pixel is covered."""
+    """Coverage of each pixel, in [0, 1]."""
     keep_out: Tensor | None
 
 
@@ -108,7 +108,7 @@ class InpaintTool(ImageTool[GivenHole]):
 
 
 def _named_as(photo: Path, folder: Path, argument: str) -> Path:
-    """The mask in a folder that belongs to a photograph."""
+    """Return the mask in a folder that belongs to an image."""
     from patchattn.tasks.codecs import READ_SUFFIXES
 
     # Some systems take names apart into letters and accents.

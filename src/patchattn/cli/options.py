@@ -128,7 +128,7 @@ class SearchOptions:
 
 
 def use_threads(threads: int | None) -> None:
-    """Compute on so many threads; None: as many as PyTorch takes."""
+    """Set the number of threads; None: as many as PyTorch takes."""
     if threads is not None:
         import torch
 

@@ -39,9 +39,9 @@ class Report:
     skipped: dict[str, str] = field(default_factory=dict)
     """The files that failed, and why."""
     passed_over: dict[str, int] = field(default_factory=dict)
-    """How many files of each kind a folder has that are no images."""
+    """Numbers of files of each kind in a folder that are no images."""
     details: dict[str, Any] = field(default_factory=dict)
-    """What this command alone reports, for programs."""
+    """Entries of this command alone, for programs."""
     lines: dict[str, object] = field(default_factory=dict)
     """The report for people, without time and memory."""
     is_incomplete: bool = False
@@ -74,7 +74,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Summary:
-    """The outcome of a command that makes no files of files."""
+    """The outcome of a command that works on no files, or on many."""
 
     details: dict[str, Any]
     """For programs."""

@@ -50,7 +50,7 @@ class UpscaleTool(ImageTool[Given]):
             )
 
     def _network(self) -> SuperResolutionNetwork | None:
-        """Its cross-scale branch takes PSAL, whatever it was trained with, for pictures of any size."""
+        """Load the network; its cross-scale branch attends with PSAL unless asked otherwise, for images of any size."""
         if self.model.name is None:
             return None
         from patchattn.networks.weights import load_superresolution_network

@@ -1,4 +1,4 @@
-"""Where results go: a file, or standard output."""
+"""Output targets: a file, or standard output."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Target:
 
     @property
     def _format(self) -> str | None:
-        """The format where the path does not say it."""
+        """The format, where the path's extension does not say it."""
         return self.format or "png" if is_stream(self.path) else self.format
 
     @property

@@ -92,7 +92,7 @@ class ColorizationTask(LossTask):
         return functional.mse_loss(network(to_gray(target), reference, attention), target)
 
     def sample(self, network: Callable[..., Tensor], device: torch.device) -> Tensor:
-        """Gray target, reference, result and truth, side by side: the ends of the first sequence."""
+        """Return gray target, reference, result and truth, side by side, of the ends of the first sequence."""
         frames = self.sequences[0].frames
         target, reference = (part.to(device).float() / 255 for part in (frames[-1:], frames[:1]))
         gray = to_gray(target)
@@ -117,6 +117,6 @@ def colorization_errors(network: nn.Module, sequences: Sequence[FrameSequence]) 
 
 
 def mean_error(network: nn.Module, sequences: Sequence[FrameSequence]) -> float:
-    """The mean of `colorization_errors` over all frames of all sequences."""
+    """Return the mean of `colorization_errors` over all frames of all sequences."""
     errors = [error for _, _, error in colorization_errors(network, sequences)]
     return sum(errors) / len(errors)

@@ -34,7 +34,6 @@ class Schedule:
 
     steps: Steps = 200_000
     learning_rate: LearningRate = 1e-3
-    """Of Adam."""
     checkpoint_every: Annotated[int, Option("Steps between checkpoints.", min=1)] = 1000
     """Steps from one checkpoint to the next; there is one more at the end, and when the run is interrupted."""
     log_every: Annotated[int, Option("Steps between two losses in the log.", min=1)] = 100
@@ -52,7 +51,7 @@ class Schedule:
         check_count("cooldown", self.cooldown, 0)
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step, counted from 0."""
+        """Return the learning rate of a step, counted from 0."""
         return self.learning_rate * min(1.0, (self.steps - step) / max(1, self.cooldown))
 
     def describe(self) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def find_images(folder: Path, *, on_error: str = "stop", warn: Callable[[str], N
         folder: where to look.
         on_error: what a file that cannot be read does when it is drawn: `"stop"` the training, or `"skip"`: the next
             one takes its place.
-        warn: is told the name of every file that is skipped.
+        warn: called with a message for every file that is skipped.
 
     Raises:
         ValueError: there is no such folder, or no image in it.

@@ -1,4 +1,4 @@
-"""Inpainting, learned from pictures with random holes against two critics (Yu et al. 2018, section 4.4.2 of PSAL)."""
+"""Inpainting, learned from images with random holes against two critics (Yu et al. 2018, section 4.4.2 of PSAL)."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class InpaintingLosses:
 
     $$L_D = \sum_{D \in \{D_l, D_g\}} D(x_2) - D(x) + \lambda_p (\lVert \nabla D \rVert_2 - 1)^2$$
 
-    with m the hole, x_1 the coarse and x_2 the refined picture, w the weights of `discount`; the first two norms are
-    means over the square around the hole, the next two over the picture. D_l sees the square around the hole, D_g the
-    picture, both with known pixels as they were. The numbers are those of the published programs.
+    with m the hole, x_1 the coarse and x_2 the refined image, w the weights of `discount`; the first two norms are
+    means over the square around the hole, the next two over the image. D_l sees the square around the hole, D_g the
+    image, both with known pixels as they were. The numbers are those of the published programs.
 
     Raises:
         ValueError: a number is out of range.
@@ -70,14 +70,14 @@ class InpaintingModel(nn.Module):
         super().__init__()
         self.generator = generator
         self.local_critic = Critic(sizes.hole, channels=critic_channels)
-        self.global_critic = Critic(sizes.picture, channels=critic_channels)
+        self.global_critic = Critic(sizes.image, channels=critic_channels)
 
     @property
     def critic_parameters(self) -> list[nn.Parameter]:
         return [*self.local_critic.parameters(), *self.global_critic.parameters()]
 
-    def forward(self, picture: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
-        coarse, refined = self.generator(picture, hole)
+    def forward(self, image: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
+        coarse, refined = self.generator(image, hole)
         return coarse, refined
 
 
@@ -92,7 +92,7 @@ class InpaintingTask:
         ValueError: a number is out of range.
     """
 
-    pictures: ImageDataset
+    images: ImageDataset
     architecture: InpaintingArchitecture = field(default_factory=InpaintingArchitecture)
     sizes: HoleSizes = field(default_factory=HoleSizes)
     losses: InpaintingLosses = field(default_factory=InpaintingLosses)
@@ -108,13 +108,13 @@ class InpaintingTask:
         check_count("seed", self.seed, 0)
 
     def describe(self) -> dict[str, Any]:
-        names = "\n".join(self.pictures.names)
+        names = "\n".join(self.images.names)
         return {
             "network": asdict(self.architecture),
-            "pictures": len(self.pictures),
+            "pictures": len(self.images),
             # Millions of names would be most of the checkpoint.
             "names": hashlib.sha256(names.encode()).hexdigest(),
-            "sizes": asdict(self.sizes),
+            "sizes": {"picture": self.sizes.image, "hole": self.sizes.hole, "variation": self.sizes.variation},
             "losses": asdict(self.losses),
             "critic_channels": self.critic_channels,
             "critic_steps": self.critic_steps,
@@ -129,7 +129,7 @@ class InpaintingTask:
             return InpaintingModel(self.architecture.build(), self.sizes, self.critic_channels)
 
     def draw(self, items: range) -> Holes:
-        return draw_holes(self.pictures, items, seed=self.seed, sizes=self.sizes)
+        return draw_holes(self.images, items, seed=self.seed, sizes=self.sizes)
 
     def begin(self, fabric: Fabric, learning_rate: float) -> InpaintingState:
         return InpaintingState(self, fabric, learning_rate)
@@ -192,7 +192,7 @@ class InpaintingState:
         return {**numbers, "adversarial_loss": self._train_generator(holes, filled, loss)} if turn else numbers
 
     def _train_critics(self, holes: Holes, filled: Tensor, items: range) -> dict[str, Tensor]:
-        # The share of the real picture in what the penalty looks at; an item's own, whatever process has it.
+        # The share of the real image in what the penalty looks at; an item's own, whatever process has it.
         drawn = [np.random.default_rng((self._task.seed, number, 1)).random() for number in items]
         share = torch.tensor(drawn).to(filled)
         critic_loss, penalty = (torch.zeros((), device=filled.device) for _ in range(2))
@@ -216,7 +216,7 @@ class InpaintingState:
         return adversarial.detach()
 
     def _judged(self, holes: Holes, filled: Tensor) -> list[tuple[Critic, Tensor, Tensor]]:
-        """Each critic with what it sees of the truth and of the filled pictures."""
+        """Each critic with what it sees of the truth and of the filled images."""
         return [
             (self.network.local_critic, holes.around(holes.truth), holes.around(filled)),
             (self.network.global_critic, holes.truth, filled),

@@ -138,7 +138,7 @@ def train(
         schedule: how long, and what is kept when.
         fabric: on which devices, in what precision; launched.
         resume: go on from the checkpoint in `folder`, if there is one.
-        progress: told (steps taken, steps in all, mean loss since the last time).
+        progress: called with (steps taken, steps in all, mean loss since the last time).
 
     Returns:
         The mean loss of the last `log_every` steps, or of those that were left.
@@ -265,12 +265,12 @@ def _sample(task: Task, network: nn.Module, folder: Path, step: int, fabric: Fab
             return network(*precision.convert_input(inputs))
 
     if fabric.is_global_zero:
-        picture = task.sample(alone, fabric.device).float().clamp(0, 1).cpu()
+        image = task.sample(alone, fabric.device).float().clamp(0, 1).cpu()
         (folder / SAMPLES).mkdir(exist_ok=True)
-        write_image(folder / SAMPLES / f"step-{step:07d}.png", Image(picture))
+        write_image(folder / SAMPLES / f"step-{step:07d}.png", Image(image))
         for logger in fabric.loggers:
             writer: Any = logger
-            writer.experiment.add_image("sample", picture[0], step)
+            writer.experiment.add_image("sample", image[0], step)
     fabric.barrier()
 
 
