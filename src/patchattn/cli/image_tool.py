@@ -65,9 +65,6 @@ class Result(Protocol):
     @property
     def picture(self) -> Image: ...
 
-    @property
-    def peak_memory(self) -> int | None: ...
-
 
 @dataclass(frozen=True)
 class Written:
@@ -191,6 +188,8 @@ class ImageTool(ABC, Generic[Read]):
         return cast("Result", replace(cast("Any", result), picture=image_on_device(result.picture, "cpu")))
 
     def _one(self) -> Report:
+        from patchattn.tasks.peak_memory import peak_memory
+
         target = Target(self.output, self.options.format)
         target.check_place()
         for argument, path in self.also_written().items():
@@ -204,7 +203,7 @@ class ImageTool(ABC, Generic[Read]):
             output=self.output,
             done=[str(self.source)],
             seconds=written.seconds,
-            peak_memory=result.peak_memory,
+            peak_memory=peak_memory(),
             settings=self.settings,
             model=self.model.name,
             details={**details, **image_details(result.picture, written.frames)},
