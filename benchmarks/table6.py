@@ -26,7 +26,7 @@ from patchattn.networks.inpainting import ATTENTIONS
 from patchattn.networks.weights import load_inpainting_network
 from patchattn.tasks.image_quality import peak_signal_noise_ratio, structural_similarity
 from patchattn.training.holes import Holes, HoleSizes, draw_holes
-from patchattn.training.pictures import PictureFolder, list_pictures
+from patchattn.training.image_dataset import ImageDataset, find_images
 
 PAPER = {"contextual": (11.8, 3.6, 16.4, 6.6, 53.7), "psal": (11.6, 3.6, 16.6, 6.9, 54.1)}
 HEADINGS = ("l1 in %", "l2 in %", "PSNR in dB", "TV in %", "SSIM in %")
@@ -69,12 +69,12 @@ def mean_quality(qualities: Sequence[Quality]) -> Quality:
     return Quality(**{name: mean(entry[name] for entry in each) for name in each[0]})
 
 
-def drawn(pictures: PictureFolder, sizes: HoleSizes, count: int) -> Iterator[Holes]:
+def drawn(pictures: ImageDataset, sizes: HoleSizes, count: int) -> Iterator[Holes]:
     """One at a time: the same for every network."""
     return (draw_holes(pictures, [number], seed=0, sizes=sizes) for number in range(count))
 
 
-def measure(checkpoint: Path, attention: str | None, pictures: PictureFolder, sizes: HoleSizes, count: int) -> Quality:
+def measure(checkpoint: Path, attention: str | None, pictures: ImageDataset, sizes: HoleSizes, count: int) -> Quality:
     """A network with one attention; None: nothing is filled but gray, to compare with."""
     network = None if attention is None else load_inpainting_network(checkpoint, attention=attention)
     found = []
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100, help="how many squares")
     parser.add_argument("--results", type=Path, help="where table6.md and .json go")
     arguments = parser.parse_args()
-    pictures, sizes = list_pictures(arguments.data), HoleSizes(arguments.size, arguments.hole, 0)
+    pictures, sizes = find_images(arguments.data), HoleSizes(arguments.size, arguments.hole, 0)
     gray = measure(arguments.checkpoint[0], None, pictures, sizes, arguments.count)
     rows, results = [["", "gray, nothing filled", *gray.cells()]], []
     for checkpoint in arguments.checkpoint:
@@ -108,7 +108,7 @@ def main() -> None:
         rows.append(["the paper, 256x256, Places2", attention, *(f"{number:.1f}" for number in numbers)])
     parts = [
         "# Inpainting networks with either attention (PSAL, Table 6)",
-        f"{arguments.count} squares of {sizes.picture}x{sizes.picture} pixels with holes of {sizes.hole}x{sizes.hole}; "
+        f"{arguments.count} squares of {sizes.image}x{sizes.image} pixels with holes of {sizes.hole}x{sizes.hole}; "
         "means over the holes. The attention named is the one that the network is measured with, whatever it was "
         "trained with. TV: the sum of the differences to the right and lower neighbors, a mean over pixels. "
         "Written by `python benchmarks/table6.py --checkpoint FILE ... --data FOLDER --results docs/results`.",

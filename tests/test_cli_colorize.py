@@ -294,8 +294,11 @@ def test_the_network_that_ships() -> None:
         (("frames", "reference.png", "-o", "gray.png"), "--output: gray.png is a file; GRAY is a folder"),
         (("frames", "reference.png", "-o", "frames"), "--output: frames is also GRAY"),
         (("frames", "reference.png", "-o", "none/out"), "--output: there is no folder none to make out in"),
-        (("frames", "reference.png", "-o", "out", "--on-error", "cry"), "--on-error: got cry; allowed are stop and"),
-        (("frames", "reference.png", "-o", "out", "--from", "nowhere"), "--from: got nowhere; allowed are reference"),
+        (("frames", "reference.png", "-o", "out", "--on-error", "cry"), "--on-error: got 'cry'; allowed are 'stop'"),
+        (
+            ("frames", "reference.png", "-o", "out", "--from", "nowhere"),
+            "--from: got 'nowhere'; allowed are 'reference'",
+        ),
         (("frames", "reference.png", "-o", "out", "--show-field", "f.png"), "--show-field: it is for one image"),
         (
             ("gray.png", "reference.png", "-o", "out.png", "--resume"),

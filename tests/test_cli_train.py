@@ -108,7 +108,7 @@ def test_an_inpainting_run_tells_what_it_wrote(options: tuple[str, ...]) -> None
     [
         (("--attention", "full"), "--attention: got 'full'; allowed are 'psal', 'contextual'"),
         (("--rate", "2"), "--attention: 'psal' has no setting 'rate'; it has k, --patch-size"),
-        (("--hole-size", "73"), "--hole-size: got 73; expected at most the size of the pictures, 72"),
+        (("--hole-size", "73"), "--hole-size: got 73; expected at most the size of the images, 72"),
         (("--channels", "3"), "channels: got 3; expected an even number"),
         (("--padding-mode", "same"), "--padding-mode: got 'same'; allowed are 'reflect', 'zeros'"),
         (("--data", "none"), "--data: there is no folder none"),

@@ -98,7 +98,7 @@ def test_folder(folder: Path) -> None:
     ("arguments", "message"),
     [
         (("none.png", "-o", "out.png"), "PHOTO: there is no file none.png"),
-        (("photo.png", "--scale", "5", "-o", "out.png"), "--scale: got 5; allowed are 2, 3 and 4"),
+        (("photo.png", "--scale", "5", "-o", "out.png"), "--scale: got 5; allowed are 2, 3, 4"),
         (("photo.png", "--patch-size", "4", "-o", "out.png"), "--patch-size: expected an odd number"),
         (("photo.png", "-o", "out.txt"), "--output: out.txt ends in .txt"),
         (("open.png", "-o", "out.jpg"), "--output: out.jpg cannot hold the image's 8 bits a channel and alpha"),
@@ -113,7 +113,7 @@ def test_folder(folder: Path) -> None:
         ),
         (("photo.png", "-o", "./photo.png"), "--output: photo.png is also PHOTO; expected two different files"),
         (("photos", "-o", "photos"), "--output: photos is also PHOTO; expected two different folders"),
-        (("photos", "--scale", "5", "-o", "out"), "--scale: got 5; allowed are 2, 3 and 4"),
+        (("photos", "--scale", "5", "-o", "out"), "--scale: got 5; allowed are 2, 3, 4"),
     ],
 )
 def test_wrong_arguments_are_named(folder: Path, arguments: tuple[str, ...], message: str) -> None:
@@ -148,7 +148,7 @@ def test_a_network_enlarges_instead(folder: Path, scale: int) -> None:
     [
         (("--attention", "full"), "--attention: it is the network's; expected --model too"),
         (("--model", "none.safetensors"), "model: there is no file none.safetensors"),
-        (("--model", "default", "--attention", "local"), "cross_scale: got 'local'; allowed are 'full', 'psal'"),
+        (("--model", "default", "--attention", "local"), "--attention: got 'local'; allowed are 'psal', 'full'"),
     ],
 )
 def test_wrong_arguments_of_a_network_are_named(arguments: tuple[str, ...], message: str) -> None:

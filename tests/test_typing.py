@@ -11,7 +11,7 @@ import sys
 CODE = """
 from jaxtyping import install_import_hook
 
-modules = ["field", "matching.match", "attention.patch", "attention.full", "attention.scram"]
+modules = ["field", "matching.match", "attention.patch", "baselines.full", "attention.scram"]
 modules = [f"patchattn.{name}" for name in modules]
 with install_import_hook(modules, "beartype.beartype"):
     import patchattn

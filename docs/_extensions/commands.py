@@ -37,8 +37,16 @@ def _describe(words: tuple[str, ...], command: Any) -> str:
         is_option = one.param_type_name == "option"
         named = (*one.opts, *one.secondary_opts) if is_option else (one.metavar or one.name.upper(),)
         names = ", ".join(f"`{name}`" for name in named)
-        rows.append(f"| {names} | {_default(one)} | {_cell(one.help or '')} |")
+        rows.append(f"| {names} | {_default(one)} | {_cell(' '.join([one.help or '', _choices(one)]))} |")
     return "\n\n".join([f"## {' '.join(words)}", cleandoc(command.help or ""), "\n".join(rows)])
+
+
+def _choices(one: Any) -> str:
+    """The values that are allowed, where `--help` lists them."""
+    metavar = one.metavar or ""
+    if not metavar.startswith("["):
+        return ""
+    return "One of " + ", ".join(f"`{choice}`" for choice in metavar.strip("[]").split("|")) + "."
 
 
 def _default(one: Any) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from patchattn.training.color_augmentation import augment_colors
 from patchattn.training.frames import FrameSequence, read_sequences
 from patchattn.training.pairs import draw_pairs
-from patchattn.training.recolor import recolor
 
 
 def test_frames_are_read_in_order_at_one_size(data: Path) -> None:
@@ -80,11 +80,11 @@ def test_an_item_is_the_same_wherever_it_is_drawn() -> None:
 
 def test_recolored_pairs_keep_their_grays_and_agree() -> None:
     frames = torch.rand(4, 3, 5, 6) * 0.2 + 0.4
-    target, reference = recolor(frames, frames.flip(3), [5, 6, 7, 5])
+    target, reference = augment_colors(frames, frames.flip(3), [5, 6, 7, 5])
     torch.testing.assert_close(reference, target.flip(3))  # alike
     torch.testing.assert_close(target.mean(1), frames.mean(1))
     assert not torch.allclose(target, frames, atol=0.01)
-    alone, _ = recolor(frames[3:], frames[3:], [5])
+    alone, _ = augment_colors(frames[3:], frames[3:], [5])
     torch.testing.assert_close(alone, target[3:])  # a function of the item's number
     strength = (target - target.mean(1, keepdim=True)).norm(dim=1) / (frames - frames.mean(1, keepdim=True)).norm(dim=1)
     for item in strength:

@@ -26,9 +26,9 @@ from patchattn.tasks.images import read_image
 from patchattn.training.adversarial import discount, gradient_penalty, wasserstein
 from patchattn.training.devices import make_fabric
 from patchattn.training.holes import Holes, HoleSizes, draw_holes
+from patchattn.training.image_dataset import find_images
 from patchattn.training.inpainting import InpaintingLosses, InpaintingTask
 from patchattn.training.loop import CHECKPOINT, NETWORK, Schedule, train
-from patchattn.training.pictures import list_pictures
 from tests.training.runs import assert_same_files, step_when_killed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -44,7 +44,7 @@ OPTIONS = (
 def task(data: Path, attention: str = "psal", **settings: object) -> InpaintingTask:
     architecture = InpaintingArchitecture(attention, SMALL, channels=4)
     return InpaintingTask(
-        list_pictures(data), **{"architecture": architecture, "sizes": SIZES, "critic_channels": 2, "critic_steps": 2,
+        find_images(data), **{"architecture": architecture, "sizes": SIZES, "critic_channels": 2, "critic_steps": 2,
                                 "batch_size": 2, **settings}
     )  # fmt: skip
 
@@ -65,7 +65,7 @@ def run(
 
 
 def test_holes_lie_in_their_squares(data: Path) -> None:
-    holes = draw_holes(list_pictures(data), range(200), seed=3, sizes=HoleSizes(24, 12, 6))
+    holes = draw_holes(find_images(data), range(200), seed=3, sizes=HoleSizes(24, 12, 6))
     assert holes.truth.shape == (200, 3, 24, 24)
     assert -1 <= holes.truth.min() < -0.5
     assert 0.5 < holes.truth.max() <= 1
@@ -77,18 +77,18 @@ def test_holes_lie_in_their_squares(data: Path) -> None:
 
 
 def test_an_item_is_the_same_wherever_it_is_drawn(data: Path) -> None:
-    pictures = list_pictures(data)
-    whole = draw_holes(pictures, range(4), seed=0, sizes=SIZES)
+    images = find_images(data)
+    whole = draw_holes(images, range(4), seed=0, sizes=SIZES)
     for n in range(4):
-        part = draw_holes(pictures, [n], seed=0, sizes=SIZES)
+        part = draw_holes(images, [n], seed=0, sizes=SIZES)
         assert torch.equal(part.truth[0], whole.truth[n])
         assert torch.equal(part.hole[0], whole.hole[n])
-    assert not torch.equal(whole.truth, draw_holes(pictures, range(4), seed=1, sizes=SIZES).truth)
+    assert not torch.equal(whole.truth, draw_holes(images, range(4), seed=1, sizes=SIZES).truth)
 
 
 def test_small_pictures_are_enlarged(tmp_path: Path) -> None:
     Image.new("L", (30, 20), 100).save(tmp_path / "gray.png")
-    square = list_pictures(tmp_path).square(np.random.default_rng(0), 64)
+    square = find_images(tmp_path).square(np.random.default_rng(0), 64)
     assert square.shape == (3, 64, 64)
     torch.testing.assert_close(square, torch.full_like(square, 100 / 255))
 
@@ -98,21 +98,21 @@ def test_unreadable_pictures(data: Path, tmp_path: Path) -> None:
     told: list[str] = []
     generator = np.random.default_rng(0)
     with pytest.raises(ValueError, match=r"cannot read .*b\.png as an image.*With on_error 'skip'"):
-        list_pictures(tmp_path).square(generator, 8)
-    with pytest.raises(ValueError, match=r"data: no picture in .* can be read"):
-        list_pictures(tmp_path, on_error="skip", warn=told.append).square(generator, 8)
+        find_images(tmp_path).square(generator, 8)
+    with pytest.raises(ValueError, match=r"data: no image in .* can be read"):
+        find_images(tmp_path, on_error="skip", warn=told.append).square(generator, 8)
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
     told.clear()
     for _ in range(20):
-        assert list_pictures(tmp_path, on_error="skip", warn=told.append).square(generator, 8).shape == (3, 8, 8)
+        assert find_images(tmp_path, on_error="skip", warn=told.append).square(generator, 8).shape == (3, 8, 8)
     assert 0 < len(told) < 20
     assert "left out: data: cannot read" in told[0]
-    assert list_pictures(data).names[:2] == ("astronaut/00000.png", "astronaut/00001.png")
+    assert find_images(data).names[:2] == ("astronaut/00000.png", "astronaut/00001.png")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="data: there is no picture in"):
-        list_pictures(tmp_path / "empty")
+    with pytest.raises(ValueError, match="data: there is no image in"):
+        find_images(tmp_path / "empty")
     with pytest.raises(ValueError, match="data: there is no folder"):
-        list_pictures(tmp_path / "none")
+        find_images(tmp_path / "none")
 
 
 def test_the_discount_counts_from_the_border() -> None:
@@ -297,7 +297,7 @@ def test_what_differs_is_said(data: Path, tmp_path: Path) -> None:
         ValueError, match=r"losses\.gamma was 0\.9 and is 0\.8; network\.attention was 'psal' and is 'con"
     ):
         run(other, tmp_path, 2, resume=True)
-    fewer = replace(task(data), pictures=replace(list_pictures(data), names=("coffee/00000.png",)))
+    fewer = replace(task(data), images=replace(find_images(data), names=("coffee/00000.png",)))
     with pytest.raises(ValueError, match="pictures was 6 and is 1"):
         run(fewer, tmp_path, 2, resume=True)
 
@@ -310,7 +310,7 @@ def test_precision(data: Path, tmp_path: Path, precision: str) -> None:
 
 
 def test_numbers_that_cannot_be(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="hole_size: got 33; expected at most the size of the pictures, 32"):
+    with pytest.raises(ValueError, match="hole_size: got 33; expected at most the size of the images, 32"):
         HoleSizes(32, 33, 0)
     with pytest.raises(ValueError, match="hole_variation: got 8; expected less than hole_size, 8"):
         HoleSizes(32, 8, 8)
@@ -332,5 +332,5 @@ def test_numbers_that_cannot_be(data: Path, tmp_path: Path) -> None:
             class precision:  # noqa: N801
                 precision = "16-mixed"
 
-    with pytest.raises(ValueError, match="precision: got 16-mixed, whose scaled losses know no gradient penalty"):
+    with pytest.raises(ValueError, match="precision: got 16-mixed; the gradient penalty is not supported with fp16"):
         train(task(data), tmp_path, Schedule(), Half())

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -149,9 +150,9 @@ def test_an_interruption_leaves_a_checkpoint_of_the_last_step(
 def test_the_learning_rate_falls_at_the_end(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usual, rates = loop._take_step, []
 
-    def watched(work: loop.Work, items: range) -> object:
-        rates.append(work.optimizers["optimizer"].param_groups[0]["lr"])
-        return usual(work, items)
+    def watched(state: loop.TrainState, items: range) -> object:
+        rates.append(state.optimizers["optimizer"].param_groups[0]["lr"])
+        return usual(state, items)
 
     monkeypatch.setattr(loop, "_take_step", watched)
     cooling = Schedule(6, 0.5, 3, 1, 100, cooldown=4)
@@ -184,7 +185,7 @@ class Exploding(ColorizationTask):
 
 
 def test_a_checkpoint_is_never_replaced_by_nan(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="the loss is nan by step 8; the checkpoint is from before"):
+    with pytest.raises(RuntimeError, match="the loss became NaN at step 8; the last checkpoint is from before"):
         run(Exploding(read_sequences(data, size=SIZE), ARCHITECTURE), tmp_path, 20)
     checkpoint = read_checkpoint(tmp_path / CHECKPOINT)
     assert checkpoint.step == 4
@@ -208,6 +209,36 @@ def test_two_processes_have_the_gradients_of_one(data: Path, tmp_path: Path, one
         assert largest > 0
         assert found[name].dtype == torch.float64
         torch.testing.assert_close(found[name], expected[name], rtol=1e-9, atol=1e-11 * largest)
+
+
+def test_old_names_lead_to_new_ones() -> None:
+    for module, old, new in (
+        ("recolor", "recolor", "color_augmentation.augment_colors"),
+        ("pictures", "PictureFolder", "image_dataset.ImageDataset"),
+        ("pictures", "list_pictures", "image_dataset.find_images"),
+        ("loop", "SteppedTask", "loop.Task"),
+        ("loop", "Work", "loop.TrainState"),
+    ):
+        new_module, name = new.split(".")
+        with pytest.warns(DeprecationWarning, match=f"{module}.{old} has moved to patchattn.training.{new};"):
+            found = getattr(import_module(f"patchattn.training.{module}"), old)
+        assert found is getattr(import_module(f"patchattn.training.{new_module}"), name)
+
+
+class WithoutBegin:
+    """A task as it was before `LossTask`: `build` and `loss`, and nothing that begins."""
+
+    def __init__(self, task: ColorizationTask) -> None:
+        self.batch_size = task.batch_size
+        self.describe, self.build, self.loss = task.describe, task.build, task.loss
+        self.sample, self.content = task.sample, task.content
+
+
+def test_a_task_of_before_is_trained_as_ever(data: Path, tmp_path: Path, one_thread: None) -> None:
+    run(task(data), tmp_path / "new", 2)
+    with pytest.warns(DeprecationWarning, match="WithoutBegin has no method begin; derive it from"):
+        run(WithoutBegin(task(data)), tmp_path / "old", 2)
+    assert_same_files(tmp_path / "old", tmp_path / "new")
 
 
 class Processes:

@@ -13,8 +13,8 @@ from patchattn.attention.cross_scale_patch import CrossScalePatchAttention
 from patchattn.networks.architectures import SuperResolutionArchitecture
 from patchattn.networks.weights import load_superresolution_network
 from patchattn.training.devices import make_fabric
+from patchattn.training.image_dataset import find_images
 from patchattn.training.loop import CHECKPOINT, NETWORK, Schedule, train
-from patchattn.training.pictures import list_pictures
 from patchattn.training.superresolution import SuperResolutionTask, draw_squares, made_small
 from tests.training.runs import assert_same_files, step_when_killed
 
@@ -27,7 +27,7 @@ OPTIONS = ("--scale", "2", "--cross-scale", "psal", "--no-alternate", "--channel
 def task(data: Path, **settings: object) -> SuperResolutionTask:
     architecture = SuperResolutionArchitecture(2, "psal", channels=4, depth=1)
     return SuperResolutionTask(
-        list_pictures(data), **{"architecture": architecture, "size": 24, "batch_size": 2, **settings}
+        find_images(data), **{"architecture": architecture, "size": 24, "batch_size": 2, **settings}
     )
 
 
@@ -39,18 +39,18 @@ def run(job: SuperResolutionTask, folder: Path, steps: int, *, resume: bool = Fa
 
 
 def test_an_item_is_the_same_wherever_it_is_drawn(data: Path) -> None:
-    pictures = list_pictures(data)
-    whole = draw_squares(pictures, range(6), seed=0, size=20)
+    images = find_images(data)
+    whole = draw_squares(images, range(6), seed=0, size=20)
     assert whole.shape == (6, 3, 20, 20)
     for n in range(6):
-        assert torch.equal(draw_squares(pictures, [n], seed=0, size=20)[0], whole[n])
-    assert not torch.equal(whole, draw_squares(pictures, range(6), seed=1, size=20))
+        assert torch.equal(draw_squares(images, [n], seed=0, size=20)[0], whole[n])
+    assert not torch.equal(whole, draw_squares(images, range(6), seed=1, size=20))
 
 
 def test_squares_are_turned_and_mirrored(tmp_path: Path) -> None:
     """Of a picture that is one square, all eight ways to lay it down are drawn."""
     Image.frombytes("L", (2, 2), bytes([0, 50, 100, 200])).save(tmp_path / "four.png")
-    drawn = draw_squares(list_pictures(tmp_path), range(100), seed=0, size=2)
+    drawn = draw_squares(find_images(tmp_path), range(100), seed=0, size=2)
     assert len({tuple(square[0].flatten().tolist()) for square in drawn}) == 8
 
 
@@ -71,7 +71,7 @@ def test_pictures_are_made_small_as_by_matlab() -> None:
 
 def test_it_learns(data: Path, tmp_path: Path) -> None:
     job = task(data, size=32)
-    truth = draw_squares(job.pictures, range(1000, 1008), seed=5, size=32)
+    truth = draw_squares(job.images, range(1000, 1008), seed=5, size=32)
     small = made_small(truth, 2)
     errors = []
     for steps in (1, 30):

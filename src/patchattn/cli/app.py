@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from patchattn.cli.arguments import Command
+from patchattn.cli.arguments import Command, Commands
 from patchattn.cli.colorize import colorize
 from patchattn.cli.demo import demo
 from patchattn.cli.info import info
@@ -18,12 +18,13 @@ from patchattn.cli.upscale import upscale
 
 __all__ = ["app"]
 
+
 app = typer.Typer(
-    help="Attention between pictures at any resolution: every pixel finds its best matches anywhere, and attends to "
+    cls=Commands,
+    help="Attention between images at any resolution: every pixel finds its best matches anywhere, and attends to "
     "those alone.",
     no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,  # Rich would take longer to import than all the rest
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -32,9 +33,9 @@ app.add_typer(train_app, name="train")
 
 def _version(asked: bool) -> None:
     if asked:
-        from patchattn import __version__
+        from importlib.metadata import version
 
-        typer.echo(__version__)
+        typer.echo(version("patchattn"))
         raise typer.Exit
 
 

@@ -6,9 +6,9 @@ import re
 from contextvars import ContextVar
 from typing import Any
 
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
-__all__ = ["Command", "as_typed", "has_option"]
+__all__ = ["Command", "Commands", "as_typed", "has_option"]
 
 SYNONYMS = {"hole": ("mask", "photo"), "picture": ("photo",), "network": ("model",)}
 """Arguments of the functions of `tasks`, and those of the commands that they come from: the first that was given."""
@@ -35,6 +35,17 @@ class Command(TyperCommand):
             return super().invoke(ctx)
         finally:
             _typed.reset(token)
+
+
+class Commands(TyperGroup):
+    """A command of commands, all of whose own options are flags."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """Return the flags. None by default are those of Typer itself, which would import Pydantic to look at that."""
+        flags = super().get_params(ctx)
+        for flag in flags:
+            flag.default = flag.default or False
+        return flags
 
 
 def as_typed(message: str) -> str:

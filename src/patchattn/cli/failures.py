@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,8 +22,11 @@ EXIT_CODE = 2
 
 
 @contextmanager
-def one_sentence_errors() -> Iterator[list[str]]:
+def one_sentence_errors(*, debug: bool = False) -> Iterator[list[str]]:
     """Print the library's warnings and errors on stderr without a traceback, and exit after an error.
+
+    Args:
+        debug: print an error's traceback too, before its sentence.
 
     Yields:
         The warnings so far.
@@ -34,6 +38,8 @@ def one_sentence_errors() -> Iterator[list[str]]:
     except Interrupted as interrupted:
         raise typer.Exit(interrupted.exit_code) from None
     except (ValueError, RuntimeError, OSError, MemoryError) as error:
+        if debug:
+            _print(traceback.format_exc().rstrip(), "bright_black")
         _print(_sentence(error), "red")
         raise typer.Exit(EXIT_CODE) from error
 

@@ -1,44 +1,134 @@
-"""Options that several commands share."""
+"""Options that several commands share, each declared once: single ones as types, and groups of them as dataclasses.
+
+A command's options are a dataclass that inherits the groups; its own fields come first in `--help`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, TypeVar, cast
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, cast
 
-import typer
+from patchattn.options import Option
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = [
-    "Iterations",
-    "Json",
-    "Method",
+    "BasicOptions",
+    "CommandOptions",
+    "FolderOptions",
+    "ImageToolOptions",
+    "Matches",
+    "Output",
     "PatchSize",
+    "SearchOptions",
     "Seed",
+    "ShowField",
     "Similarity",
     "Temperature",
-    "Threads",
+    "ToolOptions",
+    "WorkOptions",
     "on_device",
     "use_threads",
 ]
 
 Movable = TypeVar("Movable", bound="Tensor | nn.Module")
-PatchSize = Annotated[int, typer.Option(min=1, help="Side of the patches that are compared, in pixels; odd.")]
-Similarity = Annotated[str, typer.Option(help="How patches are compared: l2, dot, scaled_dot, cosine or l1.")]
-Temperature = Annotated[
-    float, typer.Option(help="Temperature of the softmax over matches; smaller weighs the best match more.")
+
+Matches = Annotated[int, Option("Matches of each pixel.", min=1)]
+PatchSize = Annotated[int, Option("Side of the patches that are compared, in pixels; odd.", min=1)]
+Similarity = Annotated[Literal["l2", "dot", "scaled_dot", "cosine", "l1"], Option("How patches are compared.")]
+Temperature = Annotated[float, Option("Temperature of the softmax over matches; smaller weighs the best match more.")]
+Seed = Annotated[int, Option("Seed of the search's random choices; the same seed, the same result.")]
+Output = Annotated[
+    Path,
+    Option(
+        "Where to write: an image (.png, .tif, .webp, .jpg, .bmp), or a folder, made if it is not there.",
+        flags=("--output", "-o"),
+    ),
 ]
-Method = Annotated[str, typer.Option(help="How matches are found: auto, exact (slow), guided or patchmatch.")]
-Iterations = Annotated[
-    int | None, typer.Option(min=0, help="Iterations of the search.", show_default="the method's own")
+ShowField = Annotated[
+    Path | None, Option("Where to write an image of the offsets: hue is the direction, saturation the length.")
 ]
-Seed = Annotated[int, typer.Option(help="Seed of the search's random choices; the same seed, the same result.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads to use.", show_default="one for each core")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BasicOptions:
+    """Options of every command."""
+
+    debug: Annotated[bool, Option("At an error, show its traceback too.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandOptions(BasicOptions):
+    """Options of every command that prints a result."""
+
+    as_json: Annotated[bool, Option("Print one JSON object on stdout, and nothing else.", flags=("--json",))] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkOptions(CommandOptions):
+    """Options of every command that computes for long."""
+
+    threads: Annotated[int | None, Option("Threads to use.", min=1, shown_default="one for each core")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderOptions:
+    """Options that count where a folder is given."""
+
+    resume: Annotated[
+        bool, Option("Folder: leave images alone that are finished with the same settings, and go on after them.")
+    ] = False
+    on_error: Annotated[
+        Literal["stop", "skip"],
+        Option("Folder: at an image that fails, stop, or skip it, name it and exit with 1 at the end."),
+    ] = "stop"
+    recursive: Annotated[bool, Option("Folder: look into its subfolders too; results are laid out alike.")] = False
+
+    def refuse_for_one(self, given: Path) -> None:
+        """Refuse them where one image is given."""
+        if self.resume or self.on_error != "stop" or self.recursive:
+            raise ValueError(f"--resume, --on-error and --recursive are for a folder, which {given} is not.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolOptions(FolderOptions, WorkOptions):
+    """Options of every command that makes something of an image, or of each image in a folder."""
+
+    device: Annotated[str, Option("Where to compute: cpu, cuda, xpu, ...")] = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageToolOptions(ToolOptions):
+    """Options of every command that makes images of images."""
+
+    format: Annotated[
+        str | None,
+        Option(
+            "Format of the result: png, tif, webp, jpg or bmp; gif or apng for an animation.",
+            metavar="NAME",
+            shown_default="the extension of --output; png for standard output",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """Options of a search for matches."""
+
+    method: Annotated[
+        Literal["auto", "exact", "guided", "patchmatch", "repeated"],
+        Option("How matches are found; exact is slow, repeated is SCRAM's Algorithm 1."),
+    ] = "auto"
+    iterations: Annotated[int | None, Option("Iterations of the search.", min=0, shown_default="the method's own")] = (
+        None
+    )
+    seed: Seed = 0
 
 
 def use_threads(threads: int | None) -> None:
-    """Compute on so many threads; None: as many as PyTorch takes."""
+    """Set the number of threads; None: as many as PyTorch takes."""
     if threads is not None:
         import torch
 

@@ -1,11 +1,11 @@
-"""What commands tell on stdout."""
+"""Reports on standard output: for people in two columns, or for programs as JSON."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,69 +16,94 @@ from patchattn.cli.streams import is_stream
 if TYPE_CHECKING:
     from patchattn.tasks.images import Image
 
-__all__ = ["Told", "megabytes", "print_json", "print_lines", "report_picture", "tell"]
+__all__ = ["Report", "Summary", "image_details", "image_summary"]
 
 INCOMPLETE = 1
 """The exit code when something was skipped or is missing."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The outcome of a command that writes files."""
+
+    output: Path
+    done: list[str]
+    """The files that were worked on, by the names that they were read from."""
+    seconds: float
+    peak_memory: int | None
+    """In bytes, of the whole process; None: not available on this system."""
+    settings: dict[str, Any]
+    model: str | None = None
+    finished_before: Any = field(default_factory=list)
+    """The files, or of a video the number of frames, that an earlier run had finished."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """The files that failed, and why."""
+    passed_over: dict[str, int] = field(default_factory=dict)
+    """Numbers of files of each kind in a folder that are no images."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """Entries of this command alone, for programs."""
+    lines: dict[str, object] = field(default_factory=dict)
+    """The report for people, without time and memory."""
+    is_incomplete: bool = False
+    """Something was skipped or is missing."""
+
+    def print(self, warned: list[str], *, as_json: bool) -> None:
+        """Print the report, and exit if something was skipped; on stderr where the result went to stdout."""
+        err = is_stream(self.output)
+        if as_json:
+            content = {
+                "output": str(self.output),
+                "done": self.done,
+                "finished_before": self.finished_before,
+                "skipped": self.skipped,
+                "passed_over": self.passed_over,
+                **self.details,
+                "seconds": self.seconds,
+                "peak_memory_bytes": self.peak_memory,
+                "model": self.model,
+                "settings": self.settings,
+                "warnings": warned,
+            }
+            _print_json(content, err=err)
+        else:
+            more = {"time": f"{self.seconds:.2f} s", "memory": _megabytes(self.peak_memory)}
+            _print_columns({**self.lines, **more}, err=err)
+        if self.is_incomplete:
+            raise typer.Exit(INCOMPLETE)
+
+
 @dataclass(frozen=True)
-class Told:
-    """What was done, for programs and for people."""
+class Summary:
+    """The outcome of a command that works on no files, or on many."""
 
-    numbers: dict[str, Any]
+    details: dict[str, Any]
+    """For programs."""
     lines: dict[str, object]
-    incomplete: bool = False
-    """Something was skipped."""
+    """For people; what is None is left out."""
+
+    def print(self, warned: list[str], *, as_json: bool) -> None:
+        """Print one of the two."""
+        if as_json:
+            _print_json(self.details, err=False)
+        else:
+            _print_columns(self.lines, err=False)
 
 
-def megabytes(size: int | None) -> str:
-    """A peak of memory in words."""
-    return "not told by this system" if size is None else f"{size / 2**20:.0f} MiB at most, the whole process"
+def image_details(image: Image, frames: int = 1) -> dict[str, Any]:
+    """Return the entries of a report that describe an image, or an animation's frames."""
+    height, width = image.size
+    return {"height": height, "width": width, "bit_depth": image.bit_depth, "frames": frames}
 
 
-def report_picture(
-    output: Path, picture: Image, frames: int, seconds: float, memory: int | None, others: dict[str, str | None]
-) -> Told:
-    """Report one image that was written, or its frames, and the other files that were."""
-    height, width = picture.size
+def image_summary(output: Path, image: Image, frames: int = 1) -> str:
+    """Describe an image that was written, or an animation's frames."""
+    height, width = image.size
     several = f"{frames} frames of " if frames > 1 else ""
-    return Told(
-        {
-            **others,
-            "height": height,
-            "width": width,
-            "bit_depth": picture.bit_depth,
-            "frames": frames,
-            "seconds": seconds,
-            "peak_memory_bytes": memory,
-        },
-        {
-            "wrote": f"{output} ({several}{width} x {height}, {picture.bit_depth} bit)",
-            **{name.removeprefix("show_"): path for name, path in others.items()},
-            "time": f"{seconds:.2f} s",
-            "memory": megabytes(memory),
-        },
-    )
+    return f"{output} ({several}{width} x {height}, {image.bit_depth} bit)"
 
 
-def tell(
-    told: Told, output: Path, model: str | None, settings: dict[str, Any], warned: list[str], *, as_json: bool
-) -> None:
-    """Print what was done, and exit if something was skipped; on stderr where the result went to stdout."""
-    err = is_stream(output)
-    if as_json:
-        content = {"output": str(output), **told.numbers, "model": model, "settings": settings, "warnings": warned}
-        print_json(content, err=err)
-    else:
-        _print_columns(told.lines, err=err)
-    if told.incomplete:
-        raise typer.Exit(INCOMPLETE)
-
-
-def print_lines(**lines: object) -> None:
-    """Print names and values in two columns; what is None is left out."""
-    _print_columns(lines, err=False)
+def _megabytes(size: int | None) -> str:
+    return "not available on this system" if size is None else f"{size / 2**20:.0f} MiB at most, the whole process"
 
 
 def _print_columns(lines: Mapping[str, object], *, err: bool) -> None:
@@ -88,7 +113,7 @@ def _print_columns(lines: Mapping[str, object], *, err: bool) -> None:
             typer.echo(f"{name:{width}}  {value}", err=err)
 
 
-def print_json(content: dict[str, Any], *, err: bool = False) -> None:
+def _print_json(content: dict[str, Any], *, err: bool) -> None:
     """Print one JSON object."""
     # JSON has no infinity, which the PSNR of a perfect copy is.
     unknown = {name: None for name, value in content.items() if isinstance(value, float) and not math.isfinite(value)}

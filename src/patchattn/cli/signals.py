@@ -15,7 +15,7 @@ __all__ = ["Interrupted", "interruptible"]
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 REPEAT_SECONDS = 1.0
-"""A signal is ignored for so long after the one before it, lest an impatient second Ctrl-C interrupt the cleanup."""
+"""Time after a signal in which another one is ignored, lest an impatient second Ctrl-C interrupt the cleanup."""
 
 
 class Interrupted(KeyboardInterrupt):

@@ -6,17 +6,20 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
+from patchattn.extras import extra
 from patchattn.progress import watch_progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 __all__ = ["Stages", "stages"]
 
 
 class Stages:
-    """What the work tells: call it with the name of each stage as it begins."""
+    """A progress display: called with the name of each stage as it begins."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -29,11 +32,11 @@ class Stages:
         self._task = self._progress.add_task(name, total=None)
 
     def steps(self, done: int, total: int) -> None:
-        """Tell that `done` of `total` steps of the stage are done."""
+        """Show that `done` of `total` steps of the stage are done."""
         self._progress.update(self._task, completed=done, total=total)
 
-    def tell(self, name: str, done: int, total: int) -> None:
-        """Tell the same under another name."""
+    def show(self, name: str, done: int, total: int) -> None:
+        """Show the same under another name."""
         self._progress.update(self._task, description=name, completed=done, total=total)
 
 
@@ -48,6 +51,9 @@ def stages(*, quiet: bool, delay: float = 1.0, console: Console | None = None) -
         delay: seconds before anything appears.
         console: where to show it; None: stderr.
     """
+    with extra("tools"):
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
     if console is None:
         console = Console(stderr=True)
         # Not `console.is_terminal`, which color settings in the environment can force for a pipe.

@@ -76,7 +76,7 @@ def finish(code: int) -> int:
 
 
 def output_failed(error: OSError) -> int:
-    """Say that standard output could not be written; return the exit code."""
+    """Report that standard output could not be written; return the exit code."""
     with suppress(OSError):
         print(f"cannot write to standard output: {error.strerror}.", file=sys.stderr)
     return 1

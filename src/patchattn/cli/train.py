@@ -1,38 +1,33 @@
-"""`patchattn train`: the networks, learned from the user's own pictures."""
+"""`patchattn train`: the networks, trained on the user's own images; `training.config` declares the options."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from patchattn.cli.arguments import Command
-from patchattn.cli.failures import one_sentence_errors
-from patchattn.cli.options import Json, Threads, use_threads
-from patchattn.cli.printing import print_json, print_lines
-from patchattn.cli.stages import stages
-from patchattn.cli.train_inpainting import inpainting
-from patchattn.cli.train_options import (
-    Accelerator,
-    CheckpointEvery,
-    Devices,
-    LogEvery,
-    NumNodes,
-    OnError,
-    Precision,
-    Resume,
-    RunFolder,
-    SampleEvery,
-    run,
-    tell_on_stderr,
-)
-from patchattn.cli.train_superresolution import superresolution
+from patchattn.cli.arguments import Command, Commands
+from patchattn.cli.commands import command
+from patchattn.cli.options import WorkOptions
+from patchattn.cli.printing import Summary
+from patchattn.cli.stages import Stages
+from patchattn.training.config import ColorizationConfig, InpaintingConfig, SuperResolutionConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from patchattn.training.image_dataset import ImageDataset
+    from patchattn.training.loop import Task
 
 __all__ = ["train_app"]
 
+logger = logging.getLogger(__name__)
+
 train_app = typer.Typer(
-    help="Train a network on your own pictures (extra `train`).", no_args_is_help=True, rich_markup_mode="markdown"
+    cls=Commands,
+    help="Train a network on your own images (extra `train`).",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 
@@ -41,125 +36,200 @@ def root() -> None:
     pass
 
 
-@train_app.command(cls=Command)
-def colorization(
-    data: Annotated[Path, typer.Option(help="Folder that holds a folder of frames for each sequence, as DAVIS does.")],
-    output: RunFolder,
-    attention: Annotated[
-        str,
-        typer.Option(help="psal, psal-aggregate, scram, full, local, linear, sparse, performer or reformer."),
-    ] = "psal-aggregate",
-    k: Annotated[
-        int | None,
-        typer.Option(min=1, help="Matches of each patch.", show_default="3; 1 for psal-aggregate"),
-    ] = None,
-    patch_size: Annotated[
-        int | None, typer.Option(min=1, help="Side of the patches, in pixels; odd.", show_default="7")
-    ] = None,
-    similarity: Annotated[
-        str | None, typer.Option(help="l2, dot, scaled_dot, cosine or l1.", show_default="l2")
-    ] = None,
-    temperature: Annotated[float | None, typer.Option(help="Temperature of the softmax.", show_default="1")] = None,
-    key_stride: Annotated[
-        int | None, typer.Option(min=1, help="Look at every so-many-th key (full).", show_default="1")
-    ] = None,
-    window: Annotated[int | None, typer.Option(min=1, help="Side of the window (local).", show_default="50")] = None,
-    size: Annotated[int, typer.Option(min=8, help="Frames are resized to size x size.")] = 256,
-    crop: Annotated[
-        int | None, typer.Option(min=8, help="Side of the squares cut from the frames.", show_default="whole frames")
-    ] = None,
-    hold_out: Annotated[
-        int, typer.Option(min=0, help="So many sequences, the last by name, are not learned but measured at the end.")
-    ] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of Adam in all.")] = 200_000,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pairs of a step, of all processes together.")] = 1,
-    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
-    cooldown: Annotated[
-        int,
-        typer.Option(
-            min=0, help="So many last steps in which the learning rate falls to 0; 0 keeps it, as in the paper."
-        ),
-    ] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first weights and the order of the pairs.")] = 0,
-    start: Annotated[
-        str,
-        typer.Option(help="First weights: random, as in the paper; aligned: equal grays match from the first step on."),
-    ] = "random",
-    recolor: Annotated[
-        bool,
-        typer.Option("--recolor", help="Change the colors of each pair at random: to learn to copy, not which ones."),
-    ] = False,
-    explore: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="So many first steps attend to random keys: from random weights, found matches are all alike, and "
-            "little is learned from them. For psal, psal-aggregate, full and local.",
-        ),
-    ] = 0,
-    resume: Resume = False,
-    checkpoint_every: CheckpointEvery = 1000,
-    log_every: LogEvery = 100,
-    sample_every: SampleEvery = 5000,
-    on_error: OnError = "stop",
-    accelerator: Accelerator = "auto",
-    devices: Devices = 1,
-    num_nodes: NumNodes = 1,
-    precision: Precision = "32-true",
-    threads: Threads = None,
-    as_json: Json = False,
-) -> None:
-    """Learn to color gray pictures by a colored picture of the same scene.
+@dataclass(frozen=True, kw_only=True)
+class ColorizationOptions(ColorizationConfig, WorkOptions):
+    """Options of `train colorization`."""
 
-    Writes `network.safetensors` for `patchattn colorize --model`, `checkpoint.safetensors` to go on from, pictures in
+
+@dataclass(frozen=True, kw_only=True)
+class InpaintingOptions(InpaintingConfig, WorkOptions):
+    """Options of `train inpainting`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuperResolutionOptions(SuperResolutionConfig, WorkOptions):
+    """Options of `train superresolution`."""
+
+
+@command(ColorizationOptions)
+def colorization(options: ColorizationOptions, stage: Stages) -> Summary | None:
+    """Learn to color gray images by a colored image of the same scene.
+
+    Writes `network.safetensors` for `patchattn colorize --model`, `checkpoint.safetensors` to go on from, images in
     `samples/` (gray, reference, result, truth) and a log for TensorBoard. A run that is interrupted or killed goes on
     with `--resume` and the same settings, and ends where it would have ended.
 
     The defaults are the paper's setting (section 4.3.1 of PSAL).
     """
-    chosen = {
-        "k": k, "patch_size": patch_size, "similarity": similarity, "temperature": temperature,
-        "key_stride": key_stride, "window": window,
-    }  # fmt: skip
-    settings = {name: value for name, value in chosen.items() if value is not None}
-    with one_sentence_errors(), stages(quiet=as_json) as stage:
-        from patchattn.networks.architectures import ColorizationArchitecture
-        from patchattn.networks.weights import load_colorization_network
-        from patchattn.training.colorization import ColorizationTask, mean_error
-        from patchattn.training.frames import read_sequences
-        from patchattn.training.loop import NETWORK, Schedule
+    from patchattn.networks.architectures import ColorizationArchitecture
+    from patchattn.networks.weights import load_colorization_network
+    from patchattn.training.colorization import ColorizationTask, mean_error
+    from patchattn.training.frames import read_sequences
+    from patchattn.training.loop import NETWORK
 
-        use_threads(threads)
-        schedule = Schedule(steps, learning_rate, checkpoint_every, log_every, sample_every, cooldown)
-        architecture = ColorizationArchitecture(attention, settings, size=size)
-        architecture.build()  # what is wrong with it, before the work
-        stage("reading")
-        sequences = read_sequences(data, size=size, on_error=on_error, warn=tell_on_stderr, progress=stage.steps)
-        if hold_out >= len(sequences):
-            raise ValueError(f"--hold-out: got {hold_out}; {data} has {len(sequences)} sequences, one must be left.")
-        learned, held = sequences[: len(sequences) - hold_out], sequences[len(sequences) - hold_out :]
-        task = ColorizationTask(
-            learned, architecture, crop=crop, batch_size=batch_size, seed=seed, start=start, recolor=recolor,
-            explore=explore,
-        )  # fmt: skip
-        loss = run(
-            task, output, schedule, stage, resume=resume, accelerator=accelerator, devices=devices,
-            num_nodes=num_nodes, precision=precision,
-        )  # fmt: skip
-        if loss is None:
-            return
-        stage("measuring")
-        error = mean_error(load_colorization_network(output / NETWORK), held) if held else None
-    network = str(output / NETWORK)
-    if as_json:
-        print_json({"network": network, "steps": steps, "loss": loss, "held_out_error": error})
-        return
-    print_lines(
-        wrote=network,
-        loss=f"{loss:.6f} (mean squared error, the last steps)",
-        held_out=None if error is None else f"{error:.6f} ({', '.join(sequence.name for sequence in held)})",
+    architecture = ColorizationArchitecture(options.attention, options.attention_settings(), size=options.size)
+    architecture.build()  # what is wrong with it, before the work
+    stage("reading")
+    sequences = read_sequences(
+        options.data, size=options.size, on_error=options.on_error, warn=_warn, progress=stage.steps
+    )
+    learned_count = len(sequences) - options.hold_out
+    if learned_count < 1:
+        raise ValueError(
+            f"--hold-out: got {options.hold_out}; {options.data} has {len(sequences)} sequences, one must be left."
+        )
+    learned, held = sequences[:learned_count], sequences[learned_count:]
+    task = ColorizationTask(
+        learned,
+        architecture,
+        crop=options.crop,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        start=options.start,
+        recolor=options.recolor,
+        explore=options.explore,
+    )
+    loss = _train(task, options, stage)
+    if loss is None:
+        return None
+    stage("measuring")
+    error = mean_error(load_colorization_network(options.output / NETWORK), held) if held else None
+    names = ", ".join(sequence.name for sequence in held)
+    return _summary(
+        options,
+        loss,
+        "mean squared error",
+        details={"held_out_error": error},
+        lines={"held_out": None if error is None else f"{error:.6f} ({names})"},
     )
 
 
-train_app.command(cls=Command)(inpainting)
-train_app.command(cls=Command)(superresolution)
+@command(InpaintingOptions)
+def inpainting(options: InpaintingOptions, stage: Stages) -> Summary | None:
+    """Learn to fill holes in images, against two critics.
+
+    Writes `network.safetensors`, `checkpoint.safetensors` to go on from, images in `samples/` (with the hole, filled
+    coarsely, filled, truth) and a log for TensorBoard. A run that is interrupted or killed goes on with `--resume` and
+    the same settings, and ends where it would have ended.
+
+    The defaults are the setting of section 4.4.2 of PSAL.
+    """
+    from patchattn.networks.architectures import InpaintingArchitecture
+    from patchattn.training.holes import HoleSizes
+    from patchattn.training.inpainting import InpaintingTask
+
+    architecture = InpaintingArchitecture(
+        options.attention, options.attention_settings(), options.channels, options.padding_mode
+    )
+    architecture.build()  # what is wrong with it, before the work
+    stage("reading")
+    variation = options.hole_size // 4 if options.hole_variation is None else options.hole_variation
+    task = InpaintingTask(
+        _images(options),
+        architecture,
+        HoleSizes(options.size, options.hole_size, variation),
+        critic_channels=options.critic_channels,
+        critic_steps=options.critic_steps,
+        batch_size=options.batch_size,
+        seed=options.seed,
+    )
+    loss = _train(task, options, stage)
+    return None if loss is None else _summary(options, loss, "absolute differences from the truth")
+
+
+@command(SuperResolutionOptions)
+def superresolution(options: SuperResolutionOptions, stage: Stages) -> Summary | None:
+    """Learn to enlarge images, from images made small.
+
+    Writes `network.safetensors` for `patchattn upscale --model`, `checkpoint.safetensors` to go on from, images in
+    `samples/` (bicubic, result, truth) and a log for TensorBoard. A run that is interrupted or killed goes on with
+    `--resume` and the same settings, and ends where it would have ended.
+
+    The defaults make the compact networks that come with the package, on a processor. The published one: `--channels
+    128 --depth 12 --no-skip --no-alternate --in-scale full --size 96 --batch-size 16 --learning-rate 1e-4 --cooldown
+    0`.
+    """
+    from patchattn.attention.cross_scale import CrossScaleAttention
+    from patchattn.attention.cross_scale_patch import CrossScalePatchAttention
+    from patchattn.networks.architectures import SuperResolutionArchitecture
+    from patchattn.training.superresolution import SuperResolutionTask
+
+    architecture = SuperResolutionArchitecture(
+        options.scale,
+        options.cross_scale,
+        options.cross_scale_settings(),
+        options.in_scale,
+        options.in_scale_settings(),
+        options.channels,
+        options.depth,
+        options.skip,
+    )
+    architecture.build()  # what is wrong with it, before the work
+    stage("reading")
+    images = _images(options)
+    other: Any = None
+    if options.alternate and options.cross_scale == "full":
+        other = CrossScalePatchAttention(**options.patch_attention_settings())
+    elif options.alternate:
+        other = CrossScaleAttention()
+    task = SuperResolutionTask(
+        images, architecture, size=options.size, batch_size=options.batch_size, seed=options.seed, alternate=other
+    )
+    loss = _train(task, options, stage)
+    return None if loss is None else _summary(options, loss, "absolute differences from the truth")
+
+
+def _images(config: TrainConfig) -> ImageDataset:
+    from patchattn.training.image_dataset import find_images
+
+    return find_images(config.data, on_error=config.on_error, warn=_warn)
+
+
+def _warn(message: str) -> None:
+    """Print what was left out on stderr, apart from the result."""
+    typer.echo(message, err=True)
+
+
+def _train(task: Task, config: TrainConfig, stage: Stages) -> float | None:
+    """Train, and return the last loss; None in all processes but the one that prints."""
+    from patchattn.training.devices import make_fabric
+    from patchattn.training.loop import train
+
+    config.output.mkdir(parents=True, exist_ok=True)
+    fabric = make_fabric(
+        config.output,
+        accelerator=config.accelerator,
+        devices=config.devices,
+        num_nodes=config.num_nodes,
+        precision=config.precision,
+    )
+    fabric.launch()
+    stage("training")
+
+    def show(done: int, total: int, loss: float) -> None:
+        logger.info("step %d of %d: loss %.6g", done, total, loss)
+        stage.show(f"training, loss {loss:.5f}", done, total)
+
+    loss = train(task, config.output, config, fabric, resume=config.resume, progress=show)
+    return loss if fabric.is_global_zero else None
+
+
+def _summary(
+    config: TrainConfig,
+    loss: float,
+    measure: str,
+    *,
+    details: dict[str, Any] | None = None,
+    lines: dict[str, object] | None = None,
+) -> Summary:
+    from patchattn.training.loop import NETWORK
+
+    network = str(config.output / NETWORK)
+    return Summary(
+        {"network": network, "steps": config.steps, "loss": loss, **(details or {})},
+        {"wrote": network, "loss": f"{loss:.6f} ({measure}, the last steps)", **(lines or {})},
+    )
+
+
+for function in (colorization, inpainting, superresolution):
+    train_app.command(cls=Command)(function)

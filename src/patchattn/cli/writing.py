@@ -1,4 +1,4 @@
-"""Where results go: a file, or standard output."""
+"""Output targets: a file, or standard output."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from patchattn.cli.streams import check_stdout, is_stream, write_stream
 
@@ -16,16 +14,7 @@ if TYPE_CHECKING:
     from patchattn.tasks.images import Image
     from patchattn.tasks.sequences import ImageSequence
 
-__all__ = ["Format", "Target"]
-
-Format = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Format of the result: png, tif, webp, jpg or bmp; gif or apng for an animation.",
-        show_default="the extension of --output; png for standard output",
-    ),
-]
+__all__ = ["Target"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +27,7 @@ class Target:
 
     @property
     def _format(self) -> str | None:
-        """The format where the path does not say it."""
+        """The format, where the path's extension does not say it."""
         return self.format or "png" if is_stream(self.path) else self.format
 
     @property

@@ -1,4 +1,4 @@
-"""What two networks that play against each other are trained with (WGAN-GP, Gulrajani et al. 2017)."""
+"""WGAN-GP losses (Gulrajani et al. 2017)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def gradient_penalty(
     fake: Float[Tensor, "items channels height width"],
     share: Float[Tensor, "items"],
 ) -> Tensor:
-    r"""How far the critic's slope between real and fake is from 1.
+    r"""Squared deviation of the critic's gradient norm from 1, between real and fake.
 
     $$\operatorname{E}\big[(\lVert \nabla_{\hat x} D(\hat x) \rVert_2 - 1)^2\big], \qquad
     \hat x = \alpha x + (1 - \alpha) \tilde x$$

@@ -21,12 +21,12 @@ FORMAT = "patchattn checkpoint 1"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run goes on from."""
+    """The state that a run goes on from."""
 
     step: int
-    """How many steps have been taken."""
+    """Number of steps that have been taken."""
     description: dict[str, Any]
-    """What must be the same in the run that goes on."""
+    """Settings that a resumed run must share."""
     precision: dict[str, Any]
     """The state of the loss's scale in half precision."""
     tensors: dict[str, Tensor]
@@ -51,14 +51,14 @@ def write_checkpoint(
     for word, optimizer in optimizers.items():
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"{word}.{index}.{name}": tensor for name, tensor in state.items()}
-    said = {
+    metadata = {
         "format": FORMAT,
         "step": str(step),
         "description": json.dumps(description),
         "precision": json.dumps(precision),
     }
     with atomic_writer(path, argument="checkpoint") as file:
-        file.write(tensor_bytes(tensors, said))
+        file.write(tensor_bytes(tensors, metadata))
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -67,8 +67,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         ValueError: it is no checkpoint of ours.
     """
-    tensors, said = read_tensors(path, FORMAT, argument="resume")
-    return Checkpoint(int(said["step"]), json.loads(said["description"]), json.loads(said["precision"]), tensors)
+    tensors, metadata = read_tensors(path, FORMAT, argument="resume")
+    return Checkpoint(
+        int(metadata["step"]), json.loads(metadata["description"]), json.loads(metadata["precision"]), tensors
+    )
 
 
 def restore(

@@ -15,10 +15,11 @@ from patchattn.networks.architectures import ColorizationArchitecture
 from patchattn.networks.attention_layers import named_attention
 from patchattn.networks.weights import network_bytes
 from patchattn.tasks.colors import to_gray
+from patchattn.training.color_augmentation import augment_colors
 from patchattn.training.exploration import RandomMatches
 from patchattn.training.frames import FrameSequence
+from patchattn.training.loop import LossTask
 from patchattn.training.pairs import draw_pairs
-from patchattn.training.recolor import recolor
 
 __all__ = ["ColorizationTask", "colorization_errors", "mean_error"]
 
@@ -26,7 +27,7 @@ STARTS = ("random", "aligned")
 
 
 @dataclass(frozen=True)
-class ColorizationTask:
+class ColorizationTask(LossTask):
     """A network that colors one frame, turned gray, from another frame of its sequence; the loss is the mean squared
     error of RGB in [0, 1].
 
@@ -40,13 +41,13 @@ class ColorizationTask:
     """Side of the squares that are cut from the frames; None: whole frames, as in the paper."""
     batch_size: int = 1
     seed: int = 0
-    """Of the first weights and of the pairs."""
+    """Seed of the first weights and of the pairs."""
     start: str = "random"
     """The first weights: `"random"`, as in the paper, or `"aligned"`, see `ColorizationNetwork.align`."""
     recolor: bool = False
-    """Change the colors of each pair at random, see `training.recolor`."""
+    """Change the colors of each pair at random, see `training.color_augmentation`."""
     explore: int = 0
-    """So many steps, the first, attend to keys drawn at random, see `training.exploration`."""
+    """Number of first steps that attend to keys drawn at random, see `training.exploration`."""
 
     def __post_init__(self) -> None:
         check_count("batch_size", self.batch_size, 1)
@@ -84,14 +85,14 @@ class ColorizationTask:
     def loss(self, network: nn.Module, items: range, device: torch.device) -> Tensor:
         target, reference = draw_pairs(self.sequences, items, seed=self.seed, crop=self.crop)
         if self.recolor:
-            target, reference = recolor(target, reference, list(items))
+            target, reference = augment_colors(target, reference, list(items))
         target, reference = target.to(device), reference.to(device)
         exploring = items.start < self.explore * self.batch_size
         attention = self._random_matches().attention(items, seed=self.seed) if exploring else None
         return functional.mse_loss(network(to_gray(target), reference, attention), target)
 
     def sample(self, network: Callable[..., Tensor], device: torch.device) -> Tensor:
-        """Gray target, reference, result and truth, side by side: the ends of the first sequence."""
+        """Return gray target, reference, result and truth, side by side, of the ends of the first sequence."""
         frames = self.sequences[0].frames
         target, reference = (part.to(device).float() / 255 for part in (frames[-1:], frames[:1]))
         gray = to_gray(target)
@@ -116,6 +117,6 @@ def colorization_errors(network: nn.Module, sequences: Sequence[FrameSequence]) 
 
 
 def mean_error(network: nn.Module, sequences: Sequence[FrameSequence]) -> float:
-    """The mean of `colorization_errors` over all frames of all sequences."""
+    """Return the mean of `colorization_errors` over all frames of all sequences."""
     errors = [error for _, _, error in colorization_errors(network, sequences)]
     return sum(errors) / len(errors)

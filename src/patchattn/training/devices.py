@@ -24,7 +24,7 @@ def make_fabric(
     num_nodes: int = 1,
     precision: str = "32-true",
 ) -> Fabric:
-    """Make what a run is trained with; call its `launch()` before anything else.
+    """Make the Fabric that a run is trained with; call its `launch()` before anything else.
 
     Several processes each take a part of the batch and average their gradients (DistributedDataParallel, on gloo for
     CPUs and NCCL for GPUs).

@@ -1,4 +1,4 @@
-r"""Attention to keys drawn at random, by number: what it takes for query and key to find a common language.
+r"""Attention to keys drawn at random, with which query and key features learn to agree.
 
 Why: a random convolution of the query and another of the key make features that lie apart, and the keys nearest to all
 queries are then the same few (of 1,024 positions, some five). Such matches say nothing of which others would be better,
@@ -29,7 +29,7 @@ __all__ = ["RandomMatches", "draw_matches"]
 
 
 class RandomMatches:
-    """Attends as a layer does, but to keys drawn at random.
+    """A layer that attends as another does, but to keys drawn at random.
 
     Args:
         layer: whose patches, similarity and temperature count, and for patch attention also its k and its votes. Others
@@ -58,7 +58,7 @@ class RandomMatches:
         self.layer = PatchAttention(**{name: known[name] for name in shared & known.keys()})
 
     def attention(self, numbers: Iterable[int], *, seed: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-        """The attention of a batch of these items; what is drawn depends on `seed` and the items' numbers alone."""
+        """Return the attention of a batch of these items; draws depend on `seed` and the items' numbers alone."""
         return partial(self._attend, numbers, seed)
 
     def _attend(self, numbers: Iterable[int], seed: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Folders of frames to learn from."""
+"""Sequences of frames, read from folders."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def read_sequences(
         folder: holds one folder for each sequence, with frames in the order of their names.
         size: pixels in each dimension; all frames take 3 size² bytes each.
         on_error: what a file that cannot be read does: `"stop"` the reading, or `"skip"` the file.
-        warn: is told the name of every file that is skipped, and of every sequence with fewer than two frames.
-        progress: is told (files read, files in all).
+        warn: called with a message for every file that is skipped, and every sequence with fewer than two frames.
+        progress: called with (files read, files in all).
 
     Returns:
         The sequences of at least two frames, by name.

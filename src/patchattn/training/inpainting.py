@@ -1,4 +1,4 @@
-"""Inpainting, learned from pictures with random holes against two critics (Yu et al. 2018, section 4.4.2 of PSAL)."""
+"""Inpainting, learned from images with random holes against two critics (Yu et al. 2018, section 4.4.2 of PSAL)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from patchattn.networks.inpainting import Critic, InpaintingNetwork
 from patchattn.networks.weights import network_bytes
 from patchattn.training.adversarial import average_gradients, discount, gradient_penalty, wasserstein
 from patchattn.training.holes import Holes, HoleSizes, draw_holes
-from patchattn.training.pictures import PictureFolder
+from patchattn.training.image_dataset import ImageDataset
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 __all__ = ["InpaintingLosses", "InpaintingModel", "InpaintingTask"]
 
 BETAS = (0.5, 0.9)
-"""Of both Adams."""
+"""Adam's betas."""
 
 
 @dataclass(frozen=True)
 class InpaintingLosses:
-    r"""What the generator and its critics minimize.
+    r"""Weights of the losses of the generator and its critics.
 
     $$L_G = \lambda_h \big(\lambda_c \lVert w \odot m \odot (x_1 - x) \rVert_1
     + \lVert w \odot m \odot (x_2 - x) \rVert_1\big)
@@ -40,9 +40,9 @@ class InpaintingLosses:
 
     $$L_D = \sum_{D \in \{D_l, D_g\}} D(x_2) - D(x) + \lambda_p (\lVert \nabla D \rVert_2 - 1)^2$$
 
-    with m the hole, x_1 the coarse and x_2 the refined picture, w the weights of `discount`; the first two norms are
-    means over the square around the hole, the next two over the picture. D_l sees the square around the hole, D_g the
-    picture, both with known pixels as they were. The numbers are those of the published programs.
+    with m the hole, x_1 the coarse and x_2 the refined image, w the weights of `discount`; the first two norms are
+    means over the square around the hole, the next two over the image. D_l sees the square around the hole, D_g the
+    image, both with known pixels as they were. The numbers are those of the published programs.
 
     Raises:
         ValueError: a number is out of range.
@@ -54,7 +54,7 @@ class InpaintingLosses:
     adversarial: float = 0.001
     penalty: float = 10.0
     gamma: float = 0.9
-    """Of the discount; at most 1."""
+    """Base of the discount; at most 1."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -70,14 +70,14 @@ class InpaintingModel(nn.Module):
         super().__init__()
         self.generator = generator
         self.local_critic = Critic(sizes.hole, channels=critic_channels)
-        self.global_critic = Critic(sizes.picture, channels=critic_channels)
+        self.global_critic = Critic(sizes.image, channels=critic_channels)
 
     @property
     def critic_parameters(self) -> list[nn.Parameter]:
         return [*self.local_critic.parameters(), *self.global_critic.parameters()]
 
-    def forward(self, picture: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
-        coarse, refined = self.generator(picture, hole)
+    def forward(self, image: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
+        coarse, refined = self.generator(image, hole)
         return coarse, refined
 
 
@@ -92,7 +92,7 @@ class InpaintingTask:
         ValueError: a number is out of range.
     """
 
-    pictures: PictureFolder
+    images: ImageDataset
     architecture: InpaintingArchitecture = field(default_factory=InpaintingArchitecture)
     sizes: HoleSizes = field(default_factory=HoleSizes)
     losses: InpaintingLosses = field(default_factory=InpaintingLosses)
@@ -100,7 +100,7 @@ class InpaintingTask:
     critic_steps: int = 5
     batch_size: int = 16
     seed: int = 0
-    """Of the first weights, of the pictures and of the holes."""
+    """Seed of the first weights, of the images and of the holes."""
 
     def __post_init__(self) -> None:
         for name in ("critic_channels", "critic_steps", "batch_size"):
@@ -108,13 +108,13 @@ class InpaintingTask:
         check_count("seed", self.seed, 0)
 
     def describe(self) -> dict[str, Any]:
-        names = "\n".join(self.pictures.names)
+        names = "\n".join(self.images.names)
         return {
             "network": asdict(self.architecture),
-            "pictures": len(self.pictures),
+            "pictures": len(self.images),
             # Millions of names would be most of the checkpoint.
             "names": hashlib.sha256(names.encode()).hexdigest(),
-            "sizes": asdict(self.sizes),
+            "sizes": {"picture": self.sizes.image, "hole": self.sizes.hole, "variation": self.sizes.variation},
             "losses": asdict(self.losses),
             "critic_channels": self.critic_channels,
             "critic_steps": self.critic_steps,
@@ -123,19 +123,19 @@ class InpaintingTask:
         }
 
     def build(self) -> InpaintingModel:
-        """Generator and critics as training begins with them."""
+        """Return generator and critics before training."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             return InpaintingModel(self.architecture.build(), self.sizes, self.critic_channels)
 
     def draw(self, items: range) -> Holes:
-        return draw_holes(self.pictures, items, seed=self.seed, sizes=self.sizes)
+        return draw_holes(self.images, items, seed=self.seed, sizes=self.sizes)
 
-    def begin(self, fabric: Fabric, learning_rate: float) -> InpaintingWork:
-        return InpaintingWork(self, fabric, learning_rate)
+    def begin(self, fabric: Fabric, learning_rate: float) -> InpaintingState:
+        return InpaintingState(self, fabric, learning_rate)
 
     def reconstruction_loss(self, coarse: Tensor, refined: Tensor, holes: Holes) -> Tensor:
-        """What the generator's loss says of its difference from the truth."""
+        """Return the part of the generator's loss that compares with the truth."""
         weights = discount(self.sizes.hole, self.losses.gamma).to(holes.truth)
         known = ~holes.hole.unsqueeze(1)
         total = torch.zeros((), device=holes.truth.device)
@@ -147,7 +147,7 @@ class InpaintingTask:
         return total
 
     def sample(self, network: Callable[..., Any], device: torch.device) -> Tensor:
-        """With a gray hole, filled coarsely, filled, and truth, side by side: the first item."""
+        """Return the first item with a gray hole, filled coarsely, filled, and its truth, side by side."""
         holes = self.draw(range(1)).to(device, torch.float32)
         hole = holes.hole.unsqueeze(1)
         filled = [torch.where(hole, result.float(), holes.truth) for result in network(holes.truth, holes.hole)]
@@ -158,7 +158,7 @@ class InpaintingTask:
         return network_bytes(network.generator, self.architecture)
 
 
-class InpaintingWork:
+class InpaintingState:
     """A generator and its critics, each with its own Adam."""
 
     def __init__(self, task: InpaintingTask, fabric: Fabric, learning_rate: float) -> None:
@@ -166,8 +166,8 @@ class InpaintingWork:
         self._precision: Any = fabric.strategy.precision
         if str(self._precision.precision).startswith("16"):
             raise ValueError(
-                f"precision: got {self._precision.precision}, whose scaled losses know no gradient penalty; "
-                "use bf16-mixed or 32-true."
+                f"precision: got {self._precision.precision}; the gradient penalty is not supported with fp16 loss "
+                "scaling. Use bf16-mixed or 32-true."
             )
         model: Any = fabric.to_device(self._precision.convert_module(task.build()))
         self.network: InpaintingModel = model
@@ -188,11 +188,11 @@ class InpaintingWork:
             coarse, refined = network(holes.truth, holes.hole)
             loss = task.reconstruction_loss(coarse, refined, holes)
             filled = torch.where(holes.hole.unsqueeze(1), refined, holes.truth)
-        told = {"loss": loss.detach(), **self._train_critics(holes, filled.detach(), items)}
-        return {**told, "adversarial_loss": self._train_generator(holes, filled, loss)} if turn else told
+        numbers = {"loss": loss.detach(), **self._train_critics(holes, filled.detach(), items)}
+        return {**numbers, "adversarial_loss": self._train_generator(holes, filled, loss)} if turn else numbers
 
     def _train_critics(self, holes: Holes, filled: Tensor, items: range) -> dict[str, Tensor]:
-        # The share of the real picture in what the penalty looks at; an item's own, whatever process has it.
+        # The share of the real image in what the penalty looks at; an item's own, whatever process has it.
         drawn = [np.random.default_rng((self._task.seed, number, 1)).random() for number in items]
         share = torch.tensor(drawn).to(filled)
         critic_loss, penalty = (torch.zeros((), device=filled.device) for _ in range(2))
@@ -216,7 +216,7 @@ class InpaintingWork:
         return adversarial.detach()
 
     def _judged(self, holes: Holes, filled: Tensor) -> list[tuple[Critic, Tensor, Tensor]]:
-        """Each critic with what it sees of the truth and of the filled pictures."""
+        """Each critic with what it sees of the truth and of the filled images."""
         return [
             (self.network.local_critic, holes.around(holes.truth), holes.around(filled)),
             (self.network.global_critic, holes.truth, filled),

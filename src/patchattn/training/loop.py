@@ -2,92 +2,105 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import signal
 import threading
+import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from patchattn.checks import check_count, check_positive
+from patchattn.deprecation import moved_names
 from patchattn.progress import watch_progress
 from patchattn.tasks.files import atomic_writer
 from patchattn.tasks.images import Image, write_image
 from patchattn.training.checkpoints import read_checkpoint, restore, write_checkpoint
+from patchattn.training.config import Schedule
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["CHECKPOINT", "NETWORK", "Descent", "Schedule", "SteppedTask", "Task", "Work", "train"]
+__all__ = ["CHECKPOINT", "NETWORK", "LossTask", "Schedule", "Task", "TrainState", "train"]
+
+__getattr__ = moved_names(
+    __name__,
+    {"SteppedTask": "patchattn.training.loop:Task", "Work": "patchattn.training.loop:TrainState"},
+)
+
+logger = logging.getLogger(__name__)
+
 
 CHECKPOINT, NETWORK, SAMPLES = "checkpoint.safetensors", "network.safetensors", "samples"
-"""What a run's folder holds; `tensorboard/` beside them."""
+"""Names of the files in a run's folder; `tensorboard/` lies beside them."""
 
 
-class Work(Protocol):
-    """What a run changes, step by step."""
+class TrainState(Protocol):
+    """Network and optimizers of a run, and the step that changes them."""
 
     @property
     def network(self) -> nn.Module:
-        """All that learns, on its device."""
+        """All modules that are trained, on their device."""
 
     @property
     def optimizers(self) -> Mapping[str, Optimizer]:
-        """What changes it, by the first word of their tensors' names in a checkpoint (any but `network`)."""
+        """The optimizers, by the first word of their tensors' names in a checkpoint (any but `network`)."""
 
     def step(self, items: range) -> Mapping[str, Tensor]:
         """Learn from these items, this process's part of a step; returns numbers for the log, `loss` among them."""
 
 
-class Described(Protocol):
-    """What every task tells."""
+class Task(Protocol):
+    """A network that can be trained, with its data and its losses."""
 
     @property
     def batch_size(self) -> int:
         """Items of a step, of all processes together."""
 
     def describe(self) -> Mapping[str, Any]:
-        """What must be the same when a run goes on: the network and its data."""
+        """Settings of network and data that a resumed run must share."""
 
-    def sample(self, network: Callable[..., Any], device: torch.device) -> Tensor:
-        """A picture to look at: (1, 3, height, width)."""
-
-    def content(self, network: nn.Module) -> bytes:
-        """The file of the finished network."""
-
-
-class Task(Described, Protocol):
-    """What is trained by going down one loss."""
-
-    def build(self) -> nn.Module:
-        """The network as training begins with it."""
-
-    def loss(self, network: nn.Module, items: range, device: torch.device) -> Tensor:
-        """The mean loss of these items, which are numbered through the whole run."""
-
-
-@runtime_checkable
-class SteppedTask(Described, Protocol):
-    """What is trained by steps of its own, with as many optimizers as it likes."""
-
-    def begin(self, fabric: Fabric, learning_rate: float) -> Work:
-        """What training begins with.
+    def begin(self, fabric: Fabric, learning_rate: float) -> TrainState:
+        """Return network and optimizers before the first step.
 
         A step may depend on the state of network and optimizers and on its items' numbers alone: then a run that goes
-        on ends where it would have ended.
+        on ends where it would have ended. `LossTask` does this for one loss.
         """
 
+    def sample(self, network: Callable[..., Any], device: torch.device) -> Tensor:
+        """Return an image to look at: (1, 3, height, width)."""
 
-class Descent:
-    """Work on one loss with Adam, in as many processes as there are."""
+    def content(self, network: nn.Module) -> bytes:
+        """Return the file of the finished network."""
 
-    def __init__(self, task: Task, fabric: Fabric, learning_rate: float) -> None:
+
+class LossTask(ABC):
+    """Base class of tasks with one network and one loss, which Adam minimizes."""
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """Return the network before training."""
+
+    @abstractmethod
+    def loss(self, network: nn.Module, items: range, device: torch.device) -> Tensor:
+        """Return the mean loss of these items, which are numbered through the whole run."""
+
+    def begin(self, fabric: Fabric, learning_rate: float) -> TrainState:
+        """Return the network before training, and its Adam."""
+        return LossState(self, fabric, learning_rate)
+
+
+class LossState:
+    """The network of a `LossTask` and its Adam, in as many processes as there are."""
+
+    def __init__(self, task: LossTask, fabric: Fabric, learning_rate: float) -> None:
         self._task, self._fabric = task, fabric
         self._shared: Any = fabric.setup_module(task.build())
         adam = torch.optim.Adam(self._shared.parameters(), lr=learning_rate)
@@ -96,6 +109,7 @@ class Descent:
         self.optimizers: Mapping[str, Optimizer] = {"optimizer": self._adam}
 
     def step(self, items: range) -> Mapping[str, Tensor]:
+        """Take one step of Adam."""
         self._adam.zero_grad()
         loss = self._task.loss(self._shared, items, self._fabric.device)
         self._fabric.backward(loss)
@@ -103,43 +117,8 @@ class Descent:
         return {"loss": loss.detach()}
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """How long, how fast, and what is kept when; the defaults are those of section 4.3.1 of PSAL.
-
-    Raises:
-        ValueError: a number is out of range.
-    """
-
-    steps: int = 200_000
-    learning_rate: float = 1e-3
-    """Of Adam."""
-    checkpoint_every: int = 1000
-    """Steps from one checkpoint to the next; there is one more at the end, and when the run is interrupted."""
-    log_every: int = 100
-    sample_every: int = 5000
-    cooldown: int = 0
-    """So many steps, the last, in which the learning rate falls to 0 in a straight line: at a constant rate a network
-    learned from one pair at a time depends much on the last few pairs. 0 is the paper's."""
-
-    def __post_init__(self) -> None:
-        check_positive("learning_rate", self.learning_rate)
-        for name in ("steps", "checkpoint_every", "log_every", "sample_every"):
-            check_count(name, getattr(self, name), 1)
-        check_count("cooldown", self.cooldown, 0)
-
-    def rate(self, step: int) -> float:
-        """The learning rate of a step, counted from 0."""
-        return self.learning_rate * min(1.0, (self.steps - step) / max(1, self.cooldown))
-
-    def describe(self) -> dict[str, Any]:
-        """What must be the same when a run goes on: how long it takes only if the end is not like the rest."""
-        cooldown = [self.cooldown, self.steps] if self.cooldown else None
-        return {"learning_rate": self.learning_rate, "cooldown": cooldown}
-
-
 def train(
-    task: Task | SteppedTask,
+    task: Task,
     folder: Path,
     schedule: Schedule,
     fabric: Fabric,
@@ -159,14 +138,14 @@ def train(
         schedule: how long, and what is kept when.
         fabric: on which devices, in what precision; launched.
         resume: go on from the checkpoint in `folder`, if there is one.
-        progress: told (steps taken, steps in all, mean loss since the last time).
+        progress: called with (steps taken, steps in all, mean loss since the last time).
 
     Returns:
         The mean loss of the last `log_every` steps, or of those that were left.
 
     Raises:
         ValueError: the folder holds another run, or the batch cannot be divided among the processes.
-        RuntimeError: the loss is no finite number any more; the last checkpoint is from before.
+        RuntimeError: the loss became NaN or infinite; the last checkpoint is from before.
         KeyboardInterrupt: the run was interrupted; its state is in the checkpoint.
     """
     if task.batch_size % fabric.world_size:
@@ -176,25 +155,26 @@ def train(
         )
     path = folder / CHECKPOINT
     rate = schedule.learning_rate
-    work = task.begin(fabric, rate) if isinstance(task, SteppedTask) else Descent(task, fabric, rate)
+    state = _begin_of(task)(fabric, rate)
     description = {**task.describe(), **schedule.describe(), "precision": _precision_name(fabric)}
-    first = _begin(path, work, description, fabric, resume)
+    first = _restored(path, state, description, fabric, resume)
     own = task.batch_size // fabric.world_size
     losses: list[Mapping[str, Tensor]] = []
     mean = math.nan
 
     def save(step: int) -> None:
         if fabric.is_global_zero:
-            state = fabric.strategy.precision.state_dict()
-            write_checkpoint(path, work.network, work.optimizers, step=step, description=description, precision=state)
+            scale = fabric.strategy.precision.state_dict()
+            write_checkpoint(path, state.network, state.optimizers, step=step, description=description, precision=scale)
+            logger.debug("checkpoint after step %d: %s", step, path)
 
     with _interruption() as asked:
         for step in range(first, schedule.steps):
-            for optimizer in work.optimizers.values():
+            for optimizer in state.optimizers.values():
                 for group in optimizer.param_groups:
                     group["lr"] = schedule.rate(step)
             items = range(step * task.batch_size + fabric.global_rank * own, (step + 1) * task.batch_size)[:own]
-            losses.append(_take_step(work, items))
+            losses.append(_take_step(state, items))
             done = step + 1
             last = done == schedule.steps
             stop = _anywhere(asked(), fabric)
@@ -207,20 +187,33 @@ def train(
                 if progress is not None:
                     progress(done, schedule.steps, mean)
             if last or done % schedule.sample_every == 0:
-                _sample(task, work.network, folder, done, fabric)
+                _sample(task, state.network, folder, done, fabric)
             if keep:
                 save(done)
             if stop and not last:
                 raise KeyboardInterrupt
     if fabric.is_global_zero:
         with atomic_writer(folder / NETWORK, argument="network") as file:
-            file.write(task.content(work.network))
+            file.write(task.content(state.network))
     fabric.barrier()
     return mean
 
 
-def _begin(path: Path, work: Work, description: Mapping[str, Any], fabric: Fabric, resume: bool) -> int:
-    """Restore what there is to go on from; returns the steps taken."""
+def _begin_of(task: Task) -> Callable[[Fabric, float], TrainState]:
+    """The task's `begin`; tasks of before 0.2 have `build` and `loss` instead, as `LossTask` has."""
+    if hasattr(task, "begin"):
+        return task.begin
+    warnings.warn(
+        f"{type(task).__name__} has no method begin; derive it from patchattn.training.loop.LossTask. Without, it is "
+        "trained until 1.0.",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    return partial(LossState, cast(LossTask, task))
+
+
+def _restored(path: Path, state: TrainState, description: Mapping[str, Any], fabric: Fabric, resume: bool) -> int:
+    """Restore the checkpoint, if there is one to go on from; returns the steps taken."""
     if not path.exists():
         return 0
     if not resume:
@@ -228,8 +221,9 @@ def _begin(path: Path, work: Work, description: Mapping[str, Any], fabric: Fabri
             f"output: {path.parent} holds a run already; go on with it (resume), or write to another folder."
         )
     checkpoint = read_checkpoint(path)
-    restore(checkpoint, work.network, work.optimizers, description)
+    restore(checkpoint, state.network, state.optimizers, description)
     fabric.strategy.precision.load_state_dict(checkpoint.precision)
+    logger.info("going on after step %d of %s", checkpoint.step, path)
     return checkpoint.step
 
 
@@ -237,10 +231,10 @@ def _precision_name(fabric: Fabric) -> str:
     return str(fabric.strategy.precision.precision)
 
 
-def _take_step(work: Work, items: range) -> Mapping[str, Tensor]:
-    # What a search reports of itself is no progress of the training.
+def _take_step(state: TrainState, items: range) -> Mapping[str, Tensor]:
+    # The progress of a single search is not that of the training.
     with watch_progress(lambda done, total: None):
-        return work.step(items)
+        return state.step(items)
 
 
 def _means(losses: list[Mapping[str, Tensor]], fabric: Fabric, step: int) -> dict[str, float]:
@@ -252,13 +246,17 @@ def _means(losses: list[Mapping[str, Tensor]], fabric: Fabric, step: int) -> dic
         means[name] = float(reduced)
         if not math.isfinite(means[name]):
             raise RuntimeError(
-                f"the {name} is {means[name]} by step {step}; the checkpoint is from before. "
+                f"the {name} became {_spelled(means[name])} at step {step}; the last checkpoint is from before. "
                 "Try a smaller learning rate."
             )
     return means
 
 
-def _sample(task: Described, network: nn.Module, folder: Path, step: int, fabric: Fabric) -> None:
+def _spelled(value: float) -> str:
+    return "NaN" if math.isnan(value) else "infinite"
+
+
+def _sample(task: Task, network: nn.Module, folder: Path, step: int, fabric: Fabric) -> None:
     precision = fabric.strategy.precision
 
     def alone(*inputs: Tensor) -> Any:
@@ -267,12 +265,12 @@ def _sample(task: Described, network: nn.Module, folder: Path, step: int, fabric
             return network(*precision.convert_input(inputs))
 
     if fabric.is_global_zero:
-        picture = task.sample(alone, fabric.device).float().clamp(0, 1).cpu()
+        image = task.sample(alone, fabric.device).float().clamp(0, 1).cpu()
         (folder / SAMPLES).mkdir(exist_ok=True)
-        write_image(folder / SAMPLES / f"step-{step:07d}.png", Image(picture))
+        write_image(folder / SAMPLES / f"step-{step:07d}.png", Image(image))
         for logger in fabric.loggers:
             writer: Any = logger
-            writer.experiment.add_image("sample", picture[0], step)
+            writer.experiment.add_image("sample", image[0], step)
     fabric.barrier()
 
 

@@ -1,4 +1,4 @@
-"""Pairs of frames, drawn by number: item n of a seed is the same whenever and wherever it is drawn."""
+"""Pairs of frames, drawn at random; item n of a seed is the same whenever and wherever it is drawn."""
 
 from __future__ import annotations
 

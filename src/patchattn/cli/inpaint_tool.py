@@ -1,4 +1,4 @@
-"""What `patchattn inpaint` does with a picture."""
+"""`patchattn inpaint`, on an image or a folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 from unicodedata import normalize
 
-from patchattn.cli.jobs import Given, Job
+from patchattn.cli.image_tool import Given, ImageTool
 from patchattn.cli.options import on_device
 from patchattn.cli.reading import any_size, source_of
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from patchattn.tasks.inpaint import Inpainting, InpaintingModel
     from patchattn.tasks.masks import MaskOptions
 
-__all__ = ["InpaintJob"]
+__all__ = ["InpaintTool"]
 
 
 @dataclass(frozen=True)
 class GivenHole(Given):
-    """A picture, and masks of its size."""
+    """An image, and masks of its size."""
 
     hole: Tensor | None
-    """How much of each pixel is covered."""
+    """Coverage of each pixel, in [0, 1]."""
     keep_out: Tensor | None
 
 
 @dataclass(frozen=True)
-class InpaintJob(Job[GivenHole]):
-    """The arguments of the command."""
+class InpaintTool(ImageTool[GivenHole]):
+    """The command `inpaint`."""
 
     mask: Path | None
     keep_out: Path | None
@@ -82,7 +82,7 @@ class InpaintJob(Job[GivenHole]):
         """Return the file of a mask; of a folder of masks, the one that is named as the photograph."""
         if not mask.is_dir():
             return mask
-        subfolder = photo.parent.relative_to(self.photo) if self.photo.is_dir() else Path()
+        subfolder = photo.parent.relative_to(self.source) if self.source.is_dir() else Path()
         folder = mask / subfolder
         return _named_as(photo, folder if folder.is_dir() else mask, argument)
 
@@ -104,11 +104,11 @@ class InpaintJob(Job[GivenHole]):
             return None
         from patchattn.networks.weights import load_inpainting_network
 
-        return on_device(load_inpainting_network(self.model.name, attention=self.model.attention), self.device)
+        return on_device(load_inpainting_network(self.model.name, attention=self.model.attention), self.options.device)
 
 
 def _named_as(photo: Path, folder: Path, argument: str) -> Path:
-    """The mask in a folder that belongs to a photograph."""
+    """Return the mask in a folder that belongs to an image."""
     from patchattn.tasks.codecs import READ_SUFFIXES
 
     # Some systems take names apart into letters and accents.

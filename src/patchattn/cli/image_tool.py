@@ -1,4 +1,4 @@
-"""A tool's work on one image or on a folder of them: checks before it, and the report after it."""
+"""A command that works on one image or on a folder of them: checks before the work, and the report after it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cast
 
-from patchattn.cli.folders import FolderOptions, prepare_folders, report_folder
-from patchattn.cli.options import on_device
+from patchattn.cli.folders import prepare_folders, report_folder
+from patchattn.cli.options import ImageToolOptions, on_device
 from patchattn.cli.paths import check_apart
-from patchattn.cli.printing import Told, report_picture
+from patchattn.cli.printing import Report, image_details, image_summary
 from patchattn.cli.reading import any_size, read, source_of
 from patchattn.cli.stages import Stages
 from patchattn.cli.writing import Target
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from patchattn.tasks.images import Image
     from patchattn.tasks.sequences import ImageSequence
 
-__all__ = ["Given", "Job", "JobFolder", "Model", "Result"]
+__all__ = ["FolderWork", "Given", "ImageTool", "Model", "Result", "image_on_device"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Given:
-    """All that is read for one result."""
+    """The input of one result."""
 
     picture: Image
 
@@ -71,28 +71,27 @@ class Written:
     """A file that was written."""
 
     result: Result
-    """Of the last frame, if there are several."""
+    """Result of the last frame, if there are several."""
     frames: int
     seconds: float
-    """Of the work, without reading and writing where there is one frame."""
+    """Time of the work, without reading and writing where there is one frame."""
 
 
 Read = TypeVar("Read", bound=Given)
 
 
 @dataclass(frozen=True)
-class Job(ABC, Generic[Read]):
-    """The arguments of a command that makes an image of PHOTO, or one of each image in the folder PHOTO."""
+class ImageTool(ABC, Generic[Read]):
+    """A command that makes an image of an image, or one of each image in a folder."""
 
-    photo: Path
+    source: Path
+    """The image or folder."""
     output: Path
-    device: str
+    options: ImageToolOptions
     settings: dict[str, Any]
-    """Those of the function of `tasks`."""
+    """Settings of the function of `tasks`."""
     stage: Stages
-    model: Model
-    format: str | None = field(default=None, kw_only=True)
-    """The value of --format."""
+    model: Model = field(default_factory=lambda: Model(None), kw_only=True)
 
     command: ClassVar[str]
     argument: ClassVar[str] = "PHOTO"
@@ -114,8 +113,12 @@ class Job(ABC, Generic[Read]):
         """Images that are written beside the result of one image, by argument."""
         return {}
 
-    def write_more(self, result: Result) -> dict[str, str | None]:
-        """Write these; returns their names for the report."""
+    def write_more(self, result: Result) -> dict[str, Any]:
+        """Write these; returns the result's entries of the report for programs."""
+        return {}
+
+    def summary(self, result: Result) -> dict[str, object]:
+        """Return the result's lines of the report for people."""
         return {}
 
     def files_for(self, path: Path) -> list[Path]:
@@ -132,17 +135,17 @@ class Job(ABC, Generic[Read]):
     def check_size(self, picture: Image, extension: str) -> None:
         """Refuse an image that cannot be written, before the work."""
 
-    def run(self, options: FolderOptions) -> Told:
-        """Do it."""
+    def run(self) -> Report:
+        """Do the work, and report it."""
         self.check_apart()
-        if self.photo.is_dir():
-            return self._folder(options)
-        options.refuse_for_one(self.photo)
+        if self.source.is_dir():
+            return self._folder()
+        self.options.refuse_for_one(self.source)
         return self._one()
 
     def check_apart(self) -> None:
         """Refuse to write over what is read."""
-        check_apart({"--output": self.output, **self.also_written()}, {self.argument: self.photo, **self.also_read()})
+        check_apart({"--output": self.output, **self.also_written()}, {self.argument: self.source, **self.also_read()})
 
     def make(self, work: Callable[[Read], Result], path: Path, target: Target) -> Written:
         """Read an image, work on it, and write the result."""
@@ -155,7 +158,7 @@ class Job(ABC, Generic[Read]):
         target.check(bit_depth=given.picture.bit_depth, alpha=self.writes_alpha(given))
         self.check_size(given.picture, target.extension)
         began = time.perf_counter()
-        result = self._worked(work, given)
+        result = self.worked(work, given)
         seconds = time.perf_counter() - began
         self.stage("writing")
         target.write(result.image)
@@ -172,39 +175,47 @@ class Job(ABC, Generic[Read]):
             for number, picture in enumerate(sequence, 1):
                 self.stage(f"frame {number} of {len(sequence)}")
                 self.check_size(picture, target.extension)
-                results[:] = [self._worked(work, self.complete(path, picture))]
+                results[:] = [self.worked(work, self.complete(path, picture))]
                 yield results[0].image
 
         target.write_frames(frames(), sequence)
         return Written(results[0], len(sequence), time.perf_counter() - began)
 
-    def _worked(self, work: Callable[[Read], Result], given: Read) -> Result:
+    def worked(self, work: Callable[[Read], Result], given: Read) -> Result:
         """Work on what was read, on the device."""
-        result = work(replace(given, picture=_moved(given.picture, self.device)))
+        result = work(replace(given, picture=image_on_device(given.picture, self.options.device)))
         # Every result is a dataclass.
-        return cast("Result", replace(cast("Any", result), image=_moved(result.image, "cpu")))
+        return cast("Result", replace(cast("Any", result), picture=image_on_device(result.image, "cpu")))
 
-    def _one(self) -> Told:
+    def _one(self) -> Report:
         from patchattn.tasks.peak_memory import peak_memory
 
-        target = Target(self.output, self.format)
+        target = Target(self.output, self.options.format)
         target.check_place()
         for argument, path in self.also_written().items():
             if path is not None:
                 Target(path, argument=argument).check()
         self.stage("reading")
         any_size()
-        written = self.make(self.begin(), self.photo, target)
-        result = written.result
-        others = self.write_more(result)
-        return report_picture(self.output, result.image, written.frames, written.seconds, peak_memory(), others)
+        written = self.make(self.begin(), self.source, target)
+        result, details = written.result, self.write_more(written.result)
+        return Report(
+            output=self.output,
+            done=[str(self.source)],
+            seconds=written.seconds,
+            peak_memory=peak_memory(),
+            settings=self.settings,
+            model=self.model.name,
+            details={**details, **image_details(result.image, written.frames)},
+            lines={"wrote": image_summary(self.output, result.image, written.frames), **self.summary(result)},
+        )
 
-    def _folder(self, options: FolderOptions) -> Told:
+    def _folder(self) -> Report:
         from patchattn.tasks.folders import map_folder
         from patchattn.tasks.peak_memory import peak_memory
 
         self.check_settings()
-        listing = prepare_folders(self.photo, self.output, options, argument=self.argument)
+        listing = prepare_folders(self.source, self.output, self.options, argument=self.argument)
         work = self.begin()
         self.output.mkdir(exist_ok=True)
         began = time.perf_counter()
@@ -213,16 +224,25 @@ class Job(ABC, Generic[Read]):
             listing.images,
             self.output,
             folder_work,
-            resume=options.resume,
-            on_error=options.on_error,
+            resume=self.options.resume,
+            on_error=self.options.on_error,
             progress=self.stage,
         )
         folder_work.finish()
-        return report_folder(report, listing, self.output, time.perf_counter() - began, peak_memory(), options)
+        return report_folder(
+            report,
+            listing,
+            self.options,
+            output=self.output,
+            seconds=time.perf_counter() - began,
+            peak_memory=peak_memory(),
+            settings=self.settings,
+            model=self.model.name,
+        )
 
-    def folder_work(self, work: Callable[[Read], Result]) -> JobFolder[Read]:
+    def folder_work(self, work: Callable[[Read], Result]) -> FolderWork[Read]:
         """The same work on the images of a folder."""
-        return JobFolder(self, work)
+        return FolderWork(self, work)
 
     def key(self) -> str:
         """Return a digest of all that results depend on but the files."""
@@ -231,52 +251,57 @@ class Job(ABC, Generic[Read]):
 
         settings = json.dumps(self.settings, sort_keys=True, default=str)
         return digest_of(
-            self.command, __version__, settings, self.model.digest(), str(self.model.attention), str(self.format)
+            self.command,
+            __version__,
+            settings,
+            self.model.digest(),
+            str(self.model.attention),
+            str(self.options.format),
         )
 
 
-class JobFolder(Generic[Read]):
+class FolderWork(Generic[Read]):
     """The images of a folder, each worked on alone."""
 
     ordered = False
 
-    def __init__(self, job: Job[Read], work: Callable[[Read], Result]) -> None:
-        self._job, self._work, self._base = job, work, job.key()
+    def __init__(self, tool: ImageTool[Read], work: Callable[[Read], Result]) -> None:
+        self._tool, self._work, self._base = tool, work, tool.key()
         self._digests: dict[Path, str] = {}
 
     def key(self, source: FolderImage) -> str:
         from patchattn.tasks.journal import digest_of, digest_of_file
 
-        shared = self._job.files_for(source.path)
+        shared = self._tool.files_for(source.path)
         return digest_of(self._base, digest_of_file(source.path), *map(self._digest, shared))
 
     def make(self, source: FolderImage, target: Path) -> Path:
         path = Path(f"{target}{self._extension(source.path)}")
-        read = {str(other): other for other in [source.path, *self._job.files_for(source.path)]}
+        read = {str(other): other for other in [source.path, *self._tool.files_for(source.path)]}
         check_apart({"--output": path}, read)
-        self._job.make(self._work, source.path, Target(path))
+        self._tool.make(self._work, source.path, Target(path))
         return path
 
     def _extension(self, path: Path) -> str:
-        """Animations stay in their format and pages in TIFF; all else becomes PNG."""
+        """Return the extension: animations stay in their format and pages in TIFF; all else becomes PNG."""
         from patchattn.tasks.sequences import SEQUENCE_FORMATS, count_frames
         from patchattn.tasks.sources import extension_of
 
-        suffix = extension_of(path, self._job.format)
-        if self._job.format is not None:
+        suffix = extension_of(path, self._tool.options.format)
+        if self._tool.options.format is not None:
             return suffix
-        if suffix not in SEQUENCE_FORMATS or count_frames(path, argument=self._job.argument) == 1:
+        if suffix not in SEQUENCE_FORMATS or count_frames(path, argument=self._tool.argument) == 1:
             return ".png"
         return ".tif" if SEQUENCE_FORMATS[suffix] == "pages" else suffix
 
     def recorded(self, source: FolderImage, key: str, result: Path) -> None:
-        """Nothing depends on it."""
+        """Do nothing: no image depends on another."""
 
     def finish(self) -> None:
-        """Nothing is left behind."""
+        """Do nothing: no state is kept."""
 
     def _digest(self, path: Path) -> str:
-        """The digest of a file, which many images may share, is computed once."""
+        """Return the digest of a file, computed once for all images that share it."""
         from patchattn.tasks.journal import digest_of_file
 
         if path not in self._digests:
@@ -284,6 +309,7 @@ class JobFolder(Generic[Read]):
         return self._digests[path]
 
 
-def _moved(picture: Image, device: str) -> Image:
+def image_on_device(picture: Image, device: str) -> Image:
+    """Move an image to the device that was asked for."""
     alpha = None if picture.alpha is None else on_device(picture.alpha, device)
     return replace(picture, color=on_device(picture.color, device), alpha=alpha)

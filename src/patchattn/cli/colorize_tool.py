@@ -1,4 +1,4 @@
-"""Work of `patchattn colorize` on an image, a folder or a video."""
+"""`patchattn colorize`, on an image, a folder or a video."""
 
 from __future__ import annotations
 
@@ -7,37 +7,38 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from patchattn.cli.jobs import Given, Job, JobFolder, Result
-from patchattn.cli.printing import Told, megabytes
+from patchattn.cli.image_tool import FolderWork, Given, ImageTool, Result, image_on_device
+from patchattn.cli.options import on_device
+from patchattn.cli.printing import Report
 from patchattn.cli.reading import read
 from patchattn.cli.writing import Target
 from patchattn.tasks.warnings import FileWarning
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from patchattn.tasks.colorize import Colorization
     from patchattn.tasks.folders import FolderImage
     from patchattn.tasks.frame_colorizer import FrameColorizer
     from patchattn.tasks.images import Image
 
-__all__ = ["ColorizeJob", "color_video"]
+__all__ = ["ColorizeTool", "color_video"]
 
 STATE = ".patchattn-state-"
-"""How the names of the files begin that hold the state after an image; its key follows."""
+"""Prefix of the names of files that hold the state after an image; its key follows."""
 STATE_FORMAT = "patchattn state 1"
 START = "start"
 """The key before the first image."""
 
 
 @dataclass(frozen=True)
-class ColorizeJob(Job[Given]):
-    """The arguments of the command."""
+class ColorizeTool(ImageTool[Given]):
+    """The command `colorize`."""
 
     reference: Path
-    source: str
+    colors_from: str
     """The value of --from."""
     show_field: Path | None
 
@@ -54,36 +55,41 @@ class ColorizeJob(Job[Given]):
         return {"--show-field": self.show_field}
 
     def begin(self) -> ColorWork:
-        return ColorWork(self.colorizer())
-
-    def colorizer(self) -> FrameColorizer:
-        """Make the object that colors one image after another."""
         from patchattn.tasks.frame_colorizer import FrameColorizer
 
         self.stage("reading")
         reference = read(self.reference, "REFERENCE")
         if reference.color.shape[1] == 1:
             raise ValueError(f"REFERENCE: {self.reference} has one channel, gray; expected colors to take.")
-        network = self._network()
-        return FrameColorizer(reference, source=self.source, network=network, progress=self.stage, **self.settings)
+        colorizer = FrameColorizer(
+            image_on_device(reference, self.options.device),
+            source=self.colors_from,
+            network=self._network(),
+            progress=self.stage,
+            **self.settings,
+        )
+        return ColorWork(colorizer, self.options.device)
 
-    def folder_work(self, work: Callable[[Given], Result]) -> JobFolder[Given]:
+    def folder_work(self, work: Callable[[Given], Result]) -> FolderWork[Given]:
         assert isinstance(work, ColorWork)
         return OrderedFolder(self, work)
 
-    def write_more(self, result: Result) -> dict[str, str | None]:
+    def write_more(self, result: Result) -> dict[str, Any]:
         field = getattr(result, "field", None)
         if self.show_field is not None and field is not None:
             from patchattn.tasks.flow_image import flow_image
 
-            drawn = flow_image(field.offsets()[0, 0, 0])
+            drawn = flow_image(field.offsets()[0, 0, 0].cpu())
             Target(self.show_field, argument="--show-field").write(drawn)
         return {"show_field": None if self.show_field is None else str(self.show_field)}
+
+    def summary(self, result: Result) -> dict[str, object]:
+        return {"field": self.show_field}
 
     def key(self) -> str:
         from patchattn.tasks.journal import digest_of
 
-        return digest_of(super().key(), self.source)
+        return digest_of(super().key(), self.colors_from)
 
     def key_with_files(self) -> str:
         """Return a digest of all that the result depends on but the video."""
@@ -98,20 +104,33 @@ class ColorizeJob(Job[Given]):
         from patchattn.networks.weights import load_colorization_network
 
         network: nn.Module = load_colorization_network(None if self.model.name == "default" else self.model.name)
-        return network
+        return on_device(network, self.options.device)
 
 
 @dataclass(frozen=True)
 class ColorWork:
-    """A colorizer, called with all that is read for one result."""
+    """A colorizer, called with all that is read for one result; its state is read and written on any device."""
 
     colorizer: FrameColorizer
+    device: str
 
     def __call__(self, given: Given) -> Colorization:
         return self.colorizer(given.picture)
 
+    def follow(self, result: Image) -> None:
+        """Go on from a result that was read from its file."""
+        self.colorizer.follow(image_on_device(result, self.device))
 
-class OrderedFolder(JobFolder[Given]):
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all that is carried from image to image."""
+        return self.colorizer.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from such a state."""
+        self.colorizer.load_state_dict({name: on_device(tensor, self.device) for name, tensor in state.items()})
+
+
+class OrderedFolder(FolderWork[Given]):
     """The images of a folder in their order, each of which hands its state on to the next.
 
     The key of an image depends on those before it that succeeded, so that a result counts as finished only if it is
@@ -121,10 +140,10 @@ class OrderedFolder(JobFolder[Given]):
 
     ordered = True
 
-    def __init__(self, job: ColorizeJob, work: ColorWork) -> None:
-        super().__init__(job, work)
-        self._folder, self._colorizer = job.output, work.colorizer
-        self._first = work.colorizer.state_dict()
+    def __init__(self, tool: ColorizeTool, work: ColorWork) -> None:
+        super().__init__(tool, work)
+        self._folder, self._colorizer = tool.output, work
+        self._first = work.state_dict()
         self._chain = START
         """The key of the last image that succeeded."""
         self._held: str | None = START
@@ -188,51 +207,53 @@ class OrderedFolder(JobFolder[Given]):
         return self._folder / f"{STATE}{key}"
 
 
-def color_video(job: ColorizeJob, resume: bool) -> Told:
+def color_video(tool: ColorizeTool) -> Report:
     """Color a video."""
     from patchattn.tasks.peak_memory import peak_memory
     from patchattn.tasks.video import check_video_output, map_video
 
-    check_video_output(job.output, argument="--output")
-    colorizer = job.colorizer()
+    check_video_output(tool.output, argument="--output")
+    work = tool.begin()
     began = time.perf_counter()
 
     def progress(done: int, total: int) -> None:
-        job.stage(f"frame {done + 1} of {total}" if total else f"frame {done + 1}")
+        tool.stage(f"frame {done + 1} of {total}" if total else f"frame {done + 1}")
 
-    film = map_video(
-        job.photo,
-        job.output,
-        lambda picture: colorizer(picture).image,
-        state=colorizer,
-        resume=resume,
-        settings=job.key_with_files(),
+    video = map_video(
+        tool.source,
+        tool.output,
+        lambda image: tool.worked(work, Given(image)).image,
+        state=work,
+        resume=tool.options.resume,
+        settings=tool.key_with_files(),
         progress=progress,
         source_argument="GRAY",
         output_argument="--output",
         resume_argument="--resume",
     )
-    seconds, memory = time.perf_counter() - began, peak_memory()
-    height, width = film.size
-    return Told(
-        {
-            "frames": film.frames,
+    height, width = video.size
+    rate = float(video.rate)
+    return Report(
+        output=tool.output,
+        done=[str(tool.source)],
+        finished_before=video.finished_before,
+        seconds=time.perf_counter() - began,
+        peak_memory=peak_memory(),
+        settings=tool.settings,
+        model=tool.model.name,
+        details={
+            "frames": video.frames,
             "height": height,
             "width": width,
-            "rate": float(film.rate),
-            "sounds": film.audio_streams,
-            "missing": list(film.missing),
-            "finished_before": film.finished_before,
-            "seconds": seconds,
-            "peak_memory_bytes": memory,
+            "rate": rate,
+            "sounds": video.audio_streams,
+            "missing": list(video.missing),
         },
-        {
-            "wrote": f"{job.output} ({film.frames} frames of {width} x {height}, {float(film.rate):.3g} a second)",
-            "finished before": film.finished_before if resume else None,
-            "missing": "\n".join(film.missing) or None,
-            "sound": f"{film.audio_streams} copied",
-            "time": f"{seconds:.2f} s",
-            "memory": megabytes(memory),
+        lines={
+            "wrote": f"{tool.output} ({video.frames} frames of {width} x {height}, {rate:.3g} a second)",
+            "finished before": video.finished_before if tool.options.resume else None,
+            "missing": "\n".join(video.missing) or None,
+            "sound": f"{video.audio_streams} copied",
         },
-        incomplete=bool(film.missing),
+        is_incomplete=bool(video.missing),
     )

@@ -1,4 +1,4 @@
-"""What `patchattn upscale` does with a picture."""
+"""`patchattn upscale`, on an image or a folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from patchattn.cli.jobs import Given, Job
+from patchattn.cli.image_tool import Given, ImageTool
 from patchattn.cli.options import on_device
 
 if TYPE_CHECKING:
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from patchattn.tasks.images import Image
     from patchattn.tasks.upscale import Upscaling
 
-__all__ = ["UpscaleJob"]
+__all__ = ["UpscaleTool"]
 
-LONGEST_SIDE = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}
-"""Pixels that formats end at."""
+MAX_SIDES = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}
+"""The largest width and height of formats, in pixels."""
 
 
 @dataclass(frozen=True)
-class UpscaleJob(Job[Given]):
-    """The arguments of the command."""
+class UpscaleTool(ImageTool[Given]):
+    """The command `upscale`."""
 
     command: ClassVar[str] = "upscale"
 
@@ -43,14 +43,14 @@ class UpscaleJob(Job[Given]):
 
     def check_size(self, picture: Image, extension: str) -> None:
         height, width = (self.settings["scale"] * extent for extent in picture.size)
-        longest = LONGEST_SIDE.get(extension, max(height, width))
+        longest = MAX_SIDES.get(extension, max(height, width))
         if max(height, width) > longest:
             raise ValueError(
                 f"--output: {self.output} cannot hold {width} x {height} pixels; its format ends at {longest} a side."
             )
 
     def _network(self) -> SuperResolutionNetwork | None:
-        """Its cross-scale branch takes PSAL, whatever it was trained with, for pictures of any size."""
+        """Load the network; its cross-scale branch attends with PSAL unless asked otherwise, for images of any size."""
         if self.model.name is None:
             return None
         from patchattn.networks.weights import load_superresolution_network
@@ -58,4 +58,4 @@ class UpscaleJob(Job[Given]):
         path = None if self.model.name == "default" else self.model.name
         attention = self.model.attention or "psal"
         network = load_superresolution_network(path, scale=self.settings["scale"], cross_scale=attention)
-        return on_device(network, self.device)
+        return on_device(network, self.options.device)
