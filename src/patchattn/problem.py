@@ -14,7 +14,7 @@ __all__ = ["Constraints", "PatchGeometry", "Problem", "Strategy"]
 
 @dataclass(frozen=True)
 class PatchGeometry:
-    """How patches are cut and compared."""
+    """Size, padding, heads and similarity of patches."""
 
     patch_size: tuple[int, ...]
     """Odd extent in each spatial dimension."""
@@ -41,7 +41,7 @@ class PatchGeometry:
 
 @dataclass(frozen=True)
 class Constraints:
-    """Which key positions a query position may match."""
+    """Constraints on the key positions that a query position may match."""
 
     query_mask: Tensor | None = None
     """Bool `(B or 1, *query_spatial)`; False: the query gets no match."""
@@ -58,7 +58,7 @@ class Constraints:
 
     @property
     def lag(self) -> int:
-        """How far a causal match lies behind its query at least, in flat positions."""
+        """Least distance of a causal match behind its query, in flat positions."""
         return int(self.strict)
 
     @property
@@ -73,13 +73,13 @@ class Strategy:
 
     method: str = "auto"
     iterations: int | None = None
-    """Of PatchMatch; None: the default."""
+    """Iterations of PatchMatch; None: the default."""
     scans: int | None = None
-    """Of the guided search; None: the default."""
+    """Scans of the guided search; None: the default."""
     exact_pairs: int | None = None
     """Pairs of a query and a key up to which `"auto"` is exact; None: it goes by the number of keys."""
     seed: int = 0
-    """Of the random numbers."""
+    """Seed of the random numbers."""
 
 
 @dataclass(frozen=True)

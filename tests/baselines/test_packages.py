@@ -17,7 +17,7 @@ from patchattn.baselines import (
     performer_attention,
     reformer_attention,
 )
-from patchattn.baselines.packages import load_peer
+from patchattn.baselines.packages import load_baseline_package
 from tests.attention import dense
 from tests.cases import TOLERANCE, mask, normals
 
@@ -33,7 +33,7 @@ def images(name: str) -> tuple[Tensor, Tensor, Tensor]:
 def by_features(query: Tensor, key: Tensor, value: Tensor, count: int, temperature: float, allowed: Tensor) -> Tensor:
     """FAVOR+ written out, with all pairs; the package adds 1e-4 to every feature."""
     q, k = (dense.patches(x, (3,) * (x.dim() - 2), "reflect", 2) for x in (query, key))
-    package = load_peer("performer_pytorch.performer_pytorch", "performer-pytorch")
+    package = load_baseline_package("performer_pytorch.performer_pytorch", "performer-pytorch")
     directions = performer._directions(package, count, q.shape[-1], 5).double()
     found = []
     for x, dims in ((q, (-1,)), (k, (-1, -2))):
@@ -143,7 +143,7 @@ def test_values_may_be_longer_than_patches() -> None:
 
 def test_an_absent_package_is_named() -> None:
     with pytest.raises(RuntimeError, match=r"no-such-package: the package does not load .*patchattn\[baselines\]"):
-        packages.load_peer("no_such_package", "no-such-package")
+        packages.load_baseline_package("no_such_package", "no-such-package")
 
 
 @pytest.mark.parametrize(

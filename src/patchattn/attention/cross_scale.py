@@ -24,9 +24,9 @@ from patchattn.similarity import resolve_similarity
 __all__ = ["CrossScaleAttention", "check_cross_scale", "cosine_of_patches", "cross_scale_attention"]
 
 QUERIES, KEYS = 512, 2**12
-"""What is compared at once: few enough scores for the cache, enough of them for matrix products."""
-LEAST_NORM = 1e-4
-"""Of a key, which is divided by its norm."""
+"""Queries and keys in one block: few enough scores for the cache, enough of them for matrix products."""
+MIN_NORM = 1e-4
+"""Smallest norm that a key is divided by."""
 
 
 def cross_scale_attention(
@@ -87,7 +87,7 @@ def _attend(images: Images, scale: float, divisor: float) -> Tensor:
     patch_size = images.patch[0]
     keys, blocks = (_patches(image.to(images.compute), patch_size) for image in (images.key, images.value))
     keys, lost = without_nan(keys, infinite=True)
-    keys = keys / keys.square().sum(2, keepdim=True).clamp(min=LEAST_NORM**2).sqrt()
+    keys = keys / keys.square().sum(2, keepdim=True).clamp(min=MIN_NORM**2).sqrt()
     blocks = blocks.masked_fill(lost.isnan(), 0)
     pasted = _paste_bands(images.query.to(images.compute), keys, lost, blocks, patch_size, scale)
     return (pasted / divisor).to(images.value.dtype)
@@ -127,7 +127,7 @@ def _attend_band(queries: Tensor, keys: Tensor, lost: Tensor, blocks: Tensor, sc
 
 
 def cosine_of_patches(patch_size: int) -> PatchGeometry:
-    """How cross-scale layers compare, but for the norm of the query."""
+    """The similarity of cross-scale layers, but for the norm of the query."""
     return PatchGeometry((patch_size, patch_size), "zeros", 1, resolve_similarity("cosine"))
 
 

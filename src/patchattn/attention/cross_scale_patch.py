@@ -132,7 +132,7 @@ def _bordered(field: MatchField, blocks: Tensor, reach: int) -> tuple[Tensor, Te
 
 
 def _voters(query: Tensor, patch_size: int) -> Tensor:
-    """How many queries lie in the window about each: `(height, width)`."""
+    """Number of queries in the window about each: `(height, width)`."""
     reach = patch_size // 2
     rows, columns = (
         (position + reach).clamp(max=n - 1) - (position - reach).clamp(min=0) + 1

@@ -1,4 +1,4 @@
-"""What the layers that look at whole patches are told alike: checked images, their patches, and who may see whom."""
+"""Arguments of the layers that look at whole patches: checked images, their patches, and who may see whom."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Images:
 
     @property
     def compute(self) -> torch.dtype:
-        """What is computed in."""
+        """Precision of all computations."""
         return torch.float64 if self.query.dtype == torch.float64 else torch.float32
 
     def bordered(self, image: Tensor) -> Tensor:

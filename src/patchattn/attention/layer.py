@@ -22,9 +22,9 @@ class AttentionLayer(nn.Module):
     """
 
     function: ClassVar[Callable[..., Any]]
-    """What is called as `function(query, key, value, **settings, **call)`."""
+    """The function of the layer, called as `function(query, key, value, **settings, **call)`."""
     shown: ClassVar[tuple[str, ...]]
-    """The settings that `repr` tells."""
+    """The settings that `repr` shows."""
 
     def __post_init__(self) -> None:
         super().__init__()

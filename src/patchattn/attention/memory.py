@@ -1,4 +1,4 @@
-"""How much memory there is to compute in."""
+"""Memory that is free to compute in."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def free_memory(device: torch.device) -> int | None:
     if device.type != "cpu":
         return None
     try:
-        told = Path("/proc/meminfo").read_text(encoding="ascii")
+        report = Path("/proc/meminfo").read_text(encoding="ascii")
     except OSError:
-        told = ""
-    for line in told.splitlines():
+        report = ""
+    for line in report.splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     try:

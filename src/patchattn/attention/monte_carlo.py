@@ -83,7 +83,7 @@ def normalized(log_weight: Tensor) -> Tensor:
 
 
 def effective_sample_size(weight: Tensor) -> Tensor:
-    r"""How many draws from the target itself the samples are worth, `(B, heads, *query)`.
+    r"""Effective sample size: the draws from the target itself that the samples are worth, `(B, heads, *query)`.
 
     $$T^{\text{ESS}}_i = \frac{(\sum_t w_{it})^2}{\sum_t w_{it}^2}$$
 

@@ -55,7 +55,7 @@ Normalization = Literal["sum", "count", "none"] | Callable[[Tensor], Tensor]
 
 ITERATIONS_A_SCAN = 4
 """A scan of the guided search finds at least what so many iterations of Algorithm 1 do (docs/performance.md)."""
-LEAST_SEPARATION = 5
+MIN_SEPARATION = 5
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -101,7 +101,7 @@ class ScramOptions(CommonOptions, FieldCall, total=False):
 
 @dataclass(frozen=True)
 class ScramDiagnostics:
-    """What an output was computed from, and how far an estimate may be trusted."""
+    """Keys and weights that an output was computed from, and measures of how far an estimate may be trusted."""
 
     samples: Tensor
     """int32 `(B, heads, T, *query)`: the keys that were used, -1 for none."""
@@ -388,7 +388,7 @@ def _separation(
     check_choice("selection", selection, (None, "max", "mode"))
     if selection == "mode" or (selection is None and estimator is not None):
         if separation is None:
-            return tuple(max(2 * b + 1, LEAST_SEPARATION) for b in radius)
+            return tuple(max(2 * b + 1, MIN_SEPARATION) for b in radius)
         return per_dimension("separation", separation, len(radius), 0)
     if separation is not None:
         raise ValueError(f"separation: got {separation!r}, which only selection='mode' keeps; got {selection!r}.")

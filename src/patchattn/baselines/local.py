@@ -20,8 +20,8 @@ from patchattn.settings import settings_from, shows
 
 __all__ = ["LocalAttention", "local_attention"]
 
-LEAST_SIDE = 8
-"""Of a tile of queries: below it, matrices are too small to be multiplied well."""
+MIN_SIDE = 8
+"""Smallest side of a tile of queries: below it, matrices are too small to be multiplied well."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -87,7 +87,7 @@ def _attend(images: Images, temperature: float, sides: tuple[int, ...]) -> Tenso
     q, k = images.bordered(images.query), images.bordered(images.key)
     v, center = images.value.to(images.compute), images.center()
     # A tile of half a window has about twice as many keys in sight as each of its queries has.
-    side = tuple(max(LEAST_SIDE, w // 2) for w in sides)
+    side = tuple(max(MIN_SIDE, w // 2) for w in sides)
     tiles = [
         recomputed(_attend_tile, images, q, k, v, center, tile, sides, temperature)
         for tile in tiles_of(images.query_size, side)

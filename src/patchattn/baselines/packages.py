@@ -7,11 +7,11 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-__all__ = ["load_peer"]
+__all__ = ["load_baseline_package"]
 
 
 @cache
-def load_peer(module: str, package: str) -> Any:
+def load_baseline_package(module: str, package: str) -> Any:
     """Import a module of the extra `baselines`."""
     try:
         with warnings.catch_warnings():

@@ -16,7 +16,7 @@ from typing_extensions import Unpack
 from patchattn.attention.images import Images
 from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.whole import as_operator
-from patchattn.baselines.packages import load_peer
+from patchattn.baselines.packages import load_baseline_package
 from patchattn.baselines.settings import BaselineOptions, BaselineSettings, images_of
 from patchattn.checks import check_count, check_positive
 from patchattn.settings import settings_from, shows
@@ -89,7 +89,7 @@ def performer_attention(
 
 @as_operator("performer_attention")
 def _attend(images: Images, temperature: float, features: int | None, seed: int) -> Tensor:
-    package = load_peer("performer_pytorch.performer_pytorch", "performer-pytorch")
+    package = load_baseline_package("performer_pytorch.performer_pytorch", "performer-pytorch")
     q, k, v = images.unfolded()
     elements = q.shape[-1]
     if features is None:

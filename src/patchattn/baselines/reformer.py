@@ -13,7 +13,7 @@ from typing_extensions import Unpack
 from patchattn.attention.images import Images
 from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.whole import as_operator
-from patchattn.baselines.packages import load_peer
+from patchattn.baselines.packages import load_baseline_package
 from patchattn.baselines.settings import BaselineOptions, BaselineSettings, images_of
 from patchattn.checks import check_count, check_positive
 from patchattn.settings import settings_from, shows
@@ -92,7 +92,7 @@ def reformer_attention(
 
 @as_operator("reformer_attention")
 def _attend(images: Images, temperature: float, bucket_size: int, hashes: int, seed: int) -> Tensor:
-    package = load_peer("reformer_pytorch.reformer_pytorch", "reformer-pytorch")
+    package = load_baseline_package("reformer_pytorch.reformer_pytorch", "reformer-pytorch")
     q, k, v = images.unfolded()
     batch, heads, queries, elements = q.shape
     if v.shape[-1] >= elements:

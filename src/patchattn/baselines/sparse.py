@@ -23,7 +23,7 @@ from patchattn.settings import settings_from, shows
 __all__ = ["SparseAttention", "sparse_attention"]
 
 PATTERNS = ("strided", "fixed")
-MOST_SCORES = 2**22
+MAX_SCORES = 2**22
 """Computed at a time."""
 
 
@@ -121,12 +121,12 @@ def _attend(images: Images, temperature: float, pattern: str, summary: int | Non
 
 
 def _at_once(scores: int, most: int) -> int:
-    return max(1, min(most, MOST_SCORES // scores))
+    return max(1, min(most, MAX_SCORES // scores))
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """How vectors of one tile are compared with those of another."""
+    """Comparison of the vectors of one tile with those of another."""
 
     images: Images
     temperature: float

@@ -49,7 +49,7 @@ def check_patch_size(
 
 
 def physical_padding(padding_mode: str) -> str:
-    """What the kernels pad with: under "valid" the patches that would read it are masked out."""
+    """Padding mode of the kernels: under "valid" the patches that would read it are masked out."""
     return "zeros" if padding_mode == "valid" else padding_mode
 
 

@@ -83,7 +83,7 @@ def layer_operator(name: str, function: Callable[..., Tensor]) -> Any:
 
 
 def _operations(function: Callable[..., Any], shapes: tuple[Any, ...]) -> int:
-    """What PyTorch counts of a function of tensors of such shapes, and settings."""
+    """Operations that PyTorch counts of a function of tensors of such shapes, and settings."""
     from torch.utils.flop_counter import FlopCounterMode
 
     images = [_like(shape) for shape in shapes[:3]]

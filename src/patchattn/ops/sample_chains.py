@@ -24,7 +24,7 @@ class Chains:
     chains: int
     """From each mode."""
     steps: int
-    """Of each chain."""
+    """Length of each chain."""
     seed: int
 
 

@@ -93,18 +93,18 @@ class Schema:
 
     @property
     def signature(self) -> Signature:
-        """Of the flat function."""
+        """Signature of the flat function."""
         return Signature(self.parameters, return_annotation=self.returns)
 
     def flatten(self, arguments: Sequence[Any]) -> list[Any]:
-        """What the operator is called with."""
+        """Arguments of the operator."""
         flat: list[Any] = []
         for node, argument in zip(self.nodes, arguments, strict=True):
             node.flatten(argument, flat)
         return flat
 
     def rebuild(self, flat: Sequence[Any], similarity_of: SimilarityOf = resolve_similarity) -> list[Any]:
-        """What the function is called with; `Similarity` for `similarity_of` asks nothing of a name."""
+        """Arguments of the function; `Similarity` for `similarity_of` asks nothing of a name."""
         arguments, at = [], 0
         for node in self.nodes:
             arguments.append(node.rebuild(flat, at, similarity_of))

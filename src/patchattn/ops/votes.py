@@ -29,10 +29,10 @@ class Votes:
     backend: str
 
     def heard(self, of_matches: Tensor) -> Tensor:
-        """What belongs to the matches, `(B, heads, k, *query)`, at the votes; 0 where no neighbor is."""
+        """Values of the matches, `(B, heads, k, *query)`, at the votes; 0 where no neighbor is."""
         return _heard(of_matches, self.window, 0)
 
-    def told(self, of_votes: Tensor) -> Tensor:
+    def transposed(self, of_votes: Tensor) -> Tensor:
         """The transpose of `heard`: what the votes say, summed for each match."""
         parts = of_votes.chunk(prod(self.window), 2)
         moved = [_moved(part, [-by for by in o], 0) for o, part in zip(_offsets(self.window), parts, strict=True)]
@@ -96,7 +96,7 @@ def attended_backward_again(
     mean, mean_along = votes.mean(agreement), votes.mean(along)
     moment = along * agreement - mean * along - mean_along * agreement + agreement_too
     by_score = weight * (moment - votes.mean(moment))
-    return by_grad, votes.told(by_score / votes.temperature).to(similarity.dtype), by_value
+    return by_grad, votes.transposed(by_score / votes.temperature).to(similarity.dtype), by_value
 
 
 def _offsets(window: tuple[int, ...]) -> list[tuple[int, ...]]:
