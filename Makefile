@@ -25,8 +25,9 @@ test: .venv/.installed-all  ## run the tests
 test-browser: .venv/.installed-browser  ## test the page in a browser (CHROMIUM=PATH); Chromium is installed, for root
 	@browser=$$(tests/browser/chromium "$(CHROMIUM)") && PATCHATTN_BROWSER="$$browser" $(PY) -m pytest tests/browser
 
-# Whole files, and single tests where a file takes long.
-OLDEST_TESTS := tests/test_package.py tests/test_field.py tests/test_similarity.py
+# One file for each part: importing, fields, similarities, search, attention, a tool.
+OLDEST_TESTS := tests/test_package.py tests/test_deprecation.py tests/test_field.py tests/test_similarity.py \
+	tests/matching/test_match.py tests/attention/test_patch.py tests/tasks/test_reconstruct.py
 
 oldest: .venv-oldest/.installed  ## run a quick part of the tests with the oldest releases of all dependencies
 	@$(OLDEST_BIN)/python -m pytest --numprocesses auto --dist worksteal --backends cpu,reference $(OLDEST_TESTS)

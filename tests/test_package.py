@@ -103,6 +103,22 @@ for attempt in (lambda: load_backend("gpu"), lambda: patchattn.match(image, imag
 
 
 @pytest.mark.needs("gpu")
+def test_an_old_triton_names_the_remedy() -> None:
+    code = """
+import triton
+del triton.knobs  # as before 3.4
+triton.__version__ = "3.2.0"
+from patchattn.kernels import backend_status
+print(backend_status()["gpu"])
+"""
+    refusal = run(code)
+    assert (
+        "backend 'gpu' does not load (Triton 3.2.0 is too old; 3.4 or newer is needed, which comes with Py" in refusal
+    )
+    assert 'install Triton (pip install "triton>=3.4"), or pass backend="reference"' in refusal
+
+
+@pytest.mark.needs("gpu")
 def test_the_gpu_backend_refuses_the_cpu_without_the_interpreter() -> None:
     code = """
 import os

@@ -9,10 +9,15 @@ import torch
 
 __all__ = ["autocasts", "without_autocast"]
 
+COMPILED_TYPES = tuple(name for name in ("cpu", "cuda", "xpu", "mps") if torch.amp.is_autocast_available(name))
+"""Types of devices with autocast; PyTorch 2.6 cannot ask for them in a graph."""
+
 
 def autocasts(device: torch.device) -> bool:
-    """Whether products on a device are taken in half precision; some types of devices know no autocast."""
-    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    """Return whether products on a device are taken in half precision; some types of devices know no autocast."""
+    compiling = torch.compiler.is_compiling()
+    known = device.type in COMPILED_TYPES if compiling else torch.amp.is_autocast_available(device.type)
+    return known and torch.is_autocast_enabled(device.type)
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:

@@ -13,6 +13,9 @@ from patchattn.kernels.gpu.cache import ensure_cache
 
 __all__ = ["FEW_REGISTERS", "INTERPRETED", "block_size", "launch", "options_for", "run"]
 
+if not hasattr(triton, "knobs"):
+    raise ImportError(f"Triton {triton.__version__} is too old; 3.4 or newer is needed, which comes with PyTorch 2.8")
+
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 """Whether kernels run in Triton's interpreter (TRITON_INTERPRET=1 when they were first imported)."""
 LARGEST_INTERPRETED_BLOCK = 1024
