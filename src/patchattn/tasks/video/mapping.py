@@ -114,7 +114,7 @@ def map_video(
       changes, all get the size of most. The shape of pixels is kept.
     - **Encoding** is H.264 at crf 18, in 10 bits where the source has more than 8. Sizes that are even get halved
       chroma, as most players expect.
-    - **Other streams** are copied as they are: sound, subtitles, cover images, attached files, chapters, title and
+    - **Other streams** are copied as they are: audio, subtitles, cover images, attached files, chapters, title and
       language. What the container cannot hold is left out.
 
     One frame at a time is held, however long the video is. The file appears whole or not at all. Finished work is kept
