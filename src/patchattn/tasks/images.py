@@ -37,7 +37,7 @@ def read_image(source: Source, *, argument: str = "path", frame: int | None = No
         RuntimeError: an extra is not installed.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, torch
         >>> path = tempfile.mkdtemp() + "/gray.png"
         >>> write_image(path, Image(torch.full((1, 1, 4, 6), 0.5), bit_depth=16))
         >>> read_image(path).color.shape, read_image(path).bit_depth
@@ -106,6 +106,7 @@ def write_image(target: Target, image: Image, *, argument: str = "path", format:
         RuntimeError: the extra `tools` is not installed.
 
     Example:
+        >>> import torch
         >>> write_image("image.xyz", Image(torch.rand(1, 3, 4, 6)))
         Traceback (most recent call last):
         ValueError: path: image.xyz ends in .xyz; allowed are .png, .tif, .tiff, .webp, .jpg, .jpeg, .bmp, .gif
