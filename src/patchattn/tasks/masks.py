@@ -23,7 +23,7 @@ JPEG_RIM = 2
 MIN_OBJECT_SIDE = 8
 """Side of the smallest square that fits into an object, but not into dust and scratches."""
 LEVEL_TOLERANCE = 1.5 / 255
-"""Largest difference between a pixel of the photograph and the same pixel in a mask painted over it."""
+"""Largest difference between a pixel of the image and the same pixel in a mask painted over it."""
 MAX_COVERED = 0.5
 """Largest share that a mask may cover unless its color or inversion is given; more is taken for an inverted mask."""
 MAX_NOISE = 0.15
@@ -67,10 +67,10 @@ def read_mask(
     """Read a mask file as the coverage of each pixel of an image.
 
     Args:
-        source: an image file of the photograph's size, or its bytes; see `mask_coverage` for the kinds of masks.
-        photo: the photograph that it belongs to.
+        source: an image file of the same size as `photo`, or its bytes; see `mask_coverage` for the kinds of masks.
+        photo: the image that the mask belongs to.
         options: how to read it.
-        photo_name: name of the photograph in messages.
+        photo_name: name of the image in messages.
 
     Returns:
         Coverage from 0 to 1; fractional at soft edges.
@@ -107,7 +107,7 @@ def add_jpeg_rim(hole: Float[Tensor, "height width"], photo: Source) -> Float[Te
 
     Args:
         hole: coverage of each pixel, see `read_mask`.
-        photo: the photograph's file.
+        photo: the image's file.
     """
     with open_source(photo, argument="photo") as file:
         if file.read(len(JPEG_SIGNATURE)) != JPEG_SIGNATURE:
@@ -128,14 +128,14 @@ def mask_coverage(
 
     Supported are a light shape on a darker background (of any two levels: 0 and 255, 0 and 1, 16 and 235), a shape of
     one color on black, gray or white, either of them on transparency, paint of one color on transparency (black too),
-    and the photograph itself with something painted over it. Soft edges are partly covered; noise of lossy formats is
+    and the image itself with something painted over it. Soft edges are partly covered; noise of lossy formats is
     not. With a given color all that is within 40 of 255 levels of it in each channel is covered (in a mask of at most
     32 colors: the nearest color alone); of a mask of two colors, its soft edges too.
 
     Args:
         mask: the mask.
         options: how to read it.
-        photo: the photograph, to recognize it under paint.
+        photo: the image, to recognize it under paint.
         name: name of the mask's file in messages.
 
     Raises:
@@ -209,7 +209,7 @@ def _of_color(color: Tensor, alpha: Tensor, given: Tensor) -> Tensor:
 
 
 def _painted_over(mask: Image, photo: Image) -> Tensor | None:
-    """Mask of the changed pixels, if the mask is the photograph with something painted over it."""
+    """Mask of the changed pixels, if the mask is the image with something painted over it."""
     if mask.alpha is not None and bool((mask.alpha < 1).any()):
         return None
     differs = (mask.color - photo.color).abs().amax(1).flatten() > LEVEL_TOLERANCE

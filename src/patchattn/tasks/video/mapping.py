@@ -226,7 +226,7 @@ def _joined(job: Transcoder, work: ResumeFolder, file: BinaryIO, failure: str) -
 
     try:
         return tuple(job.join(work, file))
-    except av.FFmpegError as error:  # a full disk is told by the file itself
+    except av.FFmpegError as error:  # a full disk is reported by the file itself
         raise ValueError(f"{failure}: {error.strerror}.") from error
 
 
