@@ -87,14 +87,14 @@ def colorize(
             colors.
         temperature: T above; smaller weighs the best match more.
         scale: downsampling factor of both images for the comparison, or for the network. None: 2; for a network with an
-        attribute `size`, the factor that brings the target's longer side down to it.
+            attribute `size`, the factor that brings the target's longer side down to it.
         method: how matches are found; see `match`.
         iterations: of the search. None: the method's own default.
         seed: of the search's random choices.
         init: the field of an earlier frame of this size, from which the search starts; see `match`.
         network: a network to color with instead of attention. It is called as `network(gray, reference)` with the
-        downsampled images, (1, 1, height, width) and (1, 3, height2, width2) in [0, 1], and returns RGB (1, 3, height,
-        width), whose a* and b* are enlarged. Of the other settings, only `scale` applies then.
+            downsampled images, (1, 1, height, width) and (1, 3, height2, width2) in [0, 1], and returns RGB (1, 3,
+            height, width), whose a* and b* are enlarged. Of the other settings, only `scale` applies then.
         progress: called with the name of each stage as it begins: "matching" and "attending" or "running the network",
             then "coloring".
 

@@ -87,21 +87,21 @@ def inpaint(
         image: an `Image`, or a tensor (1, 1 or 3, height, width) in [0, 1]. Where a hole is given, its alpha is
             completed like a color.
         hole: mask of the pixels to fill (True); it may touch the border. Or the coverage of each pixel, from 0 to 1:
-        every pixel above 0 is filled. None: every pixel that is not fully opaque; the result then has no alpha.
+            every pixel above 0 is filled. None: every pixel that is not fully opaque; the result then has no alpha.
         grow: dilation of the hole in pixels. 0 for lossless images; JPEG spreads the color of an object over two pixels
-        beside it, see `masks.add_jpeg_rim`.
+            beside it, see `masks.add_jpeg_rim`.
         keep_out: mask of pixels (True, or above 0) that no copied patch may hold.
         patch_size: odd side of the patches, in pixels of each level. Larger ones keep more structure and need more
-        known surroundings; 11 was best on photographs of 512x512 (docs/inpaint.md).
-        levels: number of pyramid levels. None: until the hole is about as wide as a
-        patch. Thin parts (dust, scratches, wires;
-            narrower than some 15 pixels) are completed first and at full size alone, as docs/inpaint.md describes.
+            known surroundings; 11 was best on photographs of 512x512 (docs/inpaint.md).
+        levels: number of pyramid levels. None: until the hole is about as wide as a patch. Thin parts (dust, scratches,
+            wires; narrower than some 15 pixels) are completed first and at full size alone, as docs/inpaint.md
+            describes.
         quality: `"fast"`, `"good"` or `"best"`: preset of iterations. More iterations find more structure at the
-        coarsest level and give sharper texture.
+            coarsest level and give sharper texture.
         iterations: number of search-and-vote iterations at every level. None: those of `quality`.
         seed: of the search's random choices.
         network: a network to fill RGB with instead of patches, see `networks.weights.load_inpainting_network`; the
-        description above does not apply then. Gray is filled as RGB, alpha by membrane interpolation.
+            description above does not apply then. Gray is filled as RGB, alpha by membrane interpolation.
         progress: called with the name of each stage as it begins: "tile 1 of 9" and so on for the thin parts of
             the hole, "scale 1 of 5" for the others, or "running the network".
 
@@ -110,7 +110,7 @@ def inpaint(
 
     Raises:
         ValueError: a mask does not fit the image, there is nothing to copy from, `keep_out` is combined with a network,
-        or an argument is out of range.
+            or an argument is out of range.
 
     Example:
         >>> stripes = (torch.arange(64) // 4 % 2).float().expand(1, 1, 64, 64)

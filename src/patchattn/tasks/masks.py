@@ -140,7 +140,7 @@ def mask_coverage(
 
     Raises:
         ValueError: the mask covers nothing, everything, or (unless allowed by `options`) more than half; or several of
-        its colors could be the shape. The message lists its colors and what to do.
+            its colors could be the shape. The message lists its colors and what to do.
 
     Example:
         >>> mask_coverage(Image(torch.tensor([[[[0.0, 0.0, 0.2], [0.0, 0.1, 0.2], [0.0, 0.0, 0.0]]]])))

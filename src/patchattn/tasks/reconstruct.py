@@ -65,10 +65,10 @@ def reconstruct(
     - colors are compared in [0, 1], whatever the bit depths;
     - two gray images are compared in gray; if either has color, gray becomes R = G = B, and the result has color;
     - where the color profiles, or the color chunks of PNG, differ, the target is first converted to the reference's
-    encoding (sRGB if it has none), which is also that of the result;
+      encoding (sRGB if it has none), which is also that of the result;
     - the result has the target's alpha; colors stored under transparent pixels (below 1/16 of the image's largest
-    alpha) have no influence: in both images they are interpolated from visible ones, the reference's are not matched,
-    and the target's do not count in the error.
+      alpha) have no influence: in both images they are interpolated from visible ones, the reference's are not matched,
+      and the target's do not count in the error.
 
     Patches at borders read reflected pixels (replicated ones where an image is too small for that).
 

@@ -92,7 +92,7 @@ def upscale(
         temperature: of the votes, for the sum of squared differences over a patch of luma in [0, 1].
         seed: of the search's random choices.
         network: a network to enlarge RGB with instead of patches; the description above does not apply then. Gray is
-        enlarged as RGB.
+            enlarged as RGB.
         progress: called with the name of each stage as it begins: "step 1 of 4" and so on, or "running the network".
 
     Returns:
