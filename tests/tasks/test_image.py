@@ -82,13 +82,14 @@ def test_values_are_clipped_scaled_and_rounded() -> None:
     [
         (np.zeros((4, 5, 5), np.uint8), r"array: got shape \(4, 5, 5\) of uint8; expected \(height, width\)"),
         (np.zeros((4,), np.uint8), r"array: got shape \(4,\)"),
+        ([[0, 255]], r"array: got shape \(1, 2\) of int64"),
         (np.zeros((4, 5), np.int64), r"array: got shape \(4, 5\) of int64; .*uint8, uint16 or floats"),
         (np.full((4, 5), 255.0), r"array: it holds NaN or floats outside \[0, 1\]"),
         (np.full((4, 5), np.nan), r"array: it holds NaN"),
         (np.zeros((0, 5), np.uint8), "which has no pixels"),
     ],
 )
-def test_other_arrays_are_errors(given: np.ndarray, message: str) -> None:
+def test_other_arrays_are_errors(given: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Image.from_numpy(given)
 

@@ -66,43 +66,40 @@ def colorize(
       s(i, j) = -\sum_{o \in \text{patch}} \lVert f_{i + o} - g_{j + o} \rVert^2$$
 
     Queries are patches of the target, keys patches of the reference, and values the reference's a* and b* of CIELAB.
-    The features f and g know no color: gray, and the mean and the standard deviation of two wider neighborhoods,
-    which tell grass from sky where a patch of gray alone would not. They are compared on images reduced by `scale`,
-    and every match brings its block of scale x scale colors, so that colors have the full size. Nothing says where in
-    the image a match should lie.
+    The features f and g contain no color: they are gray, and the mean and standard deviation of two wider
+    neighborhoods, which distinguish grass from sky where a patch of gray alone would not. They are compared on images
+    downsampled by `scale`, and every match brings its block of scale x scale colors, so that colors have the full
+    resolution. A match may lie anywhere in the image.
 
-    The target's luminance is kept exactly, to the last bit but for rounding: where a color has no place at it, it is
-    made paler (`with_luminance`). A colored target counts by its luminance alone. Size, bit depth and alpha are the
-    target's.
+    The target's luminance is kept exactly, up to rounding: colors out of gamut at that luminance are desaturated
+    (`with_luminance`). Of a colored target only the luminance is used. Size, bit depth and alpha are the target's.
 
-    Both images count as what their color profiles, or the color chunks of PNG, say they show, and are converted to
-    sRGB: the target is shown as bright as before. The result is sRGB, and says so by a profile if either image had
-    one. In both images blocks are reduced as they are seen, weighed by alpha, and what is stored under transparent
-    pixels has no part.
+    Both images are converted to sRGB from their color profiles, or the color chunks of PNG, so that the target looks as
+    bright as before. The result is sRGB, with a profile if either image had one. Downsampling is weighted by alpha, so
+    that colors stored under transparent pixels have no influence.
 
     Args:
         gray: the image to color: an `Image`, or a tensor (1, 1 or 3, height, width) in [0, 1].
-        reference: the image to take colors from, of any size; three channels. One that shows no color (R = G = B)
-            gives none, nor do pixels that are transparent.
-        k: matches of each pixel; where the reduced reference has fewer pixels, all of them.
-        patch_size: odd side of the patches, in pixels of the reduced images.
+        reference: the image to take colors from, of any size, with three channels. Transparent pixels are not used.
+        k: matches of each pixel; at most the number of pixels of the downsampled reference.
+        patch_size: odd side of the patches, in pixels of the downsampled images.
         aggregate: let the matches of the neighbors in the patch vote too (PSAL's equation (10)): far fewer stray
             colors.
         temperature: T above; smaller weighs the best match more.
-        scale: by how much both images are reduced for the comparison, or for the network. None: 2; for a network with
-            an attribute `size`, as much as brings the target's longer side down to it.
+        scale: downsampling factor of both images for the comparison, or for the network. None: 2; for a network with an
+            attribute `size`, the factor that brings the target's longer side down to it.
         method: how matches are found; see `match`.
         iterations: of the search. None: the method's own default.
         seed: of the search's random choices.
         init: the field of an earlier frame of this size, from which the search starts; see `match`.
-        network: colors instead of attention: called as `network(gray, reference)` with the reduced images,
-            (1, 1, height, width) and (1, 3, height2, width2) in [0, 1], it returns RGB (1, 3, height, width), whose a*
-            and b* are enlarged. Of the other settings, only `scale` counts then.
+        network: a network to color with instead of attention. It is called as `network(gray, reference)` with the
+            downsampled images, (1, 1, height, width) and (1, 3, height2, width2) in [0, 1], and returns RGB (1, 3,
+            height, width), whose a* and b* are enlarged. Of the other settings, only `scale` applies then.
         progress: called with the name of each stage as it begins: "matching" and "attending" or "running the network",
             then "coloring".
 
     Returns:
-        The colored image, the field, time and memory.
+        The colored image, the field, and the time.
 
     Raises:
         ValueError: a tensor is no image or holds NaN, the reference has one channel and so no colors or is wholly
@@ -140,7 +137,7 @@ def colorize(
             chroma, field = _attended(target, source, k, patch_size, scale, search, attention, report)
         else:
             report("running the network")
-            chroma, field = _asked(target, source, network, scale), None
+            chroma, field = _run_network(target, source, network, scale), None
         report("coloring")
         height, width = luminance.shape[2:]
         lightness = to_lab(luminance.expand(-1, 3, -1, -1))[:, :1]
@@ -181,7 +178,7 @@ def _usual_scale(luminance: Tensor, network: nn.Module | None) -> int:
     return 1 if learned is None else ceil(max(luminance.shape[2:]) / learned)
 
 
-def _asked(target: Image, source: Image, network: nn.Module, scale: int) -> Tensor:
+def _run_network(target: Image, source: Image, network: nn.Module, scale: int) -> Tensor:
     """Run the network on the downsampled images; returns a* and b* in whole blocks."""
     colored = network(_reduced(target, scale), _reduced(source, scale))
     chroma = to_lab(colored.clamp(0, 1))[:, 1:]

@@ -1,4 +1,4 @@
-"""EXIF metadata of a photograph, read from and written to EXIF blocks and TIFF files.
+"""EXIF metadata, read from and written to EXIF blocks and TIFF files.
 
 Pillow writes question marks for all letters beyond ASCII (the © of a copyright) and guesses the types of numbers anew,
 and tifffile writes no directory of EXIF. Here all values stay as they are.
@@ -44,7 +44,7 @@ IMAGE_TAGS = TagSelection(
     {DESCRIPTION, SOFTWARE, *ELSEWHERE} | OTHERS,
     {EXIF: TagSelection(None, {INTEROPERABILITY: RGB_KIND}), GPS: TagSelection()},
 )
-"""Tags that describe the photograph. All other tags of the first directory describe the file's pixel layout, and the
+"""Tags that describe the image. All other tags of the first directory describe the file's pixel layout, and the
 second directory of a block holds a thumbnail."""
 
 ABOUT_LAYOUT = {DESCRIPTION: rb'\{"shape"|shape=|ImageJ=|<\?xml|<OME', SOFTWARE: rb"tifffile\.py\0"}
@@ -70,7 +70,7 @@ class SeparateFields(NamedTuple):
 
 @dataclass
 class Exif:
-    """EXIF metadata of a photograph."""
+    """EXIF metadata of an image."""
 
     order: ByteOrder = "<"
     """Byte order of the values, as a `struct` prefix."""

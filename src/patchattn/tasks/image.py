@@ -91,6 +91,7 @@ class Image:
             >>> image.color.shape, image.alpha.shape, image.bit_depth
             (torch.Size([1, 3, 48, 64]), torch.Size([1, 1, 48, 64]), 16)
         """
+        array = np.asarray(array)
         kinds, native = (np.uint8, np.uint16, *FLOATS), array.dtype.newbyteorder("=")
         if array.ndim not in (2, 3) or (array.ndim == 3 and not 1 <= array.shape[2] <= 4) or native not in kinds:
             raise ValueError(

@@ -20,25 +20,24 @@ def read_image(source: Source, *, argument: str = "path", frame: int | None = No
 
     Any format that Pillow knows (PNG, JPEG, TIFF, WebP, AVIF, BMP, ...), Netpbm, and with extras HEIF and JPEG XL:
     gray, RGB or palette, with or without alpha. Up to 8 bits a channel become 8, more become 16. CMYK, L*a*b* and YCbCr
-    become RGB. The EXIF orientation is applied. EXIF, XMP and the resolution are kept (`Metadata`); where they are
-    damaged, a `MetadataWarning` says so, and what cannot be read of them is left out. A `FileWarning` says what else of
-    the file is left out or converted: of several frames or pages, the first is read (`read_frames` reads all).
+    become RGB. The EXIF orientation is applied. EXIF, XMP and the resolution are kept (`Metadata`); damaged metadata
+    are left out with a `MetadataWarning`. A `FileWarning` reports what else of the file is left out or converted: of
+    several frames or pages, the first is read (`read_frames` reads all).
 
     Args:
         source: the file: a path; an open binary file or a pipe, which is read to its end; or the file's bytes.
         argument: name of `source` in error messages.
-        frame: read this one of several frames or pages, counted from 0, and do not warn of the others.
+        frame: index of the frame or page to read, from 0, without a warning about the others.
 
     Returns:
         The image, its colors in [0, 1].
 
     Raises:
-        ValueError: there is no such file or frame, it is damaged, it is no image, or its samples are wider than 16
-            bits.
+        ValueError: there is no such file or frame, it is damaged or no image, or its samples have more than 16 bits.
         RuntimeError: an extra is not installed.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, torch
         >>> path = tempfile.mkdtemp() + "/gray.png"
         >>> write_image(path, Image(torch.full((1, 1, 4, 6), 0.5), bit_depth=16))
         >>> read_image(path).color.shape, read_image(path).bit_depth
@@ -91,9 +90,9 @@ def write_image(target: Target, image: Image, *, argument: str = "path", format:
     (8 bits, no alpha, quality 95), .bmp (8 bits, no alpha), .gif (256 colors, opaque or wholly transparent). Colors
     are clipped to [0, 1] and rounded. An existing file is replaced.
 
-    All of them but .bmp, which holds the resolution only, take the image's metadata. The file says that it is upright
-    and has the size that it has. A `FileWarning` says what a format has no room for and what is therefore left out:
-    .jpg has room for 64 KiB of EXIF and as much XMP.
+    All of them but .bmp, which holds the resolution only, store the image's metadata, with orientation and size
+    corrected. A `FileWarning` reports what a format cannot hold and is left out: .jpg holds 64 KiB of EXIF and as much
+    XMP.
 
     Args:
         target: a path; or an open binary file or a pipe, which gets the whole file at once.
@@ -107,6 +106,7 @@ def write_image(target: Target, image: Image, *, argument: str = "path", format:
         RuntimeError: the extra `tools` is not installed.
 
     Example:
+        >>> import torch
         >>> write_image("image.xyz", Image(torch.rand(1, 3, 4, 6)))
         Traceback (most recent call last):
         ValueError: path: image.xyz ends in .xyz; allowed are .png, .tif, .tiff, .webp, .jpg, .jpeg, .bmp, .gif

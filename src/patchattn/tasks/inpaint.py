@@ -71,46 +71,46 @@ def inpaint(
 ) -> Inpainting:
     r"""Fill a hole with patches from the rest of the image.
 
-    Minimises, from coarse to fine (Wexler et al. 2007), over the pixels u of the hole and the matches j,
+    Minimizes, from coarse to fine (Wexler et al. 2007), over the pixels u of the hole and the matches j,
 
     $$E(u, j) = \sum_{i \text{ touches the hole}} \; \sum_{o \in \text{patch}}
       \lVert f_{i + o} - f_{j(i) + o} \rVert^2$$
 
-    where f are colors, texture and, with little weight, the place; j(i) are centers of patches that lie wholly outside
-    the hole. At each scale in turn: the best j for each i (a search that starts from the last one's field), then the
-    best u for these j, the votes of all patches that hold a pixel, weighted by `exp(-cost / T)`; see
-    `patch_attention(aggregate=True)`. What the votes miss the known pixels at the hole's border by is made good inside,
-    as a membrane of shifts: light comes from the surroundings. The last vote is cold, so that texture is copied rather
-    than averaged.
+    where f are colors, texture and, with a small weight, the position; j(i) are centers of patches completely outside
+    the hole. At each pyramid level two steps alternate: find the best j for each i (a search that starts from the
+    previous field), then the best u for these j, by the votes of all patches that hold a pixel, weighted by `exp(-cost
+    / T)`; see `patch_attention(aggregate=True)`. The residual of the votes at the hole's border is corrected inside by
+    membrane interpolation, so that the illumination comes from the surroundings. The last vote has a low temperature,
+    so that texture is copied rather than averaged.
 
     Args:
         image: an `Image`, or a tensor (1, 1 or 3, height, width) in [0, 1]. Where a hole is given, its alpha is
             completed like a color.
-        hole: True: to be filled; may touch the border. Or how much of each pixel is covered, from 0 to 1: whatever is
-            covered at all holds some of what is to go, and is filled. None: every pixel that is not wholly opaque; the
-            result is opaque then, and has no alpha.
-        grow: pixels by which the hole is widened on all sides. 0 for images without loss; JPEG spreads the
-            color of an object over two pixels that it does not cover, see `masks.add_jpeg_rim`.
-        keep_out: True, or above 0: no patch that holds this pixel is copied.
-        patch_size: odd side of the patches, in pixels of each scale. Larger ones keep more structure and need more
+        hole: mask of the pixels to fill (True); it may touch the border. Or the coverage of each pixel, from 0 to 1:
+            every pixel above 0 is filled. None: every pixel that is not fully opaque; the result then has no alpha.
+        grow: dilation of the hole in pixels. 0 for lossless images; JPEG spreads the color of an object over two pixels
+            beside it, see `masks.add_jpeg_rim`.
+        keep_out: mask of pixels (True, or above 0) that no copied patch may hold.
+        patch_size: odd side of the patches, in pixels of each level. Larger ones keep more structure and need more
             known surroundings; 11 was best on photographs of 512x512 (docs/inpaint.md).
-        levels: how many scales; None: until the hole is about as wide as a patch. Thin parts (dust, scratches, wires;
-            narrower than some 15 pixels) are completed first and at full size alone, as docs/inpaint.md describes.
-        quality: `"fast"`, `"good"` or `"best"`: how often is searched and voted at each scale. More finds more of the
-            structure, at the smallest scale, and in the end sharper texture.
-        iterations: searches and votes at every scale, in place of the quality's.
+        levels: number of pyramid levels. None: until the hole is about as wide as a patch. Thin parts (dust, scratches,
+            wires; narrower than some 15 pixels) are completed first and at full size alone, as docs/inpaint.md
+            describes.
+        quality: `"fast"`, `"good"` or `"best"`: preset of iterations. More iterations find more structure at the
+            coarsest level and give sharper texture.
+        iterations: number of search-and-vote iterations at every level. None: those of `quality`.
         seed: of the search's random choices.
-        network: fills RGB instead of patches, see `networks.weights.load_inpainting_network`; what is said above of
-            patches does not count then. Gray is filled as RGB, alpha smoothly.
+        network: a network to fill RGB with instead of patches, see `networks.weights.load_inpainting_network`; the
+            description above does not apply then. Gray is filled as RGB, alpha by membrane interpolation.
         progress: called with the name of each stage as it begins: "tile 1 of 9" and so on for the thin parts of
             the hole, "scale 1 of 5" for the others, or "running the network".
 
     Returns:
-        The completed image, the field, time and memory.
+        The completed image, the field, and the time.
 
     Raises:
-        ValueError: a mask does not fit the image, there is nothing to copy from, a network is to keep out of
-            something, or an argument is out of range.
+        ValueError: a mask does not fit the image, there is nothing to copy from, `keep_out` is combined with a network,
+            or an argument is out of range.
 
     Example:
         >>> stripes = (torch.arange(64) // 4 % 2).float().expand(1, 1, 64, 64)
@@ -153,7 +153,7 @@ def inpaint(
                 filled, field = _complete(known, hole, keep_out, patch_size, levels, effort, seed, report)
             else:
                 report("running the network")
-                filled = _asked(known, count, hole, network)
+                filled = _run_network(known, count, hole, network)
             # The very numbers that were known, whatever the scales made of them.
             filled = torch.where(hole, filled.clamp(0, 1), known)
             alpha = None if in_alpha or image.alpha is None else filled[:, count:]
@@ -230,7 +230,7 @@ def _joined(under: MatchField | None, over: MatchField) -> MatchField:
     return MatchField(index, similarity, over.key_shape)
 
 
-def _asked(known: Tensor, count: int, hole: Tensor, network: InpaintingModel) -> Tensor:
+def _run_network(known: Tensor, count: int, hole: Tensor, network: InpaintingModel) -> Tensor:
     """Run the network on the first `count` channels (gray or RGB); the others are filled by membrane interpolation."""
     filled = network.fill(known[:, :count].expand(-1, 3, -1, -1), hole[:, 0])
     color = filled if count == 3 else filled.mean(1, keepdim=True)

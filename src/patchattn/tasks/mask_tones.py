@@ -157,7 +157,7 @@ def _bins(color: Tensor) -> Tensor:
 def _name(color: Tensor) -> str:
     levels = tuple(int(level) for level in (color * 255).round())
     near = (name for name, known in NAMES.items() if max(abs(a - b) for a, b in zip(levels, known, strict=True)) < 3)
-    # Label maps of 0 and 1 look black: their levels are told apart by number.
+    # Label maps of 0 and 1 look black: their levels are distinguished by number.
     return next(
         (name for name in near if levels == NAMES[name] or min(levels) > 3), "#{:02x}{:02x}{:02x}".format(*levels)
     )

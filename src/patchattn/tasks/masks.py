@@ -23,7 +23,7 @@ JPEG_RIM = 2
 MIN_OBJECT_SIDE = 8
 """Side of the smallest square that fits into an object, but not into dust and scratches."""
 LEVEL_TOLERANCE = 1.5 / 255
-"""Largest difference between a pixel of the photograph and the same pixel in a mask painted over it."""
+"""Largest difference between a pixel of the image and the same pixel in a mask painted over it."""
 MAX_COVERED = 0.5
 """Largest share that a mask may cover unless its color or inversion is given; more is taken for an inverted mask."""
 MAX_NOISE = 0.15
@@ -67,13 +67,13 @@ def read_mask(
     """Read a mask file as the coverage of each pixel of an image.
 
     Args:
-        source: any image file of the photograph's size, or its bytes; see `mask_coverage` for what it may hold.
-        photo: the photograph that it belongs to.
+        source: an image file of the same size as `photo`, or its bytes; see `mask_coverage` for the kinds of masks.
+        photo: the image that the mask belongs to.
         options: how to read it.
-        photo_name: what messages call the photograph.
+        photo_name: name of the image in messages.
 
     Returns:
-        Coverage from 0 to 1: in between at soft edges. What is covered at all holds something of the object.
+        Coverage from 0 to 1; fractional at soft edges.
 
     Raises:
         ValueError: there is no such image, it has another size, or it is not clear what it covers.
@@ -102,12 +102,12 @@ def read_mask(
 def add_jpeg_rim(hole: Float[Tensor, "height width"], photo: Source) -> Float[Tensor, "height width"]:
     """Widen the coverage of objects in a JPEG by the two pixels over which JPEG spreads their color.
 
-    Not around dust and scratches, narrower than 8 pixels: most have no color that would spread, and two pixels more are
-    most of what is known near them; see docs/inpaint.md. Holes in files of other formats come back as they are.
+    Dust and scratches narrower than 8 pixels are not widened: most have no color that would spread, and the two pixels
+    are most of the known surroundings; see docs/inpaint.md. Holes of other formats are returned unchanged.
 
     Args:
-        hole: how much of each pixel is covered, see `read_mask`.
-        photo: the photograph's file.
+        hole: coverage of each pixel, see `read_mask`.
+        photo: the image's file.
     """
     with open_source(photo, argument="photo") as file:
         if file.read(len(JPEG_SIGNATURE)) != JPEG_SIGNATURE:
@@ -126,21 +126,21 @@ def mask_coverage(
 ) -> Float[Tensor, "height width"]:
     """Compute the coverage of each pixel by a mask image.
 
-    Understood are a light shape on a darker background (of any two levels: 0 and 255, 0 and 1, 16 and 235), a shape of
+    Supported are a light shape on a darker background (of any two levels: 0 and 255, 0 and 1, 16 and 235), a shape of
     one color on black, gray or white, either of them on transparency, paint of one color on transparency (black too),
-    and the photograph itself with something painted over it. Soft edges are partly covered; noise of lossy formats is
+    and the image itself with something painted over it. Soft edges are partly covered; noise of lossy formats is
     not. With a given color all that is within 40 of 255 levels of it in each channel is covered (in a mask of at most
     32 colors: the nearest color alone); of a mask of two colors, its soft edges too.
 
     Args:
         mask: the mask.
         options: how to read it.
-        photo: the photograph, to recognize it under paint.
-        name: what messages call the mask's file.
+        photo: the image, to recognize it under paint.
+        name: name of the mask's file in messages.
 
     Raises:
-        ValueError: it covers nothing, everything, or more than half without `options` saying that this is meant; or it
-            holds several colors that could be the shape. The message says what it holds, and what to do.
+        ValueError: the mask covers nothing, everything, or (unless allowed by `options`) more than half; or several of
+            its colors could be the shape. The message lists its colors and what to do.
 
     Example:
         >>> mask_coverage(Image(torch.tensor([[[[0.0, 0.0, 0.2], [0.0, 0.1, 0.2], [0.0, 0.0, 0.0]]]])))
@@ -209,7 +209,7 @@ def _of_color(color: Tensor, alpha: Tensor, given: Tensor) -> Tensor:
 
 
 def _painted_over(mask: Image, photo: Image) -> Tensor | None:
-    """Mask of the changed pixels, if the mask is the photograph with something painted over it."""
+    """Mask of the changed pixels, if the mask is the image with something painted over it."""
     if mask.alpha is not None and bool((mask.alpha < 1).any()):
         return None
     differs = (mask.color - photo.color).abs().amax(1).flatten() > LEVEL_TOLERANCE

@@ -26,8 +26,8 @@ def membrane_interpolation(
     Args:
         image: any channels; values in the hole are ignored.
         hole: True: to be filled.
-        needed: True: this pixel of the hole is used; others are filled roughly. None: all are.
-        relaxations: how often hole pixels are averaged with their neighbors, at every size.
+        needed: mask of the hole's pixels that are used; others are only filled coarsely. None: all.
+        relaxations: number of relaxations at every size.
 
     Example:
         >>> hole = torch.zeros(1, 1, 5, 5, dtype=torch.bool)

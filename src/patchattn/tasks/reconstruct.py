@@ -65,13 +65,13 @@ def reconstruct(
 
     - colors are compared in [0, 1], whatever the bit depths;
     - two gray images are compared in gray; if either has color, gray becomes R = G = B, and the result has color;
-    - where the color profiles, or the color chunks of PNG, differ, the target is converted to the reference's encoding
-      first (sRGB where it says none); the result is in it, for its numbers are the reference's;
-    - the result carries the target's alpha; colors stored under transparent pixels (fainter than 1/16 of the image's
-      largest alpha) have no part: in both images they continue those beside them, the reference's are not matched,
-      and the error leaves the target's out.
+    - where the color profiles, or the color chunks of PNG, differ, the target is first converted to the reference's
+      encoding (sRGB if it has none), which is also that of the result;
+    - the result has the target's alpha; colors stored under transparent pixels (below 1/16 of the image's largest
+      alpha) have no influence: in both images they are interpolated from visible ones, the reference's are not matched,
+      and the target's do not count in the error.
 
-    Patches read images reflected at their borders; repeated at their borders where one is too small for that.
+    Patches at borders read reflected pixels (replicated ones where an image is too small for that).
 
     Args:
         target: the image to rebuild: an `Image`, or its colors as a tensor (1, 1 or 3, height, width) in [0, 1].
@@ -87,7 +87,7 @@ def reconstruct(
         progress: called with the name of each stage as it begins: "matching", "attending", "measuring".
 
     Returns:
-        The image and its field, error, time and memory.
+        The image, its field, the error, and the time.
 
     Raises:
         ValueError: a tensor is no image or holds NaN, the reference is wholly transparent or has fewer than k pixels,

@@ -100,9 +100,9 @@ def back_project(
         high: the image to correct; float32 or float64.
         low: the known low-resolution image.
         times: number of iterations. Each reduces the residual several times, except for pixel noise: for photographs
-        less than one 8-bit step is left after 3.
+            less than one 8-bit step is left after 3.
         bounds: clamp the result in each iteration. A residual then remains at hard edges, which only ringing could make
-        exact.
+            exact.
 
     Example:
         >>> import torch

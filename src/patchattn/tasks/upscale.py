@@ -62,41 +62,41 @@ def upscale(
 ) -> Upscaling:
     r"""Enlarge an image 2, 3 or 4 times, with detail from its own patches.
 
-    What is seen in an image is seen in it again, larger and smaller (Glasner et al. 2009): the low image l holds
-    what its enlargement h should look like. In four steps of the ratio r = scale^(1/4), each from the h of the last,
+    Patches recur in an image at other scales (Glasner et al. 2009), so that the low-resolution image l contains the
+    detail of its enlargement h. In four steps of the ratio r = scale^(1/4), each from the previous h,
 
     $$h \leftarrow \uparrow_r h, \qquad
       h \leftarrow h + A(h;\; \uparrow_r \downarrow_r l;\; l - \uparrow_r \downarrow_r l), \qquad
       h \leftarrow \tfrac{1}{2} h + \tfrac{1}{2} A(h;\, l;\, l)$$
 
-    where A(query; key; value) is `patch_attention(aggregate=True)` and the arrows are bicubic. The first attention asks
-    which patches of l look like h once they are blurred, and adds what blurring took from them; the second asks which
-    look like h as they are, and goes half the way to them. After each, h is changed so that it becomes l when it is
-    made smaller (back-projection).
+    where A(query; key; value) is `patch_attention(aggregate=True)` and the arrows are bicubic. The first attention
+    finds patches of l that resemble h once they are blurred, and adds the detail that blurring removed from them; the
+    second finds patches that resemble h as they are, and moves h half way towards them. After each, back-projection
+    makes h consistent with l.
 
-    At last the same is done to the colors, and to what a network gives, within the range of the low pixels nearby
-    (`local_bounds`): hard edges do not ring, and what is flat keeps its color exactly. But for the hardest edges,
-    which only ringing could make exact, the result made smaller again is the image.
+    At the end the colors (or the output of a network) are back-projected too, clamped to the range of nearby
+    low-resolution pixels (`local_bounds`): hard edges do not ring, and flat areas keep their color exactly. Except at
+    the hardest edges, which only ringing could make exact, downsampling the result gives the image.
 
-    All this is of the brightness; colors are enlarged by bicubic interpolation and get its detail. Every patch is
-    looked for in the whole image, for a band of rows at a time; the bands leave no seams. Time and memory go with the
-    number of pixels (docs/upscale.md).
+    This is done on luma; colors are enlarged by bicubic interpolation and get its detail. Every patch is searched in
+    the whole image, one band of rows at a time; the bands leave no seams. Time and memory are linear in the number of
+    pixels (docs/upscale.md).
 
     Args:
         image: an `Image`, or a tensor (1, 1 or 3, height, width) in [0, 1], of any size. Alpha is enlarged by
-            bicubic interpolation and back-projection. Colors are weighed by it: they are those of the image as it is
-            seen, before any background, and what is stored under transparent pixels has no part
-            (`enlarge_with_alpha`).
+            bicubic interpolation and back-projection. Colors are weighted by alpha, so that those stored under
+            transparent pixels have no influence (`enlarge_with_alpha`).
         scale: 2, 3 or 4.
         patch_size: odd side of the patches, in pixels. 5 was best on buildings, 3 is as good on other things.
         k: matches of each patch; those of its neighbors vote as well.
-        temperature: of the votes, for the sum of squared differences over a patch of brightness in [0, 1].
+        temperature: of the votes, for the sum of squared differences over a patch of luma in [0, 1].
         seed: of the search's random choices.
-        network: enlarges RGB instead of patches; the description above does not apply then. Gray is enlarged as RGB.
+        network: a network to enlarge RGB with instead of patches; the description above does not apply then. Gray is
+            enlarged as RGB.
         progress: called with the name of each stage as it begins: "step 1 of 4" and so on, or "running the network".
 
     Returns:
-        The enlarged image, time and memory.
+        The enlarged image, and the time.
 
     Raises:
         ValueError: an argument is out of range, the image holds NaN, or the network is for another scale.
@@ -121,7 +121,7 @@ def upscale(
             high = _enlarged(guide, scale, SelfSimilarityUpscaler(patch_size, k, temperature, seed), report)
         else:
             report("running the network")
-            high = _asked(guide, network)
+            high = _run_network(guide, network)
         color, alpha = enlarge_with_alpha(high, image)
         enlarged = replace(
             image,
@@ -151,7 +151,7 @@ def _enlarged(color: Tensor, scale: int, recurrence: SelfSimilarityUpscaler, rep
     return resize(color, size) + detail
 
 
-def _asked(color: Tensor, network: UpscalingModel) -> Tensor:
+def _run_network(color: Tensor, network: UpscalingModel) -> Tensor:
     high = network.enlarge(color.expand(-1, 3, -1, -1))
     expected = (*color.shape[:1], 3, *_times(network.scale, color))
     if tuple(high.shape) != expected:

@@ -1,4 +1,4 @@
-"""XMP metadata of a photograph (XML)."""
+"""XMP metadata (XML)."""
 
 from __future__ import annotations
 

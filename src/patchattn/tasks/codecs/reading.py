@@ -20,11 +20,11 @@ from patchattn.tasks.codecs.icc import fit_profile, is_sound, space_of
 from patchattn.tasks.codecs.jpeg2000 import decode_jpeg2000, is_jpeg2000
 from patchattn.tasks.codecs.jpeg_xl import decode_jpeg_xl, is_jpeg_xl
 from patchattn.tasks.codecs.netpbm import decode_netpbm, is_netpbm
-from patchattn.tasks.codecs.others import refuse_others
 from patchattn.tasks.codecs.pillow import decode_with_pillow, upright
 from patchattn.tasks.codecs.png import decode_png
 from patchattn.tasks.codecs.samples import Array, Notes, Samples
 from patchattn.tasks.codecs.tiff import TIFF_SIGNATURES, decode_tiff, find_pages
+from patchattn.tasks.codecs.unsupported import refuse_unsupported
 from patchattn.tasks.codecs.webp import is_webp, parse_webp
 
 __all__ = ["MultiImageFile", "decode", "open_frames"]
@@ -170,7 +170,7 @@ DECODERS: tuple[tuple[Callable[[bytes], bool], Callable[[BinaryIO], Samples]], .
 def _decode_still(file: BinaryIO) -> Samples:
     file.seek(0)
     head = file.read(64)
-    refuse_others(file)
+    refuse_unsupported(file)
     file.seek(0)
     decoder = next((decoder for knows, decoder in DECODERS if knows(head)), decode_with_pillow)
     return decoder(file)

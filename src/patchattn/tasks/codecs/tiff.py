@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from patchattn.extras import extra
 from patchattn.tasks.codecs.color_models import from_cmyk, from_lab
-from patchattn.tasks.codecs.others import RAW
 from patchattn.tasks.codecs.pillow import Pixels, pixels_of, upright
 from patchattn.tasks.codecs.samples import Array, Notes, Samples, scaled
 from patchattn.tasks.codecs.size_limits import check_extent, length_of
+from patchattn.tasks.codecs.unsupported import RAW
 from patchattn.tasks.metadata import find_metadata, open_exif
 from patchattn.tasks.tiff_ifd import Entry, Reader, TagSelection
 

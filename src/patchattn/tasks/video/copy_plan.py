@@ -47,7 +47,7 @@ def plan_copies(
     """Determine what the output container can hold, by writing its beginning to memory and reading it back.
 
     Raises:
-        ValueError: it cannot hold the sound, or the times, which .mkv can.
+        ValueError: it cannot hold the audio, or the times, which .mkv can.
     """
     import av
 

@@ -50,7 +50,7 @@ def missing_parts(info: VideoInfo, schedule: Schedule) -> tuple[str, ...]:
     lost_times = [time for packet in lost if (time := schedule.packet_times[packet]) is not None]
     gaps = _gaps(info, times, lost_times, step, epochs, evidence)
     if not evidence:
-        # A pause may be meant; one of a single frame, as cameras make them, is only told of.
+        # A pause may be meant; one of a single frame, as cameras make them, is only reported.
         gaps = [gap for gap in gaps if gap.frames > 1]
     parts = []
     if lost:

@@ -114,7 +114,7 @@ def map_video(
       changes, all get the size of most. The shape of pixels is kept.
     - **Encoding** is H.264 at crf 18, in 10 bits where the source has more than 8. Sizes that are even get halved
       chroma, as most players expect.
-    - **Other streams** are copied as they are: sound, subtitles, cover images, attached files, chapters, title and
+    - **Other streams** are copied as they are: audio, subtitles, cover images, attached files, chapters, title and
       language. What the container cannot hold is left out.
 
     One frame at a time is held, however long the video is. The file appears whole or not at all. Finished work is kept
@@ -226,7 +226,7 @@ def _joined(job: Transcoder, work: ResumeFolder, file: BinaryIO, failure: str) -
 
     try:
         return tuple(job.join(work, file))
-    except av.FFmpegError as error:  # a full disk is told by the file itself
+    except av.FFmpegError as error:  # a full disk is reported by the file itself
         raise ValueError(f"{failure}: {error.strerror}.") from error
 
 

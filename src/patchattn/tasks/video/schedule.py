@@ -53,7 +53,7 @@ class Schedule:
 def schedule(info: VideoInfo) -> Schedule:
     """Put the times of a video in order.
 
-    Times begin at 0, or where the sound does. Where they begin anew in the middle (appended recordings, a camera's
+    Times begin at 0, or where the audio does. Where they begin anew in the middle (appended recordings, a camera's
     clock that was reset), they go on from where they were, and all streams with them. Frames whose times are missing,
     double or out of order are placed between their neighbors.
     """
@@ -65,24 +65,24 @@ def schedule(info: VideoInfo) -> Schedule:
     lengths = [frame.length or round(step / main.unit) for frame in info.frames]
     spans = epoch_spans(raw, lengths, starts, main.unit)
 
-    sounds = {
+    audio = {
         stream.index: _Epochs(stream, _longest_pause(info, stream.unit)) for stream in info.others if _runs(stream)
     }
     begin = spans[0][0] if spans[0] else Fraction(0)
-    earliest = min([begin, *(sound.begin for sound in sounds.values() if sound.begin is not None)])
+    earliest = min([begin, *(epochs.begin for epochs in audio.values() if epochs.begin is not None)])
     first = -begin if begin < 0 else -max(earliest, Fraction(0))
-    together = [sound.spans for sound in sounds.values() if len(sound.starts) == len(starts)]
+    together = [epochs.spans for epochs in audio.values() if len(epochs.starts) == len(starts)]
     offsets = [round(offset / main.unit) * main.unit for offset in epoch_offsets(first, [spans, *together])]
 
     packet_starts = _first_packets(info, starts)
     added: dict[int, list[tuple[int, Fraction]]] = {-1: [(0, offsets[0])]}
     for stream in info.others:
-        sound = sounds.get(stream.index)
-        if sound is None:
+        epochs = audio.get(stream.index)
+        if epochs is None:
             added[stream.index] = _by_place(stream, packet_starts, offsets)
         else:
-            own = offsets if len(sound.starts) == len(starts) else epoch_offsets(first, [sound.spans])
-            added[stream.index] = list(zip(sound.starts, own, strict=True))
+            own = offsets if len(epochs.starts) == len(starts) else epoch_offsets(first, [epochs.spans])
+            added[stream.index] = list(zip(epochs.starts, own, strict=True))
 
     ends = [*starts[1:], len(raw)]
     moved = [

@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from patchattn.tasks.codecs.iso_boxes import brands
 
-__all__ = ["RAW", "refuse_others"]
+__all__ = ["RAW", "refuse_unsupported"]
 
 FLOATING = (
     "its samples are floating-point numbers; integers of 8 and 16 bits are allowed: convert it to 16-bit TIFF first"
@@ -37,7 +37,7 @@ FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range
 BRANDS = {b"crx ": RAW, b"isom": VIDEO, b"mp42": VIDEO, b"mp41": VIDEO, b"qt  ": VIDEO}
 
 
-def refuse_others(file: BinaryIO) -> None:
+def refuse_unsupported(file: BinaryIO) -> None:
     """Raise a ValueError with advice if a file is in a recognized but unsupported format."""
     file.seek(0)
     head = file.read(64)
