@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from patchattn.demo import process
 from patchattn.demo.job_queue import JobError, JobQueue, JobStoppedError
 from patchattn.demo.process import WorkerProcess
 from patchattn.tasks.images import Image, write_image
@@ -71,12 +72,12 @@ def test_stopped_work_ends_at_once_and_the_next_begins(tmp_path: Path) -> None:
         await asyncio.sleep(0.5)
         with pytest.raises(JobError, match="1 jobs are waiting already"):
             await reports_of(queue, "three", short)
-        process = queue._workers[0].process
-        assert process is not None
+        worker = queue._workers[0].process
+        assert worker is not None
         queue.stop("one")
         with pytest.raises(JobStoppedError):
             await asyncio.wait_for(working, timeout=60)
-        assert process.returncode == -signal.SIGKILL
+        assert worker.returncode == -signal.SIGKILL
         reports = await waiting
         assert reports[0] == {"waiting": 1}
         assert "result" in reports[-1]
@@ -101,6 +102,26 @@ def test_work_ends_with_its_server_however_that_ends(tmp_path: Path) -> None:
             line = worker.stdout.readline()
         worker.stdin.close()
         assert worker.wait(timeout=30) == 0
+
+
+def test_reports_are_repeated_while_a_job_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A visitor who has left is noticed between two reports, however long a stage takes."""
+    monkeypatch.setattr(process, "REPEAT_INTERVAL", 0.01)
+
+    async def use(queue: JobQueue) -> None:
+        write_image(tmp_path / "a.png", Image(torch.rand(1, 3, 640, 640)))
+        image = str(tmp_path / "a.png")
+        job = {"job": "field", "folder": str(tmp_path), "megapixels": 1, "query": image, "key": image}
+        reports = queue.run("one", "one", job | {"settings": SETTINGS | {"patch_size": 15}})
+        stages = [await anext(reports) for _ in range(5)]
+        while stages[-1] != {"stage": "matching"} or stages[-1] != stages[-2]:
+            stages.append(await anext(reports))
+        worker = queue._workers[0].process
+        assert worker is not None
+        await reports.aclose()
+        assert worker.returncode == -signal.SIGKILL
+
+    with_queue(use)
 
 
 def test_a_file_that_takes_too_long_is_given_up(tmp_path: Path) -> None:

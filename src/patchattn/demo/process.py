@@ -19,6 +19,8 @@ JobReport = dict[str, Any]
 
 MAX_LINE = 2**26
 """Bytes of one report."""
+REPEAT_INTERVAL = 1.0
+"""Seconds after which the last report is repeated. Gradio ends the job of a visitor who has left at the next report."""
 
 
 class JobError(Exception):
@@ -41,7 +43,7 @@ class WorkerProcess:
         self._closed = False
 
     async def run(self, job: JobRequest) -> AsyncGenerator[JobReport]:
-        """Run a job (see `jobs`); yield its reports, `{"result": ...}` last.
+        """Run a job (see `jobs`); yield its reports (the last again while none comes), `{"result": ...}` last.
 
         Raises:
             JobError: the job failed, took too long, or the process died or was killed by `kill`.
@@ -49,17 +51,27 @@ class WorkerProcess:
         process = await self.start()
         assert process.stdin is not None
         assert process.stdout is not None
+        report: JobReport | None = None
         finished = False
         try:
             process.stdin.write(json.dumps(job).encode() + b"\n")
             while not finished:
+                line = asyncio.ensure_future(process.stdout.readline())
                 try:
-                    line = await asyncio.wait_for(process.stdout.readline(), self._seconds)
-                except asyncio.TimeoutError:
-                    raise JobError(f"This took longer than {self._seconds:g} s; try a smaller picture.") from None
-                if not line:
+                    waited = 0.0
+                    while not line.done():
+                        if self._seconds is not None and waited >= self._seconds:
+                            raise JobError(f"This took longer than {self._seconds:g} s; try a smaller picture.")
+                        pause = min(REPEAT_INTERVAL, self._seconds or REPEAT_INTERVAL)
+                        await asyncio.wait([line], timeout=pause)
+                        waited += pause
+                        if not line.done() and report is not None:
+                            yield report
+                finally:
+                    line.cancel()
+                if not line.result():
                     raise JobError("The system ended the job, most likely for lack of memory; try a smaller picture.")
-                report = json.loads(line)
+                report = json.loads(line.result())
                 finished = "result" in report or "error" in report
                 if "error" in report:
                     raise JobError(report["error"])
