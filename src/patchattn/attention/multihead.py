@@ -23,7 +23,7 @@ def _project(projection: nn.Conv2d, image: Tensor) -> Tensor:
 
 
 class MultiheadPatchAttention2d(nn.Module):
-    r"""Multi-head attention between images of any size: `torch.nn.MultiheadAttention` for a transformer block of images.
+    r"""Multi-head attention between images of any size: `torch.nn.MultiheadAttention` for transformer blocks.
 
     $$O = W^O\, \operatorname{attention}(W^Q Q,\, W^K K,\, W^V V)$$
 

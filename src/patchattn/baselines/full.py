@@ -21,7 +21,7 @@ from patchattn.settings import settings_from, shows
 __all__ = ["FullAttention", "full_attention"]
 
 QUERIES, KEYS = 512, 2**14
-"""Queries and keys in one block. Larger, and the scores leave the cache; smaller, and patches are unfolded too often."""
+"""Queries and keys in one block: with more, scores leave the cache; with fewer, patches are unfolded too often."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
