@@ -38,14 +38,15 @@ class Command(TyperCommand):
 
 
 class Commands(TyperGroup):
-    """A command of commands, all of whose own options are flags."""
+    """A command of commands."""
 
     def get_params(self, ctx: Any) -> Any:
-        """Return the flags. None by default are those of Typer itself, which would import Pydantic to look at that."""
-        flags = super().get_params(ctx)
-        for flag in flags:
-            flag.default = flag.default or False
-        return flags
+        """Return the options. Typer's own flags are None by default; it would import Pydantic to look at that."""
+        parameters = super().get_params(ctx)
+        for one in parameters:
+            if getattr(one, "is_flag", False) and one.default is None:
+                one.default = False
+        return parameters
 
 
 def as_typed(message: str) -> str:

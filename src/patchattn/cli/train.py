@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from patchattn.training.image_dataset import ImageDataset
     from patchattn.training.loop import Task
 
-__all__ = ["train_app"]
+__all__ = ["train"]
 
 logger = logging.getLogger(__name__)
 
-train_app = typer.Typer(
+train = typer.Typer(
     cls=Commands,
     help="Train a network on your own images (extra `train`).",
     no_args_is_help=True,
@@ -31,7 +31,7 @@ train_app = typer.Typer(
 )
 
 
-@train_app.callback()
+@train.callback()
 def root() -> None:
     pass
 
@@ -89,7 +89,7 @@ def colorization(options: ColorizationOptions, stage: Stages) -> Summary | None:
         recolor=options.recolor,
         explore=options.explore,
     )
-    loss = _train(task, options, stage)
+    loss = _run(task, options, stage)
     if loss is None:
         return None
     stage("measuring")
@@ -133,7 +133,7 @@ def inpainting(options: InpaintingOptions, stage: Stages) -> Summary | None:
         batch_size=options.batch_size,
         seed=options.seed,
     )
-    loss = _train(task, options, stage)
+    loss = _run(task, options, stage)
     return None if loss is None else _summary(options, loss, "absolute differences from the truth")
 
 
@@ -175,7 +175,7 @@ def superresolution(options: SuperResolutionOptions, stage: Stages) -> Summary |
     task = SuperResolutionTask(
         images, architecture, size=options.size, batch_size=options.batch_size, seed=options.seed, alternate=other
     )
-    loss = _train(task, options, stage)
+    loss = _run(task, options, stage)
     return None if loss is None else _summary(options, loss, "absolute differences from the truth")
 
 
@@ -190,10 +190,10 @@ def _warn(message: str) -> None:
     typer.echo(message, err=True)
 
 
-def _train(task: Task, config: TrainConfig, stage: Stages) -> float | None:
+def _run(task: Task, config: TrainConfig, stage: Stages) -> float | None:
     """Train, and return the last loss; None in all processes but the one that prints."""
+    from patchattn.training import loop
     from patchattn.training.devices import make_fabric
-    from patchattn.training.loop import train
 
     config.output.mkdir(parents=True, exist_ok=True)
     fabric = make_fabric(
@@ -210,7 +210,7 @@ def _train(task: Task, config: TrainConfig, stage: Stages) -> float | None:
         logger.info("step %d of %d: loss %.6g", done, total, loss)
         stage.show(f"training, loss {loss:.5f}", done, total)
 
-    loss = train(task, config.output, config, fabric, resume=config.resume, progress=show)
+    loss = loop.train(task, config.output, config, fabric, resume=config.resume, progress=show)
     return loss if fabric.is_global_zero else None
 
 
@@ -232,4 +232,4 @@ def _summary(
 
 
 for function in (colorization, inpainting, superresolution):
-    train_app.command(cls=Command)(function)
+    train.command(cls=Command)(function)
