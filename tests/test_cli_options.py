@@ -19,13 +19,13 @@ from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from patchattn.cli.app import app
-from patchattn.networks.contextual import ATTENTIONS, PADDING_MODES
-from patchattn.networks.cross_scale import CROSS_SCALE
+from patchattn.networks.inpainting import ATTENTIONS, PADDING_MODES
+from patchattn.networks.superresolution import CROSS_SCALE
 from patchattn.ops.methods import METHODS
 from patchattn.options import Option, check_options, declared_options, values_of
 from patchattn.similarity import BUILT_IN
 from patchattn.tasks.folders import ON_ERROR
-from patchattn.tasks.frames import SOURCES
+from patchattn.tasks.frame_colorizer import SOURCES
 from patchattn.tasks.images import read_image
 from patchattn.tasks.inpaint import QUALITIES
 from patchattn.training.colorization import STARTS

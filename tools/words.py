@@ -24,9 +24,7 @@ WORDS = {
     "colour coloured recolour": "color",
     "Work Descent Described SteppedTask": "TrainState, TrainConfig, Task",
 }
-WHOLE_NAMES = set(
-    ["FEWEST", "MOST", "ENOUGH", "LONGEST", "EXPLAINED", "NOTHING", "SHARE", "FITTED", "HOTTER", "SHARPER"]
-)
+WHOLE_NAMES = {"FEWEST", "MOST", "ENOUGH", "LONGEST", "EXPLAINED", "NOTHING", "SHARE", "FITTED", "HOTTER", "SHARPER"}
 """Constants that say nothing of what they limit; as parts of a name they do."""
 WORDS_OF_THE_PAGE = {
     "house House lane lanes Lane desk Desk bench Bench looking": "app state, queue, worker, field view"

@@ -10,7 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 
 __all__ = ["Command", "Commands", "as_typed", "has_option"]
 
-SYNONYMS = {"hole": ("mask", "photo"), "picture": ("photo",), "network": ("model",)}
+SYNONYMS = {"hole": ("mask", "photo"), "image": ("photo",), "network": ("model",)}
 """Arguments of the functions of `tasks`, and those of the commands that they come from: the first that was given."""
 
 _typed: ContextVar[dict[str, str] | None] = ContextVar("patchattn_typed", default=None)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from patchattn.cli.image_tool import FolderWork, Given, ImageTool, Result, image_on_device
+from patchattn.cli.image_tool import FolderOfImages, Given, ImageTool, Result, image_on_device
 from patchattn.cli.options import on_device
 from patchattn.cli.printing import Report
 from patchattn.cli.reading import read
@@ -45,8 +45,8 @@ class ColorizeTool(ImageTool[Given]):
     command: ClassVar[str] = "colorize"
     argument: ClassVar[str] = "GRAY"
 
-    def complete(self, path: Path, picture: Image) -> Given:
-        return Given(picture)
+    def complete(self, path: Path, image: Image) -> Given:
+        return Given(image)
 
     def also_read(self) -> Mapping[str, Path | None]:
         return {"REFERENCE": self.reference}
@@ -54,7 +54,7 @@ class ColorizeTool(ImageTool[Given]):
     def also_written(self) -> Mapping[str, Path | None]:
         return {"--show-field": self.show_field}
 
-    def begin(self) -> ColorWork:
+    def begin(self) -> FrameProcessor:
         from patchattn.tasks.frame_colorizer import FrameColorizer
 
         self.stage("reading")
@@ -68,10 +68,10 @@ class ColorizeTool(ImageTool[Given]):
             progress=self.stage,
             **self.settings,
         )
-        return ColorWork(colorizer, self.options.device)
+        return FrameProcessor(colorizer, self.options.device)
 
-    def folder_work(self, work: Callable[[Given], Result]) -> FolderWork[Given]:
-        assert isinstance(work, ColorWork)
+    def folder_work(self, work: Callable[[Given], Result]) -> FolderOfImages[Given]:
+        assert isinstance(work, FrameProcessor)
         return OrderedFolder(self, work)
 
     def write_more(self, result: Result) -> dict[str, Any]:
@@ -108,14 +108,14 @@ class ColorizeTool(ImageTool[Given]):
 
 
 @dataclass(frozen=True)
-class ColorWork:
+class FrameProcessor:
     """A colorizer, called with all that is read for one result; its state is read and written on any device."""
 
     colorizer: FrameColorizer
     device: str
 
     def __call__(self, given: Given) -> Colorization:
-        return self.colorizer(given.picture)
+        return self.colorizer(given.image)
 
     def follow(self, result: Image) -> None:
         """Go on from a result that was read from its file."""
@@ -130,7 +130,7 @@ class ColorWork:
         self.colorizer.load_state_dict({name: on_device(tensor, self.device) for name, tensor in state.items()})
 
 
-class OrderedFolder(FolderWork[Given]):
+class OrderedFolder(FolderOfImages[Given]):
     """The images of a folder in their order, each of which hands its state on to the next.
 
     The key of an image depends on those before it that succeeded, so that a result counts as finished only if it is
@@ -140,7 +140,7 @@ class OrderedFolder(FolderWork[Given]):
 
     ordered = True
 
-    def __init__(self, tool: ColorizeTool, work: ColorWork) -> None:
+    def __init__(self, tool: ColorizeTool, work: FrameProcessor) -> None:
         super().__init__(tool, work)
         self._folder, self._colorizer = tool.output, work
         self._first = work.state_dict()

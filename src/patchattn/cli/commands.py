@@ -10,7 +10,7 @@ import typer
 
 from _patchattn_command import import_package
 from patchattn.cli.failures import one_sentence_errors
-from patchattn.cli.options import BasicOptions, WorkOptions, use_threads
+from patchattn.cli.options import BasicOptions, ProcessingOptions, use_threads
 from patchattn.cli.stages import Stages, stages
 from patchattn.options import Declared, check_options, declared_options
 
@@ -44,7 +44,7 @@ def command(
                 import_package()
                 options = config(**given)
                 check_options(options)
-                if isinstance(options, WorkOptions):
+                if isinstance(options, ProcessingOptions):
                     use_threads(options.threads)
                 outcome = run(options, stage)
             if outcome is not None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from patchattn.tasks.images import Image
     from patchattn.tasks.sequences import ImageSequence
 
-__all__ = ["FolderWork", "Given", "ImageTool", "Model", "Result", "image_on_device"]
+__all__ = ["FolderOfImages", "Given", "ImageTool", "Model", "Result", "image_on_device"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Model:
 class Given:
     """The input of one result."""
 
-    picture: Image
+    image: Image
 
 
 class Result(Protocol):
@@ -98,7 +98,7 @@ class ImageTool(ABC, Generic[Read]):
     """The name of the command's first argument."""
 
     @abstractmethod
-    def complete(self, path: Path, picture: Image) -> Read:
+    def complete(self, path: Path, image: Image) -> Read:
         """Read all that belongs to an image which was read from a path."""
 
     @abstractmethod
@@ -130,9 +130,9 @@ class ImageTool(ABC, Generic[Read]):
 
     def writes_alpha(self, given: Read) -> bool:
         """Whether the result is transparent anywhere, as the image is."""
-        return given.picture.alpha is not None
+        return given.image.alpha is not None
 
-    def check_size(self, picture: Image, extension: str) -> None:
+    def check_size(self, image: Image, extension: str) -> None:
         """Refuse an image that cannot be written, before the work."""
 
     def run(self) -> Report:
@@ -155,8 +155,8 @@ class ImageTool(ABC, Generic[Read]):
             return self._make_frames(work, path, sequence, target)
         given = self.complete(path, read(path, self.argument))
         # Before the work, not after it.
-        target.check(bit_depth=given.picture.bit_depth, alpha=self.writes_alpha(given))
-        self.check_size(given.picture, target.extension)
+        target.check(bit_depth=given.image.bit_depth, alpha=self.writes_alpha(given))
+        self.check_size(given.image, target.extension)
         began = time.perf_counter()
         result = self.worked(work, given)
         seconds = time.perf_counter() - began
@@ -172,10 +172,10 @@ class ImageTool(ABC, Generic[Read]):
         began = time.perf_counter()
 
         def frames() -> Iterator[Image]:
-            for number, picture in enumerate(sequence, 1):
+            for number, image in enumerate(sequence, 1):
                 self.stage(f"frame {number} of {len(sequence)}")
-                self.check_size(picture, target.extension)
-                results[:] = [self.worked(work, self.complete(path, picture))]
+                self.check_size(image, target.extension)
+                results[:] = [self.worked(work, self.complete(path, image))]
                 yield results[0].image
 
         target.write_frames(frames(), sequence)
@@ -183,9 +183,9 @@ class ImageTool(ABC, Generic[Read]):
 
     def worked(self, work: Callable[[Read], Result], given: Read) -> Result:
         """Work on what was read, on the device."""
-        result = work(replace(given, picture=image_on_device(given.picture, self.options.device)))
+        result = work(replace(given, image=image_on_device(given.image, self.options.device)))
         # Every result is a dataclass.
-        return cast("Result", replace(cast("Any", result), picture=image_on_device(result.image, "cpu")))
+        return cast("Result", replace(cast("Any", result), image=image_on_device(result.image, "cpu")))
 
     def _one(self) -> Report:
         from patchattn.tasks.peak_memory import peak_memory
@@ -240,9 +240,9 @@ class ImageTool(ABC, Generic[Read]):
             model=self.model.name,
         )
 
-    def folder_work(self, work: Callable[[Read], Result]) -> FolderWork[Read]:
+    def folder_work(self, work: Callable[[Read], Result]) -> FolderOfImages[Read]:
         """The same work on the images of a folder."""
-        return FolderWork(self, work)
+        return FolderOfImages(self, work)
 
     def key(self) -> str:
         """Return a digest of all that results depend on but the files."""
@@ -260,7 +260,7 @@ class ImageTool(ABC, Generic[Read]):
         )
 
 
-class FolderWork(Generic[Read]):
+class FolderOfImages(Generic[Read]):
     """The images of a folder, each worked on alone."""
 
     ordered = False
@@ -309,7 +309,7 @@ class FolderWork(Generic[Read]):
         return self._digests[path]
 
 
-def image_on_device(picture: Image, device: str) -> Image:
+def image_on_device(image: Image, device: str) -> Image:
     """Move an image to the device that was asked for."""
-    alpha = None if picture.alpha is None else on_device(picture.alpha, device)
-    return replace(picture, color=on_device(picture.color, device), alpha=alpha)
+    alpha = None if image.alpha is None else on_device(image.alpha, device)
+    return replace(image, color=on_device(image.color, device), alpha=alpha)

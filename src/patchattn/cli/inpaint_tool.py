@@ -42,20 +42,20 @@ class InpaintTool(ImageTool[GivenHole]):
 
     command: ClassVar[str] = "inpaint"
 
-    def complete(self, path: Path, picture: Image) -> GivenHole:
+    def complete(self, path: Path, image: Image) -> GivenHole:
         from patchattn.tasks.masks import MaskOptions, add_jpeg_rim
 
         mask = MaskOptions(self.mask_color, self.invert_mask, "--mask", "--mask-color", "--invert-mask")
-        hole = self._read_mask(self.mask, path, picture, mask)
-        keep_out = self._read_mask(self.keep_out, path, picture, MaskOptions(None, False, "--keep-out", None, None))
-        if hole is None and (picture.alpha is None or bool((picture.alpha == 1).all())):
+        hole = self._read_mask(self.mask, path, image, mask)
+        keep_out = self._read_mask(self.keep_out, path, image, MaskOptions(None, False, "--keep-out", None, None))
+        if hole is None and (image.alpha is None or bool((image.alpha == 1).all())):
             raise ValueError(f"--mask: none is given, and {path} has no transparent pixels to fill; expected a mask.")
         if hole is not None and "grow" not in self.settings:
             hole = add_jpeg_rim(hole, source_of(path, "PHOTO"))
-        return GivenHole(picture, hole, keep_out)
+        return GivenHole(image, hole, keep_out)
 
     def writes_alpha(self, given: GivenHole) -> bool:
-        return given.hole is not None and given.picture.alpha is not None
+        return given.hole is not None and given.image.alpha is not None
 
     def also_read(self) -> Mapping[str, Path | None]:
         return {"--mask": self.mask, "--keep-out": self.keep_out}
@@ -69,14 +69,14 @@ class InpaintTool(ImageTool[GivenHole]):
 
         return digest_of(super().key(), str(self.mask_color), str(self.invert_mask))
 
-    def _read_mask(self, mask: Path | None, photo: Path, picture: Image, options: MaskOptions) -> Tensor | None:
+    def _read_mask(self, mask: Path | None, photo: Path, image: Image, options: MaskOptions) -> Tensor | None:
         if mask is None:
             return None
         from patchattn.tasks.masks import read_mask
 
         any_size()
         source = source_of(self._mask_of(photo, mask, options.argument), options.argument)
-        return read_mask(source, picture, options, photo_name=str(photo))
+        return read_mask(source, image, options, photo_name=str(photo))
 
     def _mask_of(self, photo: Path, mask: Path, argument: str) -> Path:
         """Return the file of a mask; of a folder of masks, the one that is named as the photograph."""
@@ -91,7 +91,7 @@ class InpaintTool(ImageTool[GivenHole]):
 
         network = self._network()
         return lambda given: inpaint(
-            given.picture,
+            given.image,
             given.hole,
             keep_out=given.keep_out,
             network=network,
@@ -119,8 +119,8 @@ def _named_as(photo: Path, folder: Path, argument: str) -> Path:
         if normalize("NFC", path.stem) == stem and path.is_file() and not path.name.startswith(".")
     )
     if len(named) > 1:
-        pictures = [path for path in named if path.suffix.lower() in READ_SUFFIXES]
-        named = [path for path in pictures if path.name == photo.name] or pictures or named
+        images = [path for path in named if path.suffix.lower() in READ_SUFFIXES]
+        named = [path for path in images if path.name == photo.name] or images or named
     if len(named) != 1:
         listed = f" ({', '.join(path.name for path in named)}): remove or rename the others" if named else ""
         raise ValueError(f"{argument}: {folder} has {len(named)} files named {photo.stem}.*, expected one{listed}.")

@@ -22,13 +22,13 @@ __all__ = [
     "Matches",
     "Output",
     "PatchSize",
+    "ProcessingOptions",
     "SearchOptions",
     "Seed",
     "ShowField",
     "Similarity",
     "Temperature",
     "ToolOptions",
-    "WorkOptions",
     "on_device",
     "use_threads",
 ]
@@ -67,7 +67,7 @@ class CommandOptions(BasicOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkOptions(CommandOptions):
+class ProcessingOptions(CommandOptions):
     """Options of every command that computes for long."""
 
     threads: Annotated[int | None, Option("Threads to use.", min=1, shown_default="one for each core")] = None
@@ -93,7 +93,7 @@ class FolderOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ToolOptions(FolderOptions, WorkOptions):
+class ToolOptions(FolderOptions, ProcessingOptions):
     """Options of every command that makes something of an image, or of each image in a folder."""
 
     device: Annotated[str, Option("Where to compute: cpu, cuda, xpu, ...")] = "cpu"

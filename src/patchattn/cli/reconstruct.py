@@ -84,8 +84,8 @@ class ReconstructTool(ImageTool[Given]):
     command: ClassVar[str] = "reconstruct"
     argument: ClassVar[str] = "TARGET"
 
-    def complete(self, path: Path, picture: Image) -> Given:
-        return Given(picture)
+    def complete(self, path: Path, image: Image) -> Given:
+        return Given(image)
 
     def also_read(self) -> Mapping[str, Path | None]:
         return {"REFERENCE": self.reference}
@@ -97,7 +97,7 @@ class ReconstructTool(ImageTool[Given]):
         from patchattn.tasks import reconstruct
 
         reference = image_on_device(read(self.reference, "REFERENCE"), self.options.device)
-        return lambda given: reconstruct.reconstruct(given.picture, reference, progress=self.stage, **self.settings)
+        return lambda given: reconstruct.reconstruct(given.image, reference, progress=self.stage, **self.settings)
 
     def write_more(self, result: Result) -> dict[str, Any]:
         made = _reconstruction(result)

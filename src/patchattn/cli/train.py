@@ -10,7 +10,7 @@ import typer
 
 from patchattn.cli.arguments import Command, Commands
 from patchattn.cli.commands import command
-from patchattn.cli.options import WorkOptions
+from patchattn.cli.options import ProcessingOptions
 from patchattn.cli.printing import Summary
 from patchattn.cli.stages import Stages
 from patchattn.training.config import ColorizationConfig, InpaintingConfig, SuperResolutionConfig, TrainConfig
@@ -37,17 +37,17 @@ def root() -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ColorizationOptions(ColorizationConfig, WorkOptions):
+class ColorizationOptions(ColorizationConfig, ProcessingOptions):
     """Options of `train colorization`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class InpaintingOptions(InpaintingConfig, WorkOptions):
+class InpaintingOptions(InpaintingConfig, ProcessingOptions):
     """Options of `train inpainting`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SuperResolutionOptions(SuperResolutionConfig, WorkOptions):
+class SuperResolutionOptions(SuperResolutionConfig, ProcessingOptions):
     """Options of `train superresolution`."""
 
 

@@ -27,22 +27,22 @@ class UpscaleTool(ImageTool[Given]):
 
     command: ClassVar[str] = "upscale"
 
-    def complete(self, path: Path, picture: Image) -> Given:
-        return Given(picture)
+    def complete(self, path: Path, image: Image) -> Given:
+        return Given(image)
 
     def begin(self) -> Callable[[Given], Upscaling]:
         from patchattn.tasks.upscale import upscale
 
         network = self._network()
-        return lambda given: upscale(given.picture, network=network, progress=self.stage, **self.settings)
+        return lambda given: upscale(given.image, network=network, progress=self.stage, **self.settings)
 
     def check_settings(self) -> None:
         from patchattn.tasks.upscale import check_settings
 
         check_settings(**self.settings)
 
-    def check_size(self, picture: Image, extension: str) -> None:
-        height, width = (self.settings["scale"] * extent for extent in picture.size)
+    def check_size(self, image: Image, extension: str) -> None:
+        height, width = (self.settings["scale"] * extent for extent in image.size)
         longest = MAX_SIDES.get(extension, max(height, width))
         if max(height, width) > longest:
             raise ValueError(

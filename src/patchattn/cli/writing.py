@@ -82,11 +82,11 @@ class Target:
             argument=self.argument,
         )
 
-    def write(self, picture: Image) -> None:
+    def write(self, image: Image) -> None:
         """Write an image, whole or not at all."""
         from patchattn.tasks.images import write_image
 
-        self._written(lambda target: write_image(target, picture, format=self._format, argument=self.argument))
+        self._written(lambda target: write_image(target, image, format=self._format, argument=self.argument))
 
     def _written(self, write: Callable[[Path | io.BytesIO], None]) -> None:
         if not is_stream(self.path):

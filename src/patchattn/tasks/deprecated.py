@@ -63,7 +63,7 @@ class ImageResult:
         def image(self) -> Image: ...
 
     @property
-    def picture(self) -> Image:
+    def picture(self) -> Image:  # deprecated name
         """Old name of `image`."""
         warn_renamed(f"{type(self).__name__}.picture", f"{type(self).__name__}.image")
         return self.image

@@ -114,7 +114,7 @@ class Exif:
 
     def correct_size(self, size: tuple[int, int]) -> None:
         """Set the image size, if the EXIF holds one, to (height, width)."""
-        entries = self._photograph.entries
+        entries = self._image_directory.entries
         for tag, number in zip((HEIGHT, WIDTH), size, strict=True):
             if tag in entries:
                 entries[tag] = Entry(LONG, struct.pack(self.order + "I", number))
@@ -123,7 +123,7 @@ class Exif:
         """Serialize to an EXIF block; None if it is empty."""
         if not self.main:
             return None
-        note = self._photograph.entries.get(MAKER_NOTE)
+        note = self._image_directory.entries.get(MAKER_NOTE)
         before = b""
         if note is not None and note.place is not None:
             before = bytes(note.place - 8) + note.data + bytes((note.place + len(note.data)) % 2)
@@ -155,11 +155,11 @@ class Exif:
         file.write(struct.pack(reader.layout.offset, end))
 
     @property
-    def _photograph(self) -> Directory:
+    def _image_directory(self) -> Directory:
         return self.main.children.get(EXIF, Directory())
 
     def _place_note(self, place: int | None) -> None:
-        entries = self._photograph.entries
+        entries = self._image_directory.entries
         if MAKER_NOTE in entries:
             entries[MAKER_NOTE] = entries[MAKER_NOTE]._replace(place=place)
 

@@ -1,4 +1,4 @@
-"""Deprecated name of `patchattn.tasks.flow_image`."""
+"""Deprecated name of `patchattn.tasks.flow_image`."""  # deprecated name
 
 from patchattn.deprecation import moved_names
 

@@ -1,4 +1,4 @@
-"""The old place of `patchattn.training.image_dataset`."""
+"""The old place of `patchattn.training.image_dataset`."""  # deprecated name
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def sample_chains(
     """
     pairs, device, query_shape = pairs_of(query, key, geometry), query.device, tuple(modes.shape[3:])
     batch, heads, k = modes.shape[:3]
-    told = Chains(
+    sampler = Chains(
         pairs=pairs,
         limits=limits_of(constraints, query_shape, tuple(key.shape[2:]), heads),
         blocks=blocks_of(three(query_shape, 1), batch * heads, pairs.BLOCK.value),
@@ -72,55 +72,55 @@ def sample_chains(
     )
     states = torch.empty((batch, heads, k * chains, steps, *query_shape), dtype=torch.int32, device=device)
     accepted = torch.empty((batch, heads, k * chains, *query_shape), dtype=torch.int32, device=device)
-    grid = (*told.blocks.grid, k * chains)
-    launch(_chains_kernel, grid, device, told, states, accepted, stream(seed, CHAIN_STREAM), num_warps=WARPS)
+    grid = (*sampler.blocks.grid, k * chains)
+    launch(_chains_kernel, grid, device, sampler, states, accepted, stream(seed, CHAIN_STREAM), num_warps=WARPS)
     made = steps * (states[:, :, :, -1:] >= 0).sum((2, 3))
     return states.flatten(2, 3), (accepted.sum(2).double() / made.clamp(min=1)).float()
 
 
 @triton.jit(do_not_specialize=["stream"])
-def _chains_kernel(told, states, accepted, stream):
-    limits = told.limits
-    queries = block_of_queries(told.blocks)
+def _chains_kernel(sampler, states, accepted, stream):
+    limits = sampler.limits
+    queries = block_of_queries(sampler.blocks)
     exists = chosen(limits, queries)
     window = offset_window(limits, queries)
-    sides = sides_of(told.pairs, queries, exists)
-    count = told.blocks.query.t * told.blocks.query.y * told.blocks.query.x
+    sides = sides_of(sampler.pairs, queries, exists)
+    count = sampler.blocks.query.t * sampler.blocks.query.y * sampler.blocks.query.x
     own = own_stream(stream, queries.item % limits.heads, queries.flat)
     chain = tl.program_id(2)
-    mode = queries.item.to(tl.int64) * told.k + chain // told.chains
-    of_chain = mode * told.chains + chain % told.chains
-    state = tl.load(told.modes + mode * count + queries.flat, mask=exists, other=-1)
-    similarity = measure(told.pairs, sides, state, state >= 0)
+    mode = queries.item.to(tl.int64) * sampler.k + chain // sampler.chains
+    of_chain = mode * sampler.chains + chain % sampler.chains
+    state = tl.load(sampler.modes + mode * count + queries.flat, mask=exists, other=-1)
+    similarity = measure(sampler.pairs, sides, state, state >= 0)
     num_accepted = tl.zeros_like(state)
-    for step in range(told.steps):
-        number = tl.zeros_like(state) + (chain * told.steps + step) * (limits.DIMS + 1)
-        proposal = _proposal(told, own, number, state)
+    for step in range(sampler.steps):
+        number = tl.zeros_like(state) + (chain * sampler.steps + step) * (limits.DIMS + 1)
+        proposal = _proposal(sampler, own, number, state)
         wanted = admissible(limits, queries, window, proposal)
-        proposed = measure(told.pairs, sides, proposal, wanted)
+        proposed = measure(sampler.pairs, sides, proposal, wanted)
         # Compared in double precision, as random words have more digits than single precision has.
-        ratio = tl.exp((proposed.to(tl.float64) - similarity.to(tl.float64)) * tl.load(told.coldness))
+        ratio = tl.exp((proposed.to(tl.float64) - similarity.to(tl.float64)) * tl.load(sampler.coldness))
         chance = (word(own, number + limits.DIMS).to(tl.float64) + 0.5) * 2.0**-32
         accept = (proposed > float("-inf")) & (chance < ratio)
         state = tl.where(accept, proposal, state)
         similarity = tl.where(accept, proposed, similarity)
         num_accepted += accept.to(tl.int32)
-        tl.store(states + (of_chain * told.steps + step) * count + queries.flat, state, mask=queries.exists)
+        tl.store(states + (of_chain * sampler.steps + step) * count + queries.flat, state, mask=queries.exists)
     tl.store(accepted + of_chain * count + queries.flat, num_accepted, mask=queries.exists)
 
 
 @triton.jit
-def _proposal(told, own, number, state):
+def _proposal(sampler, own, number, state):
     """A Gaussian step from each state, as likely as the way back: what leaves the image is -1."""
-    place = place_of(state, told.limits.key)
+    place = place_of(state, sampler.limits.key)
     t = place.t
     y = place.y
-    if told.limits.DIMS == 3:
-        t += _step(told.gaussians.t, own, number)
-    if told.limits.DIMS >= 2:
-        y += _step(told.gaussians.y, own, number + (told.limits.DIMS - 2))
-    x = place.x + _step(told.gaussians.x, own, number + (told.limits.DIMS - 1))
-    return tl.where(state >= 0, flatten(Extent(t, y, x), told.limits.key), -1)
+    if sampler.limits.DIMS == 3:
+        t += _step(sampler.gaussians.t, own, number)
+    if sampler.limits.DIMS >= 2:
+        y += _step(sampler.gaussians.y, own, number + (sampler.limits.DIMS - 2))
+    x = place.x + _step(sampler.gaussians.x, own, number + (sampler.limits.DIMS - 1))
+    return tl.where(state >= 0, flatten(Extent(t, y, x), sampler.limits.key), -1)
 
 
 @triton.jit

@@ -67,7 +67,7 @@ class VideoReport:
     """Number of frames finished by an earlier run."""
 
     @property
-    def sounds(self) -> int:
+    def sounds(self) -> int:  # deprecated name
         """Old name of `audio_streams`."""
         warn_renamed("VideoReport.sounds", "VideoReport.audio_streams")
         return self.audio_streams
