@@ -28,8 +28,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from patchattn import PatchAttention, ScramAttention
 from patchattn.kernels.parameters import LEAF_SIZE, PROPAGATION_DISTANCES, SPLIT_SAMPLE, ranked_length
+from patchattn.matching.define import define_problem
 from patchattn.ops.methods import resolve_method
-from patchattn.similarity import BY_PRODUCTS
 
 SMALL = 32
 """Side of the part of an image that a layer is run on beforehand."""
@@ -66,12 +66,8 @@ def _patch_attention(layer: PatchAttention, query: Tensor, key: Tensor, value: T
             f"layer: got {layer}; operations are counted for patches of one size, and matches without limits."
         )
     key_size = tuple(key.shape[2:])
-    told = settings["iterations"]
-    sizes = tuple(query.shape[2:]), key_size
-    by_products = settings["similarity"] in BY_PRODUCTS
-    method, iterations = resolve_method(
-        settings["method"], told, told, None, *sizes, False, False, settings["k"], by_products
-    )
+    problem = define_problem(query, key, layer, None, None)
+    method, iterations = resolve_method(problem, tuple(query.shape[2:]), key_size)
     heads = settings["num_heads"]
     queries = Facts(tuple(query.shape[2:]), patch, query.shape[1] // heads, settings["k"])
     keys = replace(queries, size=key_size)

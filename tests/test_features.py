@@ -32,7 +32,7 @@ def features() -> Iterator[ModuleType]:
 
 
 def test_every_public_layer_is_tried(features: ModuleType) -> None:
-    public = {getattr(patchattn, name) for name in patchattn.__all__}
+    public = [getattr(module, name) for module in (patchattn, patchattn.baselines) for name in module.__all__]
     layers = {one.__name__ for one in public if isinstance(one, type) and issubclass(one, nn.Module)}
     assert {name.partition(",")[0] for name in features.LAYERS} == layers
 

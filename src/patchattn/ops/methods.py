@@ -7,13 +7,15 @@ anew in every call.
 from __future__ import annotations
 
 from math import prod
+from typing import get_args
 
 from patchattn.checks import check_choice, check_count
 from patchattn.problem import Problem
+from patchattn.settings import Method
 
 __all__ = ["METHODS", "check_method", "resolve_method", "whole_rows_are_faster"]
 
-METHODS = ("auto", "exact", "guided", "patchmatch", "repeated")
+METHODS: tuple[Method, ...] = get_args(Method)
 
 DEFAULT_ITERATIONS = {"guided": 2, "patchmatch": 5, "repeated": 5}
 
