@@ -14,7 +14,7 @@ from torch import Tensor
 from patchattn import MatchField, match, patch_attention
 from patchattn.baselines import full_attention
 from patchattn.tasks.alpha import resize_with_alpha
-from patchattn.tasks.flow_picture import flow_picture
+from patchattn.tasks.flow_image import flow_image
 from patchattn.tasks.images import Image, same_channels, write_image
 from patchattn.tasks.metadata import NO_METADATA
 
@@ -47,7 +47,7 @@ def write_field(
     report_stage("drawing")
     state = {"query": query.clone(), "key": key.clone(), "index": field.index, "settings": settings}
     torch.save(state, folder / "field.pt")
-    flow = flow_picture(field.offsets()[0, 0, 0], matched=field.index[0, 0, 0] >= 0)
+    flow = flow_image(field.offsets()[0, 0, 0], matched=field.index[0, 0, 0] >= 0)
     written = {"query": query_image, "key": key_image, "flow": flow}
     for name, image in written.items():
         write_image(folder / f"{name}.png", image)
