@@ -13,12 +13,12 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pytest
 import skimage.data
-from patchattn.attention.named import NAMES
 from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from patchattn.cli.app import app
+from patchattn.networks.attention_layers import NAMES
 from patchattn.networks.inpainting import ATTENTIONS, PADDING_MODES
 from patchattn.networks.superresolution import CROSS_SCALE
 from patchattn.ops.methods import METHODS

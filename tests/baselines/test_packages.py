@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from patchattn.attention import packages, performer
 from patchattn.baselines import (
     PerformerAttention,
     ReformerAttention,
     full_attention,
+    packages,
+    performer,
     performer_attention,
     reformer_attention,
 )
