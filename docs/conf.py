@@ -25,7 +25,6 @@ myst_heading_anchors = 3
 
 # Signatures with names and defaults; types and shapes are described in the text.
 autodoc_typehints = "none"
-autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 python_use_unqualified_type_names = True
 

@@ -40,7 +40,7 @@ NAMES = tuple(LAYERS)
 def named_attention(
     name: str,
     settings: Mapping[str, Any] | None = None,
-    layers: Mapping[str, Callable[..., AttentionLayer]] = LAYERS,
+    layers: Mapping[str, Callable[..., AttentionLayer]] | None = None,
     argument: str = "attention",
 ) -> AttentionLayer:
     """Make a layer by its name, one of `NAMES`.
@@ -51,7 +51,7 @@ def named_attention(
     Args:
         name: which layer.
         settings: the arguments of its class.
-        layers: the names to choose from, and what they make.
+        layers: the names to choose from, and what they make; None: all of `NAMES`.
         argument: what an error calls `name`.
 
     Returns:
@@ -67,6 +67,7 @@ def named_attention(
         Traceback (most recent call last):
         ValueError: attention: 'linear' has no setting 'k'; it has patch_size, num_heads, padding_mode.
     """
+    layers = LAYERS if layers is None else layers
     check_choice(argument, name, tuple(layers))
     make, settings = layers[name], dict(settings or {})
     known = tuple(signature(make).parameters)
