@@ -43,16 +43,17 @@ def test_the_changelog_is_made_of_the_known_sections() -> None:
         assert sections == [name for name in order if name in sections]
 
 
-def test_messages_are_shown_by_those_who_ask_for_them_alone() -> None:
+def test_warnings_are_seen_without_a_handler_and_go_to_one_where_there_is() -> None:
     code = """
 import logging, sys, patchattn
 log = logging.getLogger("patchattn.part")
-log.warning("unseen")  # without a handler, Python itself would print it
+log.info("unseen")
+log.warning("plain")
 logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s")
 log.warning("seen")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr == "patchattn.part: seen\n"
+    assert done.stderr == "plain\npatchattn.part: seen\n"
 
 
 def test_importing_brings_in_nothing_heavy() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from logging import NullHandler, getLogger
-
 from patchattn import baselines
 from patchattn.attention import (
     ContextualAttention,
@@ -27,8 +25,6 @@ from patchattn.matching import match
 from patchattn.similarity import Similarity, pointwise_similarity
 
 __version__ = "0.1.0"
-
-getLogger(__name__).addHandler(NullHandler())
 
 __all__ = [
     "ContextualAttention",
