@@ -101,7 +101,14 @@ def draw(seed: int, names: tuple[str, ...], backends: tuple[str, ...]) -> Drawn:
         found: Array = getattr(oracle, label)(*images, told, **own)
         return found
 
-    return configuration, formula, lambda *images: getattr(pa, label)(*images, **settings, **called), inputs
+    return (
+        configuration,
+        formula,
+        lambda *images: getattr(pa.baselines if label in pa.baselines.__all__ else pa, label)(
+            *images, **settings, **called
+        ),
+        inputs,
+    )
 
 
 def _pasted(name: str, dice: random.Random, backend: str) -> Drawn:

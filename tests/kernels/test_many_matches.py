@@ -15,7 +15,7 @@ from patchattn.kernels.cpu import batch, dense_attend, dense_similarity, exponen
 from patchattn.kernels.cpu.compiler import kernel
 from patchattn.ops.attend import attend_operator
 from patchattn.ops.similarity_at import similarity_at
-from tests.cases import PADDINGS, PAIRS, Pair, gradcheck, integers, normals, random_index
+from tests.cases import PADDINGS, PAIRS, Pair, geometry, gradcheck, integers, normals, random_index
 from tests.kernels.parity import assert_close, both
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
@@ -117,7 +117,7 @@ def test_gradcheck_of_similarity(dense: set[str], kind: str, name: str, padding:
     index = random_index(pair, 6)
 
     def function(q: Tensor, k: Tensor) -> Tensor:
-        return similarity_at(q, k, index, [*pair.patch], padding, pair.heads, kind, "cpu").where(index >= 0, 0)
+        return similarity_at(q, k, index, geometry(pair.patch, padding, pair.heads, kind), "cpu").where(index >= 0, 0)
 
     assert gradcheck("cpu", function, (query, key))
     assert dense == {"similarities", "add_gradients"}
@@ -173,7 +173,7 @@ def test_what_no_match_takes_may_hold_anything(dense: set[str], kind: str, bad: 
         inputs[0][..., 2, 3], inputs[1][..., 3, 2], inputs[2][..., 3, 2] = number, number, number
         for x in inputs:
             x.requires_grad_()
-        found = similarity_at(inputs[0], inputs[1], index, [3, 3], "reflect", 1, kind, "cpu")
+        found = similarity_at(inputs[0], inputs[1], index, geometry((3, 3), "reflect", 1, kind), "cpu")
         output = attend_operator(found, index, inputs[2], [1, 1], 1.0, "cpu")[0]
         seen.append([found, output, *torch.autograd.grad(output.square().sum(), inputs)])
     for one, other in zip(*seen, strict=True):

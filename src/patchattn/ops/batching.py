@@ -21,7 +21,7 @@ def batched(
     larger batch gives what a loop gives.
 
     Args:
-        call: the operator.
+        call: the operator, by the arguments of its schema.
         shared: the numbers of the arguments that may have a batch of one, shared by all queries.
         like: for each output, the number of the argument that it is the gradient of; None for what belongs to queries.
         size: of the mapped dimension.

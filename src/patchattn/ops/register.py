@@ -45,7 +45,10 @@ class Operator:
         return len(self.overload._schema.returns)
 
     def __call__(self, *arguments: Any) -> Any:
-        flat = self.schema.flatten(arguments)
+        return self.call_flat(*self.schema.flatten(arguments))
+
+    def call_flat(self, *flat: Any) -> Any:
+        """The same, called with the arguments of the schema."""
         if transforming():
             return self._function.apply(*flat)  # type: ignore[no-untyped-call]
         return self.overload(*flat)
@@ -167,7 +170,7 @@ def _function_of(
         return called.overload(*arguments)
 
     def vmap(info: Any, in_dims: Sequence[Any], *arguments: Any) -> tuple[Any, Any]:
-        return batched(called, called.shared, like, info.batch_size, in_dims, arguments)
+        return batched(called.call_flat, called.shared, like, info.batch_size, in_dims, arguments)
 
     rules = {"forward": forward, "setup_context": save, "backward": backward, "vmap": vmap}
     if jvp is not None:
