@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["moved_names", "renamed_argument"]
+__all__ = ["moved_names", "renamed_argument", "warn_renamed"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,6 +51,11 @@ def moved_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
     return moved
 
 
+def warn_renamed(old: str, new: str, *, stacklevel: int = 3) -> None:
+    """Warn that a name is deprecated, in the name of the code that used it."""
+    warnings.warn(f"{old} is now {new}; the old name is removed in 1.0.", DeprecationWarning, stacklevel=stacklevel)
+
+
 def renamed_argument(old: str, new: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make a decorator that accepts the keyword `old` in place of `new`, with a `DeprecationWarning`.
 
@@ -73,8 +78,7 @@ def renamed_argument(old: str, new: str) -> Callable[[Callable[P, R]], Callable[
         @functools.wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
             if old in kwargs and new not in kwargs:
-                message = f"{name}({old}=...) is now {name}({new}=...); the old name is removed in 1.0."
-                warnings.warn(message, DeprecationWarning, stacklevel=2)
+                warn_renamed(f"{name}({old}=...)", f"{name}({new}=...)")
                 kwargs[new] = kwargs.pop(old)
             return function(*args, **kwargs)
 

@@ -9,7 +9,7 @@ from importlib import import_module
 import pytest
 import torch
 
-from patchattn.tasks.deprecated import renamed_argument
+from patchattn.deprecation import renamed_argument
 from patchattn.tasks.image import Image
 from patchattn.tasks.inpaint import inpaint
 from patchattn.tasks.upscale import upscale

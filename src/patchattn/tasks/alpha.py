@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from patchattn.tasks.deprecated import renamed_argument
+from patchattn.deprecation import renamed_argument
 from patchattn.tasks.images import Image
 from patchattn.tasks.membrane import membrane_interpolation
 from patchattn.tasks.resampling import Bounds, back_project, local_bounds, resize

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from patchattn.deprecation import renamed_argument
 from patchattn.tasks.codecs import NO_COLOR_CHUNKS
 from patchattn.tasks.codecs.icc import apply_profiles, fit_profile, srgb_profile
-from patchattn.tasks.deprecated import renamed_argument
 from patchattn.tasks.images import Image
 
 __all__ = ["profile_of", "srgb_profile", "to_profile", "to_srgb"]

@@ -11,8 +11,8 @@ from pathlib import Path, PurePath
 from typing import Protocol
 
 from patchattn.checks import check_choice
+from patchattn.deprecation import renamed_argument
 from patchattn.tasks.codecs import READ_SUFFIXES
-from patchattn.tasks.deprecated import renamed_argument
 from patchattn.tasks.files import PathLike
 from patchattn.tasks.journal import JOURNAL, Journal
 from patchattn.tasks.memory_errors import out_of_memory

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from patchattn.checks import check_choice
+from patchattn.deprecation import renamed_argument
 from patchattn.field import MatchField
 from patchattn.tasks.colorize import Colorization, colorize
-from patchattn.tasks.deprecated import renamed_argument
 from patchattn.tasks.images import Image
 
 __all__ = ["SOURCES", "FrameColorizer"]

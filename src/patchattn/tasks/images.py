@@ -5,9 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 
-from patchattn.deprecation import moved_names
+from patchattn.deprecation import moved_names, renamed_argument
 from patchattn.tasks.codecs import FORMATS, decode, encode
-from patchattn.tasks.deprecated import renamed_argument
 from patchattn.tasks.file_messages import decoding, warning_of, warnings_about
 from patchattn.tasks.image import Image, from_samples, same_channels, to_samples
 from patchattn.tasks.sources import Source, Target, check_target, extension_of, name_of, open_source, open_target

@@ -13,9 +13,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patchattn.checks import check_choice, check_count
+from patchattn.deprecation import renamed_argument
 from patchattn.field import MatchField
 from patchattn.tasks.completion import Effort, begin, enlarge, improve
-from patchattn.tasks.deprecated import ImageResult, renamed_argument
+from patchattn.tasks.deprecated import ImageResult
 from patchattn.tasks.images import Image
 from patchattn.tasks.membrane import membrane_interpolation
 from patchattn.tasks.pyramid import dilated, image_pyramid

@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchattn.checks import check_count, check_finite, check_positive
+from patchattn.deprecation import renamed_argument
 from patchattn.tasks.alpha import enlarge_with_alpha, visible_color
-from patchattn.tasks.deprecated import ImageResult, renamed_argument
+from patchattn.tasks.deprecated import ImageResult
 from patchattn.tasks.images import Image
 from patchattn.tasks.resampling import resize
 from patchattn.tasks.self_similarity import SelfSimilarityUpscaler

@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
-from patchattn.tasks.deprecated import warn_renamed
+from patchattn.deprecation import warn_renamed
 from patchattn.tasks.files import PathLike, atomic_writer, check_input_file, check_output_file
 from patchattn.tasks.images import Image
 from patchattn.tasks.video.container_metadata import CONTAINERS
