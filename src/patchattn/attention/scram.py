@@ -250,18 +250,19 @@ def scram_attention(
     settings = settings_from(ScramSettings, options, "scram_attention")
     query, key, value = promote(query, key, value)
     comparison = _compare(query, key, settings, query_mask, key_mask)
+    checked = _check(settings, query.dim() - 2)
     check_features("value", value, query, "query")
     check_heads("value", value, comparison.geometry.num_heads)
-    temperature, ratio = check_positive("temperature", settings.temperature), value_ratio(key, value)
+    ratio = value_ratio(key, value)
     if field is None:
-        field = find_field(query, key, _modes(comparison, settings), init)
+        field = find_field(query, key, _modes(comparison, settings, checked), init)
         found, modes = field.similarity, field.index
     else:
         check_field("field", field, query, key, comparison.geometry.num_heads)
         # It may come from a search under other constraints, or hold a key twice.
         found, modes = None, comparison.expand(field.index, (0,) * (query.dim() - 2))
 
-    blocks, estimate = unfold_blocks(value, ratio), _estimate(comparison, modes, found, settings, temperature)
+    blocks, estimate = unfold_blocks(value, ratio), _estimate(comparison, modes, found, settings, checked)
     weights = None
     if _is_softmax(settings):
         window = (1,) * (query.dim() - 2)
@@ -301,45 +302,62 @@ def _is_softmax(settings: ScramSettings) -> bool:
     return settings.weighting is None and settings.normalization == "sum"
 
 
+@dataclass(frozen=True)
+class _Checked:
+    """The settings that describe which keys are used, checked."""
+
+    radius: tuple[int, ...]
+    """Reach of `expand` in each dimension."""
+    separation: tuple[int, ...]
+    temperature: float
+    scale: tuple[float, ...]
+    alpha: float
+    samples: int
+    chains: int
+    seed: int
+
+
+def _check(settings: ScramSettings, dims: int) -> _Checked:
+    """Check the settings that do not depend on the tensors."""
+    _check_normalization(settings.normalization)
+    radius = per_dimension("expand", settings.expand, dims, 0)
+    _check_estimator(settings.estimator, radius, _is_softmax(settings))
+    return _Checked(
+        radius,
+        _separation(settings.selection, settings.separation, settings.estimator, radius),
+        check_positive("temperature", settings.temperature),
+        positive_per_dimension("scale", settings.scale, dims),
+        check_share("alpha", settings.alpha),
+        check_count("samples", settings.samples, 1),
+        check_count("chains", settings.chains, 1),
+        check_count("seed", settings.seed, 0),
+    )
+
+
 def _compare(
     query: Tensor, key: Tensor, settings: ScramSettings, query_mask: Tensor | None, key_mask: Tensor | None
 ) -> Comparison:
-    """Check all that does not depend on value."""
+    """Check query, key and who of them may be compared."""
     geometry = define_geometry(query, key, settings, settings.patch_size, settings.similarity)
-    _check_normalization(settings.normalization)
-    radius = per_dimension("expand", settings.expand, query.dim() - 2, 0)
-    _check_estimator(settings.estimator, radius, _is_softmax(settings))
-    _separation(settings.selection, settings.separation, settings.estimator, radius)
-    check_share("alpha", settings.alpha)
-    for name in ("samples", "chains"):
-        check_count(name, getattr(settings, name), 1)
-    positive_per_dimension("scale", settings.scale, query.dim() - 2)
-    check_count("seed", settings.seed, 0)
     constraints = define_constraints(query, key, settings, geometry, query_mask, key_mask)
     return Comparison(query, key, geometry, constraints, resolve_backend(settings.backend, query))
 
 
-def _modes(comparison: Comparison, settings: ScramSettings) -> Problem:
+def _modes(comparison: Comparison, settings: ScramSettings, checked: _Checked) -> Problem:
     """The search for the best keys, or the best that are apart."""
-    query, key = comparison.query, comparison.key
-    radius = per_dimension("expand", settings.expand, query.dim() - 2, 0)
-    k = check_k(settings.k, query, key)
-    apart = _separation(settings.selection, settings.separation, settings.estimator, radius)
-    constraints = comparison.constraints
+    k, constraints = check_k(settings.k, comparison.query, comparison.key), comparison.constraints
     if k > 1:
-        constraints = replace(constraints, min_separation=apart)
+        constraints = replace(constraints, min_separation=checked.separation)
     iterations = _check_search(settings.method, settings.iterations, constraints.is_causal)
-    seed = check_count("seed", settings.seed, 0)
-    strategy = Strategy(settings.method, iterations, ceil(iterations / ITERATIONS_A_SCAN), None, seed)
+    strategy = Strategy(settings.method, iterations, ceil(iterations / ITERATIONS_A_SCAN), None, checked.seed)
     return Problem(k, comparison.geometry, constraints, strategy, comparison.backend)
 
 
 def _estimate(
-    comparison: Comparison, modes: Tensor, found: Tensor | None, settings: ScramSettings, temperature: float
+    comparison: Comparison, modes: Tensor, found: Tensor | None, settings: ScramSettings, checked: _Checked
 ) -> _Estimate:
     """The keys around the modes, or keys drawn from there; `found` are the similarities of the modes, if known."""
-    dims = comparison.query.dim() - 2
-    radius = per_dimension("expand", settings.expand, dims, 0)
+    radius, scale, temperature = checked.radius, checked.scale, checked.temperature
     if settings.estimator is None:
         keys = comparison.expand(modes, radius) if any(radius) else modes
         # One key alone has weight 1 whatever its similarity: nothing to differentiate.
@@ -347,16 +365,13 @@ def _estimate(
         if found is None or any(radius) or trains:
             found = comparison.similarity_at(keys)
         return _Estimate(keys, found / temperature)
-    samples, chains = check_count("samples", settings.samples, 1), check_count("chains", settings.chains, 1)
-    scale, seed = positive_per_dimension("scale", settings.scale, dims), check_count("seed", settings.seed, 0)
     if settings.estimator == "snis":
-        mixture = Mixture(scale, check_share("alpha", settings.alpha), samples, seed)
+        mixture = Mixture(scale, checked.alpha, checked.samples, checked.seed)
         return _Estimate(*importance_estimate(comparison, modes, temperature, mixture), is_sampled=True)
-    k = modes.shape[2]
-    keys, score, acceptance = chain_estimate(
-        comparison, modes, Chains(scale, temperature, chains, ceil(samples / (k * chains)), seed)
-    )
-    return _Estimate(keys, score, True, k * chains, acceptance)
+    starts = modes.shape[2] * checked.chains
+    chains = Chains(scale, temperature, checked.chains, ceil(checked.samples / starts), checked.seed)
+    keys, score, acceptance = chain_estimate(comparison, modes, chains)
+    return _Estimate(keys, score, True, starts, acceptance)
 
 
 def _check_estimator(estimator: str | None, radius: tuple[int, ...], plain: bool) -> None:
@@ -397,13 +412,14 @@ def _separation(
 
 def _check_search(method: str, iterations: int, causal: bool) -> int:
     """T as a Python number, if there is such a search."""
-    check_method(method, check_count("iterations", iterations, 0))
+    iterations = check_count("iterations", iterations, 0)
+    check_method(method, iterations)
     if method == "guided" and causal:
         raise ValueError(
             "method: 'guided' makes its tree of all keys, so that later ones would decide which earlier ones it finds; "
             "with is_causal use 'patchmatch', 'repeated', 'exact' or 'auto'."
         )
-    return check_count("iterations", iterations, 0)
+    return iterations
 
 
 def _weights_of(score: Tensor, weighting: Weighting, normalization: Any) -> Tensor:
