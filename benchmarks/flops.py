@@ -96,10 +96,10 @@ def _guided(queries: Facts, keys: Facts, iterations: int) -> int:
     for level in range(ceil(log2(keys.n / LEAF_SIZE))):
         looked_at = min(keys.n, SPLIT_SAMPLE * 2**level)
         total += FORMULAS["tree.widest"](replace(keys, level=level, samples_of_ranges=looked_at)).operations
-    total += FORMULAS["guided.seed"](replace(queries, leaves=queries.n)).operations
+    total += FORMULAS["guided_seed.seed"](replace(queries, leaves=queries.n)).operations
     # A scan follows all matches of the neighbors on one side: one in each dimension.
     scanned = replace(queries, leaves=queries.n * length * len(queries.size))
-    total += iterations * FORMULAS["guided.scan"](scanned).operations
+    total += iterations * FORMULAS["guided_scan.scan"](scanned).operations
     return total + _compared(queries, length)
 
 

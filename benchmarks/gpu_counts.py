@@ -28,7 +28,13 @@ __all__ = [
 CHECKED = {
     "search_patchmatch": ("patchmatch.initialize", "patchmatch.propagate", "patchmatch.random_search"),
     "search_exact": ("exact.exact",),
-    "search_guided": ("projection.project", "tree.widest", "guided.seed", "guided.scan", "guided.finish"),
+    "search_guided": (
+        "projection.project",
+        "tree.widest",
+        "guided_seed.seed",
+        "guided_scan.scan",
+        "guided_finish.finish",
+    ),
     "similarity_at": ("similarity.similarity",),
     "similarity_at_backward": ("similarity_backward.query", "similarity_backward.key"),
     "attend": ("attend.attend",),
@@ -42,7 +48,7 @@ CHECKED = {
 """The kernels of each operator that have a formula."""
 TOO_SMALL = ("gaussians", "temperature", "coldness", "words", "leaves", "counts")
 """Arguments of a few hundred bytes, left out of formulas and counts."""
-DATA_DECIDE = ("patchmatch.", "guided.", "chains.")
+DATA_DECIDE = ("patchmatch.", "guided_", "chains.")
 """Kernels of which the data decide how much they look at: that number is taken from the count itself."""
 
 
@@ -99,7 +105,7 @@ def facts_of(launch: Launched, case: Case) -> Facts:
         facts = replace(facts, samples=SAMPLES, at_once=arguments["mixture"].AT_ONCE.value)
     if kernel == "chains.chains":
         facts = replace(facts, steps=STEPS)
-    if kernel in ("guided.seed", "guided.scan", "guided.finish"):
+    if kernel in ("guided_seed.seed", "guided_scan.scan", "guided_finish.finish"):
         ranked = arguments["ranked"]
         facts = replace(facts, length=ranked.LENGTH.value, numbers=numbers_of(ranked), levels=ranked.tree.levels)
     if kernel == "tree.widest":
@@ -197,7 +203,7 @@ def measure_rates(side: int = MEASURED_SIDE) -> Rates:
     traffic = searched(search_patchmatch, PATCHMATCH_ITERATIONS)
     spread = [patches(launch) for launch in traffic.of("patchmatch.propagate")]
     guided = searched(search_guided, GUIDED_ITERATIONS)
-    scans, (seed,), (finish,) = (guided.of(f"guided.{name}") for name in ("scan", "seed", "finish"))
+    scans, (seed,), (finish,) = (guided.of(f"guided_{name}.{name}") for name in ("scan", "seed", "finish"))
     ranked = finish.arguments["ranked"]
     return Rates(
         start=patches(traffic.of("patchmatch.initialize")[0]),

@@ -298,9 +298,9 @@ FORMULAS: dict[str, Callable[[Facts], Needs]] = {
     "chains.chains": _chains,
     "projection.project": _project,
     "tree.widest": _widest,
-    "guided.seed": _seed,
-    "guided.scan": _scan,
-    "guided.finish": _finish,
+    "guided_seed.seed": _seed,
+    "guided_scan.scan": _scan,
+    "guided_finish.finish": _finish,
 }
 
 

@@ -115,12 +115,12 @@ def parts_of(operator: str, side: int, rates: Rates, gpu: Gpu) -> list[Part]:
             looked_at = min(n, 64 * 2**level)
             parts.append(part("tree.widest", replace(base, level=level, samples_of_ranges=looked_at)))
         parts.append(("tree (sorts)", Needs(0, 0, 0, levels * SORT_BYTES * n, 0), 0.0))
-        parts.append(part("guided.seed", replace(told, leaves=round(rates.begin * n))))
+        parts.append(part("guided_seed.seed", replace(told, leaves=round(rates.begin * n))))
         waves = side + BAND_ROWS - 1
         for leaves, lookups in zip(rates.leaves, rates.lookups, strict=True):
             facts = replace(told, leaves=round(leaves * n), lookups=round(lookups * n))
-            parts.append(part("guided.scan", facts, waves * CHAIN * gpu.wait))
-        return [*parts, part("guided.finish", replace(measured(rates.finish), length=rates.length))]
+            parts.append(part("guided_scan.scan", facts, waves * CHAIN * gpu.wait))
+        return [*parts, part("guided_finish.finish", replace(measured(rates.finish), length=rates.length))]
     if operator == "search_exact":
         return [part("exact.exact", replace(base, programs=n // 16))]
     inverse = "inverse (sort)", Needs(0, 0, 0, n * base.k * INVERSE_BYTES, 0), 0.0
