@@ -21,6 +21,7 @@ from patchattn import (
     CrossScaleAttention,
     MaskedPatchAttention,
     MatchField,
+    MultiheadPatchAttention2d,
     PatchAttention,
     ScramAttention,
     ScramDiagnostics,
@@ -67,6 +68,12 @@ def use(x: Tensor, flag: bool) -> None:
     PatchAttention(num_heads=2.5)  # mistake
     assert_type(ScramAttention(estimator="snis").samples, int)
     ScramAttention(estimator="is")  # mistake
+
+    MultiheadPatchAttention2d(16, num_heads=4, k=4, expand=1, bias=False)
+    MultiheadPatchAttention2d(16, 4, attention=FullAttention, patch_size=1)
+    MultiheadPatchAttention2d(16, 4, kk=4)  # mistake
+    MultiheadPatchAttention2d(16, 4, estimator="is")  # mistake
+    MultiheadPatchAttention2d(16, 4, biases=False)  # mistake
 
     assert_type(full_attention(x, x, x, patch_size=1, key_stride=2), Tensor)
     full_attention(x, x, x, stride=2)  # mistake

@@ -15,6 +15,7 @@ __all__ = [
     "Causality",
     "CommonOptions",
     "CommonSettings",
+    "HeadlessOptions",
     "Method",
     "PaddingMode",
     "SearchOptions",
@@ -59,16 +60,21 @@ class SearchSettings(CommonSettings):
     min_separation: int | Sequence[int] = 0
 
 
-class CommonOptions(TypedDict, total=False):
-    """The types of `CommonSettings`, for type checkers."""
+class HeadlessOptions(TypedDict, total=False):
+    """The types of `CommonSettings` but for `num_heads`, which some callers set themselves."""
 
-    num_heads: int
     method: Method
     seed: int
     is_causal: Causality
     max_offset: int | Sequence[int] | None
     padding_mode: PaddingMode
     backend: Backend | None
+
+
+class CommonOptions(HeadlessOptions, total=False):
+    """The types of `CommonSettings`, for type checkers."""
+
+    num_heads: int
 
 
 class SearchOptions(CommonOptions, total=False):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import Unpack
 
 from patchattn.attention.scram import ScramAttention
+from patchattn.attention.scram_settings import ScramLayerOptions
 from patchattn.checks import check_count
 
 __all__ = ["MultiheadPatchAttention2d"]
@@ -38,7 +40,7 @@ class MultiheadPatchAttention2d(nn.Module):
         kdim: channels of key; None: `embed_dim`.
         vdim: channels of value; None: `embed_dim`.
         bias: whether the projections add one.
-        settings: the layer's other arguments.
+        settings: the layer's other arguments; type checkers know those of `ScramAttention`.
 
     Raises:
         ValueError: a number is out of range, or an argument is no image; the message says what is allowed.
@@ -58,6 +60,16 @@ class MultiheadPatchAttention2d(nn.Module):
         <All keys matched successfully>
     """
 
+    @overload
+    def __init__(
+        self, embed_dim: int, num_heads: int, *, attention: type[ScramAttention] = ..., kdim: int | None = None,
+        vdim: int | None = None, bias: bool = True, **settings: Unpack[ScramLayerOptions],
+    ) -> None: ...  # fmt: skip
+    @overload
+    def __init__(
+        self, embed_dim: int, num_heads: int, *, attention: Callable[..., nn.Module], kdim: int | None = None,
+        vdim: int | None = None, bias: bool = True, **settings: Any,
+    ) -> None: ...  # fmt: skip
     def __init__(
         self,
         embed_dim: int,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from math import ceil
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
@@ -13,111 +11,24 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from patchattn.attention.blocks import fold_blocks, unfold_blocks, value_ratio
-from patchattn.attention.comparison import Comparison
 from patchattn.attention.layer import AttentionLayer
-from patchattn.attention.monte_carlo import (
-    chain_estimate,
-    effective_sample_size,
-    estimator_variance,
-    importance_estimate,
-    normalized,
-    r_hat,
-)
+from patchattn.attention.monte_carlo import normalized
 from patchattn.attention.patch import FieldCall
 from patchattn.attention.precision import promote
-from patchattn.checks import (
-    check_choice,
-    check_count,
-    check_features,
-    check_heads,
-    check_positive,
-    check_share,
-    per_dimension,
-    positive_per_dimension,
-)
-from patchattn.field import MatchField, register_tree
-from patchattn.matching.define import check_k, define_constraints, define_geometry, resolve_backend
+from patchattn.attention.scram_diagnostics import ScramDiagnostics, diagnostics_of
+from patchattn.attention.scram_keys import compare, estimate_of, modes_problem
+from patchattn.attention.scram_settings import ScramOptions, ScramSettings, check_settings, is_softmax
+from patchattn.attention.weighting import weights_of
+from patchattn.checks import check_features, check_heads
+from patchattn.field import MatchField
 from patchattn.matching.match import check_field, find_field
 from patchattn.ops.attend import attend
-from patchattn.ops.methods import check_method
-from patchattn.ops.sample_chains import Chains
-from patchattn.ops.sample_mixture import Mixture
 from patchattn.ops.weighted_sum import weighted_sum
-from patchattn.problem import Problem, Strategy
-from patchattn.settings import CommonOptions, CommonSettings, SimilarityName, settings_from, shows
-from patchattn.similarity import Similarity
+from patchattn.settings import settings_from, shows
 
 __all__ = ["ScramAttention", "ScramDiagnostics", "ScramOptions", "ScramSettings", "scram_attention"]
 
 Features = Float[Tensor, "batch channels *spatial"]
-Weighting = Callable[[Tensor], Tensor]
-Normalization = Literal["sum", "count", "none"] | Callable[[Tensor], Tensor]
-
-ITERATIONS_A_SCAN = 4
-"""A scan of the guided search finds at least what so many iterations of Algorithm 1 do (docs/performance.md)."""
-MIN_SEPARATION = 5
-
-
-@dataclass(kw_only=True, eq=False, repr=False)
-class ScramSettings(CommonSettings):
-    """Defaults of `scram_attention`."""
-
-    k: int = 3
-    selection: Literal["max", "mode"] | None = None
-    separation: int | Sequence[int] | None = None
-    expand: int | Sequence[int] = 0
-    patch_size: int | Sequence[int] = 1
-    similarity: SimilarityName | Similarity = "scaled_dot"
-    temperature: float = 1.0
-    weighting: Weighting | None = None
-    normalization: Normalization = "sum"
-    estimator: Literal["snis", "mh"] | None = None
-    samples: int = 64
-    scale: float | Sequence[float] = 2.0
-    alpha: float = 0.5
-    chains: int = 1
-    iterations: int = 8
-
-
-class ScramOptions(CommonOptions, FieldCall, total=False):
-    """The types of all that `scram_attention` takes by keyword."""
-
-    k: int
-    selection: Literal["max", "mode"] | None
-    separation: int | Sequence[int] | None
-    expand: int | Sequence[int]
-    patch_size: int | Sequence[int]
-    similarity: SimilarityName | Similarity
-    temperature: float
-    weighting: Weighting | None
-    normalization: Normalization
-    estimator: Literal["snis", "mh"] | None
-    samples: int
-    scale: float | Sequence[float]
-    alpha: float
-    chains: int
-    iterations: int
-
-
-@dataclass(frozen=True)
-class ScramDiagnostics:
-    """Keys and weights that an output was computed from, and measures of how far an estimate may be trusted."""
-
-    samples: Tensor
-    """int32 `(B, heads, T, *query)`: the keys that were used, -1 for none."""
-    weights: Tensor
-    """`(B, heads, T, *query)`: their weights; they sum to 1 under the softmax, and are equation (4)'s f / C else."""
-    variance: Tensor | None = None
-    """`(B, Cv, *query)`: of importance sampling, equation (15)."""
-    effective_sample_size: Tensor | None = None
-    """`(B, heads, *query)`: of importance sampling, equation (16)."""
-    acceptance_rate: Tensor | None = None
-    """`(B, heads, *query)`: of Metropolis-Hastings, the share of proposals that were accepted."""
-    r_hat: Tensor | None = None
-    """`(B, Cv, *query)`: of Metropolis-Hastings, near 1 where the chains agree; large where each keeps to its mode."""
-
-
-register_tree(ScramDiagnostics)
 
 
 @overload
@@ -249,29 +160,29 @@ def scram_attention(
     """
     settings = settings_from(ScramSettings, options, "scram_attention")
     query, key, value = promote(query, key, value)
-    comparison = _compare(query, key, settings, query_mask, key_mask)
-    checked = _check(settings, query.dim() - 2)
+    comparison = compare(query, key, settings, query_mask, key_mask)
+    checked = check_settings(settings, query.dim() - 2)
     check_features("value", value, query, "query")
     check_heads("value", value, comparison.geometry.num_heads)
     ratio = value_ratio(key, value)
     if field is None:
-        field = find_field(query, key, _modes(comparison, settings, checked), init)
+        field = find_field(query, key, modes_problem(comparison, settings, checked), init)
         found, modes = field.similarity, field.index
     else:
         check_field("field", field, query, key, comparison.geometry.num_heads)
         # It may come from a search under other constraints, or hold a key twice.
         found, modes = None, comparison.expand(field.index, (0,) * (query.dim() - 2))
 
-    blocks, estimate = unfold_blocks(value, ratio), _estimate(comparison, modes, found, settings, checked)
+    blocks, estimate = unfold_blocks(value, ratio), estimate_of(comparison, modes, found, settings, checked)
     weights = None
-    if _is_softmax(settings):
+    if is_softmax(settings):
         window = (1,) * (query.dim() - 2)
         output = attend(estimate.score, estimate.keys, blocks, window, 1.0, comparison.backend)
         if return_diagnostics:
             weights = normalized(estimate.score.detach())
     else:
         weighting = torch.exp if settings.weighting is None else settings.weighting
-        weights = _weights_of(estimate.score, weighting, settings.normalization)
+        weights = weights_of(estimate.score, weighting, settings.normalization)
         # A weight of 0 would not silence a value of NaN.
         counted = torch.where(estimate.score > -torch.inf, estimate.keys, -1)
         output = weighted_sum(weights, counted, blocks, comparison.backend)
@@ -280,177 +191,8 @@ def scram_attention(
     if return_field:
         results += (field,)
     if weights is not None and return_diagnostics:
-        results += (_diagnostics(estimate, weights, blocks, output, ratio),)
+        results += (diagnostics_of(estimate, weights, blocks, output, ratio),)
     return results if len(results) > 1 else results[0]
-
-
-@dataclass(frozen=True)
-class _Estimate:
-    """The keys that an output is computed from."""
-
-    keys: Tensor
-    """`(B, heads, any number, *query)`; -1 for none."""
-    score: Tensor
-    """Logarithms of their weights, likewise."""
-    is_sampled: bool = False
-    chains: int | None = None
-    """Markov chains that they are the states of."""
-    acceptance: Tensor | None = None
-
-
-def _is_softmax(settings: ScramSettings) -> bool:
-    return settings.weighting is None and settings.normalization == "sum"
-
-
-@dataclass(frozen=True)
-class _Checked:
-    """The settings that describe which keys are used, checked."""
-
-    radius: tuple[int, ...]
-    """Reach of `expand` in each dimension."""
-    separation: tuple[int, ...]
-    temperature: float
-    scale: tuple[float, ...]
-    alpha: float
-    samples: int
-    chains: int
-    seed: int
-
-
-def _check(settings: ScramSettings, dims: int) -> _Checked:
-    """Check the settings that do not depend on the tensors."""
-    _check_normalization(settings.normalization)
-    radius = per_dimension("expand", settings.expand, dims, 0)
-    _check_estimator(settings.estimator, radius, _is_softmax(settings))
-    return _Checked(
-        radius,
-        _separation(settings.selection, settings.separation, settings.estimator, radius),
-        check_positive("temperature", settings.temperature),
-        positive_per_dimension("scale", settings.scale, dims),
-        check_share("alpha", settings.alpha),
-        check_count("samples", settings.samples, 1),
-        check_count("chains", settings.chains, 1),
-        check_count("seed", settings.seed, 0),
-    )
-
-
-def _compare(
-    query: Tensor, key: Tensor, settings: ScramSettings, query_mask: Tensor | None, key_mask: Tensor | None
-) -> Comparison:
-    """Check query, key and who of them may be compared."""
-    geometry = define_geometry(query, key, settings, settings.patch_size, settings.similarity)
-    constraints = define_constraints(query, key, settings, geometry, query_mask, key_mask)
-    return Comparison(query, key, geometry, constraints, resolve_backend(settings.backend, query))
-
-
-def _modes(comparison: Comparison, settings: ScramSettings, checked: _Checked) -> Problem:
-    """The search for the best keys, or the best that are apart."""
-    k, constraints = check_k(settings.k, comparison.query, comparison.key), comparison.constraints
-    if k > 1:
-        constraints = replace(constraints, min_separation=checked.separation)
-    iterations = _check_search(settings.method, settings.iterations, constraints.is_causal)
-    strategy = Strategy(settings.method, iterations, ceil(iterations / ITERATIONS_A_SCAN), None, checked.seed)
-    return Problem(k, comparison.geometry, constraints, strategy, comparison.backend)
-
-
-def _estimate(
-    comparison: Comparison, modes: Tensor, found: Tensor | None, settings: ScramSettings, checked: _Checked
-) -> _Estimate:
-    """The keys around the modes, or keys drawn from there; `found` are the similarities of the modes, if known."""
-    radius, scale, temperature = checked.radius, checked.scale, checked.temperature
-    if settings.estimator is None:
-        keys = comparison.expand(modes, radius) if any(radius) else modes
-        # One key alone has weight 1 whatever its similarity: nothing to differentiate.
-        trains = comparison.trains and (keys.shape[2] > 1 or not _is_softmax(settings))
-        if found is None or any(radius) or trains:
-            found = comparison.similarity_at(keys)
-        return _Estimate(keys, found / temperature)
-    if settings.estimator == "snis":
-        mixture = Mixture(scale, checked.alpha, checked.samples, checked.seed)
-        return _Estimate(*importance_estimate(comparison, modes, temperature, mixture), is_sampled=True)
-    starts = modes.shape[2] * checked.chains
-    chains = Chains(scale, temperature, checked.chains, ceil(checked.samples / starts), checked.seed)
-    keys, score, acceptance = chain_estimate(comparison, modes, chains)
-    return _Estimate(keys, score, True, starts, acceptance)
-
-
-def _check_estimator(estimator: str | None, radius: tuple[int, ...], plain: bool) -> None:
-    """Refuse an estimator beside what it replaces."""
-    check_choice("estimator", estimator, (None, "snis", "mh"))
-    if estimator is None:
-        return
-    if any(radius):
-        raise ValueError(
-            f"expand: estimator={estimator!r} draws keys around the modes itself; leave expand at 0 (scale says how "
-            f"far it draws), got {radius}."
-        )
-    if not plain:
-        raise ValueError(
-            f"weighting, normalization: estimator={estimator!r} estimates the softmax over all keys; leave both out, "
-            "or the estimator."
-        )
-
-
-def _check_normalization(normalization: Any) -> None:
-    if not callable(normalization):
-        check_choice("normalization", normalization, ("sum", "count", "none"))
-
-
-def _separation(
-    selection: str | None, separation: int | Sequence[int] | None, estimator: str | None, radius: tuple[int, ...]
-) -> tuple[int, ...]:
-    """L for each dimension; 0 where matches need not be apart."""
-    check_choice("selection", selection, (None, "max", "mode"))
-    if selection == "mode" or (selection is None and estimator is not None):
-        if separation is None:
-            return tuple(max(2 * b + 1, MIN_SEPARATION) for b in radius)
-        return per_dimension("separation", separation, len(radius), 0)
-    if separation is not None:
-        raise ValueError(f"separation: got {separation!r}, which only selection='mode' keeps; got {selection!r}.")
-    return (0,) * len(radius)
-
-
-def _check_search(method: str, iterations: int, causal: bool) -> int:
-    """T as a Python number, if there is such a search."""
-    iterations = check_count("iterations", iterations, 0)
-    check_method(method, iterations)
-    if method == "guided" and causal:
-        raise ValueError(
-            "method: 'guided' makes its tree of all keys, so that later ones would decide which earlier ones it finds; "
-            "with is_causal use 'patchmatch', 'repeated', 'exact' or 'auto'."
-        )
-    return iterations
-
-
-def _weights_of(score: Tensor, weighting: Weighting, normalization: Any) -> Tensor:
-    """f(s) / C(f), 0 where there is no key."""
-    exists = score > -torch.inf
-    best = score.detach().amax(2, keepdim=True)
-    # f is never asked about minus infinity: 0 times an infinite derivative would not be 0.
-    known = torch.where(exists, score, torch.where(best > -torch.inf, best, 0))
-    weight = torch.where(exists, weighting(known), 0)
-    if callable(normalization):
-        constant = normalization(weight)
-    elif normalization == "sum":
-        constant = weight.sum(2)
-    elif normalization == "count":
-        constant = exists.sum(2).to(weight.dtype)
-    else:
-        return weight
-    constant = constant.unsqueeze(2)
-    return torch.where(constant != 0, weight / torch.where(constant != 0, constant, 1), 0)
-
-
-@torch.no_grad()
-def _diagnostics(estimate: _Estimate, weights: Tensor, blocks: Tensor, output: Tensor, ratio: int) -> ScramDiagnostics:
-    value, weights = blocks.detach().to(weights.dtype), weights.detach()
-    if estimate.chains is not None:
-        agreement = fold_blocks(r_hat(estimate.keys, value, estimate.chains), ratio)
-        return ScramDiagnostics(estimate.keys, weights, acceptance_rate=estimate.acceptance, r_hat=agreement)
-    if estimate.is_sampled:
-        variance = estimator_variance(weights, estimate.keys, value, output.detach().to(weights.dtype))
-        return ScramDiagnostics(estimate.keys, weights, fold_blocks(variance, ratio), effective_sample_size(weights))
-    return ScramDiagnostics(estimate.keys, weights)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
