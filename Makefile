@@ -16,7 +16,7 @@ PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check $(if $(C
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
 
-demo: .venv/.installed-demo  ## rebuild a real photograph from another; the pictures go to out/
+demo: .venv/.installed-demo  ## rebuild a real photograph from another; the images go to out/
 	@$(PY) examples/demo.py
 
 test: .venv/.installed-all  ## run the tests
@@ -51,7 +51,7 @@ package: .venv/.installed-release  ## build wheel and sdist in out/dist; check w
 	@$(PY) -m twine check --strict out/dist/*
 	@$(PY) tools/package.py out/dist
 
-bench: .venv/.installed-bench  ## measure the layers, faults and damaged files; with DATA=DIR (pictures, see the scripts' --help) search, SCRAM and errors too
+bench: .venv/.installed-bench  ## measure the layers, faults and damaged files; with DATA=DIR (images, see the scripts' --help) search, SCRAM and errors too
 	@$(PY) benchmarks/memory.py
 	@$(PY) benchmarks/flops.py --results out
 	@$(PY) benchmarks/features.py --results out
@@ -72,7 +72,7 @@ ifdef DATA
 	@$(PY) benchmarks/superresolution.py --data $(DATA) --results out
 	@$(PY) benchmarks/superresolution_large.py --data $(DATA) --results out
 else
-	@echo "Speed and cost are measured on pictures: make bench DATA=DIR"
+	@echo "Speed and cost are measured on images: make bench DATA=DIR"
 endif
 
 gpu-compile: .venv/.installed-all  ## build every GPU kernel for sm_80, sm_90, sm_100 and gfx942; no GPU is needed

@@ -9,7 +9,7 @@ from typing import Any
 
 from colorization_runs import Setting
 from machine import table
-from page import machine_line, picture, write_page
+from page import image_link, machine_line, write_page
 
 Entry = Mapping[str, Any]
 
@@ -55,7 +55,9 @@ def write(results: Sequence[Entry], setting: Setting, folder: Path | None) -> No
         folder.mkdir(parents=True, exist_ok=True)
         plot = folder / "colorization.png"
         _draw(entries, plot)
-        write_page(folder, "colorization", [*parts, picture(plot, "error against memory and operations")], [*results])
+        write_page(
+            folder, "colorization", [*parts, image_link(plot, "error against memory and operations")], [*results]
+        )
 
 
 def _spread(errors: Sequence[float]) -> str:

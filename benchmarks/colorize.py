@@ -1,10 +1,10 @@
-"""Guided colorization: how near do colors come to the true ones, and does a film drift?
+"""Guided colorization: how near do colors come to the true ones, and does a video drift?
 
     python benchmarks/colorize.py --data DIR [--results docs/results] [--model PATH|default] [--only SEQUENCE ...]
 
-DIR holds davis/SEQUENCE/NNNNN.jpg: frames of a film, ten apart. Every file but the first is made gray and colored
+DIR holds davis/SEQUENCE/NNNNN.jpg: frames of a video, ten apart. Every file but the first is made gray and colored
 after the file before it (near) and after the first one (far). Prints the tables; with --results writes them to
-colorize.md there, the numbers to colorize.json, and one picture for each test sequence, colorize-SEQUENCE.jpg.
+colorize.md there, the numbers to colorize.json, and one image for each test sequence, colorize-SEQUENCE.jpg.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Method = Callable[[Tensor, Tensor], Tensor]
 
 def chroma_psnr(color: Tensor, truth: Tensor) -> float:
     """PSNR of a* and b*, in dB, where 100 counts as their range."""
-    output, target = (to_lab(picture)[:, 1:].contiguous() for picture in (color, truth))
+    output, target = (to_lab(image)[:, 1:].contiguous() for image in (color, truth))
     return peak_signal_noise_ratio(output, target, data_range=100.0)
 
 
@@ -117,13 +117,13 @@ def report_pairs(sequences: dict[str, list[Tensor]], compared: dict[str, Method]
     )
 
 
-def report_films(sequences: dict[str, list[Tensor]]) -> Report:
-    """Chroma PSNR of a film's frames, for the ways to color one after another."""
+def report_videos(sequences: dict[str, list[Tensor]]) -> Report:
+    """Chroma PSNR of a video's frames, for the ways to color one after another."""
     rows, results = [], []
     for name, frames in sequences.items():
         ways: dict[str, Callable[[Image], Any]] = {
             "each from the reference": FrameColorizer(Image(frames[0])),
-            "the same, every search anew": lambda picture, first=frames[0]: colorize(picture, first),
+            "the same, every search anew": lambda image, first=frames[0]: colorize(image, first),
             "from the previous result": FrameColorizer(Image(frames[0]), source="previous"),
         }
         found = {
@@ -134,16 +134,16 @@ def report_films(sequences: dict[str, list[Tensor]]) -> Report:
         rows.append([name, *(f"{statistics.fmean(values):.2f}, {values[-1]:.2f}" for values in found.values())])
         print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
     return Report(
-        "Does a film drift? The first file is the reference for all that follow, ten frames apart each. PSNR of a* and "
-        "b* in dB: mean over the sequence, last file.",
+        "Does a video drift? The first file is the reference for all that follow, ten frames apart each. PSNR of a* "
+        "and b* in dB: mean over the sequence, last file.",
         ["sequence", *ways],
         rows,
         results,
     )
 
 
-def pictures(sequences: dict[str, list[Tensor]], compared: dict[str, Method], folder: Path) -> None:
-    """One picture for each test sequence: its last file, colored after the file before and after the first one."""
+def images(sequences: dict[str, list[Tensor]], compared: dict[str, Method], folder: Path) -> None:
+    """One image for each test sequence: its last file, colored after the file before and after the first one."""
     for name in set(TEST) & set(sequences):
         frames = sequences[name]
         truth = frames[-1]
@@ -163,7 +163,7 @@ def pictures(sequences: dict[str, list[Tensor]], compared: dict[str, Method], fo
 
 
 def shown(sequences: dict[str, list[Tensor]]) -> list[str]:
-    """What the report says of the pictures."""
+    """What the report says of the images."""
     lines = [f"![{name}](colorize-{name}.jpg)" for name in TEST if name in sequences]
     return [*lines, "Frames: DAVIS 2016, its authors' own clips, CC BY 4.0; changed as told."] if lines else []
 
@@ -182,7 +182,7 @@ def read_sequences(data: Path, only: list[str] | None) -> dict[str, list[Tensor]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with davis/SEQUENCE/*.jpg")
-    parser.add_argument("--results", type=Path, help="folder for colorize.md, colorize.json and the pictures")
+    parser.add_argument("--results", type=Path, help="folder for colorize.md, colorize.json and the images")
     parser.add_argument("--model", help="a network's weights, or `default` for those that ship")
     parser.add_argument("--only", nargs="+", metavar="SEQUENCE", help="measure these alone")
     arguments = parser.parse_args()
@@ -193,7 +193,7 @@ def main() -> None:
 
         network = load_colorization_network(None if arguments.model == "default" else arguments.model)
     compared = methods(network)
-    reports = [report_pairs(sequences, compared), report_films({n: f for n, f in sequences.items() if n in TEST})]
+    reports = [report_pairs(sequences, compared), report_videos({n: f for n, f in sequences.items() if n in TEST})]
     for report in reports:
         report.show()
     if arguments.results is not None:
@@ -206,7 +206,7 @@ def main() -> None:
             "\n\n".join([heading, *parts, *shown(sequences)]) + "\n", encoding="utf-8"
         )
         save(arguments.results / "colorize.json", [result for report in reports for result in report.results])
-        pictures(sequences, compared, arguments.results)
+        images(sequences, compared, arguments.results)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The pictures of benchmarks/colorize.py."""
+"""The images of benchmarks/colorize.py."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 WIDTH = 400
-"""Pixels of one picture."""
+"""Pixels of one image."""
 
 
 def draw(rows: list[dict[str, Tensor]], path: Path) -> None:
-    """Put titled pictures of one size into rows, and write them to a file."""
+    """Put titled images of one size into rows, and write them to a file."""
     from matplotlib.figure import Figure
 
     height, width = next(iter(rows[0].values())).shape[2:]
     size = (round(WIDTH * height / width), WIDTH)
     columns = len(rows[0])
     figure = Figure(figsize=(columns * WIDTH / 100, len(rows) * (size[0] + 26) / 100), dpi=100)
-    for axes, (title, picture) in zip(
+    for axes, (title, image) in zip(
         figure.subplots(len(rows), columns).flat, [item for row in rows for item in row.items()], strict=True
     ):
-        small = F.interpolate(picture, size, mode="bilinear", antialias=True, align_corners=False)
+        small = F.interpolate(image, size, mode="bilinear", antialias=True, align_corners=False)
         axes.imshow(small[0].permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="antialiased")
         axes.set_title(title, fontsize=10, pad=3)
         axes.set_axis_off()

@@ -61,7 +61,7 @@ def read_hole(data: bytes, folder: Path) -> None:
 def read_video(data: bytes, folder: Path) -> None:
     path = folder / "clip.mkv"
     path.write_bytes(data)
-    map_video(path, folder / "out.mkv", lambda picture: picture)
+    map_video(path, folder / "out.mkv", lambda image: image)
 
 
 READERS: dict[str, Callable[[bytes, Path], None]] = {

@@ -1,4 +1,4 @@
-"""What gpu_compile.py found, as a table and a picture."""
+"""What gpu_compile.py found, as a table and an image."""
 
 from __future__ import annotations
 

@@ -287,7 +287,7 @@ def report(checks: list[Checked], rates: Rates) -> str:
             "cache; arithmetic; and, for the second number, every candidate's patch from the second-level cache, as if "
             "no neighbor had asked for the same. Launches one after the other; the time to launch (some microseconds "
             "each) is not in it. From 1024² on the tables (67 MB each) are larger than the second-level cache: the "
-            "second number then holds if neighbors' candidates are mostly neighbors, as in natural pictures.",
+            "second number then holds if neighbors' candidates are mostly neighbors, as in natural images.",
             "Assumed: "
             + "; ".join(
                 f"{gpu.name}: {gpu.memory / 1e12:g} TB/s memory, {gpu.second_level / 1e12:g} TB/s second-level cache "

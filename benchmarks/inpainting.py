@@ -1,10 +1,10 @@
-"""Inpainting without weights beside other programs: quality, time, and the pictures.
+"""Inpainting without weights beside other programs: quality, time, and the images.
 
     python benchmarks/inpainting.py --data DIR [--only METHOD ...] [--results FOLDER]
 
 DIR holds places2/images/NN.jpg and places2/masks/NN.png, where white is the hole. The peers are in the extra `bench`;
 PyPatchMatch runs with every patch size, and its best is the one to beat. Times are of the second call of two, with all
-threads that each program takes; all run in turn on each picture.
+threads that each program takes; all run in turn on each image.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from inpainting_plot import draw
 from machine import table
 from numpy.typing import NDArray
-from page import check_plots, machine_line, picture, write_page
+from page import check_plots, image_link, machine_line, write_page
 from torch import Tensor
 
 from patchattn.tasks.image_quality import peak_signal_noise_ratio, structural_similarity
@@ -96,7 +96,7 @@ def quality_of(filled: Tensor, truth: Tensor, hole: Tensor) -> dict[str, float]:
 
 
 def measure(pairs: list[tuple[Path, Path]], chosen: dict[str, Method]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """One entry for each method and picture, and what each made of each picture."""
+    """One entry for each method and image, and what each made of each image."""
     results: list[dict[str, Any]] = []
     made: dict[str, Any] = {}
     for image_path, mask_path in pairs:
@@ -112,7 +112,7 @@ def measure(pairs: list[tuple[Path, Path]], chosen: dict[str, Method]) -> tuple[
             filled = np.where(hole[..., None], filled, image)
             made[image_path.stem][name] = filled
             found = quality_of(to_tensor(filled), to_tensor(image), torch.from_numpy(hole))
-            results.append({"method": name, "picture": image_path.stem, "seconds": seconds, **found})
+            results.append({"method": name, "image": image_path.stem, "seconds": seconds, **found})
         told = ", ".join(f"{entry['method']} {entry['psnr']:.2f}" for entry in results[-len(chosen) :])
         print(f"{image_path.stem}: {told}", flush=True)
     return results, made
@@ -132,11 +132,11 @@ def page(results: list[dict[str, Any]], names: list[str]) -> list[str]:
             ]
         )  # fmt: skip
     headings = ["", "PSNR in dB", "SSIM", "TV / truth's", "about the hole", "seconds: median (range)"]
-    count = len({entry["picture"] for entry in results})
+    count = len({entry["image"] for entry in results})
     return [
         "# Inpainting without weights",
-        f"{count} photographs with holes of the shape of things; means over whole pictures. TV is the total variation, "
-        "of the whole picture and about the hole alone. Written by "
+        f"{count} photographs with holes of the shape of things; means over whole images. TV is the total variation, "
+        "of the whole image and about the hole alone. Written by "
         "`python benchmarks/inpainting.py --data DIR --results docs/results`.",
         table(headings, rows),
         machine_line(),
@@ -171,7 +171,7 @@ def main() -> None:
         arguments.results.mkdir(parents=True, exist_ok=True)
         path = arguments.results / "inpainting.jpg"
         draw(made, shown, path)
-        write_page(arguments.results, "inpainting", [*parts, picture(path, "holes, completions and truth")], results)
+        write_page(arguments.results, "inpainting", [*parts, image_link(path, "holes, completions and truth")], results)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Large photographs completed at their own resolution by `patchattn inpaint`: time, memory and the pictures.
+"""Large photographs completed at their own resolution by `patchattn inpaint`: time, memory and the images.
 
     python benchmarks/inpainting_highres.py --data DIR [--quality fast] [--work FOLDER] [--results FOLDER]
 
@@ -23,12 +23,12 @@ import numpy as np
 from inpainting_plot import draw
 from machine import table
 from numpy.typing import NDArray
-from page import check_plots, machine_line, picture, write_page
+from page import check_plots, image_link, machine_line, write_page
 from PIL import Image, ImageOps
 
 SIDE, SQUARES = 128, 8
 AREA = 0.05
-"""Of the picture, of the hole of the shape of a thing."""
+"""Of the image, of the hole of the shape of a thing."""
 CUT = 1100
 """Pixels of a cut-out in the plot, at most."""
 Mask = NDArray[np.bool_]
@@ -153,7 +153,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required="--help" not in sys.argv)
     parser.add_argument("--quality", default="fast", help="of the command")
-    parser.add_argument("--work", type=Path, default=Path("out/inpainting_highres"), help="for masks and pictures")
+    parser.add_argument("--work", type=Path, default=Path("out/inpainting_highres"), help="for masks and images")
     parser.add_argument("--results", type=Path, help="where inpainting_highres.md, .json and .jpg go")
     arguments = parser.parse_args()
     photographs = sorted((arguments.data / "highres").glob("*.jpg"))
@@ -173,7 +173,7 @@ def main() -> None:
         arguments.results.mkdir(parents=True, exist_ok=True)
         plot = arguments.results / "inpainting_highres.jpg"
         draw(made, ["completed"], plot, around=False)
-        parts.append(picture(plot, "holes, completions and truth"))
+        parts.append(image_link(plot, "holes, completions and truth"))
         write_page(arguments.results, "inpainting_highres", parts, [asdict(entry) for entry in results])
 
 

@@ -1,10 +1,10 @@
-"""The inpainting network over ever larger pictures with PSAL as its attention: memory and time of one pass, no tiles.
+"""The inpainting network over ever larger images with PSAL as its attention: memory and time of one pass, no tiles.
 
     python benchmarks/inpainting_network_scaling.py --data DIR [--checkpoint FILE] [--results FOLDER]
 
 DIR holds highres/*.jpg, of which the first is cut and resized to 2700x3300 pixels and to halves of that; eight holes of
 128x128. Without a checkpoint the network has the paper's size and random weights, which cost the same. Every number is
-of a process of its own: the peak beyond the picture, of the whole pass, and of the attention alone on features of that
+of a process of its own: the peak beyond the image, of the whole pass, and of the attention alone on features of that
 size. What the original layer would need is computed; the network with it refuses.
 """
 
@@ -42,28 +42,28 @@ def network_of(checkpoint: Path | None, attention: str) -> InpaintingNetwork:
     return InpaintingArchitecture(attention).build().eval()
 
 
-def picture_and_hole(path: Path, part: int) -> tuple[Tensor, Tensor]:
+def image_and_hole(path: Path, part: int) -> tuple[Tensor, Tensor]:
     """The middle of a photograph at the size asked for, and holes on a grid."""
     height, width = HEIGHT // part, WIDTH // part
     color = read_image(path).color
     scale = min(color.shape[2] / height, color.shape[3] / width)
     rows, columns = int(height * scale), int(width * scale)
     color = color[..., :rows, :columns]
-    picture = torch.nn.functional.interpolate(color, (height, width), mode="bilinear", antialias=True)
+    image = torch.nn.functional.interpolate(color, (height, width), mode="bilinear", antialias=True)
     hole = torch.zeros(1, height, width, dtype=torch.bool)
     for number in range(HOLES):
         y, x = height * (1 + 2 * (number // 4)) // 4, width * (1 + 2 * (number % 4)) // 8
         hole[:, y - HOLE // 2 : y + HOLE // 2, x - HOLE // 2 : x + HOLE // 2] = True
-    return picture, hole
+    return image, hole
 
 
 def whole_pass(path: Path, checkpoint: Path | None, part: int) -> dict[str, Any]:
-    picture, hole = picture_and_hole(path, part)
+    image, hole = image_and_hole(path, part)
     network = network_of(checkpoint, "psal")
     start = time.perf_counter()
     with torch.no_grad():
-        memory, filled = peak_beyond(lambda: network.fill(picture, hole))
-    assert torch.equal(filled[..., ~hole[0]], picture[..., ~hole[0]])
+        memory, filled = peak_beyond(lambda: network.fill(image, hole))
+    assert torch.equal(filled[..., ~hole[0]], image[..., ~hole[0]])
     return {"memory": memory, "seconds": time.perf_counter() - start}
 
 
@@ -85,7 +85,7 @@ def attention_alone(part: int, channels: int) -> dict[str, Any]:
 
 
 def refusal(channels: int) -> str:
-    """What the original attention says of features of the largest picture."""
+    """What the original attention says of features of the largest image."""
     features = torch.zeros(1, channels, HEIGHT // STRIDE, WIDTH // STRIDE)
     layer = InpaintingArchitecture("contextual").build().refinement.attention
     try:
@@ -124,8 +124,8 @@ def main() -> None:
     headings = ["pixels", "pass with PSAL: GB", "seconds", "its attention: GB", "seconds",
                 "contextual attention: GB", "full attention: GB"]  # fmt: skip
     parts = [
-        "# The inpainting network over large pictures (PSAL, section 4.5)",
-        f"One pass over the whole picture, no tiles, {HOLES} holes of {HOLE}x{HOLE}. GB: 10^9 bytes beyond the picture;"
+        "# The inpainting network over large images (PSAL, section 4.5)",
+        f"One pass over the whole image, no tiles, {HOLES} holes of {HOLE}x{HOLE}. GB: 10^9 bytes beyond the image;"
         " the attentions on the right are computed, not run. Written by "
         "`python benchmarks/inpainting_network_scaling.py --data DIR --results docs/results`.",
         table(headings, rows),

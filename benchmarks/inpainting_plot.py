@@ -1,4 +1,4 @@
-"""The pictures of benchmarks/inpainting.py and inpainting_highres.py."""
+"""The images of benchmarks/inpainting.py and inpainting_highres.py."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ HOLE = (255, 0, 255)
 
 
 def draw(made: Mapping[str, Mapping[str, Any]], shown: Sequence[str], path: Path, *, around: bool = True) -> None:
-    """A row for each picture, cut out `around` its hole or whole: the hole, what the methods made, and the truth."""
+    """A row for each image, cut out `around` its hole or whole: the hole, what the methods made, and the truth."""
     from matplotlib.figure import Figure
 
     columns = ["hole", *shown, "truth"]
     figure = Figure(figsize=(len(columns) * 2.6, len(made) * 2.7), dpi=120)
     axes = figure.subplots(len(made), len(columns), squeeze=False)
-    for line, (name, pictures) in zip(axes, made.items(), strict=True):
-        hole, truth = pictures["hole"], pictures["truth"]
+    for line, (name, images) in zip(axes, made.items(), strict=True):
+        hole, truth = images["hole"], images["truth"]
         part = _around(hole) if around else (...,)
         marked = np.where(hole[..., None], np.uint8(HOLE), truth)
         for place, title in zip(line, columns, strict=True):
-            place.imshow((marked if title == "hole" else pictures[title])[part])
+            place.imshow((marked if title == "hole" else images[title])[part])
             place.set_title(f"{name}: {title}" if title == "hole" else title, fontsize=7, pad=2)
             place.set_axis_off()
     figure.subplots_adjust(left=0.003, right=0.997, bottom=0.002, top=0.985, wspace=0.02, hspace=0.09)
@@ -34,7 +34,7 @@ def draw(made: Mapping[str, Mapping[str, Any]], shown: Sequence[str], path: Path
 
 
 def _around(hole: Any) -> tuple[slice, slice]:
-    """A square about the hole, inside the picture."""
+    """A square about the hole, inside the image."""
     places = np.nonzero(hole)
     side = max(SIDE, *(int(at.max() - at.min()) + 2 * MARGIN for at in places))
     parts = []

@@ -3,7 +3,7 @@
     python benchmarks/inpainting_training.py --data FOLDER [--steps 1000] [--seeds 0 1 2] [--jobs 2] [--work FOLDER]
                                              [--results FOLDER]
 
-FOLDER holds pictures. Networks of 8 channels on squares of 96 pixels with holes of 36 to 48 (`patchattn train
+FOLDER holds images. Networks of 8 channels on squares of 96 pixels with holes of 36 to 48 (`patchattn train
 inpainting`); what is trained is kept in the work folder, and an interrupted benchmark goes on. The curves are means of
 50 steps of what the log calls `loss`, differences from the truth. The paper's own setting is
 
@@ -23,7 +23,7 @@ from statistics import mean
 from typing import Any
 
 from machine import table
-from page import check_plots, machine_line, picture, write_page
+from page import check_plots, image_link, machine_line, write_page
 
 from patchattn.networks.inpainting import ATTENTIONS
 
@@ -120,7 +120,7 @@ def main() -> None:
         arguments.results.mkdir(parents=True, exist_ok=True)
         plot = arguments.results / "inpainting_training.png"
         draw(curves, plot)
-        write_page(arguments.results, "inpainting_training", [*parts, picture(plot, "losses")], results)
+        write_page(arguments.results, "inpainting_training", [*parts, image_link(plot, "losses")], results)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def attend(layer: Callable[..., Tensor], inputs: Sequence[Tensor]) -> int:
 
 
 def smooth_features(side: int, channels: int, backward: bool = False) -> list[Tensor]:
-    """Query, key and value: three smooth colors, mixed to more channels, as pictures are (the search takes another
+    """Query, key and value: three smooth colors, mixed to more channels, as images are (the search takes another
     way through white noise).
     """
     colors = [interpolate(torch.rand(1, 3, side // 8, side // 8), (side, side), mode="bicubic") for _ in range(3)]

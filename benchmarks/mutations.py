@@ -82,8 +82,8 @@ def seeds(*, mask: bool = False) -> dict[str, bytes]:
     for name, kind in (("several.gif", "animation"), ("several.webp", "animation"), ("several.apng", "animation"),
                        ("several.tif", "pages")):  # fmt: skip
         file = io.BytesIO()
-        pictures = [Image(color.roll(number, 3).round()) for number in range(3)]
-        write_frames(file, pictures, ImageSequence(kind, "other", (0.1,) * 3), format=name.partition(".")[2])
+        images = [Image(color.roll(number, 3).round()) for number in range(3)]
+        write_frames(file, images, ImageSequence(kind, "other", (0.1,) * 3), format=name.partition(".")[2])
         made[name] = file.getvalue()
     made["plain.jxl"] = bytes(imagecodecs.jpegxl_encode(photo))
     made["twelve.jp2"] = bytes(imagecodecs.jpeg2k_encode(photo.astype(np.uint16) * 16, level=0, bitspersample=12))

@@ -29,8 +29,8 @@ def check_plots(folder: Path | None) -> None:
             sys.exit(str(error))
 
 
-def picture(path: Path, title: str) -> str:
-    """A picture beside the page."""
+def image_link(path: Path, title: str) -> str:
+    """A link that shows an image beside the page."""
     return f"![{title}]({path.name})"
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks of the search share: pictures and features to search, timed searches, and their costs."""
+"""What the benchmarks of the search share: images and features to search, timed searches, and their costs."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ def check_data(data: Path, sections: Iterable[str]) -> None:
 
 
 def read(path: Path, size: int | None = None) -> Tensor:
-    """A picture as (1, 3, height, width), resized to `size` x `size` if one is given."""
+    """An image as (1, 3, height, width), resized to `size` x `size` if one is given."""
     color = read_image(path).color
     color = color.expand(-1, 3, -1, -1)
     return color if size is None else resized(color, size)
 
 
-def resized(picture: Tensor, size: int, mode: str = "bilinear") -> Tensor:
-    """The picture at `size` x `size`; at its own size, as it is."""
-    return F.interpolate(picture, size=(size, size), mode=mode, antialias=True).clamp(0, 1)
+def resized(image: Tensor, size: int, mode: str = "bilinear") -> Tensor:
+    """The image at `size` x `size`; at its own size, as it is."""
+    return F.interpolate(image, size=(size, size), mode=mode, antialias=True).clamp(0, 1)
 
 
 def frames(data: Path, size: int = 512) -> tuple[Tensor, Tensor]:
@@ -83,7 +83,7 @@ def davis_pairs(data: Path, size: int) -> list[tuple[str, Tensor, Tensor]]:
 
 def large_pair(data: Path, size: int) -> tuple[Tensor, Tensor]:
     """Two overlapping crops of the largest photograph, one a little darker, both resized to `size` x `size`."""
-    photograph = max((read(path) for path in sorted(data.glob("highres/*.jpg"))), key=lambda picture: picture.numel())
+    photograph = max((read(path) for path in sorted(data.glob("highres/*.jpg"))), key=lambda image: image.numel())
     height, width = photograph.shape[2:]
     side = min(height, width) * 9 // 10
     key = photograph[:, :, :side, :side]
@@ -101,16 +101,16 @@ def _convolve(features: Tensor, weight: Tensor) -> Tensor:
     return F.conv2d(F.pad(features, (1,) * 4, mode="reflect"), weight)
 
 
-def convolved(picture: Tensor) -> Tensor:
+def convolved(image: Tensor) -> Tensor:
     """A fixed random 3x3 convolution to 16 channels."""
     weight = torch.randn(16, 3, 3, 3, generator=torch.Generator().manual_seed(0)) / 27**0.5
-    return _convolve(picture, weight)
+    return _convolve(image, weight)
 
 
-def tokens(picture: Tensor) -> Tensor:
+def tokens(image: Tensor) -> Tensor:
     """A fixed random network of three 3x3 convolutions, 64 channels, standardized: what attention looks at."""
     generator = torch.Generator().manual_seed(0)
-    features = picture
+    features = image
     for n, (inputs, outputs) in enumerate([(3, 32), (32, 64), (64, 64)]):
         weight = torch.randn(outputs, inputs, 3, 3, generator=generator) * (2 / (9 * inputs)) ** 0.5
         features = _convolve(features.relu() if n else features, weight)
@@ -129,7 +129,7 @@ def timed(query: Tensor, key: Tensor, runs: int, **search: Any) -> tuple[MatchFi
 
 
 def interior_cost(field: MatchField, patch: int) -> NDArray[np.float64]:
-    """Mean costs of the best, second-best, ... match where the whole patch lies inside the picture."""
+    """Mean costs of the best, second-best, ... match where the whole patch lies inside the image."""
     radius = patch // 2
     height, width = field.query_shape
     inside = field.similarity[0, 0, :, radius : height - radius, radius : width - radius]
@@ -139,7 +139,7 @@ def interior_cost(field: MatchField, patch: int) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Sample:
-    """Some queries whose whole patch lies inside the picture, with the mean costs of their exact matches."""
+    """Some queries whose whole patch lies inside the image, with the mean costs of their exact matches."""
 
     mask: Tensor
     exact: NDArray[np.float64]
@@ -155,7 +155,7 @@ def _costs_at(mask: Tensor, field: MatchField) -> NDArray[np.float64]:
 
 
 def sample_of(query: Tensor, key: Tensor) -> Sample:
-    """Search exactly for `SAMPLE` random queries (all there are of a smaller picture)."""
+    """Search exactly for `SAMPLE` random queries (all there are of a smaller image)."""
     height, width = query.shape[2:]
     radius = PATCH // 2
     inside = np.arange(height * width).reshape(height, width)[radius : height - radius, radius : width - radius].ravel()

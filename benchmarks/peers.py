@@ -1,8 +1,8 @@
 """What else finds nearest patches: approximate nearest-neighbor libraries on the unfolded patches of two frames.
 
-Queries are all patches of one picture, keys all patches of another (reflect padding), as float32 vectors; each peer
+Queries are all patches of one image, keys all patches of another (reflect padding), as float32 vectors; each peer
 builds its index and finds the k keys of least squared distance for every query. Its time is that of unfolding,
-building and searching. Costs are means over a sample of the queries whose whole patch lies inside the picture, of the
+building and searching. Costs are means over a sample of the queries whose whole patch lies inside the image, of the
 best and the third-best match, over the exact ones.
 
 Settings were tuned at 256x256 and 512x512: of those whose best cost is at most 1.02 (1.03) times the exact one, the
@@ -73,7 +73,7 @@ class Peer:
 
 @dataclass(frozen=True)
 class Problem:
-    """Two pictures as patches, with the exact costs of a sample of the queries."""
+    """Two images as patches, with the exact costs of a sample of the queries."""
 
     queries: Vectors
     keys: Vectors
@@ -140,7 +140,7 @@ def _faiss(factory: str, parameters: str, points: int = 0, rounds: int = 0) -> B
 
 
 def _hnswlib(M: int, ef_construction: int, ef: int) -> Build:  # noqa: N803 (the names are hnswlib's)
-    """Keys are added in random order: in the order of the picture, the graph is much worse for the same time."""
+    """Keys are added in random order: in the order of the image, the graph is much worse for the same time."""
     hnswlib = _library("hnswlib")
 
     def build(keys: Vectors) -> Search:
@@ -261,9 +261,9 @@ def peers_at(size: int) -> list[Peer]:
     return peers
 
 
-def unfold(picture: Tensor) -> Vectors:
-    """All patches of a (1, channels, height, width) picture, each a row."""
-    padded = F.pad(picture, (PATCH // 2,) * 4, mode="reflect")[0]
+def unfold(image: Tensor) -> Vectors:
+    """All patches of a (1, channels, height, width) image, each a row."""
+    padded = F.pad(image, (PATCH // 2,) * 4, mode="reflect")[0]
     patches = padded.unfold(1, PATCH, 1).unfold(2, PATCH, 1).permute(1, 2, 0, 3, 4)
     unfolded: Vectors = patches.flatten(2).flatten(0, 1).contiguous().numpy()
     return unfolded
@@ -288,7 +288,7 @@ def exact_costs(queries: Vectors, keys: Vectors, k: int) -> NDArray[np.float64]:
 
 
 def problem(target: Tensor, reference: Tensor) -> Problem:
-    """Unfold two pictures (timed), and find the exact matches of a sample of the queries (not timed)."""
+    """Unfold two images (timed), and find the exact matches of a sample of the queries (not timed)."""
     time_taken = seconds(lambda: (unfold(target), unfold(reference)), RUNS)["median"]
     queries, keys = unfold(target), unfold(reference)
     height, width = target.shape[2:]
@@ -336,15 +336,15 @@ def main() -> None:
     missing = [str(file) for file in files if not file.exists()]
     if missing:
         sys.exit(f"--data: missing {', '.join(missing)}")
-    pictures = [read_image(file).color for file in files]
+    images = [read_image(file).color for file in files]
     results: list[Measured] = []
     for size in arguments.sizes:
         try:
             peers = peers_at(size)
         except RuntimeError as error:
             sys.exit(str(error))
-        # At the pictures' own size, this returns them as they are.
-        sized = [F.interpolate(picture, size=(size, size), mode="bilinear", antialias=True) for picture in pictures]
+        # At the images' own size, this returns them as they are.
+        sized = [F.interpolate(image, size=(size, size), mode="bilinear", antialias=True) for image in images]
         given = problem(*sized)
         results += [measure(peer, given, size) for peer in peers]
     headings = ["size", "peer", "settings", "unfold", "build", "search", "total, s", "best over exact", "third"]

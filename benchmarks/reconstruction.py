@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--whole", type=int, default=1, help="pairs whose exact matches are searched of all pixels")
     parser.add_argument("--only", nargs="+", metavar="ROW", help="measure these rows now (default: all)")
     parser.add_argument("--measured", action="store_true", help="measure nothing: report what the work folder holds")
-    parser.add_argument("--results", type=Path, help="where reconstruction.md, .json and the pictures go")
+    parser.add_argument("--results", type=Path, help="where reconstruction.md, .json and the images go")
     arguments = parser.parse_args()
     pairs = pairs_of(arguments.data)
     if not pairs:

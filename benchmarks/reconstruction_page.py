@@ -1,4 +1,4 @@
-"""The page reconstruction.md: Tables 2 and 3, what approximations lose against exact matches, and the pictures."""
+"""The page reconstruction.md: Tables 2 and 3, what approximations lose against exact matches, and the images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from statistics import fmean, median
 from typing import Any
 
 from machine import Report, table
-from page import machine_line, picture, write_page
+from page import image_link, machine_line, write_page
 from reconstruction_plot import COLUMNS, FIGURE_PAIRS, figure, scatter
 from reconstruction_rows import (
     AGGREGATED,
@@ -92,7 +92,7 @@ def _mean(errors: dict[str, float]) -> str:
 
 
 def report_table2(pairs: Sequence[Pair], store: Store) -> Report:
-    """Whole pictures, and the tiles of which everything is known."""
+    """Whole images, and the tiles of which everything is known."""
     exact = tile_errors(pairs, store, FULL)
     rows, results = [], []
     for row in [STRIDED, LOCAL, "linear", *OURS, FULL, *dict.fromkeys(EXACT_OF.values())]:
@@ -117,7 +117,7 @@ def report_exact(pairs: Sequence[Pair], store: Store) -> Report:
             rows.append([row, f"{exact}, tiles", *ratios.cells(CLOSE)])
         whole = Ratios(whole_errors(pairs, store, row), whole_errors(pairs, store, exact))
         if whole.each:
-            rows.append([row, f"{exact}, whole picture", *whole.cells(CLOSE)])
+            rows.append([row, f"{exact}, whole image", *whole.cells(CLOSE)])
         full = Ratios(tile_errors(pairs, store, row), tile_errors(pairs, store, FULL))
         if full.each:
             rows.append([row, f"{FULL}, tiles", *full.cells(CLOSE)])
@@ -127,7 +127,7 @@ def report_exact(pairs: Sequence[Pair], store: Store) -> Report:
 
 
 def report_strided(pairs: Sequence[Pair], store: Store) -> Report:
-    """Errors over those of full attention with strided keys, on whole pictures."""
+    """Errors over those of full attention with strided keys, on whole images."""
     strided = whole_errors(pairs, store, STRIDED)
     rows, results = [], []
     for row in OURS:
@@ -136,7 +136,7 @@ def report_strided(pairs: Sequence[Pair], store: Store) -> Report:
             rows.append([row, *ratios.cells(1.0)])
         results.append({"over": STRIDED, "row": row, "whole": ratios.each})
     headings = ["layer", "pairs", "of the mean errors", "median", "worst pair", "below"]
-    return Report(f"Errors over those of {STRIDED}, whole pictures.", headings, rows, results)
+    return Report(f"Errors over those of {STRIDED}, whole images.", headings, rows, results)
 
 
 def report_table3(pairs: Sequence[Pair], store: Store) -> Report:
@@ -196,11 +196,15 @@ def write(pairs: Sequence[Pair], store: Store, folder: Path | None) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     errors = {row: whole_errors(pairs, store, row) for row in (STRIDED, *OURS)}
-    pictures = []
+    images = []
     drawn = [pair for pair in pairs if pair.name in FIGURE_PAIRS and _drawable(pair, store)]
     if drawn:
         figure(drawn, store, folder / "reconstruction.jpg")
-        pictures += ["## Figure 2", FIGURE_TEXT, picture(folder / "reconstruction.jpg", "Frames rebuilt by each layer")]
+        images += [
+            "## Figure 2",
+            FIGURE_TEXT,
+            image_link(folder / "reconstruction.jpg", "Frames rebuilt by each layer"),
+        ]
     scatter(errors, STRIDED, folder / "reconstruction-pairs.png")
     table2, exact, strided, table3, temperature = (table(report.headings, report.rows) for report in reports)
     parts = [
@@ -214,20 +218,20 @@ def write(pairs: Sequence[Pair], store: Store, folder: Path | None) -> None:
         exact,
         "## Beside full attention with a stride",
         strided,
-        picture(folder / "reconstruction-pairs.png", "Errors of each pair"),
+        image_link(folder / "reconstruction-pairs.png", "Errors of each pair"),
         "## Table 3",
         table3,
         "## Temperature",
         TEMPERATURE_TEXT,
         temperature,
-        *pictures,
+        *images,
     ]
     results: list[dict[str, Any]] = [result for report in reports for result in report.results]
     write_page(folder, "reconstruction", parts, [*results, {"pairs": [_named(pair) for pair in pairs]}])
 
 
 def _drawable(pair: Pair, store: Store) -> bool:
-    return all(store.picture_of(pair, row).exists() for row in COLUMNS)
+    return all(store.image_of(pair, row).exists() for row in COLUMNS)
 
 
 def _named(pair: Pair) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The pictures of benchmarks/reconstruction.py."""
+"""The images of benchmarks/reconstruction.py."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def figure(pairs: Sequence[Pair], store: Store, path: Path) -> None:
     panels = drawn.subplots(2 * len(pairs), 2 + len(COLUMNS), squeeze=False)
     for number, pair in enumerate(pairs):
         target, reference = pair.read(SIDE)
-        pictures = {"target": target, "reference": reference}
-        pictures |= {title: read(store.picture_of(pair, row)) for row, title in COLUMNS.items()}
+        images = {"target": target, "reference": reference}
+        images |= {title: read(store.image_of(pair, row)) for row, title in COLUMNS.items()}
         y, x = moved(target, reference)
-        for column, (title, color) in enumerate(pictures.items()):
+        for column, (title, color) in enumerate(images.items()):
             above, below = panels[2 * number][column], panels[2 * number + 1][column]
             show_image(above, _pixels(color), title)
             _square(above, y, x)
@@ -54,7 +54,7 @@ def _square(axes: Any, y: int, x: int) -> None:
 
 
 def moved(target: Tensor, reference: Tensor) -> tuple[int, int]:
-    """Top left corner of the square with most difference between the pictures times detail of the target."""
+    """Top left corner of the square with most difference between the images times detail of the target."""
     gradient = target.diff(dim=2)[..., :-1].square() + target.diff(dim=3)[..., :-1, :].square()
     detail, difference = (x.mean(1, keepdim=True) for x in (gradient, (target - reference).square()))
     both = avg_pool2d(detail, ZOOM, stride=4) * avg_pool2d(difference[..., :-1, :-1], ZOOM, stride=4)

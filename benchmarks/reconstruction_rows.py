@@ -43,7 +43,7 @@ class Pair:
         return read(self.target, side), read(self.reference, side)
 
     def tiles(self) -> list[tuple[int, int]]:
-        """Top left corners of the tiles: random, the same in every run, and with their halo inside the picture."""
+        """Top left corners of the tiles: random, the same in every run, and with their halo inside the image."""
         chosen = np.random.default_rng([7, self.number]).integers(HALO, SIDE - TILE - HALO + 1, (TILES, 2))
         return [(int(y), int(x)) for y, x in chosen]
 
@@ -64,13 +64,13 @@ class Measured:
     side: int
     seconds: float
     mse: float | None = None
-    """Over the whole picture; None where tiles alone were measured."""
+    """Over the whole image; None where tiles alone were measured."""
     tiles: dict[str, float] | None = None
 
 
 Layer = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-# Table 2: what runs on whole pictures. The first is the paper's approximation of full attention.
+# Table 2: what runs on whole images. The first is the paper's approximation of full attention.
 WHOLE: dict[str, Layer] = {
     "PSAL 1": PatchAttention(k=1, patch_size=PATCH),
     "PSAL 3": PatchAttention(k=3, patch_size=PATCH),
@@ -104,7 +104,7 @@ WHOLE |= {
 EXACT = "exact"
 """The row of tiles, with full attention at stride 1 and exact matches."""
 WHOLE_EXACT = "exact, whole"
-"""The same over whole pictures, which takes long."""
+"""The same over whole images, which takes long."""
 EXACT_OF = {
     "PSAL 1": "exact, k = 1",
     "PSAL 3": "exact, k = 3",
@@ -134,7 +134,7 @@ TABLE3[64] |= {
 
 
 class Store:
-    """Measured rows and rebuilt pictures in a folder, a file for each: what is there is not measured again."""
+    """Measured rows and rebuilt images in a folder, a file for each: what is there is not measured again."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -152,15 +152,15 @@ class Store:
         with atomic_writer(self._path(pair, measured.row, measured.side, "json")) as file:
             file.write((json.dumps(asdict(measured), indent=1) + "\n").encode())
 
-    def picture_of(self, pair: Pair, row: str) -> Path:
+    def image_of(self, pair: Pair, row: str) -> Path:
         return self._path(pair, row, SIDE, "png")
 
     def keep(self, pair: Pair, row: str, color: Tensor) -> None:
-        """Save a rebuilt picture, to look at."""
+        """Save a rebuilt image, to look at."""
         from PIL import Image
 
         pixels = (color[0].clamp(0, 1) * 255).round().byte().movedim(0, -1).numpy()
-        with atomic_writer(self.picture_of(pair, row)) as file:
+        with atomic_writer(self.image_of(pair, row)) as file:
             Image.fromarray(pixels).save(file, "PNG")
 
     def all(self, pairs: list[Pair], row: str, side: int = SIDE) -> dict[str, Measured]:
@@ -181,7 +181,7 @@ def timed(call: Callable[[], Tensor]) -> tuple[Tensor, float]:
 
 
 def measure_whole(pair: Pair, row: str, store: Store) -> Measured:
-    """A layer on whole pictures: its error there and on the tiles."""
+    """A layer on whole images: its error there and on the tiles."""
     target, reference = pair.read(SIDE)
     output, seconds = timed(lambda: WHOLE[row](target, reference, reference))
     store.keep(pair, row, output)
@@ -214,7 +214,7 @@ def exact_outputs(query: Tensor, reference: Tensor) -> dict[str, Tensor]:
 def measure_tiles(pair: Pair) -> Measured:
     """Exact matches and full attention at stride 1 of the tiles, with the whole reference."""
     target, reference = pair.read(SIDE)
-    # One above the other, as one picture: what lies beyond a tile's halo reaches only what is thrown away.
+    # One above the other, as one image: what lies beyond a tile's halo reaches only what is thrown away.
     tall = torch.cat(
         [target[..., y - HALO : y + TILE + HALO, x - HALO : x + TILE + HALO] for y, x in pair.tiles()], dim=2
     )

@@ -4,7 +4,7 @@
 
 Sections, in this order: maps (Figure 2), blobs (Figure 3), scaling (Figure 4: time and memory beside full attention
 and the Sparse Transformer), error (sparse approximation, importance sampling and Metropolis-Hastings beside full
-attention), search (how Algorithm 1 is best run). Each prints tables, and draws a picture if --plots is given.
+attention), search (how Algorithm 1 is best run). Each prints tables, and draws an image if --plots is given.
 
 DIR holds frames512/target.png and reference.png (maps, error), highres/*.jpg (scaling), bsds500/*.jpg (error, search).
 """
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--largest", type=int, default=SIDES[-1], help="side up to which scaling goes")
     parser.add_argument("--budget", type=float, default=60, help="seconds a call may take (scaling)")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw a picture of each section here")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw an image of each section here")
     parser.add_argument("--here", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.here:

@@ -2,7 +2,7 @@
 
 On real feature maps of 64 x 64, single positions, scaled dot products, temperature 1: two photographs with themselves,
 and one video frame with another (the pair whose attention is coherent), each as `tokens` (64 channels; values are the
-key's features) and as standardized colors (3 channels; values are the key's picture, standardized too).
+key's features) and as standardized colors (3 channels; values are the key's image, standardized too).
 
 The error is the root mean square of (output - full attention) over all queries and channels, relative to the root mean
 square of full attention's output. That of an estimator is the root of the mean over several seeds of its square.
@@ -99,10 +99,10 @@ class Map:
 def maps_of(data: Path) -> list[Map]:
     """The feature maps."""
     files = sorted(data.glob("bsds500/*.jpg"))[:2]
-    pictures = [(f"photograph {file.stem}", *[read(file, SIDE)] * 2, False) for file in files]
-    pictures.append(("two video frames", *(resized(frame, SIDE) for frame in frames(data)), True))
+    images = [(f"photograph {file.stem}", *[read(file, SIDE)] * 2, False) for file in files]
+    images.append(("two video frames", *(resized(frame, SIDE) for frame in frames(data)), True))
     maps = []
-    for name, query, key, coherent in pictures:
+    for name, query, key, coherent in images:
         for kind, features in (("64 channels", tokens), ("colors", standardized)):
             maps.append(Map(f"{name}, {kind}", features(query), features(key), features(key), coherent))
     return maps

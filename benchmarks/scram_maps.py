@@ -3,7 +3,7 @@
 `maps`. Queries and keys come from a photograph, as in the paper: the frame frames512/target.png, gray, 128 x 128, its
 mean taken off, I ~ U S V' by the singular value decomposition cut at rank d_k = 4; queries are the 128 rows of
 U sqrt(S), an image of 128 x 1 positions, keys those of V sqrt(S). So q_i . k_j is the pixel (i, j) of the
-approximation, and the attention map of 128 queries and 128 keys looks like the picture. A second row is self-attention:
+approximation, and the attention map of 128 queries and 128 keys looks like the image. A second row is self-attention:
 the keys are the queries. Queries and keys are scaled alike so that the similarities q . k / sqrt(d_k) have standard
 deviation 4 in each row: with 1, the softmax is nearly flat. Maps are what the layers give for values that are the unit
 vectors, one for each key.
@@ -77,12 +77,12 @@ class Pair:
 
 
 def map_pairs(data: Path) -> list[Pair]:
-    """The pairs made of the picture."""
-    picture = read(data / "frames512/target.png", POSITIONS)[0].mean(0)
-    u, s, v = torch.linalg.svd(picture - picture.mean())
+    """The pairs made of the image."""
+    image = read(data / "frames512/target.png", POSITIONS)[0].mean(0)
+    u, s, v = torch.linalg.svd(image - image.mean())
     query, key = u[:, :RANK] * s[:RANK].sqrt(), v[:RANK].T * s[:RANK].sqrt()
     pairs = []
-    for name, k in (("queries and keys of the picture", key), ("self-attention, keys = queries", query)):
+    for name, k in (("queries and keys of the image", key), ("self-attention, keys = queries", query)):
         factor = (DEVIATION / (query @ k.T / RANK**0.5).std()).sqrt()
         pairs.append(Pair(name, *((factor * x).T.reshape(1, RANK, POSITIONS, 1) for x in (query, k))))
     return pairs

@@ -1,4 +1,4 @@
-"""What the pictures of benchmarks/scram.py have in common."""
+"""What the images of benchmarks/scram.py have in common."""
 
 from __future__ import annotations
 

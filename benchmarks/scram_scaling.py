@@ -2,7 +2,7 @@
 
 One image, self-attention, batch and heads 1, float32, value = key, each of the three a tensor of its own (so that
 backward makes three gradients): the standardized colors of a photograph (d_k = 3, as in the paper) and its `tokens`
-(64). The picture is the photograph in highres/ with most detail (the largest file), cut square and resized.
+(64). The image is the photograph in highres/ with most detail (the largest file), cut square and resized.
 
 Every number is measured in a process of its own, which warms up on a small image, notes the memory of its first call
 and then times the next ones.
@@ -74,12 +74,12 @@ NAMES = {
 
 def features_of(data: Path, side: int, width: int) -> Tensor:
     """What the layers attend to, (1, width, side, side)."""
-    picture = read(max(data.glob("highres/*.jpg"), key=lambda path: path.stat().st_size))
-    height, across = picture.shape[2:]
+    image = read(max(data.glob("highres/*.jpg"), key=lambda path: path.stat().st_size))
+    height, across = image.shape[2:]
     length = min(height, across)
     top, left = (height - length) // 2, (across - length) // 2
-    picture = resized(picture[:, :, top : top + length, left : left + length], side, "bicubic")
-    return standardized(picture) if width == 3 else tokens(picture)
+    image = resized(image[:, :, top : top + length, left : left + length], side, "bicubic")
+    return standardized(image) if width == 3 else tokens(image)
 
 
 def _inputs(features: Tensor, as_image: bool, backward: bool) -> list[Tensor]:

@@ -98,10 +98,10 @@ def _cells(result: dict[str, Any]) -> list[str]:
 
 def report_search(data: Path, plots: Path | None, runs: int, side: int = SIDE) -> list[Report]:
     """Each method, selection and kappa."""
-    picture = read(min(data.glob("bsds500/*.jpg")), side)
+    image = read(min(data.glob("bsds500/*.jpg")), side)
     mask = _sample(side, SAMPLED)
     rows, results = [], []
-    for features in (standardized(picture), tokens(picture)):
+    for features in (standardized(image), tokens(image)):
         for selection, separation in SELECTIONS.items():
             for k in KAPPAS:
                 for result in _measure(features, k, separation, runs, mask):

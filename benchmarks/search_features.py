@@ -75,7 +75,7 @@ def report_tokens(data: Path, runs: int, size: int = TOKEN_SIZE) -> Report:
 
 @dataclass(frozen=True)
 class Kind:
-    """Features of a picture, and the noise that is like them."""
+    """Features of an image, and the noise that is like them."""
 
     name: str
     patch: int
@@ -83,23 +83,23 @@ class Kind:
     standard: bool
     """Whether the features have mean 0 and standard deviation 1, rather than lie in [0, 1]."""
 
-    def noisy(self, picture: Tensor, share: float, seed: int) -> Tensor:
+    def noisy(self, image: Tensor, share: float, seed: int) -> Tensor:
         """Features blended with uniform noise."""
-        clean = self.features(picture)
+        clean = self.features(image)
         noise = torch.rand(clean.shape, generator=torch.Generator().manual_seed(seed))
         if self.standard:
             noise = (noise - 0.5) * 12**0.5
         return (1 - share) * clean + share * noise
 
 
-def _as_it_is(picture: Tensor) -> Tensor:
-    return picture
+def _as_it_is(image: Tensor) -> Tensor:
+    return image
 
 
 KINDS = (
     Kind("RGB, 7x7", 7, _as_it_is, False),
     Kind("RGB, 3x3", 3, _as_it_is, False),
-    Kind("16 channels, 7x7", 7, lambda picture: standardized(convolved(picture)), True),
+    Kind("16 channels, 7x7", 7, lambda image: standardized(convolved(image)), True),
     Kind("64 channels, 1x1", 1, tokens, True),
 )
 
@@ -148,7 +148,7 @@ def _shown(measured: dict[str, Any]) -> str:
 
 
 def report_noise(data: Path, runs: int, size: int = NOISE_SIZE) -> Report:
-    """Pictures that fade into white noise."""
+    """Images that fade into white noise."""
     query, key = frames(data, size)
     rows, results = [], []
     for kind in KINDS:

@@ -13,10 +13,10 @@ from torch import Tensor
 OURS = [*(("guided", n) for n in (1, 2, 3, 4)), *(("patchmatch", n) for n in (2, 5, 10))]
 
 
-def _ours(pictures: tuple[Tensor, Tensor], given: peers.Problem, size: int, runs: int) -> list[dict[str, Any]]:
+def _ours(images: tuple[Tensor, Tensor], given: peers.Problem, size: int, runs: int) -> list[dict[str, Any]]:
     results = []
     for method, iterations in OURS:
-        field, time = timed(*pictures, runs, k=K, patch_size=PATCH, method=method, iterations=iterations)
+        field, time = timed(*images, runs, k=K, patch_size=PATCH, method=method, iterations=iterations)
         found = field.index[0, 0].flatten(1).T.numpy()[given.sample]
         ratios = peers.costs(given.queries[given.sample], given.keys, found).mean(0) / given.exact
         settings = {"size": size, "search": method, "settings": f"iterations {iterations}", "iterations": iterations}
@@ -61,9 +61,9 @@ def report_peers(data: Path, runs: int, sizes: list[int]) -> Report:
     """All searches at all sizes."""
     results: list[dict[str, Any]] = []
     for size in sizes:
-        pictures = frames(data, size)
-        given = peers.problem(*pictures)
-        here = _ours(pictures, given, size, runs)
+        images = frames(data, size)
+        given = peers.problem(*images)
+        here = _ours(images, given, size, runs)
         here += [_peer(peer, given, size) for peer in peers.peers_at(size)]
         for result in here:
             if result["search"] != "guided":

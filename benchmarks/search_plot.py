@@ -1,4 +1,4 @@
-"""The section `peers` as a picture: time against cost."""
+"""The section `peers` as an image: time against cost."""
 
 from __future__ import annotations
 

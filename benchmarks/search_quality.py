@@ -69,7 +69,7 @@ def report_frames(data: Path, runs: int) -> Report:
     )
     return Report(
         "How near do matches come to the best there are, and in what time? Two frames of a video, 512x512 RGB, patches "
-        "7x7, k = 3; mean costs over all queries whose patch lies inside the picture.",
+        "7x7, k = 3; mean costs over all queries whose patch lies inside the image.",
         HEADINGS,
         rows,
         [*results, {"method": "exact", "relative_error": errors}],
@@ -79,7 +79,7 @@ def report_frames(data: Path, runs: int) -> Report:
 
 def report_channels(data: Path, runs: int, size: int = SIZE) -> Report:
     """The same pair through a random convolution to 16 channels."""
-    query, key = (convolved(picture) for picture in frames(data, size))
+    query, key = (convolved(image) for image in frames(data, size))
     sample = sample_of(query, key)
     rows, results = [], []
     for method, iterations in (("guided", 1), ("guided", 2), ("guided", 3), ("patchmatch", 10)):

@@ -69,15 +69,15 @@ def report_large(data: Path, runs: int, largest: int, command: list[str], sizes:
 
 @dataclass(frozen=True)
 class Kind:
-    """What is searched: features made of a picture, and how."""
+    """What is searched: features made of an image, and how."""
 
     name: str
     features: Callable[[Tensor], Tensor]
     search: dict[str, Any]
 
 
-def _as_it_is(picture: Tensor) -> Tensor:
-    return picture
+def _as_it_is(image: Tensor) -> Tensor:
+    return image
 
 
 KINDS = (
@@ -95,7 +95,7 @@ def report_crossover(data: Path, runs: int, sizes: tuple[int, ...] = SMALL) -> R
     for size in sizes:
         row = [f"{size}x{size}"]
         for kind in KINDS:
-            query, key = (kind.features(picture) for picture in frames(data, size))
+            query, key = (kind.features(image) for image in frames(data, size))
             times = {method: timed(query, key, runs, **kind.search, method=method)[1] for method in ("exact", "guided")}
             results.append({"size": size, "features": kind.name, **times})
             row.append(" / ".join(f"{times[method]['median'] * 1e3:.1f}" for method in ("exact", "guided")))

@@ -1,15 +1,15 @@
-"""Super-resolution: PSNR and SSIM on Y, seconds and memory, and the pictures (Table 7 of PSAL for the network).
+"""Super-resolution: PSNR and SSIM on Y, seconds and memory, and the images (Table 7 of PSAL for the network).
 
     python benchmarks/superresolution.py --data DIR [--sets SET ...] [--scales N ...] [--only METHOD ...] [--model FILE]
         [--pairs N] [--results FOLDER]
 
-DIR holds set5, set14 and urban100: folders of PNG. As in the literature, pictures are cut to a multiple of the scale,
+DIR holds set5, set14 and urban100: folders of PNG. As in the literature, images are cut to a multiple of the scale,
 made small by MATLAB's bicubic interpolation (antialiased, a = -0.5) and rounded to 8 bits; results are rounded to 8
 bits, and compared on Y of YCbCr without a border as wide as the scale. Seconds are the processor's, of one call each,
-after one on a small picture: those of all threads together, which a machine at rest gives; beside other work they
+after one on a small image: those of all threads together, which a machine at rest gives; beside other work they
 were up to 1.6 times as many. Memory is what the call took beyond what was there. With --results the figures that
-superresolution.json holds already are kept and those that lack are added, picture by picture: a run can be
-interrupted. With --only, the page and its pictures are not written.
+superresolution.json holds already are kept and those that lack are added, image by image: a run can be
+interrupted. With --only, the page and its images are not written.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Method = Callable[[Tensor, int], Tensor]
 PIECE, BORDER = 3600, 10
 """Of the published program: pixels of a piece, and around it."""
 WARM_UP = 24
-"""Side of the picture that is enlarged before times are taken."""
+"""Side of the image that is enlarged before times are taken."""
 
 
 def bicubic(small: Tensor, scale: int) -> Tensor:
@@ -102,14 +102,14 @@ def methods(model: Path | None) -> dict[str, Method]:
 
 @dataclass(frozen=True)
 class Case:
-    """A picture at one scale."""
+    """An image at one scale."""
 
     folder: str
     path: Path
     scale: int
 
     def images(self) -> tuple[Tensor, Tensor]:
-        """The truth and the small picture, RGB in [0, 1]."""
+        """The truth and the small image, RGB in [0, 1]."""
         color = read_image(self.path).color.expand(1, 3, -1, -1)
         height, width = (n - n % self.scale for n in color.shape[2:])
         truth = color[..., :height, :width]
@@ -150,7 +150,7 @@ def measure(case: Case, name: str, method: Method) -> tuple[dict[str, Any], Tens
     began = time.process_time()
     memory, found = peak_beyond(lambda: method(small, case.scale))
     seconds = time.process_time() - began
-    told = {"set": case.folder, "picture": case.path.stem, "scale": case.scale, "method": name}
+    told = {"set": case.folder, "image": case.path.stem, "scale": case.scale, "method": name}
     told |= {"pixels": small[0, 0].numel(), **quality_of(found, truth, case.scale)}
     return {**told, "seconds": seconds, "memory": memory}, found
 
@@ -167,7 +167,7 @@ def cases(data: Path, sets: list[str], scales: list[int]) -> list[Case]:
 
 
 def key_of(entry: dict[str, Any]) -> tuple[Any, ...]:
-    return entry["set"], entry["picture"], entry["scale"], entry["method"]
+    return entry["set"], entry["image"], entry["scale"], entry["method"]
 
 
 def main() -> None:
@@ -202,13 +202,13 @@ def main() -> None:
             if arguments.results is not None:
                 write(arguments.results, kept, None)
     if arguments.results is not None and arguments.only is None:
-        made = pictures(arguments.data, known)
+        made = images(arguments.data, known)
         path = arguments.results / "superresolution.jpg"
         draw(made, path)
         write(arguments.results, kept, path)
 
 
-def pictures(data: Path, known: dict[str, Method]) -> dict[str, dict[str, Tensor]]:
+def images(data: Path, known: dict[str, Method]) -> dict[str, dict[str, Tensor]]:
     """What the methods make of the facades at scale 3, full attention in pieces."""
     made: dict[str, dict[str, Tensor]] = {}
     with torch.no_grad():

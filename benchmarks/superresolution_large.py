@@ -1,4 +1,4 @@
-"""The super-resolution network on large pictures: PSAL as pictures grow, and what full attention would take.
+"""The super-resolution network on large images: PSAL as images grow, and what full attention would take.
 
     python benchmarks/superresolution_large.py --data DIR [--sides N ...] [--results FOLDER]
 
@@ -65,7 +65,7 @@ def page(results: list[dict[str, Any]]) -> list[str]:
         "its scores, published",
     ]
     return [
-        "# The super-resolution network on large pictures",
+        "# The super-resolution network on large images",
         "The compact network that comes with the package, both turns, PSAL with k = 8 in its cross-scale branch and a "
         "window of 16 in scale. Full attention streams here, and needs time instead of memory; the published one holds "
         "all scores of one application. Written by "

@@ -7,7 +7,7 @@ from statistics import mean
 from typing import Any
 
 from machine import save, table
-from page import machine_line, picture, write_page
+from page import image_link, machine_line, write_page
 
 SETS = {"set5": "Set5", "set14": "Set14", "urban100": "Urban100"}
 """Folders, and what the literature calls them."""
@@ -25,28 +25,28 @@ PIECES = "network, full cross-scale in pieces, local in-scale"
 
 
 def write(folder: Path, results: list[dict[str, Any]], drawn: Path | None) -> None:
-    """The page with the picture, or the figures alone while they are being measured."""
+    """The page with the image, or the figures alone while they are being measured."""
     if drawn is None:
         folder.mkdir(parents=True, exist_ok=True)
         save(folder / "superresolution.json", results)
         return
     parts = [
         "# Super-resolution",
-        "PSNR in dB and SSIM on Y, means over a set's pictures; seconds of processor time (all threads together) and "
+        "PSNR in dB and SSIM on Y, means over a set's images; seconds of processor time (all threads together) and "
         "memory beyond what was there (what the allocator keeps of it, too) are means of one call each. SelfExSR "
         "(Huang et al. 2015) is as published, its seconds as Kim et al. (2016) measured them; for Urban100 over all of "
-        "its 100 pictures, of which eight are measured here: its gain over bicubic interpolation is what can be "
-        "compared. What was not measured on all pictures of a set is in the last table alone. Written by "
+        "its 100 images, of which eight are measured here: its gain over bicubic interpolation is what can be "
+        "compared. What was not measured on all images of a set is in the last table alone. Written by "
         "`python benchmarks/superresolution.py --data DIR --results docs/results`.",
         *tables(results),
         "## The network: PSAL in the place of full cross-scale attention",
-        "The same weights, the same pictures; local attention in scale (Table 7 of PSAL). PSAL always sees the whole "
-        "picture; full attention does too, or it sees pieces of 60x60 pixels, as the published program cuts them. Ours "
-        "streams; the last column is what the published layer holds of one whole picture: a score for every pair of "
+        "The same weights, the same images; local attention in scale (Table 7 of PSAL). PSAL always sees the whole "
+        "image; full attention does too, or it sees pieces of 60x60 pixels, as the published program cuts them. Ours "
+        "streams; the last column is what the published layer holds of one whole image: a score for every pair of "
         "query and key.",
         exchange(results),
         machine_line(),
-        picture(drawn, "facades enlarged three times: where bicubic interpolation is farthest from the truth"),
+        image_link(drawn, "facades enlarged three times: where bicubic interpolation is farthest from the truth"),
     ]
     write_page(folder, "superresolution", parts, results)
 
@@ -66,7 +66,7 @@ def tables(results: list[dict[str, Any]]) -> list[str]:
         rows = []
         for folder, title in SETS.items():
             here = [entry for entry in results if (entry["set"], entry["scale"]) == (folder, scale)]
-            whole = {entry["picture"] for entry in here}
+            whole = {entry["image"] for entry in here}
             for name in methods:
                 own = [entry for entry in here if entry["method"] == name]
                 if own and len(own) == len(whole):
@@ -74,30 +74,30 @@ def tables(results: list[dict[str, Any]]) -> list[str]:
             if here:
                 low, high, seconds = PUBLISHED[folder, scale]
                 rows.append([title, f"SelfExSR, published (bicubic {low})", f"{high}", "", f"{seconds:.0f}", ""])
-        headings = ["pictures", f"x{scale}", "PSNR", "SSIM", "seconds", "MiB"]
+        headings = ["images", f"x{scale}", "PSNR", "SSIM", "seconds", "MiB"]
         parts += [f"## x{scale}", table(headings, rows)]
     return parts
 
 
 def exchange(results: list[dict[str, Any]]) -> str:
-    """PSAL and full attention on the pictures that both were measured on."""
+    """PSAL and full attention on the images that both were measured on."""
     rows = []
     for scale in sorted({entry["scale"] for entry in results}):
         for folder, title in SETS.items():
             for name, how in ((FULL, "whole"), (PIECES, "in pieces")):
-                ours, full = (by_picture(results, folder, scale, method) for method in (PSAL, name))
+                ours, full = (by_image(results, folder, scale, method) for method in (PSAL, name))
                 both = sorted(ours.keys() & full.keys())
                 if both:
-                    pairs = [(ours[picture], full[picture]) for picture in both]
+                    pairs = [(ours[image], full[image]) for image in both]
                     rows.append([f"x{scale}", f"{title} ({len(both)})", how, *compared(pairs)])
-    headings = ["", "pictures", "full attention", "PSNR full", "PSAL", "PSAL less full (range)", "times the seconds",
+    headings = ["", "images", "full attention", "PSNR full", "PSAL", "PSAL less full (range)", "times the seconds",
                 "times the memory", "MiB PSAL", "MiB of scores, published"]  # fmt: skip
     return table(headings, rows)
 
 
-def by_picture(results: list[dict[str, Any]], folder: str, scale: int, method: str) -> dict[str, dict[str, Any]]:
+def by_image(results: list[dict[str, Any]], folder: str, scale: int, method: str) -> dict[str, dict[str, Any]]:
     wanted = folder, scale, method
-    return {entry["picture"]: entry for entry in results if (entry["set"], entry["scale"], entry["method"]) == wanted}
+    return {entry["image"]: entry for entry in results if (entry["set"], entry["scale"], entry["method"]) == wanted}
 
 
 def compared(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[str]:

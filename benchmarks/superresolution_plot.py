@@ -1,4 +1,4 @@
-"""The pictures of benchmarks/superresolution.py."""
+"""The images of benchmarks/superresolution.py."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from torch import Tensor
 from torch.nn import functional
 
 SIDE = 120
-"""Of the squares that are shown, in pixels of the enlarged picture."""
+"""Of the squares that are shown, in pixels of the enlarged image."""
 
 
 def draw(made: Mapping[str, Mapping[str, Tensor]], path: Path) -> None:
-    """A row for each picture: the square in which bicubic interpolation is farthest from the truth, by every method."""
+    """A row for each image: the square in which bicubic interpolation is farthest from the truth, by every method."""
     from matplotlib.figure import Figure
 
     columns = list(next(iter(made.values())))
     figure = Figure(figsize=(len(columns) * 2.6, len(made) * 2.75), dpi=100)
     axes = figure.subplots(len(made), len(columns), squeeze=False)
-    for line, (name, pictures) in zip(axes, made.items(), strict=True):
-        part = worst(pictures["bicubic"], pictures["truth"])
+    for line, (name, images) in zip(axes, made.items(), strict=True):
+        part = worst(images["bicubic"], images["truth"])
         for place, title in zip(line, columns, strict=True):
-            shown = pictures[title][0].clamp(0, 1).movedim(0, 2).numpy()[part]
+            shown = images[title][0].clamp(0, 1).movedim(0, 2).numpy()[part]
             place.imshow(shown, interpolation="nearest")
             place.set_title(f"{name}: {title}" if title == columns[0] else title, fontsize=7, pad=2)
             place.set_axis_off()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from machine import Report, table
-from page import machine_line, picture, write_page
+from page import image_link, machine_line, write_page
 from scram_plot import new_figure, write_figure
 from table1_cells import Cell, Limits
 from table1_layers import CHANNELS, ENTRIES, PAPER_SIDES, PATCH, matrix_bytes
@@ -107,7 +107,7 @@ def write(cells: Sequence[Cell], limits: Limits, folder: Path | None) -> None:
         f"Written by `python benchmarks/table1.py --results docs/results`. {machine_line()}",
         setting(limits),
         *tables,
-        picture(folder / "table1.png", "Memory against pixels"),
+        image_link(folder / "table1.png", "Memory against pixels"),
     ]
     write_page(folder, "table1", parts, [asdict(cell) for cell in cells])
 

@@ -3,7 +3,7 @@
     python benchmarks/table6.py --checkpoint FILE [FILE ...] --data FOLDER [--size 256] [--hole 128] [--count 100]
                                 [--results FOLDER]
 
-FILE: a network that `patchattn train inpainting` has written, or a public checkpoint. FOLDER: pictures that it has not
+FILE: a network that `patchattn train inpainting` has written, or a public checkpoint. FOLDER: images that it has not
 seen. Each network is measured with both attentions, on the same squares of `--size` pixels with a hole of `--hole`
 somewhere. All errors are of the hole alone, colors in [0, 1].
 """
@@ -34,7 +34,7 @@ HEADINGS = ("l1 in %", "l2 in %", "PSNR in dB", "TV in %", "SSIM in %")
 
 @dataclass(frozen=True)
 class Quality:
-    """Of filled holes; means over pictures. TV needs no truth."""
+    """Of filled holes; means over images. TV needs no truth."""
 
     l1: float
     l2: float
@@ -53,7 +53,7 @@ def total_variation(images: Tensor) -> float:
 
 
 def quality_of(filled: Tensor, truth: Tensor) -> Quality:
-    """Of one picture's hole."""
+    """Of one image's hole."""
     difference = filled - truth
     return Quality(
         float(difference.abs().mean()),
@@ -69,16 +69,16 @@ def mean_quality(qualities: Sequence[Quality]) -> Quality:
     return Quality(**{name: mean(entry[name] for entry in each) for name in each[0]})
 
 
-def drawn(pictures: ImageDataset, sizes: HoleSizes, count: int) -> Iterator[Holes]:
+def drawn(images: ImageDataset, sizes: HoleSizes, count: int) -> Iterator[Holes]:
     """One at a time: the same for every network."""
-    return (draw_holes(pictures, [number], seed=0, sizes=sizes) for number in range(count))
+    return (draw_holes(images, [number], seed=0, sizes=sizes) for number in range(count))
 
 
-def measure(checkpoint: Path, attention: str | None, pictures: ImageDataset, sizes: HoleSizes, count: int) -> Quality:
+def measure(checkpoint: Path, attention: str | None, images: ImageDataset, sizes: HoleSizes, count: int) -> Quality:
     """A network with one attention; None: nothing is filled but gray, to compare with."""
     network = None if attention is None else load_inpainting_network(checkpoint, attention=attention)
     found = []
-    for holes in drawn(pictures, sizes, count):
+    for holes in drawn(images, sizes, count):
         truth = (holes.truth + 1) / 2
         with torch.no_grad():
             filled = torch.full_like(truth, 0.5) if network is None else network.fill(truth, holes.hole)
@@ -95,12 +95,12 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100, help="how many squares")
     parser.add_argument("--results", type=Path, help="where table6.md and .json go")
     arguments = parser.parse_args()
-    pictures, sizes = find_images(arguments.data), HoleSizes(arguments.size, arguments.hole, 0)
-    gray = measure(arguments.checkpoint[0], None, pictures, sizes, arguments.count)
+    images, sizes = find_images(arguments.data), HoleSizes(arguments.size, arguments.hole, 0)
+    gray = measure(arguments.checkpoint[0], None, images, sizes, arguments.count)
     rows, results = [["", "gray, nothing filled", *gray.cells()]], []
     for checkpoint in arguments.checkpoint:
         for attention in ATTENTIONS:
-            found = measure(checkpoint, attention, pictures, sizes, arguments.count)
+            found = measure(checkpoint, attention, images, sizes, arguments.count)
             name = f"{checkpoint.parent.name}/{checkpoint.name}"
             rows.append([name, attention, *found.cells()])
             results.append({"checkpoint": name, "attention": attention, **asdict(found)})

@@ -1,4 +1,4 @@
-"""Train a small image transformer on 8x8 pictures of digits twice, with full attention and with SCRAM, and compare.
+"""Train a small image transformer on 8x8 images of digits twice, with full attention and with SCRAM, and compare.
 
     python examples/digits.py                                  classify the digits
     python examples/digits.py --task next-pixel                predict each pixel from those before it
@@ -11,9 +11,9 @@ trained with one work with the other: the last line of the table puts full atten
 trained.
 
 Each of the two tasks takes three to four minutes of one core. SCRAM is the slower one here, by far: it is made for
-pictures of so many pixels that full attention does not fit, and 64 keys are nothing to full attention.
+images of so many pixels that full attention does not fit, and 64 keys are nothing to full attention.
 
-Needs scikit-learn, whose wheel brings the pictures (1,797 of them; 17 gray levels; no download).
+Needs scikit-learn, whose wheel brings the images (1,797 of them; 17 gray levels; no download).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Transformer(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Pictures `(B, 1, 8, 8)`, standardized, to scores of the ten digits, `(B, 10)`."""
+    """Images `(B, 1, 8, 8)`, standardized, to scores of the ten digits, `(B, 10)`."""
 
     def __init__(self, attention: dict[str, Any]) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class Classifier(nn.Module):
 class PixelModel(nn.Module):
     """Gray levels `(B, 8, 8)` to scores of the gray levels of every pixel, `(B, 17, 8, 8)`, from the pixels before it.
 
-    The picture is shifted by one pixel, row by row, so that where a pixel is predicted the one before it is seen; the
+    The image is shifted by one pixel, row by row, so that where a pixel is predicted the one before it is seen; the
     attention must be causal, and sees all the earlier ones.
     """
 
@@ -114,18 +114,18 @@ class PixelModel(nn.Module):
 
 @dataclass(frozen=True)
 class Task:
-    """What is learned, from which pictures, and how its success is told."""
+    """What is learned, from which images, and how its success is told."""
 
     network: Callable[[dict[str, Any]], nn.Module]
     train: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
     measure: str
     result: Callable[[Tensor, Tensor], float]
-    """From scores and targets of the test pictures."""
+    """From scores and targets of the test images."""
 
 
 def make_task(name: str) -> Task:
-    """The digits with a fixed split: 1,347 pictures to learn from, 450 to be judged by."""
+    """The digits with a fixed split: 1,347 images to learn from, 450 to be judged by."""
     digits = load_digits()
     parts = train_test_split(digits.images, digits.target, test_size=450, random_state=0, stratify=digits.target)
     train, test, train_label, test_label = (torch.as_tensor(part) for part in parts)
@@ -155,16 +155,16 @@ def batches(count: int, generator: torch.Generator) -> Iterator[Tensor]:
 
 def train(network: nn.Module, task: Task, epochs: int, seed: int) -> None:
     """AdamW on cross-entropy, one cycle of the learning rate."""
-    picture, target = task.train
+    image, target = task.train
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATE, epochs=epochs, steps_per_epoch=math.ceil(len(picture) / BATCH), pct_start=0.2
+        optimizer, LEARNING_RATE, epochs=epochs, steps_per_epoch=math.ceil(len(image) / BATCH), pct_start=0.2
     )
     network.train()
     for _ in range(epochs):
-        for chosen in batches(len(picture), generator):
-            loss = functional.cross_entropy(network(picture[chosen]), target[chosen])
+        for chosen in batches(len(image), generator):
+            loss = functional.cross_entropy(network(image[chosen]), target[chosen])
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -175,8 +175,8 @@ def train(network: nn.Module, task: Task, epochs: int, seed: int) -> None:
 @torch.no_grad()
 def evaluate(network: nn.Module, task: Task) -> float:
     network.eval()
-    picture, target = task.test
-    return task.result(torch.cat([network(part) for part in picture.split(BATCH)]), target)
+    image, target = task.test
+    return task.result(torch.cat([network(part) for part in image.split(BATCH)]), target)
 
 
 def build(task: Task, attention: dict[str, Any], seed: int) -> nn.Module:
@@ -242,7 +242,7 @@ def at_least(least: int) -> Callable[[str], int]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=("classify", "next-pixel"), default="classify")
-    parser.add_argument("--epochs", type=at_least(1), default=8, help="passes over the pictures (%(default)s)")
+    parser.add_argument("--epochs", type=at_least(1), default=8, help="passes over the images (%(default)s)")
     parser.add_argument("--seeds", type=at_least(1), default=3, help="trainings with each layer (%(default)s)")
     parser.add_argument("--k", type=at_least(1), default=8, help="best keys of a query (%(default)s)")
     parser.add_argument("--expand", type=at_least(0), default=0, help="reach of the keys around each (%(default)s)")

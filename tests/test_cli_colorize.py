@@ -56,7 +56,7 @@ def colored(path: str) -> bool:
     return picture.shape[1] == 3 and bool((picture.amax(1) - picture.amin(1)).mean() > 0.02)
 
 
-def test_picture() -> None:
+def test_image() -> None:
     result = run("gray.png", "reference.png", "-o", "out.png", "--show-field", "field.png", *OPTIONS)
     assert result.exit_code == 0, result.output
     lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
@@ -141,7 +141,7 @@ def test_from_previous_takes_the_colors_of_the_result_before() -> None:
     assert "the state after the last finished image is not in one any more" in json.loads(again.stdout)["warnings"][0]
 
 
-def test_unreadable_pictures_stop_or_are_skipped() -> None:
+def test_unreadable_images_stop_or_are_skipped() -> None:
     Path("frames/1.png").write_bytes(b"damaged")
     stopped = run("frames", "reference.png", "-o", "out", *OPTIONS)
     assert stopped.exit_code == 2
@@ -156,7 +156,7 @@ def test_unreadable_pictures_stop_or_are_skipped() -> None:
     assert "1.png" in run("frames", "reference.png", "-o", "out", "--on-error", "skip", *OPTIONS).stdout
 
 
-def test_pictures_of_several_sizes() -> None:
+def test_images_of_several_sizes() -> None:
     write_image("frames/1.png", Image(read_image("gray.png").color[:, :, :30, :44]))
     assert run("frames", "reference.png", "-o", "out", *OPTIONS).exit_code == 0
     assert [read_image(f"out/{number}.png").size for number in range(3)] == [(40, 50), (30, 44), (40, 50)]
@@ -324,7 +324,7 @@ def test_wrong_arguments_are_named(arguments: tuple[str, ...], message: str) -> 
     assert not Path("out.png").exists()
 
 
-def test_folder_without_pictures_and_names_that_meet() -> None:
+def test_folder_without_images_and_names_that_meet() -> None:
     Path("empty").mkdir()
     assert "GRAY: there is no image in empty" in run("empty", "reference.png", "-o", "out").stderr
     PIL.Image.open("frames/0.png").save("frames/0.bmp")

@@ -48,7 +48,7 @@ def pixels(path: str) -> NDArray[np.uint8]:
     return np.asarray(Image.open(path))
 
 
-def test_picture() -> None:
+def test_image() -> None:
     result = run("photo.png", "--mask", "mask.png", "-o", "filled.png")
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("wrote   filled.png (90 x 60, 8 bit)")

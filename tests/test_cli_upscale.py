@@ -45,7 +45,7 @@ def pixels(path: str) -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_picture(scale: int) -> None:
+def test_image(scale: int) -> None:
     result = run("photo.png", "--scale", str(scale), "-o", "large.png")
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith(f"wrote   large.png ({45 * scale} x {30 * scale}, 8 bit)")

@@ -1,6 +1,6 @@
 """What the manual and CONTRIBUTING.md show works: every block of Python runs, every command parses.
 
-Blocks of `python` are executed, all of a page in one namespace, in a folder with the small pictures of
+Blocks of `python` are executed, all of a page in one namespace, in a folder with the small images of
 `tests/test_readme.py`. In blocks of `console`, what follows `$ patchattn` must be a command with such options; on the
 pages of RUN it is run as well. A line `<!-- not run: reason -->` before a block exempts it from running.
 """
@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 import patchattn
 from patchattn.cli.app import app
-from tests.test_readme import pictures  # noqa: F401  # a fixture
+from tests.test_readme import images  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -63,7 +63,7 @@ def commands(page: Path, *, run: bool = False) -> Iterator[list[str]]:
 
 
 def inpainting_names() -> dict[str, Any]:
-    """What docs/inpainting_network.md takes as given: a trained network, a picture and its hole."""
+    """What docs/inpainting_network.md takes as given: a trained network, an image and its hole."""
     from patchattn.networks.architectures import InpaintingArchitecture
     from patchattn.networks.weights import network_bytes
 
@@ -72,18 +72,18 @@ def inpainting_names() -> dict[str, Any]:
     Path("run/network.safetensors").write_bytes(network_bytes(architecture.build(), architecture))
     hole = torch.zeros(1, 80, 88, dtype=torch.bool)
     hole[:, 30:50, 20:60] = True
-    return {"picture": torch.rand(1, 3, 80, 88), "hole": hole}
+    return {"image": torch.rand(1, 3, 80, 88), "hole": hole}
 
 
 GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
     "docs/inpainting_network.md": inpainting_names,
-    "docs/superresolution_network.md": lambda: {"picture": torch.rand(1, 3, 24, 32)},
+    "docs/superresolution_network.md": lambda: {"image": torch.rand(1, 3, 24, 32)},
 }
 """What stands before a page's first block."""
 
 
 @pytest.mark.needs("cpu")
-@pytest.mark.usefixtures("pictures")
+@pytest.mark.usefixtures("images")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name_of)
 def test_python(page: Path) -> None:
     given = GIVEN.get(name_of(page))
@@ -106,7 +106,7 @@ def test_commands_parse(page: Path) -> None:
 
 
 @pytest.mark.needs("cpu")
-@pytest.mark.usefixtures("pictures")
+@pytest.mark.usefixtures("images")
 @pytest.mark.parametrize("page", RUN)
 def test_commands_run(page: str) -> None:
     for words in commands(ROOT / page, run=True):

@@ -28,7 +28,7 @@ def commands(program: str) -> list[list[str]]:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with small photographs, masks and folders of them, named as in the README, in which the test runs."""
     left, right, _ = skimage.data.stereo_motorcycle()
     Image.fromarray(left[200:260, 300:380]).save(tmp_path / "target.png")
@@ -57,17 +57,17 @@ def test_the_two_commands_come_first() -> None:
 
 
 @pytest.mark.needs("cpu")  # the reference would take a quarter of an hour
-def test_python(pictures: Path) -> None:
+def test_python(images: Path) -> None:
     found = blocks("python")
     assert found
     names: dict[str, object] = {}
     for block in found:
         exec(compile(block, str(README), "exec"), names)  # later blocks may build on earlier ones
-    assert {"rebuilt.png", "completed.png"} <= {path.name for path in pictures.iterdir()}
+    assert {"rebuilt.png", "completed.png"} <= {path.name for path in images.iterdir()}
 
 
 @pytest.mark.needs("cpu")
-def test_command_line(pictures: Path) -> None:
+def test_command_line(images: Path) -> None:
     found = commands("patchattn")
     assert {command[1] for command in found} == {
         "reconstruct",
@@ -83,10 +83,10 @@ def test_command_line(pictures: Path) -> None:
         less = ["--steps", "2", "--size", "16", "--accelerator", "cpu"] if command[1] == "train" else []
         result = CliRunner().invoke(app, [*command[1:], *less])
         assert result.exit_code == 0, f"{shlex.join(command)}: {result.output}"
-    assert (pictures / "colored" / "0.png").is_file()
-    assert (pictures / "completed" / "a.png").is_file()
-    assert (pictures / "enlarged" / "a.png").is_file()
-    assert (pictures / "run" / "network.safetensors").is_file()
+    assert (images / "colored" / "0.png").is_file()
+    assert (images / "completed" / "a.png").is_file()
+    assert (images / "enlarged" / "a.png").is_file()
+    assert (images / "run" / "network.safetensors").is_file()
     assert {"rebuilt.png", "field.png", "field.npz", "colored.png", "completed.png"} <= {
-        path.name for path in pictures.iterdir()
+        path.name for path in images.iterdir()
     }

@@ -108,7 +108,7 @@ def test_it_is_as_defined(query_size: tuple[int, int], key_size: tuple[int, int]
         torch.testing.assert_close(found, torch.from_numpy(np.stack(expected)), **TOLERANCE[torch.float64])
 
 
-def test_a_picture_without_a_hole_is_copied() -> None:
+def test_an_image_without_a_hole_is_copied() -> None:
     """Every patch is most like itself; at a large scale nothing else has any weight."""
     image = normals(1, 16, 12, 14, seed=3)
     output = contextual_attention(image, image, image, scale=100.0, fuse=False)
@@ -162,7 +162,7 @@ def test_what_does_not_fit_is_refused_before_it_is_computed() -> None:
     query = torch.empty(1, 1, 1, 1).expand(1, 128, 675, 825)
     with pytest.raises(RuntimeError, match=r"scores of 1 item\(s\) need 233,837,818,032 bytes; the limit is 16,000,0"):
         contextual_attention(query, query, query, memory_limit=16_000_000_000)
-    with pytest.raises(RuntimeError, match=r"at rate 1, .* need 3,721,317,187,500 bytes; .* Use smaller pictures or"):
+    with pytest.raises(RuntimeError, match=r"at rate 1, .* need 3,721,317,187,500 bytes; .* Use smaller images or"):
         contextual_attention(query, query, query, rate=1, memory_limit=16_000_000_000)
     # Four times the size: far more than any machine has.
     query = query[..., :1, :1].expand(1, 128, 2700, 3300)

@@ -306,7 +306,7 @@ def test_what_is_no_number_is_refused(settings: dict[str, Any], message: str) ->
 
 
 @pytest.mark.parametrize("call", [PatchAttention(), ScramAttention(), LinearAttention()])
-def test_a_picture_without_batch_is_not_silently_a_sequence(call: nn.Module) -> None:
+def test_an_image_without_batch_is_not_silently_a_sequence(call: nn.Module) -> None:
     picture = normals(3, 20, 24, dtype=torch.float32)
     with pytest.warns(UserWarning, match=r"3 sequence\(s\) of 24 positions with 20 channels.*unsqueeze\(0\)"):
         call(picture, picture, picture)

@@ -28,7 +28,7 @@ def test_kinds_are_checked_by_content_before_decoding(tmp_path: Path, kind: str)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM"])
-def test_pictures_are_taken_by_any_name(tmp_path: Path, kind: str) -> None:
+def test_images_are_taken_by_any_name(tmp_path: Path, kind: str) -> None:
     PIL.Image.new("RGB", (30, 40)).save(tmp_path / "a.png", kind)
     check_image_file(tmp_path / "a.png", 1, "The file")
     with pytest.raises(ValueError, match=r"30 x 40 are 0\.0 megapixels"):

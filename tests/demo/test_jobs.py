@@ -35,7 +35,7 @@ def test_the_rim_of_a_stroke_is_part_of_the_read_hole(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "size", [(75, 100), (150, 200), (149, 201), (76, 101), (37, 50), (30, 33), (7, 11), (1000, 1333)]
 )
-def test_no_stroke_is_too_thin_for_a_picture_of_another_size(size: tuple[int, int]) -> None:
+def test_no_stroke_is_too_thin_for_an_image_of_another_size(size: tuple[int, int]) -> None:
     for column in range(0, 100, 7):
         painted = torch.zeros(1, 1, 75, 100)
         painted[..., column] = 1 / 255

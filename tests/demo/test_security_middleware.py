@@ -182,7 +182,7 @@ def test_what_is_foreign_reaches_nothing(page: Page, tmp_path: Path, headers: di
     assert (answer.parts_read, len(page.seen), list(tmp_path.iterdir())) == (0, seen, [])
 
 
-def test_pictures_are_not_embedded_elsewhere_and_pages_not_framed(page: Page) -> None:
+def test_images_are_not_embedded_elsewhere_and_pages_not_framed(page: Page) -> None:
     for answer in (page.ask("GET", "/"), page.ask("GET", "/config"), page.ask("POST", JOIN, OPENED)):
         assert answer.header("cross-origin-resource-policy") == "same-origin"
         assert answer.header("cross-origin-opener-policy") == "same-origin"

@@ -72,7 +72,7 @@ def test_an_upload_is_kept_for_its_visitor_alone(page: Page) -> None:
         "a.php",
     ],
 )
-def test_only_pictures_come_in(page: Page, tmp_path: Path, name: str) -> None:
+def test_only_images_come_in(page: Page, tmp_path: Path, name: str) -> None:
     answer = upload(page, b"<script>alert(1)</script>", name=name)
     if name == "a.png ":  # by any name that the file gets
         assert json.loads(answer.body)["name"] == "a.png"
@@ -155,7 +155,7 @@ def test_an_empty_file_is_refused(page: Page, tmp_path: Path) -> None:
     "path",
     ["{id}/b.png", "{id}/..", "{id}/.", "{id}/server.lock", "{id}/%2e%2e", "x/a.png", "{id}/a.png/", "../{id}/a.png"],
 )
-def test_only_the_visitors_pictures_go_out(page: Page, tmp_path: Path, path: str) -> None:
+def test_only_the_visitors_images_go_out(page: Page, tmp_path: Path, path: str) -> None:
     name = json.loads(upload(page, b"abc").body)["id"]
     (tmp_path / name / "field.pt").write_bytes(b"abc")
     assert page.ask("GET", f"/patchattn/file/{name}/a.png").status == 200

@@ -271,7 +271,7 @@ def test_files_that_are_no_such_network(tmp_path: Path) -> None:
         (torch.rand(2, 3, 9, 9), torch.ones(2, 9, 8) > 0, r"hole: .* of shape \(2, 9, 8\)"),
     ],
 )  # fmt: skip
-def test_pictures_and_holes_that_do_not_fit(picture: Tensor, hole: Tensor, message: str) -> None:
+def test_images_and_holes_that_do_not_fit(picture: Tensor, hole: Tensor, message: str) -> None:
     network = InpaintingArchitecture(channels=2).build()
     for call in (network, network.fill):
         with pytest.raises(ValueError, match=message):

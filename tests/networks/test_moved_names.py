@@ -62,7 +62,7 @@ def test_whole_networks_that_were_saved_under_old_names_can_be_read(old: str, ne
     assert type(pickle.loads(before)) is type(network)
 
 
-def test_images_that_are_called_pictures() -> None:
+def test_images_that_are_called_pictures() -> None:  # deprecated name
     critic = inpainting.Critic(16, channels=2)
     image = torch.rand(1, 3, 16, 16)
     with pytest.warns(DeprecationWarning, match=r"^forward\(picture=...\) is now forward\(image=...\);"):

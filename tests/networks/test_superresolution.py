@@ -230,7 +230,7 @@ def test_wrong_arguments_are_named(settings: dict[str, Any], message: str) -> No
         SuperResolutionArchitecture(**settings).build()
 
 
-def test_wrong_pictures_are_named() -> None:
+def test_wrong_images_are_named() -> None:
     with pytest.raises(ValueError, match=r"image: expected shape \(B, 3, height, width\), got \(1, 1, 8, 8\)"):
         small(2)(torch.rand(1, 1, 8, 8))
 

@@ -59,7 +59,7 @@ def test_known_answer(backend: str) -> None:
     assert found.dtype == torch.int32
 
 
-def test_known_windows_of_a_picture(backend: str) -> None:
+def test_known_windows_of_an_image(backend: str) -> None:
     # Key 5 of 3 x 4 is in the middle of row 1, key 11 the last corner; a window may be a column, a row, or both.
     index = torch.tensor([[[[[5, 11]]]]], dtype=torch.int32)
     for radius, middle, corner in (

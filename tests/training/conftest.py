@@ -11,7 +11,7 @@ from PIL import Image
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Crops of photographs that move, as the frames of a film do."""
+    """Crops of photographs that move, as the frames of a video do."""
     folder = tmp_path_factory.mktemp("frames")
     for name, photograph in (("astronaut", skimage.data.astronaut()), ("coffee", skimage.data.coffee())):
         (folder / name).mkdir()

@@ -86,14 +86,14 @@ def test_an_item_is_the_same_wherever_it_is_drawn(data: Path) -> None:
     assert not torch.equal(whole.truth, draw_holes(images, range(4), seed=1, sizes=SIZES).truth)
 
 
-def test_small_pictures_are_enlarged(tmp_path: Path) -> None:
+def test_small_images_are_enlarged(tmp_path: Path) -> None:
     Image.new("L", (30, 20), 100).save(tmp_path / "gray.png")
     square = find_images(tmp_path).square(np.random.default_rng(0), 64)
     assert square.shape == (3, 64, 64)
     torch.testing.assert_close(square, torch.full_like(square, 100 / 255))
 
 
-def test_unreadable_pictures(data: Path, tmp_path: Path) -> None:
+def test_unreadable_images(data: Path, tmp_path: Path) -> None:
     (tmp_path / "b.png").write_bytes(b"no picture")
     told: list[str] = []
     generator = np.random.default_rng(0)

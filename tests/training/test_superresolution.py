@@ -54,7 +54,7 @@ def test_squares_are_turned_and_mirrored(tmp_path: Path) -> None:
     assert len({tuple(square[0].flatten().tolist()) for square in drawn}) == 8
 
 
-def test_pictures_are_made_small_as_by_matlab() -> None:
+def test_images_are_made_small_as_by_matlab() -> None:
     """A step of four pixels, half as large: the weights of the cubic kernel (a = -0.5), twice as wide."""
     step = torch.tensor([0.0, 0, 0, 0, 1, 1, 1, 1]).expand(1, 3, 8, 8)
     small = made_small(step, 2)

@@ -152,7 +152,7 @@ def _check_memory(query: Tensor, key: Tensor, rate: int, limit: int | None) -> N
     if limit is not None and needed > limit:
         raise RuntimeError(
             f"contextual_attention: from {_size(query)} to {_size(key)} positions at rate {rate}, the scores of "
-            f"{query.shape[0]} item(s) need {needed:,} bytes; the limit is {limit:,} bytes. Use smaller pictures or "
+            f"{query.shape[0]} item(s) need {needed:,} bytes; the limit is {limit:,} bytes. Use smaller images or "
             "MaskedPatchAttention, whose memory is linear in the pixels."
         )
 

@@ -44,7 +44,7 @@ def cross_scale_attention(
     A_{ij} = \operatorname{softmax}_j\!\Big( \lambda\, \frac{Q_i \cdot K_j}{\max(\lVert K_j \rVert, 10^{-4})} \Big)$$
 
     The cross-scale non-local attention of Mei et al. (2020, section 3.3; section 4.6 of PSAL), to which query and value
-    are features of a picture, and key those of the picture made r times smaller. Q_i and K_j are patches of p =
+    are features of an image, and key those of the image made r times smaller. Q_i and K_j are patches of p =
     `patch_size` positions, zero outside, V_j the patch of r p pixels of value at the same place as K_j, zero outside.
     Pasted patches lie r pixels apart, so that p² of them overlap; their sum is divided by d = `divisor`, 6 in the
     published programs. lambda is `scale`.

@@ -43,7 +43,7 @@ def match(
 
     Args:
         query: `(B, C, *spatial)`, one to three spatial dimensions; float16, bfloat16, float32 or float64. Sums are
-            taken in float32 at least. Three dimensions are sequences `(B, C, length)`; where they look like a picture
+            taken in float32 at least. Three dimensions are sequences `(B, C, length)`; where they look like an image
             `(C, H, W)` a warning asks. There may be no queries, and nothing in the batch.
         key: `(B, C, *spatial)`, of any spatial size; batch size 1 is shared by all queries.
         k: matches for each query.

@@ -1,4 +1,4 @@
-"""Films: every frame changed, times and sound kept, whole or not at all."""
+"""Videos: every frame changed, times and sound kept, whole or not at all."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def seed_kernel(ranked, blocks, candidates, memory, init, held, K: tl.constexpr,
         entries = offer_leaves(ranked, queries, entries, leaf[:, None], 0)
         turn += 1
         wanting = tl.sum((entries != EMPTY).to(tl.int32), 1) < K
-        if limits.DIMS == 1:  # a sequence has fewer neighbors to hear from than a picture
+        if limits.DIMS == 1:  # a sequence has fewer neighbors to hear from than an image
             wanting = wanting | (turn < seed_leaves)
         waiting = asked & (turn < turns) & wanting
     if limits.IS_CAUSAL or limits.WINDOWED or limits.SEPARATED:

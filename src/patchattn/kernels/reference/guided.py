@@ -175,7 +175,7 @@ def seed_lists(ranked: RankedLists, item: Item, chosen: Tensor, k: int) -> None:
     for matches in item.init[:, chosen]:
         ranked.offer(chosen, leaf_at(tree.leaf_of, matches)[:, None], 0)
     own = leaf_for(tree, ranked.query_components[chosen])
-    # A sequence has fewer neighbors to hear from than a picture.
+    # A sequence has fewer neighbors to hear from than an image.
     least = SEED_LEAVES if len(item.pairs.query_shape) == 1 else 1
     waiting = torch.ones_like(own, dtype=torch.bool)
     for turn in range(min(2 * leaves, SEED_LEAVES) if limited else 2 * leaves):

@@ -1,7 +1,7 @@
-"""Make the pictures of the manual's first page, by the command line, from the photographs inside scikit-image.
+"""Make the images of the manual's first page, by the command line, from the photographs inside scikit-image.
 
-Each is a strip: what a command was given, and what it made of it. `python examples/pictures.py [FOLDER]` writes them to
-docs/pictures/, or to the folder named.
+Each is a strip: what a command was given, and what it made of it. `python examples/images.py [FOLDER]` writes them to
+docs/images/, or to the folder named.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HEIGHT = 230
 
 def main() -> int:
     """Make all strips in the folder named on the command line."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "docs" / "pictures"
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "docs" / "images"
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as name:
         work = Path(name)
@@ -76,7 +76,7 @@ def upscale(work: Path) -> list[Image.Image]:
     size = (3 * small.width, 3 * small.height)
     detail = (420, 180, 615, 330)
     enlarged = [small.resize(size, method) for method in (Image.Resampling.NEAREST, Image.Resampling.BICUBIC)]
-    return [picture.crop(detail) for picture in (*enlarged, Image.open(work / "large.png"))]
+    return [image.crop(detail) for image in (*enlarged, Image.open(work / "large.png"))]
 
 
 def run(*arguments: object) -> None:
@@ -84,19 +84,17 @@ def run(*arguments: object) -> None:
     subprocess.run([sys.executable, "-m", "patchattn.cli", *map(str, arguments)], check=True)
 
 
-def join(pictures: list[Image.Image]) -> Image.Image:
-    """Put pictures side by side at one height."""
+def join(images: list[Image.Image]) -> Image.Image:
+    """Put images side by side at one height."""
     scaled = [
-        picture.convert("RGB").resize(
-            (round(picture.width * HEIGHT / picture.height), HEIGHT), Image.Resampling.LANCZOS
-        )
-        for picture in pictures
+        image.convert("RGB").resize((round(image.width * HEIGHT / image.height), HEIGHT), Image.Resampling.LANCZOS)
+        for image in images
     ]
-    strip = Image.new("RGB", (sum(picture.width + GAP for picture in scaled) - GAP, HEIGHT), (255, 255, 255))
+    strip = Image.new("RGB", (sum(image.width + GAP for image in scaled) - GAP, HEIGHT), (255, 255, 255))
     left = 0
-    for picture in scaled:
-        strip.paste(picture, (left, 0))
-        left += picture.width + GAP
+    for image in scaled:
+        strip.paste(image, (left, 0))
+        left += image.width + GAP
     return strip
 
 
