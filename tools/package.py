@@ -27,12 +27,14 @@ IN_SDIST = (
     *(f"src/{name}" for name in NEEDED),
     *LICENSES,
     "README.md",
+    "hatch_build.py",
     "CHANGELOG.md",
     "CITATION.cff",
     "tests/cases.py",
 )
 KINDS = (".py", ".css", ".js", ".safetensors", ".md")
 """The files of the library; anything else in the wheel has got there by mistake."""
+RELATIVE_LINK = re.compile(r"\]\((?!https?:|#)")
 COMPILED = (".pyc", ".nbi", ".nbc", ".so")
 VERSION = re.compile(r'^__version__ = "(.+)"$', re.MULTILINE)
 PRINT_INSTALLED = """
@@ -55,7 +57,11 @@ def check_wheel(wheel: Path, version: str) -> list[str]:
     wrong += [f"the wheel lacks the license {name}" for name in LICENSES if f"{info}licenses/{name}" not in names]
     if metadata["License-Expression"] != "MIT" or metadata["Version"] != version:
         wrong.append(f"the wheel is {metadata['Version']} under {metadata['License-Expression']}")
-    return wrong
+    description = metadata.get_payload(decode=True).decode("utf-8")
+    if not description.startswith("# patchattn\n"):
+        wrong.append("the wheel's description is not README.md")
+    broken = [line for line in description.splitlines() if RELATIVE_LINK.search(line)]
+    return wrong + [f"the wheel's description has a link that leads nowhere on an index: {line}" for line in broken]
 
 
 def check_sdist(sdist: Path, version: str) -> list[str]:

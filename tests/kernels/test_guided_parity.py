@@ -167,8 +167,8 @@ def test_bit_for_bit_on_a_line_of_more_than_one_band(compiled: str, monkeypatch:
     pair = Pair((4150,), (4300,), (3,), batch=1)
     if compiled == "gpu":
         pair = pair.on(compiled)
-        for name in ("gpu", "reference"):
-            monkeypatch.setattr(f"patchattn.kernels.{name}.guided.BAND_OF_LINE", 16)
+        for name in ("gpu.guided_scan", "reference.guided"):
+            monkeypatch.setattr(f"patchattn.kernels.{name}.BAND_OF_LINE", 16)
     assert_same_bits(*search_both(compiled, pair, 1, 2))
 
 
