@@ -94,6 +94,7 @@ def check_finite(name: str, *tensors: Tensor | None) -> None:
 
 
 def check_heads(name: str, tensor: Tensor, num_heads: int) -> None:
+    """Refuse channels that do not divide into heads."""
     if tensor.shape[1] % num_heads:
         raise ValueError(f"num_heads: got {num_heads}, which does not divide the {tensor.shape[1]} channels of {name}.")
 
@@ -142,6 +143,7 @@ def shown(value: Any) -> str:
 
 
 def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
+    """Refuse a value that is not among the allowed ones."""
     if value not in allowed:
         raise ValueError(f"{name}: got {value!r}; allowed are {', '.join(map(repr, allowed))}.")
 

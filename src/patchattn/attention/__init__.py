@@ -1,4 +1,4 @@
-"""Weights from similarities, output from values."""
+"""Attention layers and their functions: softmax weights of similarities, applied to values."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ __all__ = ["fold_blocks", "unfold_blocks", "value_ratio"]
 
 
 def value_ratio(key: Tensor, value: Tensor) -> int:
-    """r, if value is r times the key's size in every dimension."""
+    """Return r, where value is r times the key's size in every dimension."""
     key_size, value_size = tuple(key.shape[2:]), tuple(value.shape[2:])
     ratio = 1 if 0 in key_size else max(1, value_size[0] // key_size[0])
     if value_size != tuple(ratio * n for n in key_size):
@@ -22,7 +22,7 @@ def value_ratio(key: Tensor, value: Tensor) -> int:
 
 
 def unfold_blocks(value: Tensor, ratio: int) -> Tensor:
-    """`(B, C, *(r n))` to `(B, C r^D, *n)`: the pixels of a block become channels of its position."""
+    """Rearrange `(B, C, *(r n))` to `(B, C r^D, *n)`: the pixels of a block become channels of its position."""
     if ratio == 1:
         return value
     batch, channels, *size = value.shape
@@ -33,7 +33,7 @@ def unfold_blocks(value: Tensor, ratio: int) -> Tensor:
 
 
 def fold_blocks(output: Tensor, ratio: int) -> Tensor:
-    """The reverse of `unfold_blocks`."""
+    """Undo `unfold_blocks`."""
     if ratio == 1:
         return output
     batch, channels, *size = output.shape

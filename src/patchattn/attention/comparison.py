@@ -1,4 +1,4 @@
-"""Which positions are compared, and how: an expansion, samplers and similarities of one problem."""
+"""Query and key of one problem, and the operators on them: expansion, samplers and similarities."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Comparison"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Query and key, and who of them may be compared; its methods are the operators."""
+    """Query and key with the constraints on their matches; the methods are operators."""
 
     query: Tensor
     key: Tensor
@@ -33,23 +33,23 @@ class Comparison:
         return differentiates(self.query, self.key)
 
     def similarity_at(self, index: Tensor) -> Tensor:
-        """The similarity of each query to its keys in `index`, differentiable; -inf where there is none."""
+        """Return the similarity of each query to its keys in `index`, differentiable; -inf where there is none."""
         found: Tensor = similarity_at(self.query, self.key, index, self.geometry, self.backend)
         return found
 
     def expand(self, index: Tensor, radius: tuple[int, ...]) -> Tensor:
-        """The keys around each one of `index`."""
+        """Return the keys around each one of `index`."""
         keys: Tensor = expand(index, self.key.detach(), radius, self.constraints, self.backend)
         return keys
 
     def sample_mixture(self, modes: Tensor, mixture: Mixture) -> tuple[Tensor, Tensor]:
-        """Keys drawn from a mixture about the modes, and the logarithm of their density."""
+        """Draw keys from a mixture about the modes, and return the logarithm of their density too."""
         double = self.query.dtype == torch.float64
         keys, log_density = sample_mixture(modes, self.key.detach(), mixture, self.constraints, double, self.backend)
         return keys, log_density
 
     def sample_chains(self, modes: Tensor, chains: Chains) -> tuple[Tensor, Tensor]:
-        """The states of Markov chains from the modes, and the share of steps that were taken."""
+        """Run Markov chains from the modes; return their states and the share of accepted steps."""
         states, acceptance = sample_chains(
             self.query.detach(), self.key.detach(), modes, chains, self.geometry, self.constraints, self.backend
         )

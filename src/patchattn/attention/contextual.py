@@ -1,4 +1,4 @@
-"""Contextual attention: what is missing is put together from patches of what is there (Yu et al. 2018)."""
+"""Contextual attention (Yu et al. 2018): fills a hole with patches of its surroundings."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def contextual_attention(
 def contextual_memory(
     query_size: Size, key_size: Size, *, rate: int = 2, batch: int = 1, dtype: torch.dtype = torch.float32
 ) -> int:
-    """The bytes that `contextual_attention` needs for its scores, whatever the channels.
+    """Return the bytes that `contextual_attention` needs for its scores, whatever the channels.
 
     Args:
         query_size, key_size: (height, width) of query and key.

@@ -1,4 +1,4 @@
-"""Cross-scale attention: patches of an image attend to those of a smaller copy, and paste what these stand for."""
+"""Cross-scale attention: patches of an image attend to those of a smaller copy, and paste the larger originals."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def cosine_of_patches(patch_size: int) -> PatchGeometry:
 def check_cross_scale(
     query: Tensor, key: Tensor, value: Tensor, patch_size: int, scale: float, divisor: float
 ) -> tuple[int, int, float, float]:
-    """Check what cross-scale layers are told alike, and return how much larger value is than key, and the settings."""
+    """Check the arguments that cross-scale layers share; return how much larger value is than key, and the settings."""
     check_pair(query, key, 1)
     check_features("value", value, query, "query")
     if query.dim() != 4:

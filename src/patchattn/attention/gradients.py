@@ -1,4 +1,4 @@
-"""Gradients of what holds nothing."""
+"""Gradients of tensors without elements."""
 
 from __future__ import annotations
 

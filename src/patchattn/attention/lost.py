@@ -1,4 +1,4 @@
-"""Vectors that hold NaN: left out of matrix products, whose gradients would carry it to all others."""
+"""Vectors that hold NaN: kept out of matrix products, whose gradients would spread it to all other vectors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def without_nan(vectors: Tensor, *, infinite: bool) -> tuple[Tensor, Tensor]:
 
 
 def marked(q: Tensor, k: Tensor, q_lost: Tensor, k_lost: Tensor) -> tuple[Tensor, Tensor]:
-    """Add two elements to both, which have no gradient: their product is 0, NaN where one of the vectors is lost."""
+    """Append two elements to queries and keys that add 0 to their product, and NaN where one of the two held NaN."""
     return (
         torch.cat([q, torch.ones_like(q_lost), q_lost], -1),
         torch.cat([k, k_lost, torch.ones_like(k_lost)], -1),

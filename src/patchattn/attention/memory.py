@@ -1,4 +1,4 @@
-"""Memory that is free to compute in."""
+"""Free memory of a device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["free_memory"]
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that a device can still give; None where the system does not tell.
+    """Return the free memory of a device in bytes; None where the system does not report it.
 
     Linux tells of the processor's memory what is free or can be freed; macOS what is built in.
 

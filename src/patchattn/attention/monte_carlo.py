@@ -75,7 +75,7 @@ def chain_estimate(
 
 
 def normalized(log_weight: Tensor) -> Tensor:
-    """The weights, summing to 1 over dimension 2; 0 for a query without any."""
+    """Return the weights of these logarithms, summing to 1 over dimension 2; 0 for a query without any."""
     peak = log_weight.amax(2, keepdim=True)
     weight = (log_weight - torch.where(peak > -torch.inf, peak, 0)).exp()
     total = weight.sum(2, keepdim=True)

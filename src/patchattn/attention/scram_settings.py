@@ -158,7 +158,7 @@ def _separation(
 
 
 def check_search(method: str, iterations: int, causal: bool) -> int:
-    """T as a Python number, if there is such a search."""
+    """Refuse a search that does not fit; return `iterations` as a Python number."""
     iterations = check_count("iterations", iterations, 0)
     check_method(method, iterations)
     if method == "guided" and causal:

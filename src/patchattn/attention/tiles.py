@@ -1,5 +1,6 @@
-"""Attention in pieces: queries tile by tile, keys in groups that are joined afterwards, everything computed again for
-the gradient, so that memory does not grow with the pairs that are compared.
+"""Attention in tiles: memory does not grow with the number of pairs of queries and keys.
+
+Queries go tile by tile, keys in groups that are joined afterwards, and everything is computed again for the gradient.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def tiles_of(size: tuple[int, ...], side: tuple[int, ...]) -> Iterator[Tile]:
 
 
 def recomputed(function: Callable[..., Tensor], *arguments: object) -> Tensor:
-    """Call a function of which nothing but the arguments is kept for the gradient.
+    """Call a function whose intermediate results are not kept, but computed again for the gradient.
 
     Under the transforms of torch.func, which know no such recomputation, everything is kept.
     """

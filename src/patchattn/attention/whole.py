@@ -1,4 +1,4 @@
-"""Layers that are computed in tiles, as they appear to PyTorch: all operations one by one, or one operator."""
+"""Layers that are computed in tiles, as one operator of a compiled, exported or traced graph."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Layer = Callable[..., Tensor]
 
 
 def as_operator(name: str) -> Callable[[Layer], Layer]:
-    """Make a function of `Images` and plain settings the operator `patchattn::name` where its parts must not be seen.
+    """Make a function of `Images` and plain settings the operator `patchattn::name` where that is needed.
 
-    Which is where a graph is made (compiled, exported, traced), to hold one node in the place of thousands, for all
+    It is needed where a graph is made (compiled, exported, traced), to hold one node in the place of thousands, for all
     sizes; where nothing is computed (device "meta", no queries); and where autocast is on while a gradient is wanted,
     for the backward pass would multiply in half precision then. Else its operations are seen one by one, so that all
     that autograd knows can be done with them. It is computed without autocast either way.

@@ -1,4 +1,4 @@
-"""Finding the field."""
+"""Search for the best matches of every query position."""
 
 from __future__ import annotations
 

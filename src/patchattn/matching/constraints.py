@@ -26,7 +26,7 @@ PADDING_MODES = get_args(PaddingMode)
 def check_patch_size(
     patch_size: int | Sequence[int], padding_mode: str, query_size: tuple[int, ...], key_size: tuple[int, ...]
 ) -> tuple[int, ...]:
-    """Odd and positive in each dimension, and no larger than the padding mode can bear."""
+    """Check that a patch size is odd and positive in each dimension, and no larger than the padding mode allows."""
     check_choice("padding_mode", padding_mode, PADDING_MODES)
     sizes = per_dimension("patch_size", patch_size, len(query_size), 1)
     if any(size % 2 == 0 for size in sizes):

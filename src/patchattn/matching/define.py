@@ -76,6 +76,7 @@ def check_k(k: int, query: Tensor, key: Tensor) -> int:
 
 
 def resolve_backend(backend: str | None, tensor: Tensor) -> str:
+    """Return the backend for a tensor's device, or check that the given one can serve it."""
     if backend is None:
         return default_backend(tensor.device.type)
     if backend not in BACKENDS:

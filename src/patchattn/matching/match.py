@@ -1,4 +1,4 @@
-"""The public search."""
+"""`match`: the k most similar key positions of every query position."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def match(
 
 
 def find_field(query: Tensor, key: Tensor, problem: Problem, init: MatchField | None = None) -> MatchField:
-    """Solve a problem that was defined for these tensors."""
+    """Run the search that was defined for these tensors."""
     if init is not None:
         check_field("init", init, query, key, problem.geometry.num_heads)
     index, found = search(query.detach(), key.detach(), None if init is None else init.index, problem)
@@ -112,7 +112,7 @@ def find_field(query: Tensor, key: Tensor, problem: Problem, init: MatchField | 
 
 
 def check_field(name: str, field: Any, query: Tensor, key: Tensor, num_heads: int) -> None:
-    """A field between tensors of these shapes.
+    """Check a field between tensors of these shapes.
 
     The largest index is read and checked at once on the CPU. On a GPU, and in a compiled graph, nothing is read, which
     would wait for the device: the check is enqueued, and an index that is too large fails as an assertion there.

@@ -1,1 +1,1 @@
-"""Image in, image out."""
+"""Tools from image to image: reconstruct, colorize, inpaint and upscale, with reading and writing of files."""

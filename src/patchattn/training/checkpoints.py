@@ -1,4 +1,4 @@
-"""The state of a run in one file, which is there whole or not at all."""
+"""Checkpoints: the state of a run in one file, written atomically."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def restore(
     checkpoint: Checkpoint, network: nn.Module, optimizers: Mapping[str, Optimizer], description: Mapping[str, Any]
 ) -> None:
-    """Put a checkpoint's state into a network and its optimizers, by the words that were given to `write_checkpoint`.
+    """Put a checkpoint's state into a network and its optimizers, by the names that were given to `write_checkpoint`.
 
     Raises:
         ValueError: the checkpoint is one of another run; the message says what differs.
