@@ -8,6 +8,7 @@ from statistics import mean
 from typing import Any
 
 from colorization_runs import Setting
+from figures import new_figure, write_figure
 from machine import table
 from page import image_link, machine_line, write_page
 
@@ -139,9 +140,7 @@ def _claims(entries: Mapping[str, Entry]) -> str:
 
 def _draw(entries: Mapping[str, Entry], path: Path) -> None:
     """Figure 5: error against memory, and against operations."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = new_figure(11, 4.2, dpi=110)
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, cost, label in ((left, "gigabytes", "GB"), (right, "gflops", "GFLOP")):
         for number, (name, entry) in enumerate(entries.items()):
@@ -159,4 +158,4 @@ def _draw(entries: Mapping[str, Entry], path: Path) -> None:
         axes.grid(alpha=0.3)
     left.set_ylabel("mean squared error")
     figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
-    figure.savefig(path, dpi=110)
+    write_figure(figure, path)

@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 from colorize_plot import draw
-from machine import Report, save, table
+from machine import Report, table
+from page import machine_line, write_page
 from torch import Tensor, nn
 
 from patchattn.tasks.colorize import colorize
@@ -197,15 +198,15 @@ def main() -> None:
     for report in reports:
         report.show()
     if arguments.results is not None:
-        parts = [f"{report.question}\n\n{table(report.headings, report.rows)}" for report in reports]
-        arguments.results.mkdir(parents=True, exist_ok=True)
-        heading = (
-            "# Guided colorization\n\nWritten by `python benchmarks/colorize.py --data DIR --results docs/results`."
-        )
-        (arguments.results / "colorize.md").write_text(
-            "\n\n".join([heading, *parts, *shown(sequences)]) + "\n", encoding="utf-8"
-        )
-        save(arguments.results / "colorize.json", [result for report in reports for result in report.results])
+        tables = [part for report in reports for part in (report.question, table(report.headings, report.rows))]
+        parts = [
+            "# Guided colorization",
+            f"Written by `python benchmarks/colorize.py --data DIR --results docs/results`. {machine_line()}",
+            *tables,
+            *shown(sequences),
+        ]
+        results = [result for report in reports for result in report.results]
+        write_page(arguments.results, "colorize", parts, results)
         images(sequences, compared, arguments.results)
 
 

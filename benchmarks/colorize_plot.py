@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch.nn.functional as F
+from figures import new_figure, write_figure
 from torch import Tensor
 
 WIDTH = 400
@@ -13,12 +14,10 @@ WIDTH = 400
 
 def draw(rows: list[dict[str, Tensor]], path: Path) -> None:
     """Put titled images of one size into rows, and write them to a file."""
-    from matplotlib.figure import Figure
-
     height, width = next(iter(rows[0].values())).shape[2:]
     size = (round(WIDTH * height / width), WIDTH)
     columns = len(rows[0])
-    figure = Figure(figsize=(columns * WIDTH / 100, len(rows) * (size[0] + 26) / 100), dpi=100)
+    figure = new_figure(columns * WIDTH / 100, len(rows) * (size[0] + 26) / 100, layout=None)
     for axes, (title, image) in zip(
         figure.subplots(len(rows), columns).flat, [item for row in rows for item in row.items()], strict=True
     ):
@@ -27,5 +26,4 @@ def draw(rows: list[dict[str, Tensor]], path: Path) -> None:
         axes.set_title(title, fontsize=10, pad=3)
         axes.set_axis_off()
     figure.subplots_adjust(left=0.002, right=0.998, bottom=0.002, top=0.95, wspace=0.01, hspace=0.12)
-    figure.savefig(path, pil_kwargs={"quality": 88})
-    print(f"wrote {path}")
+    write_figure(figure, path, pil_kwargs={"quality": 88})

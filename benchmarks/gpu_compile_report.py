@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import triton
+from figures import new_figure, write_figure
 from machine import table
 
 __all__ = ["JUDGED", "LEAST", "WANTED", "write"]
@@ -61,10 +62,8 @@ def markdown(found: list[dict[str, Any]], targets: list[str]) -> str:
 
 def plot(path: Path, found: list[dict[str, Any]]) -> None:
     """Occupancy on JUDGED, a point for each row of a kernel."""
-    from matplotlib.figure import Figure
-
     names = sorted({row["kernel"] for row in found}, reverse=True)
-    figure = Figure(figsize=(9, 1.6 + 0.32 * len(names)), dpi=100, layout="constrained")
+    figure = new_figure(9, 1.6 + 0.32 * len(names))
     axes = figure.subplots()
     for special, color, label in (
         (True, "tab:gray", "special cases"),
@@ -86,7 +85,7 @@ def plot(path: Path, found: list[dict[str, Any]]) -> None:
     axes.grid(axis="x", color="0.9", linewidth=0.8)
     axes.set_axisbelow(True)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    figure.savefig(path)
+    write_figure(figure, path)
 
 
 def write(directory: Path, found: list[dict[str, Any]], targets: list[str]) -> None:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import os
 
+from figures import new_figure, write_figure
+
 os.environ["TRITON_INTERPRET"] = "1"
 
 import argparse
@@ -237,9 +239,7 @@ def rates_text(rates: Rates) -> str:
 
 def plot(path: Path, rates: Rates) -> None:
     """Least times against the side of the image."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 5), dpi=100, layout="constrained")
+    figure = new_figure(11, 5)
     panels = figure.subplots(1, len(GPUS), sharey=True)
     sides = [round(2 ** (n / 4)) for n in range(4 * 6, 4 * 11 + 1)]
     looks = {"search_patchmatch": "tab:gray", "search_guided": "tab:blue", "attend, 7x7 votes": "tab:green"}
@@ -257,7 +257,7 @@ def plot(path: Path, rates: Rates) -> None:
         axes.set_axisbelow(True)
     panels[0].set_ylabel("seconds")
     panels[0].legend(frameon=False)
-    figure.savefig(path)
+    write_figure(figure, path)
 
 
 def report(checks: list[Checked], rates: Rates) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from figures import new_figure, write_figure
 
 MARGIN, SIDE = 40, 260
 """Pixels around a hole, and the least side that is shown."""
@@ -15,10 +16,8 @@ HOLE = (255, 0, 255)
 
 def draw(made: Mapping[str, Mapping[str, Any]], shown: Sequence[str], path: Path, *, around: bool = True) -> None:
     """A row for each image, cut out `around` its hole or whole: the hole, what the methods made, and the truth."""
-    from matplotlib.figure import Figure
-
     columns = ["hole", *shown, "truth"]
-    figure = Figure(figsize=(len(columns) * 2.6, len(made) * 2.7), dpi=120)
+    figure = new_figure(len(columns) * 2.6, len(made) * 2.7, dpi=120, layout=None)
     axes = figure.subplots(len(made), len(columns), squeeze=False)
     for line, (name, images) in zip(axes, made.items(), strict=True):
         hole, truth = images["hole"], images["truth"]
@@ -29,8 +28,7 @@ def draw(made: Mapping[str, Mapping[str, Any]], shown: Sequence[str], path: Path
             place.set_title(f"{name}: {title}" if title == "hole" else title, fontsize=7, pad=2)
             place.set_axis_off()
     figure.subplots_adjust(left=0.003, right=0.997, bottom=0.002, top=0.985, wspace=0.02, hspace=0.09)
-    figure.savefig(path, pil_kwargs={"quality": 88})
-    print(f"wrote {path}")
+    write_figure(figure, path, pil_kwargs={"quality": 88})
 
 
 def _around(hole: Any) -> tuple[slice, slice]:

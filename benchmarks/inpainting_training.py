@@ -22,6 +22,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from figures import new_figure, write_figure
 from machine import table
 from page import check_plots, image_link, machine_line, write_page
 
@@ -58,9 +59,7 @@ def losses(run: Path) -> list[tuple[int, float]]:
 
 
 def draw(curves: dict[str, dict[int, list[tuple[int, float]]]], path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.5), dpi=120)
+    figure = new_figure(8, 4.5, dpi=120, layout=None)
     axes = figure.subplots()
     for color, (attention, runs) in zip(("#d62728", "#1f77b4"), curves.items(), strict=True):
         for number, curve in enumerate(runs.values()):
@@ -72,8 +71,7 @@ def draw(curves: dict[str, dict[int, list[tuple[int, float]]]], path: Path) -> N
     axes.grid(alpha=0.3, which="both")
     axes.legend(title="attention; a line for each seed")
     figure.tight_layout()
-    figure.savefig(path)
-    print(f"wrote {path}")
+    write_figure(figure, path)
 
 
 def main() -> None:

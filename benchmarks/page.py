@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from figures import check_matplotlib
 from machine import machine, save
-from search_plot import check_matplotlib
 
 
 def machine_line() -> str:

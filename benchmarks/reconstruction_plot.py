@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from figures import new_figure, plain_logarithmic, show_image, write_figure
 from pairs import read
 from reconstruction_rows import SIDE, Pair, Store
-from scram_plot import new_figure, plain_logarithmic, show_image, write_figure
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 

@@ -18,13 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from figures import check_matplotlib
 from machine import Report, machine, save
 from pairs import FRAMES
 from scram_error import report_error
 from scram_maps import report_blobs, report_maps
 from scram_scaling import SIDES, measure_here, plot_scaling, report_scaling
 from scram_search import report_search
-from search_plot import check_matplotlib
 
 # What the sections read: patterns, and how many files of each there must be.
 FILES = {

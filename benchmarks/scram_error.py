@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from figures import new_figure, plain_logarithmic, write_figure
 from machine import Report
 from pairs import frames, read, resized, standardized, tokens
-from scram_plot import new_figure, plain_logarithmic, write_figure
 from torch import Tensor
 
 from patchattn import MatchField, ScramDiagnostics, scram_attention

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from figures import new_figure, show_image, write_figure
 from machine import Report
 from pairs import read
-from scram_plot import new_figure, show_image, write_figure
 from torch import Tensor
 
 from patchattn import MatchField, scram_attention

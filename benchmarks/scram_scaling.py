@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from figures import new_figure, plain_logarithmic, write_figure
 from layer_cost import attend
 from machine import Report, seconds, spread
 from pairs import read, resized, standardized, tokens
 from process import MIB, in_fresh_process, peak_beyond
-from scram_plot import new_figure, plain_logarithmic, write_figure
 from sparse_transformer import factorized_attention, summary_width
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from figures import new_figure, plain_logarithmic, write_figure
 from machine import Report, seconds, spread
 from pairs import read, standardized, tokens
-from scram_plot import new_figure, plain_logarithmic, write_figure
 from search_features import recall
 from torch import Tensor
 

@@ -19,13 +19,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from figures import check_matplotlib
 from machine import Report, machine, save
 from pairs import check_data
 from peers import peers_at
 from search_features import report_noise, report_tokens
 from search_peak import report_peak
 from search_peers import report_peers
-from search_plot import check_matplotlib, plot
+from search_plot import plot
 from search_quality import report_channels, report_davis, report_frames
 from search_scaling import LARGE, measure_large, report_crossover, report_large
 

@@ -7,17 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from figures import new_figure, write_figure
 
 OURS = {"guided": ("tab:blue", "o"), "patchmatch": ("tab:gray", "s")}
 TICKS = [1, 1.005, 1.01, 1.02, 1.03, 1.05, 1.1, 1.2, 1.5, 2, 3, 5]
-
-
-def check_matplotlib() -> None:
-    """Raise what names the remedy, before anything is measured."""
-    try:
-        import matplotlib  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise RuntimeError('matplotlib is not installed; install it with: pip install "patchattn[bench]"') from error
 
 
 def _kind(result: dict[str, Any]) -> str:
@@ -48,11 +41,10 @@ def _draw_peers(axes: Any, results: list[dict[str, Any]]) -> None:
 
 def plot(path: Path, results: list[dict[str, Any]]) -> None:
     """Draw a panel for each size; costs are spread out towards 1, where it is hard to get any lower."""
-    from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     sizes = sorted({result["size"] for result in results})
-    figure = Figure(figsize=(16, 8), dpi=100, layout="constrained")
+    figure = new_figure(16, 8)
     panels = figure.subplots(1, len(sizes), squeeze=False)[0]
     for axes, size in zip(panels, sizes, strict=True):
         here = [result for result in results if result["size"] == size]
@@ -79,5 +71,4 @@ def plot(path: Path, results: list[dict[str, Any]]) -> None:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    print(f"wrote {path}")
+    write_figure(figure, path)

@@ -17,7 +17,8 @@ from typing import Any
 
 import skimage.data
 import torch
-from machine import Report, machine, save, seconds
+from machine import Report, seconds, table
+from page import machine_line, write_page
 from torch import Tensor
 
 from patchattn import match
@@ -117,16 +118,9 @@ def main() -> None:
     found = report(arguments.lengths)
     found.show()
     if arguments.results is not None:
-        arguments.results.mkdir(parents=True, exist_ok=True)
-        about = machine()
-        lines = [
-            "# Sequences", "", "`python benchmarks/sequences.py --results docs/results`", "", found.question, "",
-            "| " + " | ".join(found.headings) + " |", "|" + "---|" * len(found.headings),
-            *("| " + " | ".join(row) + " |" for row in found.rows), "",
-            f"{about['processor']}, {about['threads']} threads; PyTorch {about['torch']}, Numba {about['numba']}.",
-        ]  # fmt: skip
-        (arguments.results / "sequences.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        save(arguments.results / "sequences.json", found.results)
+        written = "Written by `python benchmarks/sequences.py --results docs/results`. " + machine_line()
+        parts = ["# Sequences", written, found.question, table(found.headings, found.rows)]
+        write_page(arguments.results, "sequences", parts, found.results)
 
 
 if __name__ == "__main__":

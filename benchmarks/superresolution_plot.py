@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from figures import new_figure, write_figure
 from torch import Tensor
 from torch.nn import functional
 
@@ -14,10 +15,8 @@ SIDE = 120
 
 def draw(made: Mapping[str, Mapping[str, Tensor]], path: Path) -> None:
     """A row for each image: the square in which bicubic interpolation is farthest from the truth, by every method."""
-    from matplotlib.figure import Figure
-
     columns = list(next(iter(made.values())))
-    figure = Figure(figsize=(len(columns) * 2.6, len(made) * 2.75), dpi=100)
+    figure = new_figure(len(columns) * 2.6, len(made) * 2.75, layout=None)
     axes = figure.subplots(len(made), len(columns), squeeze=False)
     for line, (name, images) in zip(axes, made.items(), strict=True):
         part = worst(images["bicubic"], images["truth"])
@@ -27,8 +26,7 @@ def draw(made: Mapping[str, Mapping[str, Tensor]], path: Path) -> None:
             place.set_title(f"{name}: {title}" if title == columns[0] else title, fontsize=7, pad=2)
             place.set_axis_off()
     figure.subplots_adjust(left=0.003, right=0.997, bottom=0.002, top=0.985, wspace=0.02, hspace=0.09)
-    figure.savefig(path, pil_kwargs={"quality": 85})
-    print(f"wrote {path}")
+    write_figure(figure, path, pil_kwargs={"quality": 85})
 
 
 def worst(found: Tensor, truth: Tensor) -> tuple[slice, slice]:

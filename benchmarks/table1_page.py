@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from figures import new_figure, write_figure
 from machine import Report, table
 from page import image_link, machine_line, write_page
-from scram_plot import new_figure, write_figure
 from table1_cells import Cell, Limits
 from table1_layers import CHANNELS, ENTRIES, PAPER_SIDES, PATCH, matrix_bytes
 

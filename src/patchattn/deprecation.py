@@ -51,9 +51,9 @@ def moved_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
     return moved
 
 
-def warn_renamed(old: str, new: str, *, stacklevel: int = 3) -> None:
+def warn_renamed(old: str, new: str) -> None:
     """Warn that a name is deprecated, in the name of the code that used it."""
-    warnings.warn(f"{old} is now {new}; the old name is removed in 1.0.", DeprecationWarning, stacklevel=stacklevel)
+    warnings.warn(f"{old} is now {new}; the old name is removed in 1.0.", DeprecationWarning, stacklevel=3)
 
 
 def renamed_argument(old: str, new: str) -> Callable[[Callable[P, R]], Callable[P, R]]:

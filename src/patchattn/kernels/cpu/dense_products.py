@@ -1,4 +1,4 @@
-"""Products of all pixels of two images, their sums along diagonals, and what is multiplied with them.
+"""Products of all pixels of two images, and what tables of them are multiplied with.
 
 Images are channel-first here, `(channels, pixels)`, so that the loops inside run over neighboring pixels. Every sum is
 computed by one thread, in one order.
@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 from patchattn.kernels.cpu.compiler import kernel
 from patchattn.kernels.cpu.pool import run_ranges
 
-__all__ = ["add_products", "add_transposed_products", "gather_diagonals", "pair_products", "spread_diagonals"]
+__all__ = ["add_products", "add_transposed_products", "pair_products"]
 
 ROWS = 16
 """Rows in one range of work."""
 COLUMNS = 512
 """Columns that are computed together: with 16 channels of an image they fill a first-level cache."""
-
-Size = tuple[int, ...]
 
 
 def pair_products(
@@ -51,71 +49,6 @@ def _pair_range(low: int, high: int, first: Any, second: Any, squared_difference
                 else:
                     for v in range(target.size):
                         target[v] += x * source[v]
-
-
-def gather_diagonals(
-    table: NDArray[Any], rows: Size, columns: Size, patch: Size, output: NDArray[Any], spare: NDArray[Any]
-) -> NDArray[Any]:
-    """Sum over the pixels of patches: entry (i, j) is the sum over o of the table's (i + o, j + o), o in `patch`.
-
-    `rows` and `columns` are the sizes of the two (padded) images. The result lies in `output` or `spare`, whichever
-    the last step writes to.
-    """
-    return _along_each(table, rows, columns, patch, -1, output, spare)
-
-
-def spread_diagonals(
-    table: NDArray[Any], rows: Size, columns: Size, patch: Size, output: NDArray[Any], spare: NDArray[Any]
-) -> NDArray[Any]:
-    """The adjoint of `gather_diagonals`: entry (u, v) is the sum over o of the table's (u - o, v - o)."""
-    return _along_each(table, rows, columns, patch, 1, output, spare)
-
-
-def _along_each(
-    table: NDArray[Any], rows: Size, columns: Size, patch: Size, sign: int, output: NDArray[Any], spare: NDArray[Any]
-) -> NDArray[Any]:
-    """One dimension after another, the last first: its runs are the shortest, and growing sizes come late."""
-    rows, columns = tuple(rows), tuple(columns)
-    for dim in reversed(range(len(patch))):
-        if patch[dim] == 1:
-            continue
-        n, m, more = rows[dim], columns[dim], sign * (patch[dim] - 1)
-        run = int(np.prod(columns[dim + 1 :]))
-        between = int(np.prod(rows[dim + 1 :]) * np.prod(columns[:dim]))
-        before = int(np.prod(rows[:dim]))
-        shape = (before, n, between, m * run)
-        target = output[: before * (n + more) * between * (m + more) * run]
-        target = target.reshape(before, n + more, between, (m + more) * run)
-        run_ranges(
-            _diagonals_range, before * (n + more), 1, table.reshape(shape), patch[dim], run, target,
-        )  # fmt: skip
-        rows, columns = _longer(rows, dim, more), _longer(columns, dim, more)
-        table, output, spare = target, spare, output
-    return table.reshape(int(np.prod(rows)), int(np.prod(columns)))
-
-
-def _longer(size: Size, dim: int, more: int) -> Size:
-    return (*size[:dim], size[dim] + more, *size[dim + 1 :])
-
-
-@kernel(vectorize=True)
-def _diagonals_range(low: int, high: int, source: Any, patch: int, run: int, target: Any) -> None:
-    n, between, length = target.shape[1], target.shape[2], target.shape[3]
-    spreads = n > source.shape[1]
-    shared = min(length, source.shape[3])
-    for row in range(low, high):
-        a, i = row // n, row % n
-        for m in range(between):
-            target[a, i, m, :] = 0
-            for o in range(patch):
-                if not spreads:
-                    to, by = target[a, i, m, :shared], source[a, i + o, m, o * run : o * run + shared]
-                elif 0 <= i - o < source.shape[1]:
-                    to, by = target[a, i, m, o * run : o * run + shared], source[a, i - o, m, :shared]
-                else:
-                    continue
-                for x in range(shared):
-                    to[x] += by[x]
 
 
 def add_products(table: NDArray[Any], image: NDArray[Any], output: NDArray[Any], at: NDArray[np.int64]) -> None:

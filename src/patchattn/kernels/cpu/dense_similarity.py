@@ -17,16 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchattn.kernels.cpu.compiler import kernel
-from patchattn.kernels.cpu.dense_products import (
-    add_products,
-    add_transposed_products,
-    gather_diagonals,
-    pair_products,
-    spread_diagonals,
-)
+from patchattn.kernels.cpu.dense_products import add_products, add_transposed_products, pair_products
+from patchattn.kernels.cpu.diagonals import gather_diagonals, spread_diagonals
 from patchattn.kernels.cpu.padded_image import PaddedImage
 from patchattn.kernels.cpu.patch_similarity import COSINE, L2, Patches
 from patchattn.kernels.cpu.pool import run_ranges
+from patchattn.kernels.cpu.vectors import SLACK
 
 __all__ = ["Dense", "dense_costs"]
 
@@ -73,7 +69,7 @@ class Dense:
         self.queries, self.keys = queries.size, keys.size
         self.query, self.key = (np.ascontiguousarray(x.reshape(-1, patches.channels).T) for x in (query, key))
         self.side = _box_sides(self.queries, self.patch, self.keys, query.itemsize)
-        size = _padded(self.side, self.patch) * _padded(self.keys, self.patch)
+        size = _padded(self.side, self.patch) * _padded(self.keys, self.patch) + SLACK
         self.table, self.spare = np.empty(size, query.dtype), np.empty(size, query.dtype)
 
     def similarities(

@@ -1,10 +1,8 @@
 """Products of all patches with all patches, as sums of products of pixels.
 
 The product of two patches is the sum of the products of their pixels, and pairs of patches beside each other share
-nearly all of those. So each pair of pixels is multiplied once; sums along the diagonals (both pixels move) follow, one
-dimension after the other. That takes C multiplications and p + p additions instead of p p C multiplications.
-
-Every sum is made of its own terms: a running one, which adds what comes in and subtracts what goes out, loses digits.
+nearly all of those. So each pair of pixels is multiplied once; sums along the diagonals (`diagonals.py`) follow. That
+takes C multiplications and p + p additions instead of p p C multiplications.
 """
 
 from __future__ import annotations
@@ -20,21 +18,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchattn.kernels.cpu.compiler import kernel
+from patchattn.kernels.cpu.diagonals import sum_along, sum_rows
 from patchattn.kernels.cpu.patch_similarity import COSINE, L2, Patches
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.product_blocks import Images, Part
-from patchattn.kernels.cpu.vectors import SLACK, sum_runs
+from patchattn.kernels.cpu.vectors import SLACK
 
 __all__ = ["SummedBlock", "depth_of", "summed_blocks"]
 
 BYTES = 24 * 2**20
 """Memory of all buffers, unless one query at a time takes more."""
 ROWS = 16
-"""Rows of sums in one range of work, at least: those beside each other read the same numbers."""
-ADDITIONS = 1 << 18
-"""In one range of work, at least: some 50 us, beside which the call of a kernel is cheap."""
-STRETCH = 1024
-"""Numbers of a row that are summed before those of the next, while what both read is at hand."""
+"""Rows in one range of work."""
 SAMPLE = 256
 """Queries from which the center is computed."""
 
@@ -177,21 +172,18 @@ def _boxes(query: Tensor, key: Tensor, sizes: _Sizes) -> Iterator[tuple[tuple[sl
                     some = strip[:, first : first + n].reshape(items, -1, query.shape[2])
                     numbers = items * some.shape[1] * key.shape[1]
                     torch.bmm(some, key.mT, out=torch.from_numpy(gram[:numbers]).view(items, -1, key.shape[1]))
-                    i, t, v, u, d = np.ix_(*map(np.arange, (items, n, h + p_b - 1, w, p_c)))
-                    at = (((i * n + t) * (h + p_b - 1) + v) * (w + p_c - 1) + u + d) * key.shape[1] + d
                     i, t, v, u = np.ix_(*map(np.arange, (items, n, h, w)))
                     to = ((i * kept + (first + t) % kept) * h + v) * w + u
+                    pixels_of = items * n, h + p_b - 1, w + p_c - 1
                     if p_b > 1:
-                        _sum(gram, at, k_a * k_b, (k_c, c), c, along_third, np.arange(at[..., 0].size))
-                        i, t, v, u, d = np.ix_(*map(np.arange, (items, n, h, w, p_b)))
-                        at = (((i * n + t) * (h + p_b - 1) + v + d) * w + u) * (k_a * k_b * c) + d * c
-                        _sum(along_third, at, k_a, (k_b * c, b * c), b * c, plane, to)
+                        sum_along(gram, pixels_of, (k_a, k_b, k_c), 2, p_c, along_third)
+                        sum_along(along_third, (*pixels_of[:2], w), (k_a, k_b, c), 1, p_b, plane, to)
                     else:
-                        _sum(gram, at, k_a * k_b, (k_c, c), c, plane, to)
+                        sum_along(gram, pixels_of, (k_a, k_b, k_c), 2, p_c, plane, to)
                 ready = high + p_a - 1
                 i, v, u, t, d = np.ix_(*map(np.arange, (items, h, w, high - low, p_a)))
                 at = (((i * kept + (low + t + d) % kept) * h + v) * w + u) * (k_a * b * c) + d * (b * c)
-                _sum(plane, at, 1, (0, 0), a * b * c, products, np.arange(at[..., 0].size))
+                sum_rows(plane, at, 1, (0, 0), a * b * c, products, np.arange(at[..., 0].size))
                 box = slice(low, high), slice(y, y + h), slice(x, x + w)
                 yield box, products[: at[..., 0].size * a * b * c]
 
@@ -212,35 +204,6 @@ def _box(sizes: _Sizes, items: int, width: int) -> Size:
     while n < depth and not is_large(2 * n, h, w):
         n *= 2
     return min(n, depth), h, w
-
-
-def _sum(
-    numbers: NDArray[Any], starts: Indices, pieces: int, steps: tuple[int, int], length: int, output: NDArray[Any],
-    rows: Indices,
-) -> None:  # fmt: skip
-    """Write the sum of the runs that begin at `starts`, `(..., terms)`, to `rows` of the output.
-
-    A row has `pieces` runs of `length`; `steps` from one to the next, where it is read and where it is written.
-    """
-    terms, starts, targets = starts.shape[-1], starts.reshape(-1), rows.reshape(-1) * (pieces * length)
-    chunk = max(ROWS, ADDITIONS // (pieces * length * terms))
-    run_ranges(_sum_range, targets.size, chunk, numbers, starts, terms, pieces, *steps, length, output, targets)
-
-
-@kernel()
-def _sum_range(
-    low: int, high: int, numbers: Any, starts: Any, terms: int, pieces: int, from_step: int, to_step: int, length: int,
-    output: Any, targets: Any,
-) -> None:  # fmt: skip
-    together = max(1, STRETCH // length)
-    for first in range(0, pieces, together):
-        last = min(first + together, pieces)
-        for begin in range(0, length, STRETCH):
-            count = min(STRETCH, length - begin)
-            for row in range(low, high):
-                for piece in range(first, last):
-                    to = targets[row] + piece * to_step + begin
-                    sum_runs(output, to, numbers, starts, row * terms, terms, piece * from_step + begin, count)
 
 
 @kernel(vectorize=True)

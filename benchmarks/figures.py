@@ -1,4 +1,4 @@
-"""What the images of benchmarks/scram.py have in common."""
+"""Figures of the benchmarks: made, written, and their parts that several have."""
 
 from __future__ import annotations
 
@@ -6,17 +6,25 @@ from pathlib import Path
 from typing import Any
 
 
-def new_figure(width: float, height: float) -> Any:
-    """A figure of so many inches, 100 pixels each."""
+def check_matplotlib() -> None:
+    """Raise what names the remedy, before anything is measured."""
+    try:
+        import matplotlib  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise RuntimeError('matplotlib is not installed; install it with: pip install "patchattn[bench]"') from error
+
+
+def new_figure(width: float, height: float, dpi: int = 100, layout: str | None = "constrained") -> Any:
+    """A figure of so many inches, `dpi` pixels each."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=100, layout="constrained")
+    return Figure(figsize=(width, height), dpi=dpi, layout=layout)
 
 
-def write_figure(figure: Any, path: Path) -> None:
+def write_figure(figure: Any, path: Path, **options: Any) -> None:
     """Save it, and say where."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    figure.savefig(path, **options)
     print(f"wrote {path}", end="\n\n", flush=True)
 
 
