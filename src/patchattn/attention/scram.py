@@ -44,6 +44,7 @@ from patchattn.ops.sample_chains import Chains
 from patchattn.ops.sample_mixture import Mixture
 from patchattn.ops.weighted_sum import weighted_sum
 from patchattn.problem import Problem, Strategy
+from patchattn.search_methods import SearchMethod
 from patchattn.settings import CommonOptions, CommonSettings, SimilarityName, settings_from, shows
 from patchattn.similarity import Similarity
 
@@ -348,8 +349,8 @@ def _modes(comparison: Comparison, settings: ScramSettings, checked: _Checked) -
     k, constraints = check_k(settings.k, comparison.query, comparison.key), comparison.constraints
     if k > 1:
         constraints = replace(constraints, min_separation=checked.separation)
-    iterations = _check_search(settings.method, settings.iterations, constraints.is_causal)
-    strategy = Strategy(settings.method, iterations, ceil(iterations / ITERATIONS_A_SCAN), None, checked.seed)
+    method, iterations = _check_search(settings.method, settings.iterations, constraints.is_causal)
+    strategy = Strategy(method, iterations, ceil(iterations / ITERATIONS_A_SCAN), None, checked.seed)
     return Problem(k, comparison.geometry, constraints, strategy, comparison.backend)
 
 
@@ -410,16 +411,16 @@ def _separation(
     return (0,) * len(radius)
 
 
-def _check_search(method: str, iterations: int, causal: bool) -> int:
-    """T as a Python number, if there is such a search."""
+def _check_search(method: str | SearchMethod, iterations: int, causal: bool) -> tuple[str, int]:
+    """The method's name, and T as a Python number, if there is such a search."""
     iterations = check_count("iterations", iterations, 0)
-    check_method(method, iterations)
-    if method == "guided" and causal:
+    name, _ = check_method(method, None)
+    if name == "guided" and causal:
         raise ValueError(
             "method: 'guided' makes its tree of all keys, so that later ones would decide which earlier ones it finds; "
             "with is_causal use 'patchmatch', 'repeated', 'exact' or 'auto'."
         )
-    return iterations
+    return name, iterations
 
 
 def _weights_of(score: Tensor, weighting: Weighting, normalization: Any) -> Tensor:
