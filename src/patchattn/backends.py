@@ -11,7 +11,7 @@ from patchattn.registry import BACKENDS
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DEVICES", "KernelBackend", "register_backend"]
+__all__ = ["DEVICES", "KernelBackend", "find_backend", "register_backend"]
 
 DEVICES: dict[str, str] = {}
 """The backend that serves a type of device where none is asked for."""
@@ -25,7 +25,7 @@ class KernelBackend:
     module: str
     """The module of its functions, imported when they are first needed."""
     remedy: str
-    """What to do if it does not load."""
+    """The way out if it does not load, for the error."""
     refuses: Callable[[torch.device], str | None] | None = None
     """A device to the reason why tensors there are not taken, or None; None: all are."""
 
@@ -39,7 +39,13 @@ class KernelBackend:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return BACKENDS.get, (self.name,)
+        return find_backend, (self.name,)
+
+
+def find_backend(name: str) -> KernelBackend:
+    """Return a backend by its name."""
+    found: KernelBackend = BACKENDS.get(name)
+    return found
 
 
 def register_backend(

@@ -1,4 +1,4 @@
-"""What can be added from outside, by name: backends, search methods, similarities and tools.
+"""Tables of what can be added from outside, by name: backends, search methods, similarities and tools.
 
 A name is known before what it stands for is imported: the package's own names with the module that registers each, and
 those of installed packages by their entry points, which say the same. So lists of names cost nothing, and nothing of
@@ -88,7 +88,7 @@ class Registry(Generic[Item]):
         for entry in self._entries():
             if entry.name in self.own:
                 found[entry.name] = (
-                    f"{self.kind}: {_package_of(entry)} offers {entry.name!r}, which is patchattn's own."
+                    f"{self.kind}: {_package_of(entry)} offers {entry.name!r}, which is a name of patchattn's own."
                 )
                 continue
             try:

@@ -10,11 +10,11 @@ from typing import Any
 
 from patchattn.registry import METHODS
 
-__all__ = ["SearchMethod", "method_name", "register_method"]
+__all__ = ["SearchMethod", "find_method", "method_name", "register_method"]
 
 ARGUMENTS = ("query", "key", "k", "geometry", "constraints")
 MORE_ARGUMENTS = ("iterations", "seed", "init")
-"""What is given to a method that has iterations."""
+"""Arguments that are given to a method with iterations only."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,7 +56,7 @@ class SearchMethod:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return METHODS.get, (self.name,)
+        return find_method, (self.name,)
 
 
 def register_method(
@@ -98,16 +98,19 @@ def register_method(
     return method
 
 
+def find_method(name: str) -> SearchMethod:
+    """Return a method by its name."""
+    found: SearchMethod = METHODS.get(name)
+    return found
+
+
 def method_name(method: str | SearchMethod) -> str:
     """Return the name of a method that is there.
 
     Raises:
         ValueError: there is none of this name.
     """
-    if isinstance(method, SearchMethod):
-        return method.name
-    found: SearchMethod = METHODS.get(method)
-    return found.name
+    return method.name if isinstance(method, SearchMethod) else find_method(method).name
 
 
 def _check_function(backend: str, function: Any, expected: tuple[str, ...]) -> None:

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import torch
 
-from patchattn.backends import DEVICES, KernelBackend, register_backend
+from patchattn.backends import DEVICES, KernelBackend, find_backend, register_backend
 from patchattn.registry import BACKENDS
 
 __all__ = ["FUNCTIONS", "backend_status", "cache_states", "default_backend", "interprets", "load_backend"]
@@ -28,7 +28,7 @@ FUNCTIONS = (
     "weighted_sum",
     "weighted_sum_backward",
 )
-"""What every backend has."""
+"""Functions that every backend has."""
 
 _loaded: dict[str, ModuleType] = {}
 
@@ -41,7 +41,7 @@ def default_backend(device_type: str) -> str:
 def load_backend(name: str) -> ModuleType:
     """Import a backend's functions; `RuntimeError` with the remedy if it does not load."""
     found = _loaded.get(name)
-    return _load(BACKENDS.get(name)) if found is None else found
+    return _load(find_backend(name)) if found is None else found
 
 
 def interprets() -> bool:

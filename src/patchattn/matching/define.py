@@ -7,13 +7,12 @@ from math import prod
 
 from torch import Tensor
 
-from patchattn.backends import KernelBackend
+from patchattn.backends import KernelBackend, find_backend
 from patchattn.checks import check_count, check_pair, per_dimension, warn_of_missing_batch
 from patchattn.kernels import default_backend
 from patchattn.matching.constraints import check_patch_size, physical_padding, resolve_causality, resolve_masks
 from patchattn.ops.methods import check_method
 from patchattn.problem import Constraints, PatchGeometry, Problem, Strategy
-from patchattn.registry import BACKENDS
 from patchattn.settings import CommonSettings, SearchSettings
 from patchattn.similarity import Similarity, resolve_similarity
 
@@ -80,7 +79,7 @@ def resolve_backend(backend: str | KernelBackend | None, tensor: Tensor) -> str:
     """The name of the backend for a tensor."""
     if backend is None:
         return default_backend(tensor.device.type)
-    known: KernelBackend = backend if isinstance(backend, KernelBackend) else BACKENDS.get(backend)
+    known = backend if isinstance(backend, KernelBackend) else find_backend(backend)
     reason = None if known.refuses is None else known.refuses(tensor.device)
     if reason is not None:
         raise ValueError(f"backend: {reason}.")

@@ -11,8 +11,7 @@ from math import prod
 from patchattn.checks import check_count
 from patchattn.kernels.parameters import PROPAGATION_DISTANCES
 from patchattn.problem import Problem
-from patchattn.registry import METHODS
-from patchattn.search_methods import SearchMethod, method_name, register_method
+from patchattn.search_methods import SearchMethod, find_method, method_name, register_method
 
 __all__ = ["check_method", "resolve_method", "whole_rows_are_faster"]
 
@@ -20,7 +19,7 @@ EXACT_BELOW = 1024
 """Keys up to which "auto" searches exactly: about as fast as guided there, and without error (docs/performance.md)."""
 
 SCANS = 2
-"""Of the guided search."""
+"""Scans of the guided search where none are asked for."""
 
 NEIGHBORS = 2 * len(PROPAGATION_DISTANCES)
 """That PatchMatch asks in each dimension and iteration: two at each distance."""
@@ -67,7 +66,7 @@ def resolve_method(
         count = SCANS if strategy.scans is None else strategy.scans
         if whole_rows_are_faster(problem.k, keys, count, problem.by_products):
             method = "exact"
-    chosen: SearchMethod = METHODS.get(method)
+    chosen = find_method(method)
     if chosen.iterations is None:
         return chosen, 0
     given = strategy.scans if method == "guided" else strategy.iterations
