@@ -163,5 +163,5 @@ print(backend_status()["cpu"])
 
 
 def test_an_unknown_backend_is_refused() -> None:
-    with pytest.raises(ValueError, match="backend: got 'cuda'; allowed are 'cpu', 'gpu', 'reference' and None"):
+    with pytest.raises(ValueError, match="backend: got 'cuda'; allowed are 'reference', 'cpu', 'gpu' and None"):
         load_backend("cuda")

@@ -8,7 +8,7 @@ __all__ = ["Backend", "Causality", "Method", "PaddingMode", "SimilarityName"]
 
 Method = Literal["auto", "exact", "guided", "patchmatch", "repeated"]
 PaddingMode = Literal["reflect", "replicate", "zeros", "valid"]
-SimilarityName = Literal["l2", "l1", "dot", "scaled_dot", "cosine"]
-Backend = Literal["cpu", "gpu", "reference"]
+SimilarityName = Literal["l2", "dot", "scaled_dot", "cosine", "l1"]
+Backend = Literal["reference", "cpu", "gpu"]
 Causality = bool | Literal["strict"]
 """`"strict"`: a query does not match the key at its own position either."""

@@ -79,6 +79,6 @@ def test_the_page_says_what_the_command_says(tool: Any) -> None:
 def test_the_field_view_shows_every_search() -> None:
     controls = {shown.name: control_arguments(FieldSettings, shown)[1] for shown in SHOWN}
     assert controls["method"]["choices"] == ["auto", "exact", "guided", "patchmatch", "repeated"]
-    assert controls["similarity"]["choices"] == ["l2", "l1", "dot", "scaled_dot", "cosine"]
+    assert controls["similarity"]["choices"] == ["l2", "dot", "scaled_dot", "cosine", "l1"]
     assert controls["temperature"]["minimum"] == 0.05
     assert (controls["k"]["value"], controls["patch_size"]["value"]) == (3, 7)
