@@ -67,7 +67,8 @@ def _patch_attention(layer: PatchAttention, query: Tensor, key: Tensor, value: T
         )
     key_size = tuple(key.shape[2:])
     problem = define_problem(query, key, layer, None, None)
-    method, iterations = resolve_method(problem, tuple(query.shape[2:]), key_size)
+    chosen, iterations = resolve_method(problem, tuple(query.shape[2:]), key_size)
+    method = chosen.name
     heads = settings["num_heads"]
     queries = Facts(tuple(query.shape[2:]), patch, query.shape[1] // heads, settings["k"])
     keys = replace(queries, size=key_size)

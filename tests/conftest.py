@@ -23,6 +23,10 @@ import pytest
 import torch
 
 from patchattn import kernels
+from patchattn.backends import DEVICES
+from patchattn.cli.tools import TOOLS
+from patchattn.registry import BACKENDS as REGISTERED_BACKENDS
+from patchattn.registry import METHODS, SIMILARITIES
 from tests.cases import BACKENDS, COMPILED
 from tests.interpreter import speed_up
 
@@ -45,8 +49,8 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     for name in set(COMPILED) - chosen:
         sys.modules.update(dict.fromkeys(NEEDED[name]))  # None: importing it is an ImportError
-        for device in [device for device, backend in kernels.COMPILED.items() if backend == name]:
-            del kernels.COMPILED[device]
+        for device in [device for device, backend in DEVICES.items() if backend == name]:
+            del DEVICES[device]
     config.pluginmanager.register(Unimportable(set(COMPILED) - chosen))
     if "gpu" in chosen:
         speed_up()
@@ -131,6 +135,18 @@ def state_of_process() -> dict[str, Any]:
             name: value for name, value in os.environ.items() if not re.search("PYTEST|TORCH|TRITON", name)
         },
     }
+
+
+@pytest.fixture
+def registries() -> Iterator[None]:
+    """What a test registers is taken back."""
+    tables = [registry._items for registry in (REGISTERED_BACKENDS, METHODS, SIMILARITIES, TOOLS)]
+    tables += [DEVICES, kernels._loaded]
+    before = [dict(table) for table in tables]
+    yield
+    for table, content in zip(tables, before, strict=True):
+        table.clear()
+        table.update(content)
 
 
 @pytest.fixture(params=BACKENDS)

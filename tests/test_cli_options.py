@@ -8,7 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import pytest
@@ -18,12 +18,11 @@ from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from patchattn.cli.app import app
+from patchattn.names import Method, SimilarityName
 from patchattn.networks.attention_layers import NAMES
 from patchattn.networks.inpainting import ATTENTIONS, PADDING_MODES
 from patchattn.networks.superresolution import CROSS_SCALE
-from patchattn.ops.methods import METHODS
 from patchattn.options import Option, check_options, declared_options, values_of
-from patchattn.similarity import BUILT_IN
 from patchattn.tasks.folders import ON_ERROR
 from patchattn.tasks.frame_colorizer import SOURCES
 from patchattn.tasks.images import read_image
@@ -191,15 +190,15 @@ def test_a_declaration_is_checked() -> None:
 
 
 CHOICES = [
-    (("match",), "method", METHODS),
-    (("match",), "similarity", BUILT_IN),
+    (("match",), "method", get_args(Method)),
+    (("match",), "similarity", get_args(SimilarityName)),
     (("match",), "on_error", ON_ERROR),
     (("colorize",), "source", SOURCES),
     (("inpaint",), "quality", QUALITIES),
     (("inpaint",), "attention", ATTENTIONS),
     (("upscale",), "attention", CROSS_SCALE),
     (("train", "colorization"), "attention", NAMES),
-    (("train", "colorization"), "similarity", BUILT_IN),
+    (("train", "colorization"), "similarity", get_args(SimilarityName)),
     (("train", "colorization"), "start", STARTS),
     (("train", "inpainting"), "attention", ATTENTIONS),
     (("train", "inpainting"), "padding_mode", PADDING_MODES),

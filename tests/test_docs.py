@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,11 +84,14 @@ GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 @pytest.mark.needs("cpu")
-@pytest.mark.usefixtures("images")
+@pytest.mark.usefixtures("images", "registries")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name_of)
-def test_python(page: Path) -> None:
+def test_python(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = GIVEN.get(name_of(page))
-    names: dict[str, Any] = {"__name__": "page", **(given() if given else {})}
+    module = ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", module)
+    names = vars(module)
+    names.update(given() if given else {})
     with torch.random.fork_rng():
         for block in blocks(page, "python"):
             if not block.exempt:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import patchattn
-from patchattn.kernels import BACKENDS, backend_status, default_backend, load_backend
+from patchattn.kernels import backend_status, default_backend, load_backend
 
 ROOT = Path(__file__).parents[1]
 
@@ -76,7 +76,7 @@ print(read)
 
 @pytest.mark.needs("cpu", "gpu")
 def test_every_backend_loads() -> None:
-    assert backend_status() == dict.fromkeys(BACKENDS)
+    assert backend_status() == dict.fromkeys(("cpu", "gpu", "reference"))
 
 
 @pytest.mark.needs("cpu", "gpu")
@@ -163,5 +163,5 @@ print(backend_status()["cpu"])
 
 
 def test_an_unknown_backend_is_refused() -> None:
-    with pytest.raises(ValueError, match="backend: got 'cuda'; allowed are 'reference', 'cpu', 'gpu'"):
+    with pytest.raises(ValueError, match="backend: got 'cuda'; allowed are 'reference', 'cpu', 'gpu' and None"):
         load_backend("cuda")

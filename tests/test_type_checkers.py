@@ -31,7 +31,10 @@ from patchattn import (
     pointwise_similarity,
     scram_attention,
 )
+from patchattn.backends import register_backend
 from patchattn.baselines import FullAttention, LocalAttention, full_attention, sparse_attention
+from patchattn.search_methods import SearchMethod, register_method
+from patchattn.similarity import register_similarity
 
 
 def use(x: Tensor, flag: bool) -> None:
@@ -51,6 +54,20 @@ def use(x: Tensor, flag: bool) -> None:
     patch_attention(x, x, x, temperature="cold")  # mistake
     patch_attention(x, x, x, similarity="l3")  # mistake
     patch_attention(x, x, x, init=x)  # mistake
+
+    similarity = register_similarity("absolute", pointwise_similarity(lambda q, k: -abs(q - k)))
+    method = register_method("window", {"cpu": lambda *arguments: None}, iterations=3)
+    backend = register_backend("items", "my_package.items", remedy="install it")
+    assert_type(method, SearchMethod)
+    assert_type(match(x, x, similarity=similarity, method=method, backend=backend), MatchField)
+    assert_type(PatchAttention(similarity=similarity, method=method, backend=backend)(x, x, x), Tensor)
+    match(x, x, method="window")  # mistake
+    match(x, x, similarity="absolute")  # mistake
+    match(x, x, backend="items")  # mistake
+    match(x, x, method=similarity)  # mistake
+    register_similarity("l2.5", "l2")  # mistake
+    register_method("window", len)  # mistake
+    register_backend("items", "my_package.items")  # mistake
 
     assert_type(scram_attention(x, x, x, k=4, expand=1), Tensor)
     assert_type(scram_attention(x, x, x, return_diagnostics=True), tuple[Tensor, ScramDiagnostics])

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields
+from functools import cached_property
 from inspect import get_annotations
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from patchattn.registry import Registry
 
 __all__ = ["Declared", "Option", "check_options", "declared_options", "values_of"]
 
@@ -15,7 +18,8 @@ __all__ = ["Declared", "Option", "check_options", "declared_options", "values_of
 class Option:
     """Describes one field of a dataclass: `k: Annotated[int, Option("Matches of each pixel.", min=1)] = 3`.
 
-    A field of the type `Literal["a", "b"]` takes one of these words.
+    A field of the type `Literal["a", "b"]` takes one of these words; of `Literal["a", "b"] | str`, with `registry`,
+    also what is registered there.
     """
 
     help: str
@@ -31,6 +35,8 @@ class Option:
     """On the command line the value stands alone, without a name."""
     variable: str | None = None
     """An environment variable that can hold the value."""
+    registry: Registry[Any] | None = None
+    """Where more choices may be registered."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +55,12 @@ class Declared:
         """Whether there is no default."""
         return self.default is MISSING
 
-    @property
+    @cached_property
     def choices(self) -> tuple[Any, ...]:
         """The values that are allowed, if the type lists them."""
-        return next((get_args(one) for one in self._alternatives if get_origin(one) is Literal), ())
+        listed = next((get_args(one) for one in self._alternatives if get_origin(one) is Literal), ())
+        registry = self.option.registry
+        return listed if registry is None else tuple(dict.fromkeys((*listed, *registry.names())))
 
     @property
     def is_optional(self) -> bool:

@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from inspect import Parameter, signature
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar
 
+from patchattn.backends import KernelBackend
+from patchattn.names import Backend, Causality, Method, PaddingMode, SimilarityName
+from patchattn.search_methods import SearchMethod
 from patchattn.similarity import Similarity
 
 __all__ = [
@@ -25,13 +28,6 @@ __all__ = [
     "shows",
 ]
 
-Method = Literal["auto", "exact", "guided", "patchmatch", "repeated"]
-PaddingMode = Literal["reflect", "replicate", "zeros", "valid"]
-SimilarityName = Literal["l2", "l1", "dot", "scaled_dot", "cosine"]
-Backend = Literal["cpu", "gpu", "reference"]
-Causality = bool | Literal["strict"]
-"""`"strict"`: a query does not match the key at its own position either."""
-
 Settings = TypeVar("Settings")
 Call = TypeVar("Call")
 
@@ -41,12 +37,12 @@ class CommonSettings:
     """Defaults that all functions with a search share; see `match` for what each means."""
 
     num_heads: int = 1
-    method: Method = "auto"
+    method: Method | SearchMethod = "auto"
     seed: int = 0
     is_causal: Causality = False
     max_offset: int | Sequence[int] | None = None
     padding_mode: PaddingMode = "reflect"
-    backend: Backend | None = None
+    backend: Backend | KernelBackend | None = None
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -63,12 +59,12 @@ class SearchSettings(CommonSettings):
 class HeadlessOptions(TypedDict, total=False):
     """The types of `CommonSettings` but for `num_heads`, which some callers set themselves."""
 
-    method: Method
+    method: Method | SearchMethod
     seed: int
     is_causal: Causality
     max_offset: int | Sequence[int] | None
     padding_mode: PaddingMode
-    backend: Backend | None
+    backend: Backend | KernelBackend | None
 
 
 class CommonOptions(HeadlessOptions, total=False):

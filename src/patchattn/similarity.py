@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchattn.function_content import UnknownContentError, content_digest, frozen
+from patchattn.registry import SIMILARITIES
 
-__all__ = ["BY_PRODUCTS", "Similarity", "pointwise_similarity", "resolve_similarity"]
+__all__ = ["BY_PRODUCTS", "Similarity", "pointwise_similarity", "register_similarity", "resolve_similarity"]
 
 Pointwise = Callable[[Any, Any], Any]
 PointwiseDerivative = Callable[[Any, Any], tuple[Any, Any]]
@@ -25,7 +26,7 @@ PointwiseDerivative = Callable[[Any, Any], tuple[Any, Any]]
 
 @dataclass(frozen=True)
 class Similarity:
-    """A similarity of two patches; make your own with `pointwise_similarity`.
+    """A similarity of two patches; make your own with `pointwise_similarity`, name it with `register_similarity`.
 
     `name` identifies it everywhere (operators take the name, since their schemas hold no objects). `function` and
     `derivative` are set for a user's own similarity only; the built-in ones are known to the kernels by name.
@@ -60,9 +61,7 @@ class Similarity:
 
 BY_PRODUCTS = ("l2", "dot", "scaled_dot", "cosine")
 """Those that one matrix product computes for all pairs of patches."""
-BUILT_IN = (*BY_PRODUCTS, "l1")
 
-_known = {name: Similarity(name) for name in BUILT_IN}
 _pointwise: WeakValueDictionary[str, Similarity] = WeakValueDictionary()
 """Similarities of users by name, as long as something holds them: a layer, a variable, a gradient to be computed."""
 _copies: WeakValueDictionary[str, Any] = WeakValueDictionary()
@@ -170,21 +169,50 @@ def _sample(function: Callable[[Any, Any], Any]) -> NDArray[np.float64] | None:
         return None
 
 
+def register_similarity(name: str, similarity: Similarity, *, replace: bool = False) -> Similarity:
+    """Register a similarity, for `similarity=` of every function and layer and of the command line.
+
+    Args:
+        name: what it is called.
+        similarity: made by `pointwise_similarity`.
+        replace: take the place of a similarity of this name that was registered before.
+
+    Returns:
+        The similarity, which can be given in the place of its name; type checkers know that it is allowed.
+
+    Raises:
+        ValueError: the name is taken, or the similarity was not made by `pointwise_similarity`.
+    """
+    if not isinstance(similarity, Similarity) or similarity.function is None:
+        raise ValueError(f"similarity: expected an object made by pointwise_similarity(), got {similarity!r}.")
+    if isinstance(name, str) and name.startswith(PREFIX):
+        raise ValueError(f"name: got {name!r}; names that begin with {PREFIX!r} are those of contents.")
+    found: Similarity = SIMILARITIES.add(name, similarity, replace=replace)
+    return found
+
+
 def resolve_similarity(similarity: str | Similarity) -> Similarity:
     """Return the `Similarity` of a name, or the object itself."""
     if isinstance(similarity, Similarity):
         return similarity
-    found = None
-    if isinstance(similarity, str):
-        found = _known.get(similarity) or _pointwise.get(similarity)
-        if found is None and similarity.startswith(PREFIX):
-            raise ValueError(
-                f"similarity: {similarity!r} is not known in this process; make it with pointwise_similarity(), from "
-                "the functions it was made from, before what was exported or saved with it is run, and keep it."
-            )
+    if isinstance(similarity, str) and similarity.startswith(PREFIX):
+        return _of_content(similarity)
+    found: Similarity = SIMILARITIES.get(similarity)
+    return found
+
+
+def _of_content(name: str) -> Similarity:
+    """Return the similarity whose content has this name, if something holds it."""
+    if name not in _pointwise:
+        SIMILARITIES.problems()  # what other packages offer is loaded
+    found = _pointwise.get(name)
     if found is None:
-        allowed = ", ".join(repr(name) for name in BUILT_IN)
         raise ValueError(
-            f"similarity: got {similarity!r}; allowed are {allowed} and an object made by pointwise_similarity()."
+            f"similarity: {name!r} is not known in this process; make it with pointwise_similarity(), from "
+            "the functions it was made from, before what was exported or saved with it is run, and keep it."
         )
     return found
+
+
+for _name in (*BY_PRODUCTS, "l1"):
+    SIMILARITIES.add(_name, Similarity(_name))

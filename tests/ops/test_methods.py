@@ -8,6 +8,7 @@ import pytest
 
 from patchattn.ops.methods import resolve_method
 from patchattn.problem import Constraints, PatchGeometry, Problem, Strategy
+from patchattn.registry import METHODS
 from patchattn.similarity import resolve_similarity
 
 
@@ -31,13 +32,14 @@ def test_known_choices(
 ) -> None:
     size = (side, side)
     found = problem(Strategy(method, 7, 3, exact_pairs), 3, is_causal=is_causal, min_separation=(2 * separated, 0))
-    assert resolve_method(found, size, size) == expected
+    chosen, count = resolve_method(found, size, size)
+    assert (chosen.name, count) == expected
 
 
 def test_defaults() -> None:
     sizes = (9,), (9,)
-    assert resolve_method(problem(Strategy("guided")), *sizes) == ("guided", 2)
-    assert resolve_method(problem(Strategy("repeated")), *sizes) == ("repeated", 5)
+    assert resolve_method(problem(Strategy("guided")), *sizes) == (METHODS.get("guided"), 2)
+    assert resolve_method(problem(Strategy("repeated")), *sizes) == (METHODS.get("repeated"), 5)
 
 
 @pytest.mark.parametrize(("method", "k", "scans", "by_products", "expected"), [
@@ -51,4 +53,4 @@ def test_defaults() -> None:
 def test_many_matches(method: str, k: int, scans: int | None, by_products: bool, expected: str) -> None:
     size = (40, 40)
     limited = {} if by_products else {"max_offset": (9, 9)}
-    assert resolve_method(problem(Strategy(method, None, scans), k, **limited), size, size)[0] == expected
+    assert resolve_method(problem(Strategy(method, None, scans), k, **limited), size, size)[0].name == expected

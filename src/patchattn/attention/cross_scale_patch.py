@@ -15,6 +15,7 @@ from patchattn.attention.cross_scale import check_cross_scale, cosine_of_patches
 from patchattn.attention.gradients import without_elements
 from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.precision import promote
+from patchattn.backends import KernelBackend
 from patchattn.checks import check_count
 from patchattn.field import MatchField
 from patchattn.matching.define import resolve_backend
@@ -25,6 +26,7 @@ from patchattn.ops.methods import check_method
 from patchattn.ops.similarity_at import similarity_at
 from patchattn.ops.transforms import differentiates
 from patchattn.problem import Constraints, Problem, Strategy
+from patchattn.search_methods import SearchMethod
 from patchattn.settings import Backend, Method
 
 __all__ = ["CrossScalePatchAttention", "cross_scale_patch_attention"]
@@ -44,10 +46,10 @@ def cross_scale_patch_attention(
     patch_size: int = 3,
     scale: float = 10.0,
     divisor: float = 6.0,
-    method: Method = "auto",
+    method: Method | SearchMethod = "auto",
     iterations: int | None = None,
     seed: int = 0,
-    backend: Backend | None = None,
+    backend: Backend | KernelBackend | None = None,
 ) -> Float[Tensor, "batch value_channels out_height out_width"]:
     r"""Attend from every query patch to its k best key patches, and paste the r times larger patches of value.
 
@@ -89,10 +91,10 @@ def cross_scale_patch_attention(
     query, key, value = promote(query, key, value)
     ratio, patch_size, scale, divisor = check_cross_scale(query, key, value, patch_size, scale, divisor)
     k = min(check_count("k", k, 1), max(1, prod(key.shape[2:])))
-    iterations = check_method(method, iterations)
-    scans, exact_pairs = (SCANS, EXACT_PAIRS) if method == "auto" and iterations is None else (iterations, None)
+    name, iterations = check_method(method, iterations)
+    scans, exact_pairs = (SCANS, EXACT_PAIRS) if name == "auto" and iterations is None else (iterations, None)
     chosen, geometry = resolve_backend(backend, query), cosine_of_patches(patch_size)
-    strategy = Strategy(method, iterations, scans, exact_pairs, check_count("seed", seed, 0))
+    strategy = Strategy(name, iterations, scans, exact_pairs, check_count("seed", seed, 0))
     field = find_field(query, key, Problem(k, geometry, Constraints(min_separation=(0, 0)), strategy, chosen))
     if query.numel() == 0:
         size = (ratio * n for n in query.shape[2:])
@@ -160,7 +162,7 @@ class CrossScalePatchAttention(AttentionLayer):
     patch_size: int = 3
     scale: float = 10.0
     divisor: float = 6.0
-    method: Method = "auto"
+    method: Method | SearchMethod = "auto"
     iterations: int | None = None
     seed: int = 0
-    backend: Backend | None = None
+    backend: Backend | KernelBackend | None = None

@@ -12,7 +12,9 @@ from torch import Tensor
 from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.patch import patch_attention
 from patchattn.attention.precision import promote
+from patchattn.backends import KernelBackend
 from patchattn.checks import check_mask, check_pair
+from patchattn.search_methods import SearchMethod
 from patchattn.settings import Backend, Method, PaddingMode, SimilarityName
 from patchattn.similarity import Similarity
 
@@ -29,11 +31,11 @@ def masked_patch_attention(
     similarity: SimilarityName | Similarity = "l2",
     temperature: float = 1.0,
     aggregate: bool = False,
-    method: Method = "patchmatch",
+    method: Method | SearchMethod = "patchmatch",
     iterations: int | None = 5,
     seed: int = 0,
     padding_mode: PaddingMode = "reflect",
-    backend: Backend | None = None,
+    backend: Backend | KernelBackend | None = None,
     key_mask: Bool[Tensor, "mask_batch *spatial"] | None = None,
 ) -> Tensor:
     r"""Attend from every masked position to its k best positions that are not; all others keep their value.
@@ -106,8 +108,8 @@ class MaskedPatchAttention(AttentionLayer):
     similarity: SimilarityName | Similarity = "l2"
     temperature: float = 1.0
     aggregate: bool = False
-    method: Method = "patchmatch"
+    method: Method | SearchMethod = "patchmatch"
     iterations: int | None = 5
     seed: int = 0
     padding_mode: PaddingMode = "reflect"
-    backend: Backend | None = None
+    backend: Backend | KernelBackend | None = None

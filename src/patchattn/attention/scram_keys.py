@@ -49,8 +49,8 @@ def modes_problem(comparison: Comparison, settings: ScramSettings, checked: Chec
     k, constraints = check_k(settings.k, comparison.query, comparison.key), comparison.constraints
     if k > 1:
         constraints = replace(constraints, min_separation=checked.separation)
-    iterations = check_search(settings.method, settings.iterations, constraints.is_causal)
-    strategy = Strategy(settings.method, iterations, ceil(iterations / ITERATIONS_A_SCAN), None, checked.seed)
+    method, iterations = check_search(settings.method, settings.iterations, constraints.is_causal)
+    strategy = Strategy(method, iterations, ceil(iterations / ITERATIONS_A_SCAN), None, checked.seed)
     return Problem(k, comparison.geometry, constraints, strategy, comparison.backend)
 
 

@@ -18,6 +18,7 @@ from patchattn.checks import (
     positive_per_dimension,
 )
 from patchattn.ops.methods import check_method
+from patchattn.search_methods import SearchMethod
 from patchattn.settings import CommonOptions, CommonSettings, HeadlessOptions, SimilarityName
 from patchattn.similarity import Similarity
 
@@ -157,13 +158,13 @@ def _separation(
     return (0,) * len(radius)
 
 
-def check_search(method: str, iterations: int, causal: bool) -> int:
-    """Refuse a search that does not fit; return `iterations` as a Python number."""
+def check_search(method: str | SearchMethod, iterations: int, causal: bool) -> tuple[str, int]:
+    """Refuse a search that does not fit; return the method's name, and `iterations` as a Python number."""
     iterations = check_count("iterations", iterations, 0)
-    check_method(method, iterations)
-    if method == "guided" and causal:
+    name, _ = check_method(method, None)
+    if name == "guided" and causal:
         raise ValueError(
             "method: 'guided' makes its tree of all keys, so that later ones would decide which earlier ones it finds; "
             "with is_causal use 'patchmatch', 'repeated', 'exact' or 'auto'."
         )
-    return iterations
+    return name, iterations

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
 from typer.main import get_command
 
 from patchattn.cli.arguments import Command, Commands
+from patchattn.cli.tools import SUMMARIES, TOOLS
 
 __all__ = ["app"]
-
-COMMANDS = {
-    "reconstruct": "Rebuild images from the pixels of another.",
-    "colorize": "Color gray images and videos after a colored image.",
-    "inpaint": "Remove things from images, and complete the images.",
-    "upscale": "Enlarge images 2, 3 or 4 times.",
-    "demo": "Serve the tools as a page on this machine.",
-    "match": "Find the best matches of images in another.",
-    "info": "Print versions, backends and devices.",
-    "train": "Train a network on your own images.",
-}
-"""The commands in the order of `--help`, each in the module of its name, and what they do."""
 
 
 class Application(Commands):
@@ -30,43 +19,46 @@ class Application(Commands):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self.commands = LazyCommands()
+        self.commands: Any = RegisteredCommands()
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write what the commands do, without importing them."""
+        """Write what the commands do; the package's own are not imported for it."""
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl([(name, SUMMARIES.get(name) or self.commands.summary(name)) for name in self.commands])
 
 
-class LazyCommands(dict[str, Any]):
-    """The commands by name, each imported when it is asked for."""
+class RegisteredCommands(Mapping[str, Any]):
+    """The commands of all tools by name, each imported when it is asked for."""
 
     def __init__(self) -> None:
-        super().__init__(dict.fromkeys(COMMANDS))
+        self._made: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
-        if super().__getitem__(name) is None:
-            found = getattr(import_module(f"patchattn.cli.{name}"), name)
+        if name not in self._made:
+            if name not in SUMMARIES and name not in TOOLS.names():
+                raise KeyError(name)
+            try:
+                found = TOOLS.get(name)
+            except ValueError as error:
+                raise typer.BadParameter(str(error)) from error
             if not isinstance(found, typer.Typer):
                 function, found = found, typer.Typer(add_completion=False, rich_markup_mode=None)
                 found.command(name, cls=Command)(function)
-            self[name] = get_command(found)
-        return super().__getitem__(name)
+            self._made[name] = get_command(found)
+        return self._made[name]
 
-    def get(self, name: str, default: Any = None) -> Any:
-        """Return a command, or the default."""
+    def __iter__(self) -> Iterator[str]:
+        return iter(TOOLS.names())
+
+    def __len__(self) -> int:
+        return len(TOOLS.names())
+
+    def summary(self, name: str) -> str:
+        """Return the first sentence of a command's help, or the reason why it does not load."""
         try:
-            return self[name]
-        except KeyError:
-            return default
-
-    def items(self) -> Any:
-        """Return all names and commands."""
-        return [(name, self[name]) for name in self]
-
-    def values(self) -> Any:
-        """Return all commands."""
-        return [self[name] for name in self]
+            return str(self[name].get_short_help_str(limit=200))
+        except typer.BadParameter as error:
+            return error.message
 
 
 app = typer.Typer(

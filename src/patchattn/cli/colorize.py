@@ -7,43 +7,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from patchattn.cli.colorize_tool import ColorizeTool, color_video
-from patchattn.cli.commands import command
+from patchattn.cli.commands import tool
 from patchattn.cli.image_tool import Model
-from patchattn.cli.options import (
-    FolderOptions,
-    ImageToolOptions,
-    Matches,
-    SearchOptions,
-    ShowField,
-    Temperature,
-)
+from patchattn.cli.options import FolderOptions, ImageToolOptions, ShowField
 from patchattn.cli.printing import Report
 from patchattn.cli.stages import Stages
 from patchattn.options import Option, values_of
+from patchattn.tasks.settings import ColorizeSettings
 
 __all__ = ["colorize"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ColorizeSettings(SearchOptions):
-    """Options of the coloring itself."""
-
-    k: Matches = 3
-    patch_size: Annotated[
-        int, Option("Side of the patches that are compared, in pixels of the reduced images; odd.", min=1)
-    ] = 11
-    scale: Annotated[
-        int | None,
-        Option(
-            "By how much images are reduced to be compared; colors keep the full size.",
-            min=1,
-            shown_default="2; with --model, to the size of the frames that it learned from",
-        ),
-    ] = None
-    aggregate: Annotated[
-        bool, Option("Let the matches of the neighboring pixels vote too: far fewer stray colors.")
-    ] = True
-    temperature: Temperature = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +61,7 @@ class ColorizeOptions(ColorizeSettings, ImageToolOptions):
     ] = False
 
 
-@command(ColorizeOptions)
+@tool(ColorizeOptions)
 def colorize(options: ColorizeOptions, stage: Stages) -> Report:
     """Color GRAY as what looks like it in REFERENCE is colored; brightness stays exactly as it is.
 

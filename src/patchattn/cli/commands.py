@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from inspect import Parameter, Signature
+from dataclasses import is_dataclass
+from inspect import Parameter, Signature, signature
 from typing import Annotated, Any, Protocol, TypeVar
 
 import typer
@@ -12,9 +13,10 @@ from _patchattn_command import import_package
 from patchattn.cli.failures import one_sentence_errors
 from patchattn.cli.options import BasicOptions, ProcessingOptions, use_threads
 from patchattn.cli.stages import Stages, stages
+from patchattn.cli.tools import TOOLS
 from patchattn.options import Declared, check_options, declared_options
 
-__all__ = ["Printable", "command"]
+__all__ = ["Printable", "command", "tool"]
 
 C = TypeVar("C", bound=BasicOptions)
 
@@ -34,9 +36,20 @@ def command(
     Args:
         config: the dataclass that declares the options.
         shows_progress: of work that takes longer than a moment.
+
+    Raises:
+        ValueError: the options are no such dataclass, or the function takes other arguments.
     """
+    if not (isinstance(config, type) and issubclass(config, BasicOptions) and is_dataclass(config)):
+        raise ValueError(f"config: expected a dataclass that inherits BasicOptions, got {config!r}.")
 
     def made(run: Callable[[C, Stages], Printable | None]) -> Callable[..., None]:
+        try:
+            signature(run).bind("options", "stage")
+        except TypeError:
+            name = f"{run.__name__}{signature(run)}"
+            raise ValueError(f"run: expected a function of options and stage, got {name}.") from None
+
         def called(**given: Any) -> None:
             as_json = given.get("as_json", False)
             quiet = as_json or not shows_progress
@@ -53,6 +66,26 @@ def command(
         declared = sorted(declared_options(config), key=lambda one: not one.option.positional)
         called.__name__, called.__doc__ = run.__name__, run.__doc__
         called.__signature__ = Signature([_parameter(one) for one in declared])  # type: ignore[attr-defined]
+        return called
+
+    return made
+
+
+def tool(
+    config: type[C], *, shows_progress: bool = True
+) -> Callable[[Callable[[C, Stages], Printable | None]], Callable[..., None]]:
+    """Make a function a command as `command` does, and register it: `patchattn NAME` runs it, with the function's name.
+
+    The first sentence of its docstring stands in `patchattn --help`, all of it in `patchattn NAME --help`.
+
+    Raises:
+        ValueError: as `command`; or there is another tool of this name.
+    """
+    make = command(config, shows_progress=shows_progress)
+
+    def made(run: Callable[[C, Stages], Printable | None]) -> Callable[..., None]:
+        called = make(run)
+        TOOLS.add(run.__name__.replace("_", "-"), called)
         return called
 
     return made

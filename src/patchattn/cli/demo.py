@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from patchattn.cli.commands import command
+from patchattn.cli.commands import tool
 from patchattn.cli.options import BasicOptions
 from patchattn.cli.stages import Stages
 from patchattn.options import Option
@@ -48,7 +48,7 @@ class DemoOptions(BasicOptions):
     total_megabytes: Annotated[float, Option("All files of all visitors.", min=0.1)] = 5000.0
 
 
-@command(DemoOptions, shows_progress=False)
+@tool(DemoOptions, shows_progress=False)
 def demo(options: DemoOptions, stage: Stages) -> None:
     """Serve a page on which images can be filled, colored, enlarged and rebuilt, and the layer looked at.
 

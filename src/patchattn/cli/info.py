@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import platform
 
-from patchattn.cli.commands import command
+from patchattn.cli.commands import tool
 from patchattn.cli.options import CommandOptions
 from patchattn.cli.printing import Summary
 from patchattn.cli.stages import Stages
 
 __all__ = ["info"]
 
+PLURALS = {"backend": "backends", "method": "methods", "similarity": "similarities", "tool": "tools"}
 
-@command(CommandOptions, shows_progress=False)
+
+@tool(CommandOptions, shows_progress=False)
 def info(options: CommandOptions, stage: Stages) -> Summary:
     """Print the versions, which backends load and why one does not, which serves which device, where compiled kernels
-    are kept, and the threads.
+    are kept, the threads, and the search methods, similarities and tools with the packages that they are from.
     """
     import torch
 
     from patchattn import __version__
+    from patchattn.cli.tools import TOOLS
     from patchattn.kernels import backend_status, cache_states, default_backend
+    from patchattn.registry import BACKENDS, METHODS, SIMILARITIES
 
     versions = {"patchattn": __version__, "python": platform.python_version()}
     versions |= {name: _version_of(name) for name in ("torch", "numba", "triton", "numpy")}
@@ -30,6 +34,9 @@ def info(options: CommandOptions, stage: Stages) -> Summary:
     present = ["cpu"] if accelerator is None else ["cpu", accelerator.type]
     devices = {device: default_backend(device) for device in present}
     threads = torch.get_num_threads()
+    registries = {"backend": BACKENDS, "method": METHODS, "similarity": SIMILARITIES, "tool": TOOLS}
+    problems = {kind: registry.problems() for kind, registry in registries.items()}
+    registered = {kind: registry.providers() for kind, registry in registries.items()}
     details = {
         "versions": versions,
         "backends": backends,
@@ -37,6 +44,8 @@ def info(options: CommandOptions, stage: Stages) -> Summary:
         "caches": caches,
         "threads": threads,
         "platform": platform.platform(),
+        "registered": registered,
+        "problems": {kind: found for kind, found in problems.items() if found},
     }
     lines: dict[str, object] = {
         **versions,
@@ -47,8 +56,15 @@ def info(options: CommandOptions, stage: Stages) -> Summary:
         **{f"cache {name}": state["folder"] or state["problem"] for name, state in caches.items()},
         "threads": threads,
         "platform": platform.platform(),
+        **{PLURALS[kind]: _listed(providers) for kind, providers in registered.items()},
+        **{f"{kind} {name}": reason for kind, found in problems.items() for name, reason in found.items()},
     }
     return Summary(details, lines)
+
+
+def _listed(providers: dict[str, str]) -> str:
+    """Names, with their packages where these are others."""
+    return ", ".join(name if package == "patchattn" else f"{name} ({package})" for name, package in providers.items())
 
 
 def _version_of(package: str) -> str:

@@ -6,40 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from patchattn.cli.commands import command
+from patchattn.cli.commands import tool
 from patchattn.cli.image_tool import Model
 from patchattn.cli.inpaint_tool import InpaintTool
-from patchattn.cli.options import ImageToolOptions, Output, PatchSize, Seed
+from patchattn.cli.options import ImageToolOptions, Output
 from patchattn.cli.printing import Report
 from patchattn.cli.stages import Stages
 from patchattn.options import Option, values_of
+from patchattn.tasks.settings import InpaintSettings
 
 __all__ = ["inpaint"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class InpaintSettings:
-    """Options of the completion itself."""
-
-    grow: Annotated[
-        int | None,
-        Option(
-            "Widen the hole on all sides, where what is to go has left traces around it.",
-            min=0,
-            metavar="PIXELS",
-            shown_default="2 around objects in a JPEG photograph, else 0",
-        ),
-    ] = None
-    quality: Annotated[Literal["fast", "good", "best"], Option("How long to improve.")] = "good"
-    patch_size: PatchSize = 11
-    levels: Annotated[
-        int | None,
-        Option("How many sizes, each half the next.", min=1, shown_default="until the hole is a patch wide"),
-    ] = None
-    iterations: Annotated[
-        int | None, Option("Searches and votes at each size.", min=1, shown_default="the quality's")
-    ] = None
-    seed: Seed = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +60,7 @@ class InpaintOptions(InpaintSettings, ImageToolOptions):
     ] = None
 
 
-@command(InpaintOptions)
+@tool(InpaintOptions)
 def inpaint(options: InpaintOptions, stage: Stages) -> Report:
     """Remove what MASK covers from PHOTO, and complete the image from its own patches, at its own resolution.
 

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from patchattn.cli.commands import command
+from patchattn.cli.commands import tool
 from patchattn.cli.folders import prepare_folders, report_folder
-from patchattn.cli.options import Matches, PatchSize, SearchOptions, Similarity, ToolOptions, on_device
+from patchattn.cli.options import ToolOptions, on_device
 from patchattn.cli.paths import check_apart
 from patchattn.cli.printing import Report
 from patchattn.cli.reading import read
 from patchattn.cli.stages import Stages
 from patchattn.cli.streams import check_stdout, is_stream, write_stream
 from patchattn.options import Option, values_of
+from patchattn.tasks.settings import MatchSettings
 
 if TYPE_CHECKING:
     from patchattn.field import MatchField
@@ -25,15 +26,6 @@ if TYPE_CHECKING:
     from patchattn.tasks.images import Image
 
 __all__ = ["match"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MatchSettings(SearchOptions):
-    """Options of the search itself."""
-
-    k: Matches = 1
-    patch_size: PatchSize = 7
-    similarity: Similarity = "l2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +44,7 @@ class MatchOptions(MatchSettings, ToolOptions):
     ]
 
 
-@command(MatchOptions)
+@tool(MatchOptions)
 def match(options: MatchOptions, stage: Stages) -> Report:
     """Find for every pixel of A its best matches in B, and write them to a NumPy file.
 

@@ -19,15 +19,9 @@ __all__ = [
     "CommandOptions",
     "FolderOptions",
     "ImageToolOptions",
-    "Matches",
     "Output",
-    "PatchSize",
     "ProcessingOptions",
-    "SearchOptions",
-    "Seed",
     "ShowField",
-    "Similarity",
-    "Temperature",
     "ToolOptions",
     "on_device",
     "use_threads",
@@ -35,11 +29,6 @@ __all__ = [
 
 Movable = TypeVar("Movable", bound="Tensor | nn.Module")
 
-Matches = Annotated[int, Option("Matches of each pixel.", min=1)]
-PatchSize = Annotated[int, Option("Side of the patches that are compared, in pixels; odd.", min=1)]
-Similarity = Annotated[Literal["l2", "dot", "scaled_dot", "cosine", "l1"], Option("How patches are compared.")]
-Temperature = Annotated[float, Option("Temperature of the softmax over matches; smaller weighs the best match more.")]
-Seed = Annotated[int, Option("Seed of the search's random choices; the same seed, the same result.")]
 Output = Annotated[
     Path,
     Option(
@@ -111,20 +100,6 @@ class ImageToolOptions(ToolOptions):
             shown_default="the extension of --output; png for standard output",
         ),
     ] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchOptions:
-    """Options of a search for matches."""
-
-    method: Annotated[
-        Literal["auto", "exact", "guided", "patchmatch", "repeated"],
-        Option("How matches are found; exact is slow, repeated is SCRAM's Algorithm 1."),
-    ] = "auto"
-    iterations: Annotated[int | None, Option("Iterations of the search.", min=0, shown_default="the method's own")] = (
-        None
-    )
-    seed: Seed = 0
 
 
 def use_threads(threads: int | None) -> None:

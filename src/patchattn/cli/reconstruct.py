@@ -7,40 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from patchattn.cli.commands import command
+from patchattn.cli.commands import tool
 from patchattn.cli.image_tool import Given, ImageTool, Result, image_on_device
-from patchattn.cli.options import (
-    ImageToolOptions,
-    Matches,
-    Output,
-    PatchSize,
-    SearchOptions,
-    ShowField,
-    Similarity,
-    Temperature,
-)
+from patchattn.cli.options import ImageToolOptions, Output, ShowField
 from patchattn.cli.printing import Report
 from patchattn.cli.reading import read
 from patchattn.cli.stages import Stages
 from patchattn.cli.writing import Target
 from patchattn.options import Option, values_of
+from patchattn.tasks.settings import ReconstructSettings
 
 if TYPE_CHECKING:
     from patchattn.tasks.images import Image
     from patchattn.tasks.reconstruct import Reconstruction
 
 __all__ = ["reconstruct"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReconstructSettings(SearchOptions):
-    """Options of the reconstruction itself."""
-
-    k: Matches = 3
-    patch_size: PatchSize = 7
-    aggregate: Annotated[bool, Option("Let the matches of the neighboring pixels vote too: smoother, better.")] = False
-    similarity: Similarity = "l2"
-    temperature: Temperature = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +39,7 @@ class ReconstructOptions(ReconstructSettings, ImageToolOptions):
     show_field: ShowField = None
 
 
-@command(ReconstructOptions)
+@tool(ReconstructOptions)
 def reconstruct(options: ReconstructOptions, stage: Stages) -> Report:
     """Rebuild TARGET from the pixels of REFERENCE, and report how good the result is.
 

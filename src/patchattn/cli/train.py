@@ -13,6 +13,7 @@ from patchattn.cli.commands import command
 from patchattn.cli.options import ProcessingOptions
 from patchattn.cli.printing import Summary
 from patchattn.cli.stages import Stages
+from patchattn.cli.tools import TOOLS
 from patchattn.training.config import ColorizationConfig, InpaintingConfig, SuperResolutionConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -231,5 +232,6 @@ def _summary(
     )
 
 
+TOOLS.add("train", train)
 for function in (colorization, inpainting, superresolution):
     train.command(cls=Command)(function)

@@ -6,26 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from patchattn.cli.commands import command
+from patchattn.cli.commands import tool
 from patchattn.cli.image_tool import Model
-from patchattn.cli.options import ImageToolOptions, Output, PatchSize, Seed, Temperature
+from patchattn.cli.options import ImageToolOptions, Output
 from patchattn.cli.printing import Report
 from patchattn.cli.stages import Stages
 from patchattn.cli.upscale_tool import UpscaleTool
 from patchattn.options import Option, values_of
+from patchattn.tasks.settings import UpscaleSettings
 
 __all__ = ["upscale"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class UpscaleSettings:
-    """Options of the enlargement itself."""
-
-    scale: Annotated[Literal[2, 3, 4], Option("How many times larger.")] = 2
-    patch_size: PatchSize = 5
-    k: Annotated[int, Option("Matches of each patch; more are smoother.", min=1)] = 4
-    temperature: Temperature = 0.05
-    seed: Seed = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +38,7 @@ class UpscaleOptions(UpscaleSettings, ImageToolOptions):
     ] = None
 
 
-@command(UpscaleOptions)
+@tool(UpscaleOptions)
 def upscale(options: UpscaleOptions, stage: Stages) -> Report:
     """Enlarge PHOTO 2, 3 or 4 times, with detail that its own patches have at other sizes. No weights are needed.
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from patchattn.demo import html_helpers
 from patchattn.demo.app_state import AppState, owner_of, with_request
+from patchattn.demo.controls import Shown, make_controls
 from patchattn.demo.image_chooser import OpenedImage, add_image_chooser, entries_of
 from patchattn.demo.job_updates import JobUpdate, job_updates
 from patchattn.demo.tools import Source
+from patchattn.tasks.settings import Matches, MatchSettings, Temperature
 
 __all__ = ["add_field_view"]
 
@@ -24,6 +27,23 @@ SOURCES = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class FieldSettings(MatchSettings):
+    """Settings of the search, and of the softmax over its matches."""
+
+    k: Matches = 3
+    temperature: Temperature = 1.0
+
+
+SHOWN = (
+    Shown("patch_size", max=21, step=2),
+    Shown("k", max=16),
+    Shown("temperature", max=5, step=0.05),
+    Shown("similarity"),
+    Shown("method"),
+)
+
+
 def add_field_view(state: AppState) -> None:
     """Add the field view's components to its tab."""
     import gradio as gr
@@ -35,7 +55,7 @@ def add_field_view(state: AppState) -> None:
             with gr.Column(min_width=280):
                 sources.append(add_image_chooser(state, source, f"field-{source.name}"))
         with gr.Column(min_width=280):
-            settings = _settings()
+            settings = make_controls(FieldSettings, SHOWN)
             with gr.Row():
                 run = gr.Button("Match", variant="primary", elem_classes="pa-run")
                 stop = gr.Button("Stop", variant="stop", visible=False, elem_classes="pa-stop")
@@ -98,19 +118,6 @@ def add_field_view(state: AppState) -> None:
         **options,
     )
     stop.click(stop_match, None, None, **options)
-
-
-def _settings() -> dict[str, Any]:
-    import gradio as gr
-
-    methods = [("auto", "auto"), ("guided", "guided"), ("PatchMatch", "patchmatch"), ("exact (slow)", "exact")]
-    return {
-        "patch_size": gr.Slider(1, 21, value=7, step=2, label="Patch size"),
-        "k": gr.Slider(1, 16, value=3, step=1, label="k"),
-        "temperature": gr.Slider(0.05, 5, value=1, step=0.05, label="Temperature"),
-        "similarity": gr.Dropdown(["l2", "l1", "dot", "scaled_dot", "cosine"], value="l2", label="Similarity"),
-        "method": gr.Dropdown(methods, value="auto", label="Method"),
-    }
 
 
 def _view_value(field: dict[str, Any]) -> dict[str, Any]:

@@ -58,23 +58,23 @@ def inpaint_job(job: JobRequest, report_stage: ReportStage) -> JobResult:
     hole = _read_hole(job, image)
     if hole is not None:
         hole = add_jpeg_rim(hole.float(), Path(job["image"]))
-    result = inpaint(image, hole, quality=job["quality"], progress=report_stage)
+    result = inpaint(image, hole, progress=report_stage, **job["settings"])
     return _write_result(job, "filled", result.image, image, report_stage, f"Filled in {result.seconds:.1f} s.")
 
 
 def colorize_job(job: JobRequest, report_stage: ReportStage) -> JobResult:
     report_stage("reading")
     gray, reference = _read(job, "image", "The gray picture"), _read(job, "reference", "The colored picture")
-    result = colorize(gray, reference, k=job["k"], progress=report_stage)
+    result = colorize(gray, reference, progress=report_stage, **job["settings"])
     return _write_result(job, "colored", result.image, gray, report_stage, f"Colored in {result.seconds:.1f} s.")
 
 
 def upscale_job(job: JobRequest, report_stage: ReportStage) -> JobResult:
     report_stage("reading")
-    image, scale = _read(job, "image", "The photograph"), job["scale"]
+    image, scale = _read(job, "image", "The photograph"), job["settings"]["scale"]
     height, width = image.size
     check_pixel_count((scale * height, scale * width), job["megapixels"], f"{scale} times larger")
-    result = upscale(image, scale, progress=report_stage)
+    result = upscale(image, progress=report_stage, **job["settings"])
     message = f"From {width} x {height} pixels to {scale * width} x {scale * height} in {result.seconds:.1f} s."
     return _write_result(job, f"{scale}x", result.image, image, report_stage, message)
 
@@ -82,8 +82,7 @@ def upscale_job(job: JobRequest, report_stage: ReportStage) -> JobResult:
 def reconstruct_job(job: JobRequest, report_stage: ReportStage) -> JobResult:
     report_stage("reading")
     target, reference = _read(job, "image", "The target"), _read(job, "reference", "The reference")
-    settings = {name: job[name] for name in ("k", "patch_size", "aggregate")}
-    result = reconstruct(target, reference, **settings, progress=report_stage)
+    result = reconstruct(target, reference, progress=report_stage, **job["settings"])
     message = f"{result.psnr:.2f} dB from the target, in {result.seconds:.1f} s."
     return _write_result(job, "rebuilt", result.image, target, report_stage, message)
 

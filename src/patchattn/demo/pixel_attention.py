@@ -13,6 +13,7 @@ from torch import Tensor
 
 from patchattn import MatchField, match, patch_attention
 from patchattn.baselines import full_attention
+from patchattn.similarity import BY_PRODUCTS, resolve_similarity
 from patchattn.tasks.alpha import resize_with_alpha
 from patchattn.tasks.flow_image import flow_image
 from patchattn.tasks.images import Image, same_channels, write_image
@@ -99,7 +100,7 @@ def _softmax_mass(
     query: Tensor, key: Tensor, field: MatchField, pixel: tuple[int, int], softmax: dict[str, Any]
 ) -> float | None:
     """The share of the softmax over all keys that falls on the matches: full attention to a value that is 1 there."""
-    if softmax["similarity"] == "l1":
+    if resolve_similarity(softmax["similarity"]).name not in BY_PRODUCTS:
         return None  # full attention does not know it
     row, column = pixel
     radius = softmax["patch_size"] // 2

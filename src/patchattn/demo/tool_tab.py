@@ -7,11 +7,13 @@ from typing import Any
 
 from patchattn.demo import html_helpers
 from patchattn.demo.app_state import AppState, owner_of, with_request
+from patchattn.demo.controls import make_controls
 from patchattn.demo.image_chooser import OpenedImage, add_image_chooser, entries_of
 from patchattn.demo.job_updates import JobUpdate, job_updates
 from patchattn.demo.process import JobRequest
 from patchattn.demo.storage import Owner
 from patchattn.demo.tools import Source, Tool
+from patchattn.options import check_options
 
 __all__ = ["add_tool_tab"]
 
@@ -40,7 +42,7 @@ def add_tool_tab(state: AppState, tool: Tool) -> None:
             else:
                 sources = [add_image_chooser(state, source, names[source.name]) for source in tool.sources]
         with gr.Column(min_width=320):
-            settings = tool.settings()
+            settings = make_controls(tool.settings, tool.shown)
             file_format = gr.Radio(FORMATS, value="png", label="File", info="All but jpg keep every pixel exactly.")
             with gr.Row():
                 run = gr.Button(tool.verb, variant="primary", elem_classes="pa-run")
@@ -108,7 +110,8 @@ def _job(
     for source in tool.sources:
         if images[source.name] is None:
             raise ValueError(f"{source.label}: choose a file or a sample first.")
-    job = {"job": tool.job, "name": (opened[0] or {}).get("name", ""), **settings}
+    check_options(tool.settings(**settings))
+    job = {"job": tool.job, "name": (opened[0] or {}).get("name", ""), "settings": settings}
     job |= {name: image["path"] for name, image in images.items() if image is not None}
     if tool.paints:
         if painted.startswith(ERROR_PREFIX):

@@ -1,15 +1,16 @@
-"""The tools of the page: inputs, settings and texts of each."""
+"""The tools of the page: inputs and texts of each, and which of its settings are shown."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from patchattn.demo.controls import Shown
+from patchattn.tasks.settings import ColorizeSettings, InpaintSettings, ReconstructSettings, UpscaleSettings
 
 __all__ = ["TOOLS", "Source", "Tool"]
 
 Samples = dict[str, str]
-Component = Any
 
 
 @dataclass(frozen=True)
@@ -32,41 +33,12 @@ class Tool:
     intro: str
     verb: str
     sources: tuple[Source, ...]
-    settings: Callable[[], dict[str, Component]]
-    """Makes the components of the job's settings."""
+    settings: type[Any]
+    """The dataclass that declares the settings."""
+    shown: tuple[Shown, ...]
+    """The settings that the page has controls for; all others have their defaults."""
     paints: bool = False
     """Whether a mask can be painted on the first image."""
-
-
-def _inpaint_settings() -> dict[str, Component]:
-    import gradio as gr
-
-    hint = "Best takes three times as long as good, and gives sharper texture."
-    return {"quality": gr.Radio(["fast", "good", "best"], value="good", label="Quality", info=hint)}
-
-
-def _colorize_settings() -> dict[str, Component]:
-    import gradio as gr
-
-    return {"k": gr.Slider(1, 8, value=3, step=1, label="k", info="Matches of each pixel whose colors are mixed.")}
-
-
-def _upscale_settings() -> dict[str, Component]:
-    import gradio as gr
-
-    return {"scale": gr.Radio([2, 3, 4], value=2, label="Times larger")}
-
-
-def _reconstruct_settings() -> dict[str, Component]:
-    import gradio as gr
-
-    return {
-        "k": gr.Slider(1, 8, value=3, step=1, label="k", info="Matches of each pixel."),
-        "patch_size": gr.Slider(
-            1, 15, value=7, step=2, label="Patch size", info="Side of what is compared, in pixels."
-        ),
-        "aggregate": gr.Checkbox(True, label="Neighbors vote", info="Smoother, and nearer to the target."),
-    }
 
 
 SAMPLES = {"Coffee": "coffee", "Cat": "cat", "Astronaut": "astronaut", "Rocket": "rocket"}
@@ -79,7 +51,8 @@ TOOLS = (
         "it is.",
         verb="Fill",
         sources=(Source("image", "Photograph", SAMPLES),),
-        settings=_inpaint_settings,
+        settings=InpaintSettings,
+        shown=(Shown("quality"),),
         paints=True,
     ),
     Tool(
@@ -91,7 +64,8 @@ TOOLS = (
             Source("image", "Gray picture", {"Motorcycle, left eye": "gray-left", "Cat": "gray-cat"}),
             Source("reference", "Picture with the colors", {"Motorcycle, right eye": "right", "Cat": "cat"}),
         ),
-        settings=_colorize_settings,
+        settings=ColorizeSettings,
+        shown=(Shown("k", max=8),),
     ),
     Tool(
         job="upscale",
@@ -100,7 +74,8 @@ TOOLS = (
         "interpolation.",
         verb="Upscale",
         sources=(Source("image", "Photograph", {"Cat": "small-cat", "Astronaut": "small-astronaut"}),),
-        settings=_upscale_settings,
+        settings=UpscaleSettings,
+        shown=(Shown("scale"),),
     ),
     Tool(
         job="reconstruct",
@@ -111,6 +86,7 @@ TOOLS = (
             Source("image", "Target", {"Motorcycle, left eye": "left", "Astronaut": "astronaut"}),
             Source("reference", "Reference", {"Motorcycle, right eye": "right", "Coffee": "coffee"}),
         ),
-        settings=_reconstruct_settings,
+        settings=ReconstructSettings,
+        shown=(Shown("k", max=8), Shown("patch_size", max=15, step=2), Shown("aggregate", initial=True)),
     ),
 )

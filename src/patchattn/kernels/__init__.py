@@ -5,33 +5,43 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-__all__ = ["BACKENDS", "backend_status", "cache_states", "default_backend", "interprets", "load_backend"]
+import torch
 
-BACKENDS = ("reference", "cpu", "gpu")
+from patchattn.backends import DEVICES, KernelBackend, find_backend, register_backend
+from patchattn.registry import BACKENDS
 
-COMPILED = {"cpu": "cpu", "cuda": "gpu", "xpu": "gpu"}
-"""The backend compiled for a type of device. PyTorch calls AMD's (ROCm) `cuda` too."""
+__all__ = ["FUNCTIONS", "backend_status", "cache_states", "default_backend", "interprets", "load_backend"]
 
-_REMEDY = {
-    "reference": "it needs nothing but PyTorch, so this installation is broken: reinstall patchattn",
-    "cpu": 'install Numba (pip install "numba>=0.60"), or pass backend="reference"',
-    "gpu": 'install Triton (pip install "triton>=3.4"), or pass backend="reference"',
-}
+FUNCTIONS = (
+    "attend",
+    "attend_backward",
+    "expand",
+    "sample_chains",
+    "sample_mixture",
+    "search_exact",
+    "search_guided",
+    "search_patchmatch",
+    "search_repeated",
+    "similarity_at",
+    "similarity_at_backward",
+    "similarity_tangent",
+    "weighted_sum",
+    "weighted_sum_backward",
+)
+"""Functions that every backend has."""
+
+_loaded: dict[str, ModuleType] = {}
 
 
 def default_backend(device_type: str) -> str:
     """The backend for tensors of a type of device: the one compiled for it, else plain PyTorch, which runs anywhere."""
-    return COMPILED.get(device_type, "reference")
+    return DEVICES.get(device_type, "reference")
 
 
 def load_backend(name: str) -> ModuleType:
-    """Import a backend; `RuntimeError` with the remedy if it does not load."""
-    if name not in BACKENDS:
-        raise ValueError(f"backend: got {name!r}; allowed are {', '.join(map(repr, BACKENDS))} and None (by device).")
-    try:
-        return importlib.import_module(f"patchattn.kernels.{name}")
-    except ImportError as error:
-        raise RuntimeError(f"backend {name!r} does not load ({error}): {_REMEDY[name]}.") from error
+    """Import a backend's functions; `RuntimeError` with the remedy if it does not load."""
+    found = _loaded.get(name)
+    return _load(find_backend(name)) if found is None else found
 
 
 def interprets() -> bool:
@@ -42,7 +52,7 @@ def interprets() -> bool:
 
 def backend_status() -> dict[str, str | None]:
     """For each backend None if it loads, else the reason why not."""
-    return {name: _refusal(name) for name in BACKENDS}
+    return {name: _refusal(name) for name in BACKENDS.names()}
 
 
 def cache_states() -> dict[str, dict[str, str | None]]:
@@ -51,9 +61,63 @@ def cache_states() -> dict[str, dict[str, str | None]]:
     return {name: importlib.import_module(f"patchattn.kernels.{name}.cache").cache_state() for name in loading}
 
 
+def _load(backend: KernelBackend) -> ModuleType:
+    try:
+        found = importlib.import_module(backend.module)
+    except ImportError as error:
+        raise RuntimeError(f"backend {backend.name!r} does not load ({error}): {backend.remedy}.") from error
+    missing = [name for name in FUNCTIONS if not callable(getattr(found, name, None))]
+    if missing:
+        raise RuntimeError(
+            f"backend {backend.name!r} does not load ({backend.module} has no {', '.join(missing)}): take what it does "
+            "not define from patchattn.kernels.reference."
+        )
+    _loaded[backend.name] = found
+    return found
+
+
 def _refusal(name: str) -> str | None:
     try:
         load_backend(name)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         return str(error)
     return None
+
+
+def _cpu_refuses(device: torch.device) -> str | None:
+    if device.type == "cpu":
+        return None
+    return f"'cpu' needs tensors on the CPU, got {device}; use None or 'reference'"
+
+
+def _gpu_refuses(device: torch.device) -> str | None:
+    # While a graph is traced nothing is imported; the kernel says the same when it is started.
+    if device.type == "cpu" and not torch.compiler.is_compiling() and not interprets():
+        return (
+            f"'gpu' needs tensors on a GPU, got {device}; use None or 'cpu', or set TRITON_INTERPRET=1 before "
+            "Python starts, which runs the kernels on the CPU in Triton's (slow) interpreter"
+        )
+    if device.type != "cpu" and default_backend(device.type) != "gpu":
+        return f"'gpu' needs tensors on cuda or xpu, got {device}; use None or 'reference'"
+    return None
+
+
+register_backend(
+    "reference",
+    "patchattn.kernels.reference",
+    remedy="it needs nothing but PyTorch, so this installation is broken: reinstall patchattn",
+)
+register_backend(
+    "cpu",
+    "patchattn.kernels.cpu",
+    remedy='install Numba (pip install "numba>=0.60"), or pass backend="reference"',
+    devices=("cpu",),
+    refuses=_cpu_refuses,
+)
+register_backend(
+    "gpu",
+    "patchattn.kernels.gpu",
+    remedy='install Triton (pip install "triton>=3.4"), or pass backend="reference"',
+    devices=("cuda", "xpu"),  # PyTorch calls AMD's (ROCm) `cuda` too
+    refuses=_gpu_refuses,
+)

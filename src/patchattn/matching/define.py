@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-import torch
 from torch import Tensor
 
+from patchattn.backends import KernelBackend, find_backend
 from patchattn.checks import check_count, check_pair, per_dimension, warn_of_missing_batch
-from patchattn.kernels import BACKENDS, default_backend, interprets
+from patchattn.kernels import default_backend
 from patchattn.matching.constraints import check_patch_size, physical_padding, resolve_causality, resolve_masks
 from patchattn.ops.methods import check_method
 from patchattn.problem import Constraints, PatchGeometry, Problem, Strategy
@@ -27,8 +27,8 @@ def define_problem(
     k = check_k(settings.k, query, key)
     separation = () if k == 1 else per_dimension("min_separation", settings.min_separation, query.dim() - 2, 0)
     constraints = define_constraints(query, key, settings, geometry, query_mask, key_mask, separation)
-    iterations = check_method(settings.method, settings.iterations)
-    strategy = Strategy(settings.method, iterations, iterations, None, check_count("seed", settings.seed, 0))
+    method, iterations = check_method(settings.method, settings.iterations)
+    strategy = Strategy(method, iterations, iterations, None, check_count("seed", settings.seed, 0))
     return Problem(k, geometry, constraints, strategy, resolve_backend(settings.backend, query))
 
 
@@ -75,22 +75,12 @@ def check_k(k: int, query: Tensor, key: Tensor) -> int:
     return k
 
 
-def resolve_backend(backend: str | None, tensor: Tensor) -> str:
+def resolve_backend(backend: str | KernelBackend | None, tensor: Tensor) -> str:
     """Return the backend for a tensor's device, or check that the given one can serve it."""
     if backend is None:
         return default_backend(tensor.device.type)
-    if backend not in BACKENDS:
-        allowed = ", ".join(map(repr, BACKENDS))
-        raise ValueError(f"backend: got {backend!r}; allowed are {allowed} and None (by device).")
-    device = tensor.device
-    if backend == "cpu" and device.type != "cpu":
-        raise ValueError(f"backend: 'cpu' needs tensors on the CPU, got {device}; use None or 'reference'.")
-    # While a graph is traced nothing is imported; the kernel says the same when it is started.
-    if backend == "gpu" and device.type == "cpu" and not torch.compiler.is_compiling() and not interprets():
-        raise ValueError(
-            f"backend: 'gpu' needs tensors on a GPU, got {device}; use None or 'cpu', or set TRITON_INTERPRET=1 before "
-            "Python starts, which runs the kernels on the CPU in Triton's (slow) interpreter."
-        )
-    if backend == "gpu" and device.type != "cpu" and default_backend(device.type) != "gpu":
-        raise ValueError(f"backend: 'gpu' needs tensors on cuda or xpu, got {device}; use None or 'reference'.")
-    return backend
+    known = backend if isinstance(backend, KernelBackend) else find_backend(backend)
+    reason = None if known.refuses is None else known.refuses(tensor.device)
+    if reason is not None:
+        raise ValueError(f"backend: {reason}.")
+    return known.name

@@ -50,7 +50,8 @@ def match(
         patch_size: odd, in pixels; one for all dimensions or one for each. 1 compares single positions.
         similarity: larger is better. `"l2"`: minus the sum over patch and channels of (q - k)^2; `"l1"`: minus that of
             |q - k|; `"dot"`: sum of q k; `"scaled_dot"`: that over the square root of the number of elements of a
-            patch (of one head); `"cosine"`; or an object made by `pointwise_similarity`.
+            patch (of one head); `"cosine"`; or what `pointwise_similarity` or `register_similarity` returned, or the
+            name given to the latter.
         num_heads: the channels are split into so many equal groups, each with a field of its own.
         method: `"exact"` looks at all keys, a block at a time, and finds what brute force in float64 finds, whatever
             the features' range. `"guided"` reduces patches to a few numbers, asks a k-d
@@ -62,7 +63,8 @@ def match(
             milliseconds, and guided for the rest. Where k is so large that whole rows of similarities are sorted sooner
             than lists kept (k^2 times the scans at least 32 times the number of keys; not with `"l1"`, a similarity of
             your own, `min_separation` or `max_offset`), `"guided"` and `"auto"` are exact too. In a
-            compiled or exported graph all this is decided in every call.
+            compiled or exported graph all this is decided in every call. Or what `register_method` returned, or its
+            name.
         iterations: scans of the guided search, None: 2; or of PatchMatch (of each run), None: 5. With 0, `init` is only
             added to (by the tree, or at random).
         seed: of the random numbers.
@@ -80,6 +82,7 @@ def match(
             key differ in size, from the key position floor((2 q + 1) N_key / (2 N_query)).
         padding_mode: what a patch reads outside the image; `"valid"`: only patches inside the image take part.
         backend: `"cpu"` (Numba), `"gpu"` (Triton), `"reference"` (PyTorch, any device); None: by the tensors' device.
+            Or what `register_backend` returned, or its name.
 
     Returns:
         A `MatchField` with `index` and `similarity` of shape `(B, num_heads, k, *query_spatial)`. A query with fewer

@@ -28,8 +28,6 @@ __all__ = ["counted"]
 COUNTER = "torch.utils.flop_counter"
 LEAF, NUMBERS = 8, 32
 """Keys of a leaf of the guided search's tree, and the numbers that patches are projected to, at most."""
-STEPS = 4
-"""Distances at which PatchMatch asks its neighbors on all sides in one iteration."""
 
 Shape = Sequence[int]
 _formulas: dict[str, Callable[..., int]] = {}
@@ -81,25 +79,21 @@ if COUNTER not in sys.modules:
 
 
 def _search(query: Shape, key: Shape, init: Any, problem: Problem) -> int:
-    """Exact: all pairs. Else, as the data decide, the most that can be: all that PatchMatch may ask for and draw; the
-    projection, the leaves of all scans and a list's whole patches of the guided search.
+    """All pairs that are compared; of the guided search, as the data decide, the most that can be: the projection, the
+    leaves of all scans and a list's whole patches.
     """
     k, geometry, dims = problem.k, problem.geometry, len(problem.geometry.patch_size)
     sizes, num_heads = (tuple(query[2:]), tuple(key[2:])), geometry.num_heads
     queries, keys, elements = prod(sizes[0]), prod(sizes[1]), query[1] * prod(geometry.patch_size)
     chosen, count = resolve_method(problem, *sizes)
-    asked, drawn = STEPS * 2 * dims, max(sizes[1]).bit_length()
-    if chosen == "guided":
+    if chosen.name == "guided":
         length = ceil((k + max(4, k // 2)) / LEAF) * LEAF
         numbers = min(NUMBERS, elements // num_heads)
         in_leaves = queries * num_heads * LEAF * (1 + count * length * dims) * numbers
         return 2 * query[0] * ((queries + keys) * elements * numbers + in_leaves + queries * length * elements)
-    compared = {
-        "exact": keys,
-        "patchmatch": k + count * (asked * k + drawn),
-        "repeated": k * (1 + count * (asked + drawn)),
-    }
-    return 2 * query[0] * queries * compared[chosen] * elements
+    if chosen.compared is None:
+        raise ValueError(f"method: {chosen.name!r} was registered without compared=, which its operations are told by.")
+    return 2 * query[0] * queries * chosen.compared(problem, *sizes, count) * elements
 
 
 def _similarity_at(query: Shape, key: Shape, index: Shape, geometry: PatchGeometry, backend: str) -> int:

@@ -24,11 +24,10 @@ def search(query: Tensor, key: Tensor, init: Tensor | None, problem: Problem) ->
         index, found = _empty_field(query, problem)
         return index.fill_(-1), found.fill_(-torch.inf)
     method, count = resolve_method(problem, tuple(query.shape[2:]), tuple(key.shape[2:]))
-    if method == "exact":
-        index, found = kernels.search_exact(query, key, problem.k, problem.geometry, constraints)
-    else:
-        find = getattr(kernels, f"search_{method}")
-        index, found = find(query, key, problem.k, problem.geometry, constraints, count, problem.strategy.seed, init)
+    find = method.function(problem.backend, kernels)
+    more = () if method.iterations is None else (count, problem.strategy.seed, init)
+    index, found = find(query, key, problem.k, problem.geometry, constraints, *more)
+    _check_result(method.name, index, found, query, problem)
     return index, found
 
 
@@ -37,7 +36,21 @@ def _search_fake(query: Tensor, key: Tensor, init: Tensor | None, problem: Probl
     return _empty_field(query, problem)
 
 
+def _check_result(method: str, index: Tensor, found: Tensor, query: Tensor, problem: Problem) -> None:
+    """Refuse what is no field, which a method from outside may return."""
+    shape, dtype = _field_like(query, problem)
+    if (index.dtype, found.dtype, index.shape, found.shape) != (torch.int32, dtype, shape, shape):
+        raise ValueError(
+            f"method: {method!r} must return an index (int32) and a similarity ({dtype}) of shape {shape}, got "
+            f"{index.dtype} {tuple(index.shape)} and {found.dtype} {tuple(found.shape)}."
+        )
+
+
 def _empty_field(query: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-    shape = (query.shape[0], problem.geometry.num_heads, problem.k, *query.shape[2:])
-    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+    shape, dtype = _field_like(query, problem)
     return query.new_empty(shape, dtype=torch.int32), query.new_empty(shape, dtype=dtype)
+
+
+def _field_like(query: Tensor, problem: Problem) -> tuple[tuple[int, ...], torch.dtype]:
+    shape = (query.shape[0], problem.geometry.num_heads, problem.k, *query.shape[2:])
+    return shape, torch.float64 if query.dtype == torch.float64 else torch.float32

@@ -13,6 +13,7 @@ from patchattn.attention import patch_attention
 from patchattn.checks import check_finite
 from patchattn.field import MatchField
 from patchattn.matching import match
+from patchattn.search_methods import SearchMethod
 from patchattn.settings import Method, PaddingMode, SimilarityName
 from patchattn.similarity import Similarity
 from patchattn.tasks.alpha import check_visible, visible, visible_color
@@ -49,7 +50,7 @@ def reconstruct(
     aggregate: bool = False,
     similarity: SimilarityName | Similarity = "l2",
     temperature: float = 1.0,
-    method: Method = "auto",
+    method: Method | SearchMethod = "auto",
     iterations: int | None = None,
     seed: int = 0,
     progress: Callable[[str], None] | None = None,

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from patchattn.names import SimilarityName
 from patchattn.options import Option
+from patchattn.registry import SIMILARITIES
 
 __all__ = ["ColorizationConfig", "InpaintingConfig", "Schedule", "SuperResolutionConfig", "TrainConfig"]
 
@@ -88,8 +90,8 @@ class ColorizationConfig(TrainConfig):
     k: Annotated[int | None, Option("Matches of each patch.", min=1, shown_default="3; 1 for psal-aggregate")] = None
     patch_size: Annotated[int | None, Option("Side of the patches, in pixels; odd.", min=1, shown_default="7")] = None
     similarity: Annotated[
-        Literal["l2", "dot", "scaled_dot", "cosine", "l1"] | None,
-        Option("How patches are compared.", shown_default="l2"),
+        SimilarityName | str | None,
+        Option("How patches are compared.", shown_default="l2", registry=SIMILARITIES),
     ] = None
     temperature: Annotated[float | None, Option("Temperature of the softmax.", shown_default="1")] = None
     key_stride: Annotated[
