@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import tempfile
@@ -24,7 +25,9 @@ def share_compilation() -> None:
     if run is None:
         return
     # One byte for each kernel and signature. Closing the file would end all locks of this process.
-    file = (Path(tempfile.gettempdir()) / f"patchattn-{run}.lock").open("ab", buffering=0)
+    path = Path(tempfile.gettempdir()) / f"patchattn-{run}.lock"
+    file = path.open("ab", buffering=0)
+    atexit.register(path.unlink, missing_ok=True)
     compile_now = Dispatcher.compile
 
     def compile_once(self: Any, signature: Any) -> Any:
