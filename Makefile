@@ -131,7 +131,8 @@ clean:  ## remove .venv and what the tools leave behind
 	@rm -rf .venv-oldest
 	@$(PYTHON) -m venv .venv-oldest
 	@$(OLDEST_BIN)/python tools/oldest.py tools > .venv-oldest/oldest.txt
-	@$(OLDEST_BIN)/python -m pip install --quiet --disable-pip-version-check -r .venv-oldest/oldest.txt \
+	@# Of thousands of files few are imported; Python compiles those.
+	@$(OLDEST_BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r .venv-oldest/oldest.txt \
 		hatchling editables pytest pytest-xdist hypothesis beartype scikit-image
 	@$(OLDEST_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@

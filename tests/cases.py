@@ -83,7 +83,7 @@ class Pair:
         """Cut down for gpu, where a search that goes from query to query would take a minute in the interpreter."""
         if backend != "gpu":
             return self
-        most = {1: (20,), 2: (7, 9), 3: (3, 4, 4)}[self.dims]
+        most = {1: (14,), 2: (5, 7), 3: (3, 3, 4)}[self.dims]
         query, key = (tuple(map(min, size, most)) for size in (self.query, self.key))
         return replace(self, query=query, key=key)
 

@@ -1,17 +1,15 @@
 """Fixtures for all tests, and which backends they are run with.
 
 `--backends reference` runs everything without Numba and Triton, as on a machine that has neither; `--every-case` runs
-the GPU's kernels, in Triton's interpreter, through all combinations of parameters instead of some.
+all combinations of parameters, not only as many as have every pair of values (for gpu: every value).
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import signal
 import sys
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,8 @@ from patchattn.registry import BACKENDS as REGISTERED_BACKENDS
 from patchattn.registry import METHODS, SIMILARITIES
 from tests.cases import BACKENDS, COMPILED
 from tests.interpreter import speed_up
+from tests.selection import backend_of, without_repetition
+from tests.shared_compilation import share_compilation
 
 NEEDED = {"cpu": ("numba", "llvmlite"), "gpu": ("triton",)}
 """What a backend is made with."""
@@ -36,12 +36,13 @@ NEEDED = {"cpu": ("numba", "llvmlite"), "gpu": ("triton",)}
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backends", default=",".join(BACKENDS), help="run the tests with these alone: cpu,gpu,reference")
-    parser.addoption("--every-case", action="store_true", help="run every combination of parameters for gpu too")
+    parser.addoption("--every-case", action="store_true", help="run every combination of parameters")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(backend): about this backend alone, or what it is compiled with")
-    config.addinivalue_line("markers", "every_case: gpu too runs all combinations of the parameters")
+    config.addinivalue_line("markers", "every_case: all combinations of the parameters are run")
+    config.addinivalue_line("markers", "every_pair: of all combinations, as many as have every pair of values are run")
     chosen = backends_of(config)
     if not chosen or not chosen <= set(BACKENDS):
         raise pytest.UsageError(
@@ -54,6 +55,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Unimportable(set(COMPILED) - chosen))
     if "gpu" in chosen:
         speed_up()
+    if "cpu" in chosen:
+        share_compilation()
 
 
 def backends_of(config: pytest.Config) -> set[str]:
@@ -82,36 +85,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def needed_by(item: pytest.Item) -> set[str]:
     return {str(name) for marker in item.iter_markers("needs") for name in marker.args} | set(backend_of(item))
-
-
-def parameters_of(item: pytest.Item) -> dict[str, Any]:
-    return item.callspec.params if hasattr(item, "callspec") else {}
-
-
-def backend_of(item: pytest.Item) -> list[str]:
-    return [str(value) for name, value in parameters_of(item).items() if name in ("backend", "compiled")]
-
-
-def without_repetition(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Leave out, for gpu, combinations of parameters each of which another combination has too.
-
-    An operation takes Triton's interpreter a tenth of a millisecond, however few numbers it is done with, so that all
-    products of parameters would take an hour. Every value of every parameter stays in some combination. Which ones stay
-    is drawn by lot, the same one every time, lest one parameter change only where all others have their first value.
-    """
-    functions: dict[str, list[pytest.Item]] = defaultdict(list)
-    for item in items:
-        if "gpu" in backend_of(item) and not item.get_closest_marker("every_case"):
-            functions[item.nodeid.partition("[")[0]].append(item)
-    repeated: set[pytest.Item] = set()
-    for own in functions.values():
-        seen: set[tuple[str, str]] = set()
-        for item in sorted(own, key=lambda item: hashlib.sha256(item.nodeid.encode()).digest()):
-            values = {(name, getattr(value, "__name__", repr(value))) for name, value in parameters_of(item).items()}
-            if values <= seen:
-                repeated.add(item)
-            seen |= values
-    return [item for item in items if item not in repeated]
 
 
 @pytest.fixture(autouse=True)

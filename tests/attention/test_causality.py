@@ -38,6 +38,7 @@ def perturbed(tensor: Tensor, first: int, seed: int) -> Tensor:
     return flat.view_as(tensor)
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize("is_causal", [True, "strict"])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", LAYERS)

@@ -126,6 +126,7 @@ DENSE: dict[str, Callable[..., Tensor]] = {
 }
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize("name", DENSE)
 @pytest.mark.parametrize("similarity", ["l2", "cosine", "scaled_dot"])
 @pytest.mark.parametrize(("patch_size", "bad"), CASES)

@@ -63,6 +63,7 @@ def with_duplicates(index: Tensor) -> Tensor:
     return index
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("kind", DENSE)
@@ -108,6 +109,7 @@ def test_near_distances_lose_no_digits(dense: set[str]) -> None:
     assert dense == {"similarities"}
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("kind", DENSE)

@@ -57,6 +57,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "zeros"])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("similarity", SIMILARITIES)
@@ -70,6 +71,7 @@ def test_similarity_at_equals_loops(similarity: Any, shape: str, mode: str) -> N
     np.testing.assert_allclose(found, at_index(naive_dense(query, key, geometry), index), rtol=1e-12)
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "zeros"])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("similarity", SIMILARITIES)

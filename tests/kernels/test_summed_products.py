@@ -47,6 +47,7 @@ def assert_same(found: MatchField, expected: MatchField) -> None:
     assert torch.equal(found.similarity, expected.similarity)
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize("padding", ["zeros", "replicate", "reflect"])
 @pytest.mark.parametrize("similarity", ["l2", "dot"])
 @pytest.mark.parametrize("name", SHAPES)
@@ -61,6 +62,7 @@ def test_matches_are_those_of_the_reference(name: str, similarity: str, padding:
     assert boxes
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize("k", [2, 12])
 @pytest.mark.parametrize("similarity", ["l2", "scaled_dot", "cosine"])
 @pytest.mark.parametrize("is_causal", [False, True])
@@ -77,6 +79,7 @@ def test_constraints(similarity: str, k: int, is_causal: bool, boxes: list[int])
     torch.testing.assert_close(found.similarity, expected.similarity, rtol=2e-7, atol=0)
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("similarity", ["l2", "dot", "cosine"])
 def test_products_are_within_their_bound(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ class AttentionLayer(nn.Module):
     the call.
     """
 
+    __dataclass_fields__: ClassVar[dict[str, Any]]
     function: ClassVar[Callable[..., Any]]
     """The function of the layer, called as `function(query, key, value, **settings, **call)`."""
     shown: ClassVar[tuple[str, ...]]
@@ -34,7 +34,8 @@ class AttentionLayer(nn.Module):
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        # Not by `fields(self)`, into which the compiler of PyTorch 2.6 cannot look.
+        return {name: getattr(self, name) for name in type(self).__dataclass_fields__}
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, **call: Any) -> Any:
         """Attend from `query` to `key`; see the function of the same name for the arguments of a call.
