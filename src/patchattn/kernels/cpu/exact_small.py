@@ -19,6 +19,7 @@ from patchattn.kernels.cpu.compiler import inlined, kernel
 from patchattn.kernels.cpu.constraints import mask_rows
 from patchattn.kernels.cpu.exact_rows import NEGLIGIBLE
 from patchattn.kernels.cpu.heap import clear, offer, sort_best_first
+from patchattn.kernels.cpu.padded_image import PADDING_MODES, pad_item
 from patchattn.kernels.cpu.patch_similarity import COSINE, DOT, L2, NUMBERS_BETWEEN_CHECKS, Patches, kind_of, measure, offset_of
 from patchattn.kernels.cpu.patch_sums import PatchSteps, sum_product
 from patchattn.kernels.cpu.pool import run_ranges
@@ -38,7 +39,6 @@ MAX_COSINE_NORM = 1e12
 """The largest norm of a patch, and 1 / the smallest, in sums for the cosine: products stay far from float32's ends."""
 NEAR_ZERO = 3e-45
 """What two numbers of float32 beside 0 are less than."""
-PADDING_MODES = ("zeros", "replicate", "reflect")
 
 
 class Side(NamedTuple):
@@ -122,7 +122,7 @@ def search_small(
     query_mask, key_mask = mask_rows(constraints.query_mask, 1), mask_rows(constraints.key_mask, 1)
     columns = keys if constraints.key_mask is None else int(key_mask.sum(1).max())
     sizes = Sizes(
-        patches, heads, PADDING_MODES.index(geometry.padding_mode), k, min(k + max(4, k // 2), keys),
+        patches, heads, PADDING_MODES[geometry.padding_mode], k, min(k + max(4, k // 2), keys),
         constraints.lag if constraints.is_causal else -1, k * rows_from >= columns and dtype == np.float32,
     )  # fmt: skip
     precision = precision_of(similarity.dtype, p_h * length, channels + p_h + p_w + 1)
@@ -164,6 +164,7 @@ def _search_range(
 ) -> None:  # fmt: skip
     p = sizes.patches
     p_w = p.length // p.channels
+    radius = (0, p.rows // 2, p_w // 2)
     q_w, k_w = p.q_w + p_w - 1, p.k_w + p_w - 1
     q_h, padded_keys = p.q_h + p.rows - 1, (p.k_h + p.rows - 1) * k_w
     width = (p.k_h - 1) * k_w + p.k_w
@@ -175,9 +176,10 @@ def _search_range(
         b, channel = item // sizes.heads, item % sizes.heads * p.channels
         q_mask, k_mask = b % query_mask.shape[0], b % key_mask.shape[0]
         masked = key_mask.shape[1] > 0
-        _pad(query, b, channel, p.q_h, p.q_w, sizes, scratch.query.pixels)
-        _pad(key, b % key.shape[0], channel, p.k_h, p.k_w, sizes, scratch.key.pixels)
-        _find_center(query, b, channel, sizes, scratch)
+        own_query, own_key = query[b, channel : channel + p.channels], key[b % len(key), channel : channel + p.channels]
+        pad_item(own_query, (1, p.q_h, p.q_w), radius, sizes.padding, scratch.query.pixels)
+        pad_item(own_key, (1, p.k_h, p.k_w), radius, sizes.padding, scratch.key.pixels)
+        _find_center(own_query, sizes, scratch)
         reliable = _prepare(scratch.query, p.q_h, p.q_w, p.q_row, True, sizes, scratch.center)
         reliable = _prepare(scratch.key, p.k_h, p.k_w, p.k_row, False, sizes, scratch.center) and reliable
         longest = 0.0
@@ -228,33 +230,7 @@ def _search_range(
 
 
 @inlined
-def _pad(images: Any, b: int, channel: int, height: int, width: int, sizes: Any, output: Any) -> None:
-    p = sizes.patches
-    p_w = p.length // p.channels
-    at = 0
-    for row in range(height + p.rows - 1):
-        y = _inside(row - p.rows // 2, height, sizes.padding)
-        for column in range(width + p_w - 1):
-            x = _inside(column - p_w // 2, width, sizes.padding)
-            for c in range(p.channels):
-                output[at + c] = images[b, channel + c, y * width + x] if y >= 0 and x >= 0 else 0.0
-            at += p.channels
-
-
-@inlined
-def _inside(at: int, size: int, padding: int) -> int:
-    """The position that one in the padding is a copy of; -1: it is 0."""
-    if 0 <= at < size:
-        return at
-    if padding == 0:
-        return -1
-    if padding == 1:
-        return 0 if at < 0 else size - 1
-    return -at if at < 0 else 2 * (size - 1) - at
-
-
-@inlined
-def _find_center(query: Any, b: int, channel: int, sizes: Any, scratch: Any) -> None:
+def _find_center(query: Any, sizes: Any, scratch: Any) -> None:
     """The median of some pixels, for l2: the nearer to the queries it is, the fewer digits the products lose."""
     p, sample = sizes.patches, scratch.sample
     for c in range(p.channels):
@@ -268,7 +244,7 @@ def _find_center(query: Any, b: int, channel: int, sizes: Any, scratch: Any) -> 
     for c in range(p.channels):
         found = 0
         for i in range(0, queries, step):
-            value = query[b, channel + c, i]
+            value = query[c, i]
             if abs(value) < np.inf:
                 at = found
                 while at > 0 and sample[at - 1] > value:
