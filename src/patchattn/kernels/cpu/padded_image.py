@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +64,7 @@ def three(values: tuple[int, ...], fill: int) -> tuple[int, int, int]:
 
 def empty(count: int, elements: int, dtype: torch.dtype) -> Tensor:
     """Return an aligned `(count, elements)` tensor, rows end to end, with slack after the last."""
-    width = torch.empty((), dtype=dtype).element_size()
+    width = dtype.itemsize
     buffer = torch.empty(count * elements + SLACK + LINE // width, dtype=dtype)
     shift = (-buffer.data_ptr() % LINE) // width
     buffer[shift + count * elements :].zero_()
@@ -172,14 +173,16 @@ def _fill_border(copies: Tensor, dim: int, size: tuple[int, ...], radius: tuple[
         high.copy_(region.narrow(dim + 1, n - 1, r).flip(dim + 1))
 
 
-def unpad_gradient(rows: Tensor, like: Tensor, geometry: PatchGeometry, padded: bool = True) -> Tensor:
-    """The adjoint of `pad`: fold the gradient of the padding back; contiguous, with the shape and dtype of `like`."""
-    batch, heads = like.shape[0], geometry.num_heads
-    channels = like.shape[1] // heads
-    size = three(tuple(like.shape[2:]), 1)
+def unpad_gradient(
+    rows: Tensor, shape: Sequence[int], dtype: torch.dtype, geometry: PatchGeometry, padded: bool = True
+) -> Tensor:
+    """The adjoint of `pad`: fold the gradient of the padding back; contiguous, with this shape and dtype."""
+    batch, heads = shape[0], geometry.num_heads
+    channels = shape[1] // heads
+    size = three(tuple(shape[2:]), 1)
     radius = three(geometry.radius, 0) if padded else (0, 0, 0)
-    output = torch.empty(tuple(like.shape), dtype=like.dtype)
-    if rows.numel() <= SMALL and geometry.padding_mode != "replicate" and like.dtype == rows.dtype:
+    output = torch.empty(tuple(shape), dtype=dtype)
+    if rows.numel() <= SMALL and geometry.padding_mode != "replicate" and dtype == rows.dtype:
         target = output.view(batch * heads, channels, -1).numpy()
         _unpad_items(rows.numpy(), size, radius, PADDING_MODES[geometry.padding_mode], target)
         return output
