@@ -24,7 +24,7 @@ from patchattn.kernels.cpu.patch_similarity import COSINE, DOT, L2, NUMBERS_BETW
 from patchattn.kernels.cpu.patch_sums import PatchSteps, sum_product
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.products_bound import least_product, precision_of, products_error
-from patchattn.kernels.cpu.vectors import SLACK, add_scaled, find_above, sum_runs
+from patchattn.kernels.cpu.vectors import SLACK, find_above, sum_runs, sum_scaled_runs
 from patchattn.problem import Constraints, PatchGeometry
 
 __all__ = ["is_small", "search_small"]
@@ -47,7 +47,9 @@ class Side(NamedTuple):
     pixels: NDArray[np.float64]
     """Padded, channel-last."""
     factors: NDArray[Any]
-    """The numbers that are multiplied: channel after channel of the key, pixel after pixel of the query."""
+    """The numbers that are multiplied: channel after channel of the key, pixel after pixel of the query; and for l2
+    one more channel, minus the key's squares, times 1.
+    """
     squares: NDArray[np.float64]
     """Of each padded pixel as it is multiplied, summed over channels; then its sums along rows."""
     norms: NDArray[np.float64]
@@ -128,10 +130,10 @@ def search_small(
     precision = precision_of(similarity.dtype, p_h * length, channels + p_h + p_w + 1)
     rows_precision, unsure = precision_of(torch.float64, p_h * length, p_h * length), np.zeros(1, np.bool_)
 
-    def side(n: int, h: int, w: int, lines: int, slack: int) -> Side:
-        padded = (h + p_h - 1) * (w + p_w - 1)
+    def side(h: int, w: int) -> Side:
+        n, padded = h * w, (h + p_h - 1) * (w + p_w - 1)
         return Side(
-            np.empty(padded * channels + SLACK), np.empty(padded * lines + slack, dtype), np.empty(padded),
+            np.empty(padded * channels + SLACK), np.empty(padded * (channels + 1) + SLACK, dtype), np.empty(padded),
             np.empty(n), np.empty(n if patches.kind == COSINE else 0),
         )  # fmt: skip
 
@@ -139,7 +141,7 @@ def search_small(
         padded_keys = (k_h + p_h - 1) * (k_w + p_w - 1)
         return (
             SmallScratch(
-                side(q_h * q_w, q_h, q_w, channels, 0), side(keys, k_h, k_w, channels + 1, SLACK),
+                side(q_h, q_w), side(k_h, k_w),
                 np.empty(channels), np.empty(SAMPLE), np.empty((q_w + p_w - 1) * padded_keys + SLACK, dtype),
                 np.empty(p_h * q_w * padded_keys + SLACK, dtype), np.empty(padded_keys + SLACK, dtype),
                 np.empty(p_w, np.int64), np.empty(p_h, np.int64), np.empty(sizes.kept, dtype),
@@ -168,6 +170,8 @@ def _search_range(
     q_w, k_w = p.q_w + p_w - 1, p.k_w + p_w - 1
     q_h, padded_keys = p.q_h + p.rows - 1, (p.k_h + p.rows - 1) * k_w
     width = (p.k_h - 1) * k_w + p.k_w
+    # 2 q.k - |k|^2, pixel by pixel, for l2.
+    terms = p.channels + 1 if p.kind == L2 else p.channels
     gram, along_row, products = scratch.gram, scratch.along_row, scratch.products
     row_starts, column_starts = scratch.row_starts, scratch.column_starts
     for d in range(p_w):
@@ -189,16 +193,11 @@ def _search_range(
                 longest = max(longest, norm)
         for row in range(q_h):
             for u in range(q_w):
-                line = gram[u * padded_keys :]
-                if p.kind == L2:
-                    for j in range(padded_keys):
-                        line[j] = scratch.key.factors[p.channels * padded_keys + j]
-                else:
-                    for j in range(padded_keys):
-                        line[j] = 0
-                for c in range(p.channels):
-                    factor = scratch.query.factors[(row * q_w + u) * p.channels + c]
-                    add_scaled(line, scratch.key.factors, c * padded_keys, padded_keys, factor)
+                q_at = (row * q_w + u) * (p.channels + 1)
+                sum_scaled_runs(
+                    gram, u * padded_keys, scratch.key.factors, padded_keys, scratch.query.factors, q_at, terms,
+                    padded_keys,
+                )  # fmt: skip
             place = row % p.rows
             for x in range(p.q_w):
                 to = (place * p.q_w + x) * padded_keys
@@ -271,11 +270,13 @@ def _prepare(side: Any, height: int, width: int, row_step: int, is_query: bool, 
             value = number.type(side.pixels[u * p.channels + c] - center[c])
             square += np.float64(value) * np.float64(value)
             if is_query:
-                factors[u * p.channels + c] = 2 * value if p.kind == L2 else value
+                factors[u * (p.channels + 1) + c] = 2 * value if p.kind == L2 else value
             else:
                 factors[c * padded + u] = value
         squares[u] = square
-        if not is_query:
+        if is_query:
+            factors[u * (p.channels + 1) + p.channels] = 1
+        else:
             factors[p.channels * padded + u] = -square
     # Sums along rows take the place of what they are made of.
     for row in range(height + p.rows - 1):
