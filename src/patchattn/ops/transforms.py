@@ -41,14 +41,15 @@ def is_plain(*arguments: object) -> bool:
     That is so for tensors in the memory of the CPU that are nothing else besides (a subclass, a fake, wrapped by a
     transform), while nobody traces, compiles, counts, profiles or transforms.
     """
-    if torch.compiler.is_compiling() or _dual_level() or torch.autograd._profiler_enabled():
+    if torch.compiler.is_compiling() or _dual_level() or torch._C._autograd._profiler_enabled():
         return False
     if _dispatch_tls_local_include_set().raw_repr() not in PLAIN_MODES or torch._C._len_torch_function_stack():
         return False
     for argument in arguments:
-        if isinstance(argument, Tensor):
-            if type(argument) not in PLAIN_TYPES or _dispatch_keys(argument).raw_repr() not in PLAIN_KEYS:
-                return False
+        if isinstance(argument, Tensor) and (
+            type(argument) not in PLAIN_TYPES or _dispatch_keys(argument).raw_repr() not in PLAIN_KEYS
+        ):
+            return False
     return True
 
 

@@ -22,7 +22,7 @@ from patchattn.kernels.cpu.constraints import limits_of
 from patchattn.kernels.cpu.exact_lists import improve_range, rank_range, settle_range, sort_lists_range
 from patchattn.kernels.cpu.exact_rows import row_scratch, sort_range
 from patchattn.kernels.cpu.exact_scan import scan_range
-from patchattn.kernels.cpu.exact_small import is_small, search_small
+from patchattn.kernels.cpu.exact_small import MAX_COSINE_NORM, is_small, search_small
 from patchattn.kernels.cpu.fields import new_field, store_lists
 from patchattn.kernels.cpu.heap import Heaps
 from patchattn.kernels.cpu.padded_image import pad_pair
@@ -48,8 +48,6 @@ threads would wait for the last.
 """
 SUMS = 120
 """Multiplications in the time of one sum along a diagonal, which its memory takes: the addends are cached."""
-MAX_COSINE_NORM = 1e12
-"""The largest norm of a patch, and 1 / the smallest, in sums for the cosine: products stay far from float32's ends."""
 ROWS_FROM = 32
 """From one match for so many keys on, whole rows are sorted instead of lists kept (docs/performance.md)."""
 

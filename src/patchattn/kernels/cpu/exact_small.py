@@ -20,14 +20,23 @@ from patchattn.kernels.cpu.constraints import mask_rows
 from patchattn.kernels.cpu.exact_rows import NEGLIGIBLE
 from patchattn.kernels.cpu.heap import clear, offer, sort_best_first
 from patchattn.kernels.cpu.padded_image import PADDING_MODES, pad_item
-from patchattn.kernels.cpu.patch_similarity import COSINE, DOT, L2, NUMBERS_BETWEEN_CHECKS, Patches, kind_of, measure, offset_of
+from patchattn.kernels.cpu.patch_similarity import (
+    COSINE,
+    DOT,
+    L2,
+    NUMBERS_BETWEEN_CHECKS,
+    Patches,
+    kind_of,
+    measure,
+    offset_of,
+)
 from patchattn.kernels.cpu.patch_sums import PatchSteps, sum_product
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.products_bound import least_product, precision_of, products_error
 from patchattn.kernels.cpu.vectors import SLACK, find_above, sum_runs, sum_scaled_runs
 from patchattn.problem import Constraints, PatchGeometry
 
-__all__ = ["is_small", "search_small"]
+__all__ = ["MAX_COSINE_NORM", "is_small", "search_small"]
 
 PAIRS = 1 << 17
 """Pairs of a query and a key up to which an item is small."""
@@ -38,7 +47,7 @@ SAMPLE = 15
 MAX_COSINE_NORM = 1e12
 """The largest norm of a patch, and 1 / the smallest, in sums for the cosine: products stay far from float32's ends."""
 NEAR_ZERO = 3e-45
-"""What two numbers of float32 beside 0 are less than."""
+"""Bound of the two numbers of float32 that are next to 0."""
 
 
 class Side(NamedTuple):
@@ -51,7 +60,7 @@ class Side(NamedTuple):
     one more channel, minus the key's squares, times 1.
     """
     squares: NDArray[np.float64]
-    """Of each padded pixel as it is multiplied, summed over channels; then its sums along rows."""
+    """Squares of the padded pixels as they are multiplied, summed over channels; then sums of these along rows."""
     norms: NDArray[np.float64]
     """Norms of the patches as they are multiplied."""
     inverse_norms: NDArray[np.float64]
@@ -80,7 +89,7 @@ class SmallScratch(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """What is the same for all items."""
+    """Sizes and settings that all items share."""
 
     patches: Patches
     heads: int
@@ -109,7 +118,7 @@ def search_small(
     query: Tensor, key: Tensor, k: int, geometry: PatchGeometry, constraints: Constraints, index: Tensor,
     similarity: Tensor, rows_from: int,
 ) -> bool:  # fmt: skip
-    """Write the field; see `search_exact`. Return False where the last digit may be another than that of sorted rows."""
+    """Write the field; see `search_exact`. Return whether it is, to the last digit, that of sorted rows too."""
     heads, channels = geometry.num_heads, query.shape[1] // geometry.num_heads
     q_h, q_w = (1, *query.shape[2:])[-2:]
     k_h, k_w = (1, *key.shape[2:])[-2:]
@@ -150,7 +159,9 @@ def search_small(
         )  # fmt: skip
 
     items, pairs = query.shape[0] * heads, q_h * q_w * keys
-    images = (x.detach().to(torch.float64).reshape(x.shape[0], x.shape[1], -1).contiguous().numpy() for x in (query, key))
+    images = (
+        x.detach().to(torch.float64).reshape(x.shape[0], x.shape[1], -1).contiguous().numpy() for x in (query, key)
+    )
     run_ranges(
         _search_range, items, max(1, TOGETHER // pairs), *images, sizes, query_mask, key_mask, precision,
         rows_precision, geometry.scale(query.shape[1]), index.view(items, k, -1).numpy(),
@@ -221,10 +232,12 @@ def _search_range(
                 for m in range(sizes.k):
                     s = similarity.dtype.type(scratch.best[m])
                     # What float32 has no number for is no match.
-                    j = np.int64(scratch.best_keys[m])
-                    if sizes.sorts_rows and j >= 0 and _may_round_elsewhere(i, j, scratch.best[m], scale, rows_precision, sizes, scratch):
+                    match = np.int64(scratch.best_keys[m])
+                    if match >= 0 and _may_round_elsewhere(
+                        i, match, scratch.best[m], scale, rows_precision, sizes, scratch
+                    ):
                         unsure[0] = True
-                    index[item, m, i] = j if s > -np.inf else -1
+                    index[item, m, i] = match if s > -np.inf else -1
                     similarity[item, m, i] = 0 if s == 0 and zeros == 1 and sizes.sorts_rows else s
 
 
@@ -313,9 +326,7 @@ def _scale_products(products: Any, q_inverse: float, k_inverses: Any, k_w: int, 
 
 
 @inlined
-def _rank(
-    i: int, products: Any, width: int, k_w: int, key_mask: Any, mask: int, sizes: Any, scratch: Any
-) -> None:
+def _rank(i: int, products: Any, width: int, k_w: int, key_mask: Any, mask: int, sizes: Any, scratch: Any) -> None:
     """Keep the keys with the largest products."""
     p, value, keys, kept = sizes.patches, scratch.ranked, scratch.ranked_keys, sizes.kept
     clear(value, keys, 0, kept)
@@ -344,10 +355,10 @@ def _settle(
     clear(best, keys, 0, k)
     zeros = 0
     for m in range(sizes.kept):
-        j = np.int64(scratch.ranked_keys[m])
-        if j >= 0:
-            s = _measure(i, j, best[0], scale, sizes, scratch)
-            offer(s, j, best, keys, 0, k)
+        kept = np.int64(scratch.ranked_keys[m])
+        if kept >= 0:
+            s = _measure(i, kept, best[0], scale, sizes, scratch)
+            offer(s, kept, best, keys, 0, k)
             zeros += abs(s) < NEAR_ZERO
     q, elements = scratch.query.norms[i], p.rows * p.length
     if scratch.ranked_keys[0] < 0:
@@ -377,15 +388,15 @@ def _measure(i: int, j: int, worst: float, scale: float, sizes: Any, scratch: An
     p, q, k = sizes.patches, scratch.query, scratch.key
     q_start = offset_of(i, p.q_h, p.q_w, p.q_slice, p.q_row, p.channels)
     k_start = offset_of(j, p.k_h, p.k_w, p.k_slice, p.k_row, p.channels)
-    return measure(
-        q.pixels, q_start, k.pixels, k_start, i, j, q.inverse_norms, k.inverse_norms, scale, None, p, worst
-    )
+    return measure(q.pixels, q_start, k.pixels, k_start, i, j, q.inverse_norms, k.inverse_norms, scale, None, p, worst)
 
 
 @inlined
 def _may_round_elsewhere(i: int, j: int, s: float, scale: float, precision: Any, sizes: Any, scratch: Any) -> bool:
     """Whether a similarity that comes from a product may be rounded to another float32 than the measured one."""
     p = sizes.patches
+    if not sizes.sorts_rows:
+        return False
     error = products_error(scratch.query.norms[i], scratch.key.norms[j], p.kind, p.rows * p.length, precision)
     if p.kind != L2:
         error *= scale

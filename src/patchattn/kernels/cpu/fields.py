@@ -38,8 +38,8 @@ def store_lists(lists: NDArray[Any], items: range, tensor: Tensor) -> None:
     k, count = tensor.shape[2], prod(tensor.shape[3:])
     if tensor.numel() <= SMALL:
         # Copied as PyTorch does it, with fewer calls.
-        target = tensor.view(-1, k, count).numpy()
-        target[items.start : items.stop] = lists[: len(items)].reshape(-1, count, k).transpose(0, 2, 1)
+        field = tensor.view(-1, k, count).numpy()
+        field[items.start : items.stop] = lists[: len(items)].reshape(-1, count, k).transpose(0, 2, 1)
         return
     target = tensor.view(-1, k, count)[items.start : items.stop]
     _transpose(torch.from_numpy(lists[: len(items)]).view(-1, count, k), target)
