@@ -13,7 +13,7 @@ from torch.autograd import Function
 
 from patchattn.ops.batching import batched
 from patchattn.ops.schema import Schema
-from patchattn.ops.transforms import transforming
+from patchattn.ops.transforms import any_requires_grad, is_plain, transforming
 from patchattn.similarity import Similarity
 
 __all__ = ["Operator", "fake", "operator", "schema_of"]
@@ -29,11 +29,16 @@ class Operator:
 
     PyTorch knows it by the flat arguments of its `schema`: autograd, compilers and exporters as `overload`. The
     transforms of torch.func and forward-mode derivatives do not see through an operator of Python's making: where one
-    is at work, the same function is called as a `torch.autograd.Function`, with a rule for each of them.
+    is at work, the same function is called as a `torch.autograd.Function`, with a rule for each of them. Where the
+    dispatcher would do nothing but call it (`is_plain`), the function is called without one.
     """
 
-    def __init__(self, name: str, overload: Any, schema: Schema, shared: Sequence[str]) -> None:
+    def __init__(
+        self, name: str, function: Callable[..., Any], overload: Any, schema: Schema, shared: Sequence[str]
+    ) -> None:
         self.name = name
+        self._kernel = function
+        self._recorded: type[Function] | None = None
         self.overload = overload
         self.schema = schema
         self.shared = tuple(schema.names.index(argument) for argument in shared)
@@ -45,6 +50,11 @@ class Operator:
         return len(self.overload._schema.returns)
 
     def __call__(self, *arguments: Any) -> Any:
+        if is_plain(*arguments, *self.schema.inner_tensors(arguments)) and arguments[0].numel() > 0:
+            if not any_requires_grad(*arguments):
+                return self._kernel(*arguments)
+            if self._recorded is not None:
+                return self._recorded.apply(*arguments)  # type: ignore[no-untyped-call]
         return self.call_flat(*self.schema.flatten(arguments))
 
     def call_flat(self, *flat: Any) -> Any:
@@ -83,6 +93,13 @@ class Operator:
             assert jvp is not None
             return jvp(ctx, *schema.tangents(flat))
 
+        def forward(ctx: Any, *arguments: Any) -> Any:
+            output = self._kernel(*arguments)
+            save(ctx, arguments, output)
+            return output
+
+        rules = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+        self._recorded = type(self.name, (Function,), rules)
         torch.library.register_autograd(self.name, spread, setup_context=save_inputs)
         self._function = _function_of(
             self, save_inputs, spread, None if jvp is None else tangents, like or (None,) * self.outputs
@@ -117,7 +134,7 @@ def operator(name: str, shared: Sequence[str] = ()) -> Callable[[Callable[..., A
         inferred = torch.library.infer_schema(kernel, mutates_args=())
         torch.library.define(qualified, inferred, tags=(torch.Tag.pt2_compliant_tag,))
         torch.library.impl(qualified, "CompositeExplicitAutograd")(kernel)
-        made = Operator(qualified, getattr(torch.ops.patchattn, name).default, schema, shared)
+        made = Operator(qualified, function, getattr(torch.ops.patchattn, name).default, schema, shared)
         _schemas[name] = schema
         return made
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from inspect import Parameter, Signature, signature
+from operator import attrgetter
 from typing import Any, get_type_hints
 
 from torch import Tensor
@@ -77,6 +78,14 @@ def _node(name: str, kind: Any) -> _Leaf | _Branch:
     return _Branch(kind, parts, sum(part.leaves for _, part in parts))  # type: ignore[arg-type]
 
 
+def _tensors_of(branch: _Branch) -> Iterator[str]:
+    for name, part in branch.parts:
+        if isinstance(part, _Branch):
+            yield from (f"{name}.{inner}" for inner in _tensors_of(part))
+        elif part.type == Tensor | None:
+            yield name
+
+
 class Schema:
     """The parameters of a function, and the flat ones that an operator has in their place.
 
@@ -89,12 +98,22 @@ class Schema:
         self.nodes = tuple(_node(name, parameter.annotation) for name, parameter in own.parameters.items())
         self.returns = own.return_annotation
         self.parameters = [parameter for node in self.nodes for parameter in node.parameters()]
+        self._inner = [
+            (n, attrgetter(path))
+            for n, node in enumerate(self.nodes)
+            if isinstance(node, _Branch)
+            for path in _tensors_of(node)
+        ]
         self.names = tuple(parameter.name for parameter in self.parameters)
 
     @property
     def signature(self) -> Signature:
         """Signature of the flat function."""
         return Signature(self.parameters, return_annotation=self.returns)
+
+    def inner_tensors(self, arguments: Sequence[Any]) -> list[Tensor | None]:
+        """The tensors in the data classes among a function's arguments."""
+        return [tensor_of(arguments[n]) for n, tensor_of in self._inner]
 
     def flatten(self, arguments: Sequence[Any]) -> list[Any]:
         """Arguments of the operator."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch._C import DispatchKey, DispatchKeySet, _dispatch_keys, _dispatch_tls_local_include_set
 from torch._C._functorch import (
     TransformType,
     get_interpreter_stack,
@@ -11,12 +12,50 @@ from torch._C._functorch import (
     is_functorch_wrapped_tensor,
 )
 from torch.autograd import forward_ad
+from torch.nn import Parameter
 
 from patchattn.checks import is_traced
 
-__all__ = ["differentiates", "forward_mode", "stored_numbers", "transforming"]
+__all__ = ["any_requires_grad", "differentiates", "forward_mode", "is_plain", "stored_numbers", "transforming"]
 
 DERIVATIVES = (TransformType.Grad, TransformType.Jvp)
+PLAIN_TYPES = (Tensor, Parameter)
+
+
+def _bits(*keys: str) -> int:
+    """Keys of PyTorch's dispatcher, as it compares them."""
+    found = DispatchKeySet.from_raw_repr(0)
+    for key in keys:
+        found = found | DispatchKeySet(getattr(DispatchKey, key))
+    return int(found.raw_repr())
+
+
+# With and without derivatives: PyTorch has fewer keys in inference mode.
+PLAIN_KEYS = (_bits("CPU", "ADInplaceOrView", "AutogradCPU", "AutocastCPU"), _bits("CPU", "AutocastCPU"))
+PLAIN_MODES = (_bits("BackendSelect", "ADInplaceOrView"), _bits("BackendSelect"))
+
+
+def is_plain(*arguments: object) -> bool:
+    """Whether PyTorch's dispatcher would find nothing to do but to call a kernel, and to record it for a derivative.
+
+    That is so for tensors in the memory of the CPU that are nothing else besides (a subclass, a fake, wrapped by a
+    transform), while nobody traces, compiles, counts, profiles or transforms.
+    """
+    if torch.compiler.is_compiling() or _dual_level() or torch._C._autograd._profiler_enabled():
+        return False
+    if _dispatch_tls_local_include_set().raw_repr() not in PLAIN_MODES or torch._C._len_torch_function_stack():
+        return False
+    for argument in arguments:
+        if isinstance(argument, Tensor) and (
+            type(argument) not in PLAIN_TYPES or _dispatch_keys(argument).raw_repr() not in PLAIN_KEYS
+        ):
+            return False
+    return True
+
+
+def any_requires_grad(*arguments: object) -> bool:
+    """Whether an operator on plain tensors is to be recorded for a derivative."""
+    return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in arguments)
 
 
 def transforming() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,7 +60,7 @@ def attend(
     output = empty(items, count * votes.channels, dtype)
     normalizer = torch.empty((items, count), dtype=dtype)
     number = normalizer.numpy().dtype
-    at_most = votes.k * int(np.prod([2 * r + 1 for r in votes.radius]))
+    at_most = votes.k * prod(2 * r + 1 for r in votes.radius)
 
     def scratch() -> tuple[NDArray[Any], ...]:
         return np.empty(at_most, np.int64), np.empty(at_most, number), np.empty(votes.channels + SLACK, number)
@@ -75,8 +76,8 @@ def attend(
             _attend_range, group, count, CHUNK, Each(similarities), Each(matches), Each(values.rows), votes,
             inverse_temperature, *(Each(part) for part in arrays), scratch=scratch,
         )  # fmt: skip
-    like = value.new_empty((index.shape[0], value.shape[1], *index.shape[3:]), device="meta")
-    return unpad_gradient(output, like, geometry), normalizer.view(*index.shape[:2], *index.shape[3:])
+    shape = (index.shape[0], value.shape[1], *index.shape[3:])
+    return unpad_gradient(output, shape, value.dtype, geometry), normalizer.view(*index.shape[:2], *index.shape[3:])
 
 
 def _is_dense(votes: Votes, keys_per_match: int) -> bool:
@@ -181,12 +182,15 @@ def attend_backward(
     normalizer = log_normalizer.detach().to(dtype).reshape(items, count).contiguous().numpy()
     inverse_temperature = number.type(1 / temperature)
     settings = (Each(normalizer), votes, inverse_temperature, Each(grads.rows))
-    finite = bool(np.isfinite(grads.rows).all())
     for group in groups(items, max(count, keys)):
         matches = lists_of(index, group)
         similarities = lists_of(similarity, group, dtype)
         found = np.empty(matches.shape, number)
-        if _is_dense(votes, BACKWARD) and finite and _reads_finite(similarities, matches, values.rows, group, votes):
+        if (
+            _is_dense(votes, BACKWARD)
+            and bool(np.isfinite(grads.rows).all())
+            and _reads_finite(similarities, matches, values.rows, group, votes)
+        ):
             for n, item in enumerate(group):
                 dense_attend_backward(
                     similarities[n], matches[n], normalizer[item], inverse_temperature, grads.item(item),
@@ -207,7 +211,7 @@ def attend_backward(
             Each(grad_values.numpy()), targets=min(len(grad_values), len(group)),
             scratch=lambda: (np.empty(votes.channels + SLACK, number),),
         )  # fmt: skip
-    return grad_similarity, unpad_gradient(grad_values, value, geometry)
+    return grad_similarity, unpad_gradient(grad_values, value.shape, value.dtype, geometry)
 
 
 @item_kernel()

@@ -24,7 +24,7 @@ from patchattn.kernels.cpu.patch_similarity import COSINE, L2, Patches
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.vectors import SLACK
 
-__all__ = ["Dense", "dense_costs"]
+__all__ = ["OVERHEAD", "Dense", "dense_costs"]
 
 BYTES = 1 << 26
 """Memory of the two tables of a box of queries and all keys."""

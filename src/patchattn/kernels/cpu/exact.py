@@ -22,6 +22,7 @@ from patchattn.kernels.cpu.constraints import limits_of
 from patchattn.kernels.cpu.exact_lists import improve_range, rank_range, settle_range, sort_lists_range
 from patchattn.kernels.cpu.exact_rows import row_scratch, sort_range
 from patchattn.kernels.cpu.exact_scan import scan_range
+from patchattn.kernels.cpu.exact_small import MAX_COSINE_NORM, is_small, search_small
 from patchattn.kernels.cpu.fields import new_field, store_lists
 from patchattn.kernels.cpu.heap import Heaps
 from patchattn.kernels.cpu.padded_image import pad_pair
@@ -47,8 +48,6 @@ threads would wait for the last.
 """
 SUMS = 120
 """Multiplications in the time of one sum along a diagonal, which its memory takes: the addends are cached."""
-MAX_COSINE_NORM = 1e12
-"""The largest norm of a patch, and 1 / the smallest, in sums for the cosine: products stay far from float32's ends."""
 ROWS_FROM = 32
 """From one match for so many keys on, whole rows are sorted instead of lists kept (docs/performance.md)."""
 
@@ -60,6 +59,10 @@ def search_exact(
 ) -> tuple[Tensor, Tensor]:
     """Find the k best keys of every query by looking at all of them; see `patchattn.match`."""
     index, similarity = new_field(query, k, geometry)
+    if is_small(query, key, geometry, constraints) and search_small(
+        query, key, k, geometry, constraints, index, similarity, ROWS_FROM
+    ):
+        return index, similarity
     search = _Search(query, key, k, geometry, constraints)
     total = query.shape[0] * geometry.num_heads
     together = max(1, BLOCK // max(search.count, search.keys, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +11,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchattn.kernels.cpu.aligned import LINE
+from patchattn.kernels.cpu.compiler import inlined, kernel
 from patchattn.kernels.cpu.vectors import SLACK
 from patchattn.problem import PatchGeometry
 from patchattn.similarity import Similarity
 
-__all__ = ["PaddedImage", "compute_dtype", "empty", "pad", "pad_pair", "three", "unpad_gradient", "value_geometry"]
+__all__ = [
+    "PADDING_MODES",
+    "PaddedImage",
+    "compute_dtype",
+    "empty",
+    "pad",
+    "pad_item",
+    "pad_pair",
+    "three",
+    "unpad_gradient",
+    "value_geometry",
+]
+
+SMALL = 1 << 16
+"""Elements up to which one kernel is faster than PyTorch's functions, of which there is one for each border."""
+ZEROS, REPLICATE, REFLECT = range(3)
+PADDING_MODES = {"zeros": ZEROS, "replicate": REPLICATE, "reflect": REFLECT}
 
 
 @dataclass(frozen=True)
@@ -46,7 +64,7 @@ def three(values: tuple[int, ...], fill: int) -> tuple[int, int, int]:
 
 def empty(count: int, elements: int, dtype: torch.dtype) -> Tensor:
     """Return an aligned `(count, elements)` tensor, rows end to end, with slack after the last."""
-    width = torch.empty((), dtype=dtype).element_size()
+    width = dtype.itemsize
     buffer = torch.empty(count * elements + SLACK + LINE // width, dtype=dtype)
     shift = (-buffer.data_ptr() % LINE) // width
     buffer[shift + count * elements :].zero_()
@@ -65,6 +83,10 @@ def pad(image: Tensor, geometry: PatchGeometry, padded: bool = True, dtype: torc
     radius = three(geometry.radius, 0) if padded else (0, 0, 0)
     extent = [n + 2 * r for n, r in zip(size, radius, strict=True)]
     rows = empty(batch * heads, extent[0] * extent[1] * extent[2] * channels, dtype)
+    if rows.numel() <= SMALL:
+        source = image.detach().to(dtype).reshape(batch * heads, channels, size[0] * size[1] * size[2])
+        _pad_items(source.contiguous().numpy(), size, radius, PADDING_MODES[geometry.padding_mode], rows.numpy())
+        return PaddedImage(rows.numpy(), size, radius, channels)
     copies = rows.view(batch * heads, *extent, channels)
     interior = copies
     for dim in range(3):
@@ -74,6 +96,45 @@ def pad(image: Tensor, geometry: PatchGeometry, padded: bool = True, dtype: torc
     for dim in (2, 1, 0):
         _fill_border(copies, dim, size, radius, geometry.padding_mode)
     return PaddedImage(rows.numpy(), size, radius, channels)
+
+
+@inlined
+def pad_item(image: Any, size: Any, radius: Any, padding: int, output: Any) -> None:
+    """Write one item, `(channels, positions)`, to the kernels' layout."""
+    channels = image.shape[0]
+    at = 0
+    for slice_ in range(size[0] + 2 * radius[0]):
+        t = _inside(slice_ - radius[0], size[0], padding)
+        for row in range(size[1] + 2 * radius[1]):
+            y = _inside(row - radius[1], size[1], padding)
+            for column in range(size[2] + 2 * radius[2]):
+                x = _inside(column - radius[2], size[2], padding)
+                if t < 0 or y < 0 or x < 0:
+                    for c in range(channels):
+                        output[at + c] = 0
+                else:
+                    position = (t * size[1] + y) * size[2] + x
+                    for c in range(channels):
+                        output[at + c] = image[c, position]
+                at += channels
+
+
+@inlined
+def _inside(at: int, size: int, padding: int) -> int:
+    """The position that one in the padding is a copy of; -1: it is 0."""
+    if 0 <= at < size:
+        return at
+    if padding == ZEROS:
+        return -1
+    if padding == REPLICATE:
+        return 0 if at < 0 else size - 1
+    return -at if at < 0 else 2 * (size - 1) - at
+
+
+@kernel()
+def _pad_items(images: Any, size: Any, radius: Any, padding: int, output: Any) -> None:
+    for item in range(len(images)):
+        pad_item(images[item], size, radius, padding, output[item])
 
 
 def value_geometry(index: Tensor) -> PatchGeometry:
@@ -112,16 +173,22 @@ def _fill_border(copies: Tensor, dim: int, size: tuple[int, ...], radius: tuple[
         high.copy_(region.narrow(dim + 1, n - 1, r).flip(dim + 1))
 
 
-def unpad_gradient(rows: Tensor, like: Tensor, geometry: PatchGeometry, padded: bool = True) -> Tensor:
-    """The adjoint of `pad`: fold the gradient of the padding back; contiguous, with the shape and dtype of `like`."""
-    batch, heads = like.shape[0], geometry.num_heads
-    channels = like.shape[1] // heads
-    size = three(tuple(like.shape[2:]), 1)
+def unpad_gradient(
+    rows: Tensor, shape: Sequence[int], dtype: torch.dtype, geometry: PatchGeometry, padded: bool = True
+) -> Tensor:
+    """The adjoint of `pad`: fold the gradient of the padding back; contiguous, with this shape and dtype."""
+    batch, heads = shape[0], geometry.num_heads
+    channels = shape[1] // heads
+    size = three(tuple(shape[2:]), 1)
     radius = three(geometry.radius, 0) if padded else (0, 0, 0)
+    output = torch.empty(tuple(shape), dtype=dtype)
+    if rows.numel() <= SMALL and geometry.padding_mode != "replicate" and dtype == rows.dtype:
+        target = output.view(batch * heads, channels, -1).numpy()
+        _unpad_items(rows.numpy(), size, radius, PADDING_MODES[geometry.padding_mode], target)
+        return output
     region = rows.view(batch * heads, *(n + 2 * r for n, r in zip(size, radius, strict=True)), channels)
     for dim in range(3):
         region = _fold_border(region, dim + 1, size[dim], radius[dim], geometry.padding_mode)
-    output = torch.empty(tuple(like.shape), dtype=like.dtype)
     output.view(batch * heads, channels, *size).copy_(region.movedim(-1, 1))
     return output
 
@@ -136,3 +203,48 @@ def _fold_border(region: Tensor, dim: int, n: int, r: int, mode: str) -> Tensor:
         region.narrow(dim, r + 1, r).add_(region.narrow(dim, 0, r).flip(dim))
         region.narrow(dim, n - 1, r).add_(region.narrow(dim, r + n, r).flip(dim))
     return region.narrow(dim, r, n)
+
+
+@kernel()
+def _unpad_items(rows: Any, size: Any, radius: Any, padding: int, output: Any) -> None:
+    """Fold one dimension after the other, the lower border before the upper one, as for larger images."""
+    channels = output.shape[1]
+    height, width = size[1] + 2 * radius[1], size[2] + 2 * radius[2]
+    steps = height * width * channels, width * channels, channels
+    # The part that is not folded yet of the dimensions after this one, and no border of those before it.
+    for item in range(len(rows)):
+        row = rows[item]
+        if padding == REFLECT:
+            for dim in range(3):
+                r, n = radius[dim], size[dim]
+                for d in range(2 * r):
+                    source, target = (d, 2 * r - d) if d < r else (n + d, 2 * (n + r - 1) - (n + d))
+                    _add_plane(row, dim, source * steps[dim], target * steps[dim], size, radius, steps)
+        for t in range(size[0]):
+            for y in range(size[1]):
+                for x in range(size[2]):
+                    at = ((t + radius[0]) * height + y + radius[1]) * width + x + radius[2]
+                    position = (t * size[1] + y) * size[2] + x
+                    for c in range(channels):
+                        output[item, c, position] = row[at * channels + c]
+
+
+@inlined
+def _add_plane(row: Any, dim: int, source: int, target: int, size: Any, radius: Any, steps: Any) -> None:
+    first, second = (1, 2) if dim == 0 else ((0, 2) if dim == 1 else (0, 1))
+    # Earlier dimensions without their borders, which are folded; later ones with them.
+    for a in range(_begin(first, dim, radius), _end(first, dim, size, radius)):
+        for b in range(_begin(second, dim, radius), _end(second, dim, size, radius)):
+            at = a * steps[first] + b * steps[second]
+            for c in range(steps[2]):
+                row[target + at + c] += row[source + at + c]
+
+
+@inlined
+def _begin(dim: int, folded: int, radius: Any) -> int:
+    return radius[dim] if dim < folded else 0
+
+
+@inlined
+def _end(dim: int, folded: int, size: Any, radius: Any) -> int:
+    return size[dim] + radius[dim] if dim < folded else size[dim] + 2 * radius[dim]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchattn.kernels.cpu.batch import Each, groups, item_kernel, run_items
-from patchattn.kernels.cpu.dense_similarity import Dense, dense_costs
+from patchattn.kernels.cpu.dense_similarity import OVERHEAD, Dense, dense_costs
 from patchattn.kernels.cpu.fields import lists_of, store_lists
 from patchattn.kernels.cpu.padded_image import PaddedImage, compute_dtype, pad_pair
 from patchattn.kernels.cpu.patch_similarity import (
@@ -69,7 +69,8 @@ def is_dense(
     matches: NDArray[np.int32], queries: PaddedImage, keys: PaddedImage, patches: Patches, per_match: float
 ) -> bool:
     """Whether all pairs of an item cost less than its matches, one by one."""
-    return patches.kind in (L2, DOT, COSINE) and matches.shape[1] * per_match > dense_costs(queries, keys)
+    cost = matches.shape[1] * per_match
+    return patches.kind in (L2, DOT, COSINE) and cost > OVERHEAD and cost > dense_costs(queries, keys)
 
 
 def _forward_cost(patches: Patches) -> float:

@@ -81,7 +81,10 @@ def similarity_at_backward(
             for n, item in enumerate(group):
                 rows = (grad.numpy()[item % len(grad)] for grad in (grad_queries, grad_keys))
                 dense_pairs(item, queries, keys, patches).add_gradients(factors[n], found[n], index.shape[2], *rows)
-    return unpad_gradient(grad_queries, query, geometry), unpad_gradient(grad_keys, key, geometry)
+    return (
+        unpad_gradient(grad_queries, query.shape, query.dtype, geometry),
+        unpad_gradient(grad_keys, key.shape, key.dtype, geometry),
+    )
 
 
 def _backward_cost(patches: Patches) -> float:
@@ -91,7 +94,7 @@ def _backward_cost(patches: Patches) -> float:
 
 
 def _padded_size(image: PaddedImage) -> int:
-    return int(np.prod([n + 2 * r for n, r in zip(image.size, image.radius, strict=True)]))
+    return prod(n + 2 * r for n, r in zip(image.size, image.radius, strict=True))
 
 
 def derivative_of(geometry: PatchGeometry) -> Any:

@@ -24,6 +24,7 @@ __all__ = [
     "integers_of",
     "load_vector",
     "sum_runs",
+    "sum_scaled_runs",
 ]
 
 VECTOR_BYTES = 64
@@ -115,6 +116,68 @@ def sum_runs(
 
         def loop(low: Any, high: Any, step: int, kind: Any, places: list[int]) -> None:
             with cgutils.for_range_slice(builder, low, high, constant(step), intp=integer) as (begin, _):
+                add(begin, kind, places)
+
+        fours, whole = builder.and_(length, constant(-4 * lanes)), builder.and_(length, constant(-lanes))
+        loop(constant(0), fours, 4 * lanes, vector, [0, lanes, 2 * lanes, 3 * lanes])
+        loop(fours, whole, lanes, vector, [0])
+        with builder.if_else(builder.icmp_signed("<", length, constant(lanes))) as (is_short, is_long):
+            with is_short:
+                loop(constant(0), length, 1, vector.element, [0])
+            with is_long, builder.if_then(builder.icmp_signed("<", whole, length)):
+                # The last whole vector: some of it is summed twice.
+                add(builder.sub(length, constant(lanes)), vector, [0])
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@instruction
+def sum_scaled_runs(
+    typing_context: Any, output: Any, to: Any, numbers: Any, step: Any, factors: Any, first: Any, terms: Any,
+    length: Any,
+) -> Any:  # fmt: skip
+    """`output[to : to + length]` becomes the sum of the runs of `numbers` that begin at `d * step`, each times
+    `factors[first + d]`, for all d below `terms`; `output` overlaps with nothing.
+    """
+    number = output.dtype
+    signature = types.void(output, types.intp, numbers, types.intp, factors, *([types.intp] * 3))
+    size = number.bitwidth // 8
+    lanes = VECTOR_BYTES // size
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        output, to, numbers, step, factors, first, terms, length = arguments
+        output, numbers, factors = (
+            context.make_array(signature.args[n])(context, builder, array).data
+            for n, array in ((0, output), (2, numbers), (4, factors))
+        )
+        integer = context.get_value_type(types.intp)
+        constant = lambda value: ir.Constant(integer, value)  # noqa: E731
+        vector = ir.VectorType(context.get_value_type(number), lanes)
+
+        def add(begin: Any, kind: Any, places: list[int]) -> None:
+            """Sum at these distances from `begin`, which take turns."""
+            zero = ir.Constant(kind, [0.0] * lanes if kind is vector else 0.0)
+            sums = [cgutils.alloca_once_value(builder, zero) for _ in places]
+            for total in sums:
+                builder.store(zero, total)
+            with cgutils.for_range(builder, terms, intp=integer) as term:
+                factor = builder.load(builder.gep(factors, [builder.add(first, term.index)]))
+                if kind is vector:
+                    factor = builder.insert_element(ir.Constant(vector, ir.Undefined), factor, ir.Constant(INT32, 0))
+                    same = ir.Constant(ir.VectorType(INT32, lanes), [0] * lanes)
+                    factor = builder.shuffle_vector(factor, factor, same)
+                start = builder.add(builder.mul(term.index, step), begin)
+                for place, total in zip(places, sums, strict=True):
+                    added = load_vector(builder, numbers, builder.add(start, constant(place)), kind, size)
+                    added = builder.fmul(factor, added, flags=FLAGS)
+                    builder.store(builder.fadd(builder.load(total), added, flags=FLAGS), total)
+            for place, total in zip(places, sums, strict=True):
+                pointer = builder.gep(output, [builder.add(builder.add(to, begin), constant(place))])
+                builder.store(builder.load(total), builder.bitcast(pointer, kind.as_pointer()), align=size)
+
+        def loop(low: Any, high: Any, stride: int, kind: Any, places: list[int]) -> None:
+            with cgutils.for_range_slice(builder, low, high, constant(stride), intp=integer) as (begin, _):
                 add(begin, kind, places)
 
         fours, whole = builder.and_(length, constant(-4 * lanes)), builder.and_(length, constant(-lanes))

@@ -39,8 +39,8 @@ def weighted_sum(weight: Tensor, index: Tensor, value: Tensor) -> Tensor:
             _sum_range, group, count, CHUNK, *lists, index.shape[2], Each(values.rows), channels,
             Each(output.numpy()), scratch=lambda: (np.empty(channels + SLACK, values.rows.dtype),),
         )  # fmt: skip
-    like = value.new_empty((index.shape[0], value.shape[1], *index.shape[3:]), device="meta")
-    return unpad_gradient(output, like, geometry)
+    shape = (index.shape[0], value.shape[1], *index.shape[3:])
+    return unpad_gradient(output, shape, value.dtype, geometry)
 
 
 @item_kernel()
@@ -79,7 +79,7 @@ def weighted_sum_backward(grad_output: Tensor, weight: Tensor, index: Tensor, va
             *(Each(part) for part in inverse), Each(grad_values.numpy()),
             targets=min(len(grad_values), len(group)), scratch=lambda: (np.empty(channels + SLACK, values.rows.dtype),),
         )  # fmt: skip
-    return grad_weight, unpad_gradient(grad_values, value, geometry)
+    return grad_weight, unpad_gradient(grad_values, value.shape, value.dtype, geometry)
 
 
 @item_kernel()
