@@ -21,7 +21,7 @@ from patchattn.attention import (
 )
 from patchattn.deprecation import moved_names
 from patchattn.field import MatchField
-from patchattn.matching import match
+from patchattn.matching import majority_vote, match
 from patchattn.similarity import Similarity, pointwise_similarity
 
 __version__ = "0.1.0"
@@ -41,6 +41,7 @@ __all__ = [
     "contextual_attention",
     "cross_scale_attention",
     "cross_scale_patch_attention",
+    "majority_vote",
     "masked_patch_attention",
     "match",
     "patch_attention",

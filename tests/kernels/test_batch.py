@@ -76,10 +76,13 @@ def test_groups_and_threads_change_nothing(shared: bool, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_exact_search_of_many_items_is_shared_out_by_groups_or_by_rows(threads: int) -> None:
+def test_exact_search_of_many_items_is_shared_out_by_groups_or_by_rows(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Forty items are four groups: more than enough for one thread and two, too few for three."""
     from patchattn.kernels import cpu
 
+    monkeypatch.setattr("patchattn.kernels.cpu.exact.is_small", lambda *_: False)
     query, key = torch.randn(2, 40, 2, 15, 16, generator=torch.Generator().manual_seed(2))
     geometry, before = PatchGeometry((5, 5), "reflect", 1, resolve_similarity("l2")), torch.get_num_threads()
     steps: list[tuple[int, int]] = []

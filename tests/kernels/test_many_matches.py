@@ -47,6 +47,7 @@ def dense(monkeypatch: pytest.MonkeyPatch) -> set[str]:
         monkeypatch.setattr(module, name, note)
 
     monkeypatch.setattr(similarity, "dense_costs", lambda *_: 0)
+    monkeypatch.setattr(similarity, "OVERHEAD", -1)
     for name in ("FORWARD", "BACKWARD"):
         monkeypatch.setattr(attend, name, 1 << 40)
     monkeypatch.setattr(dense_similarity, "BYTES", 1 << 14)

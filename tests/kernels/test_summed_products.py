@@ -35,6 +35,7 @@ def boxes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> li
             sizes.append(block.positions.shape[1])
             yield block
 
+    monkeypatch.setattr(exact, "is_small", lambda *_: False)
     monkeypatch.setattr(exact, "SUMS", 0)
     monkeypatch.setattr(exact, "summed_blocks", spy)
     if request.param is not None:

@@ -16,6 +16,7 @@ FUNCTIONS = (
     "attend",
     "attend_backward",
     "expand",
+    "majority",
     "sample_chains",
     "sample_mixture",
     "search_exact",

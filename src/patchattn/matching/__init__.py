@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from patchattn.matching.majority import majority_vote
 from patchattn.matching.match import match
 
-__all__ = ["match"]
+__all__ = ["majority_vote", "match"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from functools import reduce
 from inspect import Parameter, Signature, signature
-from operator import attrgetter
 from typing import Any, get_type_hints
 
 from torch import Tensor
@@ -99,7 +99,7 @@ class Schema:
         self.returns = own.return_annotation
         self.parameters = [parameter for node in self.nodes for parameter in node.parameters()]
         self._inner = [
-            (n, attrgetter(path))
+            (n, path.split("."))
             for n, node in enumerate(self.nodes)
             if isinstance(node, _Branch)
             for path in _tensors_of(node)
@@ -113,7 +113,7 @@ class Schema:
 
     def inner_tensors(self, arguments: Sequence[Any]) -> list[Tensor | None]:
         """The tensors in the data classes among a function's arguments."""
-        return [tensor_of(arguments[n]) for n, tensor_of in self._inner]
+        return [reduce(getattr, path, arguments[n]) for n, path in self._inner]
 
     def flatten(self, arguments: Sequence[Any]) -> list[Any]:
         """Arguments of the operator."""

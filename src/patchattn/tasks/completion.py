@@ -7,11 +7,12 @@ from math import inf
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from patchattn.attention import patch_attention
 from patchattn.field import MatchField
-from patchattn.matching import match
+from patchattn.matching import majority_vote, match
 from patchattn.tasks.bounding_boxes import bounding_boxes
 from patchattn.tasks.membrane import membrane_interpolation
 from patchattn.tasks.pyramid import PyramidLevel, dilated
@@ -25,14 +26,18 @@ POSITION_WEIGHT = 0.1
 are copied, which share the illumination."""
 TEMPERATURE_QUANTILE = 0.75
 """Quantile of the patch costs that is used as the temperature (Newson et al. 2014)."""
-FINAL_TEMPERATURE_FACTOR = 0.2
-"""Factor of the temperature in the last vote, so that the best matches decide and texture stays sharp."""
-SEAM_CORRECTION = 0.7
-"""Share of the seam residual that is corrected inside the hole."""
+MAX_MISS = 0.25
+"""Largest difference in color that is put down to light; beyond, the copy misses by its structure."""
+MAX_SMOOTH = 0.012
+"""Largest texture at which a seam shows by its colors alone."""
+RELAXATIONS = 3
+"""Relaxations of the membrane at every size: it is made anew in every round, and need not be exact."""
 ITERATIONS = 1
 """Iterations of a search that starts from the previous field. More find better matches, but blander ones."""
+LAST_TEMPERATURE_FACTOR = 0.2
+"""Factor of the temperature in a mean that no copies follow."""
 MIN_TEMPERATURE, UNIFORM_FACTOR = 1e-4, 1e30
-"""Smallest temperature, as all costs may be 0; and the factor that makes all votes weigh the same."""
+"""Smallest temperature, as all costs may be 0; and the factor that makes all patches weigh the same."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +45,11 @@ class Effort:
     """Numbers of search-and-vote iterations."""
 
     first: int
-    """Iterations at the coarsest level, where the structure is decided."""
+    """Iterations with means at the coarsest level, where the structure is decided."""
     others: int
-    """Iterations at the levels between."""
+    """Iterations with copies at that level, and at those between."""
     last: int
-    """Iterations at full size."""
+    """Iterations with copies at full size."""
     thin: int
     """Iterations in parts of the hole narrower than a patch, at full size only."""
     narrow: int
@@ -74,6 +79,10 @@ class Completion:
     texture: Tensor
     parts: tuple[Part, ...]
     """Rectangles far enough apart to be independent."""
+    touching: Tensor
+    """Mask of the patches that touch the hole."""
+    border: Tensor
+    """Mask of the known pixels beside the hole."""
     key: Tensor
     """Features of the whole level, by which patches are compared."""
     value: Tensor
@@ -97,25 +106,32 @@ def begin(scale: PyramidLevel, patch_size: int) -> Completion:
     return _completion(scale, patch_size, filled, texture)
 
 
-def enlarge(coarse: Completion, scale: PyramidLevel) -> Completion:
-    """Upsample a completion to the next finer level: every match becomes four, whose votes fill the hole."""
+def enlarge(coarse: Completion, scale: PyramidLevel, patch_size: int) -> Completion:
+    """Upsample a completion to the next finer level: every match becomes four, whose mean fills the hole."""
     image, texture = (
         torch.where(scale.hole, _doubled(small, scale.size), large)
         for small, large in ((coarse.image, scale.image), (coarse.texture, scale.texture))
     )
-    larger = _completion(scale, coarse.patch_size, image, texture)
+    larger = _completion(scale, patch_size, image, texture)
     field = coarse.field()
     parts = tuple(replace(part, field=_carried(field, scale, part)) for part in larger.parts)
-    # All votes alike: these matches have not been measured.
-    return _voted(replace(larger, parts=parts), UNIFORM_FACTOR)
+    # All patches alike: these matches have not been measured.
+    return _averaged(replace(larger, parts=parts), UNIFORM_FACTOR)
 
 
-def improve(completion: Completion, times: int, seed: int, *, sharpen: bool) -> Completion:
-    """Alternate searches and votes `times` times; with `sharpen`, the best matches decide in the last vote."""
-    for time in range(times):
+def improve(completion: Completion, means: int, copies: int, seed: int) -> Completion:
+    """Alternate searches and votes: first for the mean of the patches, then for copies of single pixels.
+
+    Without copies the best matches decide in the last mean, so that texture stays sharp.
+    """
+    for time in range(means + copies):
         parts = tuple(replace(part, field=_searched(completion, part, seed + time)) for part in completion.parts)
-        last = sharpen and time == times - 1
-        completion = _voted(replace(completion, parts=parts), FINAL_TEMPERATURE_FACTOR if last else 1.0)
+        completion = replace(completion, parts=parts)
+        if time >= means:
+            completion = _copied(completion)
+        else:
+            last = time == means - 1 and not copies
+            completion = _averaged(completion, LAST_TEMPERATURE_FACTOR if last else 1.0)
     return completion
 
 
@@ -125,7 +141,8 @@ def _completion(scale: PyramidLevel, patch_size: int, image: Tensor, texture: Te
     everything = Part(slice(0, scale.size[0]), slice(0, scale.size[1]))
     key = _features(scale.image, scale.texture, everything, scale.size)
     value = torch.cat([scale.image, scale.texture, torch.ones_like(scale.image[:, :1])], 1)
-    return Completion(scale, patch_size, image, texture, parts, key, value)
+    touching, border = dilated(scale.hole, patch_size // 2), dilated(scale.hole, 1) & ~scale.hole
+    return Completion(scale, patch_size, image, texture, parts, touching, border, key, value)
 
 
 def _searched(completion: Completion, part: Part, seed: int) -> MatchField:
@@ -138,7 +155,7 @@ def _searched(completion: Completion, part: Part, seed: int) -> MatchField:
         completion.key,
         patch_size=completion.patch_size,
         padding_mode="replicate",
-        query_mask=part.of(dilated(scale.hole, completion.patch_size // 2))[:, 0],
+        query_mask=part.of(completion.touching)[:, 0],
         key_mask=scale.sources[:, 0],
         seed=seed,
         **started,
@@ -166,8 +183,8 @@ def _temperature(field: MatchField) -> float:
     return max(MIN_TEMPERATURE, float(costs.kthvalue(max(1, round(TEMPERATURE_QUANTILE * costs.numel()))).values))
 
 
-def _voted(completion: Completion, factor: float) -> Completion:
-    """Fill the hole by the votes of all patches that hold a pixel; `factor` scales the temperature."""
+def _averaged(completion: Completion, factor: float = 1.0) -> Completion:
+    """Fill the hole by the mean of all patches that hold a pixel, weighted by `exp(-cost / T)`; `factor` scales T."""
     scale = completion.scale
     image, texture = completion.image.clone(), completion.texture.clone()
     for part in completion.parts:
@@ -184,22 +201,68 @@ def _voted(completion: Completion, factor: float) -> Completion:
         )
         channels = scale.image.shape[1]
         hole, heard = part.of(scale.hole), votes[:, -1:] > 0
-        color = _fitted(votes[:, :channels], part.of(scale.image), hole, heard)
+        border = part.of(completion.border) & heard
+        missed = torch.where(border, part.of(scale.image) - votes[:, :channels], 0)
+        color = votes[:, :channels] + _spread(missed, border, hole)
         for plane, voted in ((image, color), (texture, votes[:, channels:-1])):
             inside = part.of(plane)
             inside.copy_(torch.where(hole & heard, voted, inside))
     return replace(completion, image=image, texture=texture)
 
 
-def _fitted(votes: Tensor, known: Tensor, hole: Tensor, heard: Tensor) -> Tensor:
-    """Correct the seam: shift votes by a membrane over their residual at the hole's border.
+def _copied(completion: Completion) -> Completion:
+    """Fill the hole with copies: each pixel comes from where most of the patches that hold it come from."""
+    scale = completion.scale
+    image, texture = completion.image.clone(), completion.texture.clone()
+    for part in completion.parts:
+        assert part.field is not None
+        hole, border = part.of(scale.hole), part.of(completion.border)
+        source = majority_vote(part.field, completion.patch_size, query_mask=(hole | border)[:, 0])
+        copied = source.index[:, 0] >= 0
+        color, rough = (_taken(plane, source.index[0, 0, 0]) for plane in (scale.image, scale.texture))
+        missed = torch.where(border & copied, part.of(scale.image) - color, 0)
+        step, seam = _steps(source, scale.image, color, hole & copied & (rough.amax(1, keepdim=True) < MAX_SMOOTH))
+        light = torch.where(seam, step, missed)
+        alike = (seam | (border & copied)) & (light.abs().amax(1, keepdim=True) < MAX_MISS)
+        color = color + _spread(light, alike, hole)
+        for plane, found in ((image, color), (texture, rough)):
+            inside = part.of(plane)
+            inside.copy_(torch.where(hole & copied, found, inside))
+    return replace(completion, image=image, texture=texture)
+
+
+def _taken(plane: Tensor, position: Tensor) -> Tensor:
+    """Values at flat positions; any where there is none."""
+    return plane.flatten(2)[..., position.clamp(min=0).long()]
+
+
+def _steps(source: MatchField, image: Tensor, color: Tensor, smooth: Tensor) -> tuple[Tensor, Tensor]:
+    """Half the step in color, where a smooth pixel and the one beside it are copied from two places; and where."""
+    rows, columns = source.coordinates()[0, 0, 0]
+    total, count = torch.zeros_like(color), torch.zeros_like(smooth, dtype=color.dtype)
+    for down, right in ((-1, 0), (0, -1), (0, 1), (1, 0)):
+        # What the neighbor's source has here.
+        row, column = (F.pad(at, (1, 1, 1, 1), value=-1) for at in (rows, columns))
+        height, width = rows.shape
+        row = row[1 + down : 1 + down + height, 1 + right : 1 + right + width]
+        column = column[1 + down : 1 + down + height, 1 + right : 1 + right + width]
+        matched = row >= 0
+        row, column = row - down, column - right
+        inside = (row >= 0) & (column >= 0) & (row < image.shape[2]) & (column < image.shape[3])
+        step = matched & inside & ((row != rows) | (column != columns)) & smooth
+        there = _taken(image, torch.where(step[0, 0], row * image.shape[3] + column, 0))
+        total += torch.where(step, there - color, 0)
+        count += step
+    return total / (2 * count.clamp(min=1)), count > 0
+
+
+def _spread(missed: Tensor, border: Tensor, hole: Tensor) -> Tensor:
+    """Spread what is missed at the hole's border over the hole, by membrane interpolation.
 
     As in gradient-domain cloning (Perez et al. 2003): what patches say of differences holds, the light comes from the
-    surroundings. Not all of it, as a patch that misses the border by its structure would bleed into the hole.
+    surroundings.
     """
-    border = dilated(hole, 1) & ~hole & heard
-    missed = torch.where(border, known - votes, 0)
-    return votes + SEAM_CORRECTION * membrane_interpolation(missed, ~border, needed=hole)
+    return membrane_interpolation(missed, ~border, needed=hole, relaxations=RELAXATIONS)
 
 
 def _carried(coarse: MatchField, scale: PyramidLevel, part: Part) -> MatchField:

@@ -25,10 +25,12 @@ from patchattn.tasks.thin_holes import fill_thin_parts, thin_part
 __all__ = ["QUALITIES", "Inpainting", "InpaintingModel", "inpaint"]
 
 QUALITIES = {
-    "fast": Effort(first=30, others=1, last=1, thin=1, narrow=5),
+    "fast": Effort(first=20, others=1, last=1, thin=1, narrow=5),
     "good": Effort(first=80, others=2, last=1, thin=2, narrow=10),
     "best": Effort(first=160, others=4, last=2, thin=4, narrow=20),
 }
+MAX_FINE_PATCH_SIZE = 7
+"""Largest patch size at full size: larger ones cost more there and decide nothing (docs/inpaint.md)."""
 MAX_THIN_PATCH_SIZE = 7
 """Largest patch size for thin parts of holes; larger patches are no better there (docs/inpaint.md)."""
 
@@ -79,10 +81,12 @@ def inpaint(
 
     where f are colors, texture and, with a small weight, the position; j(i) are centers of patches completely outside
     the hole. At each pyramid level two steps alternate: find the best j for each i (a search that starts from the
-    previous field), then the best u for these j, by the votes of all patches that hold a pixel, weighted by `exp(-cost
-    / T)`; see `patch_attention(aggregate=True)`. The residual of the votes at the hole's border is corrected inside by
-    membrane interpolation, so that the illumination comes from the surroundings. The last vote has a low temperature,
-    so that texture is copied rather than averaged.
+    previous field), then the u that these j say. At the coarsest level, where the structure is decided, u is the mean
+    of all patches that hold a pixel, weighted by `exp(-cost / T)`; see `patch_attention(aggregate=True)`. From there
+    on pixels are copied: each from where most of the patches that hold it come from (`majority_vote`), so that the
+    completion is as sharp as the image. What the copies miss the known colors by at the hole's border, and each other
+    by where smooth areas meet, is made good inside by membrane interpolation, so that the illumination comes from the
+    surroundings.
 
     Args:
         image: an `Image`, or a tensor (1, 1 or 3, height, width) in [0, 1]. Where a hole is given, its alpha is
@@ -183,7 +187,6 @@ def _complete(
     seed: int,
     report: Callable[[str], None],
 ) -> tuple[Tensor, MatchField]:
-    sources = ~dilated(hole | keep_out, patch_size // 2)
     field = None
     rest = hole
     # With given levels all of the hole is completed at these.
@@ -196,16 +199,16 @@ def _complete(
     if field is not None and not rest.any():
         return channels, field
     scales = image_pyramid(channels, rest, keep_out, patch_size, levels)
+    finest = patch_size if len(scales) == 1 else min(patch_size, MAX_FINE_PATCH_SIZE)
     # At full size nothing is copied from what has been filled.
-    scales[0] = replace(scales[0], sources=sources)
+    scales[0] = replace(scales[0], sources=~dilated(hole | keep_out, finest // 2))
     report(f"scale 1 of {len(scales)}")
-    completion = begin(scales[-1], patch_size)
-    completion = improve(completion, effort.first, seed, sharpen=len(scales) == 1)
+    completion = improve(begin(scales[-1], patch_size), effort.first, effort.others, seed)
     for number, scale in enumerate(reversed(scales[:-1]), 2):
         report(f"scale {number} of {len(scales)}")
-        completion = enlarge(completion, scale)
-        times = effort.last if number == len(scales) else effort.others
-        completion = improve(completion, times, seed, sharpen=number == len(scales))
+        full = number == len(scales)
+        completion = enlarge(completion, scale, finest if full else patch_size)
+        completion = improve(completion, 0, effort.last if full else effort.others, seed)
     return completion.image, _joined(field, completion.field())
 
 

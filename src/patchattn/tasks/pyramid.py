@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["PyramidLevel", "dilated", "image_pyramid"]
+__all__ = ["PyramidLevel", "any_within", "dilated", "image_pyramid"]
 
 MIN_KNOWN_SHARE = 0.6
 """Smallest share of known pixels under a downsampled pixel that counts as known."""
@@ -70,8 +70,18 @@ def image_pyramid(
 
 def dilated(mask: Bool[Tensor, "1 1 height width"], reach: int) -> Bool[Tensor, "1 1 height width"]:
     """Binary dilation of a mask by a square of radius `reach`."""
-    down = F.max_pool2d(mask.float(), (2 * reach + 1, 1), 1, (reach, 0))
-    return F.max_pool2d(down, (1, 2 * reach + 1), 1, (0, reach)) > 0
+    return any_within(mask, reach, reach)
+
+
+def any_within(mask: Bool[Tensor, "1 1 height width"], before: int, after: int) -> Bool[Tensor, "1 1 height width"]:
+    """Whether the mask is True at any pixel from so many rows and columns before to so many after."""
+    for dim in (2, 3):
+        padding = (before + 1, after) if dim == 3 else (0, 0, before + 1, after)
+        # Counted by differences of sums, so that the time does not grow with the square.
+        sums = F.pad(mask.to(torch.uint8), padding).cumsum(dim, dtype=torch.int32)
+        size = mask.shape[dim]
+        mask = sums.narrow(dim, before + after + 1, size) > sums.narrow(dim, 0, size)
+    return mask
 
 
 def _halvings(hole: Tensor, patch_size: int) -> int:

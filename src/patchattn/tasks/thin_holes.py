@@ -20,7 +20,7 @@ from torch import Tensor
 from patchattn.field import MatchField
 from patchattn.tasks.completion import Completion, begin, improve
 from patchattn.tasks.membrane import membrane_interpolation
-from patchattn.tasks.pyramid import PyramidLevel, dilated, image_pyramid
+from patchattn.tasks.pyramid import PyramidLevel, any_within, dilated, image_pyramid
 
 __all__ = ["fill_thin_parts", "thin_part", "tiles_of"]
 
@@ -36,15 +36,12 @@ def thin_part(hole: Bool[Tensor, "1 1 height width"], side: int, reach: int) -> 
     """Mask of the thin part of a hole: pixels farther than `reach` from every square of `side` that fits into it."""
     if min(hole.shape[2:]) < side:
         return hole
-    inside = -_largest(-hole.float(), side)
-    if not inside.any():
+    height, width = (extent - side + 1 for extent in hole.shape[2:])
+    corners = ~any_within(~hole, 0, side - 1)[..., :height, :width]
+    if not corners.any():
         return hole
-    squares = _largest(F.pad(inside, (side - 1,) * 4), side) > 0
+    squares = any_within(F.pad(corners, (0, side - 1, 0, side - 1)), side - 1, 0)
     return hole & ~dilated(squares, reach)
-
-
-def _largest(image: Tensor, side: int) -> Tensor:
-    return F.max_pool2d(F.max_pool2d(image, (side, 1), 1), (1, side), 1)
 
 
 def fill_thin_parts(
@@ -150,7 +147,7 @@ def _completed(
         here = (..., rows, columns)
         scale = _scale(image[here], hole[here], thin[here], keep_out[here], patch_size)
         if scale.sources.any():
-            return improve(begin(scale, patch_size), times, seed, sharpen=True), rows.start, columns.start
+            return improve(begin(scale, patch_size), times, 0, seed), rows.start, columns.start
         around *= 2
 
 

@@ -7,6 +7,7 @@ from patchattn.kernels.cpu.chains import sample_chains
 from patchattn.kernels.cpu.exact import search_exact
 from patchattn.kernels.cpu.expand import expand
 from patchattn.kernels.cpu.guided import search_guided
+from patchattn.kernels.cpu.majority import majority
 from patchattn.kernels.cpu.mixture import sample_mixture
 from patchattn.kernels.cpu.patchmatch import search_patchmatch, search_repeated
 from patchattn.kernels.cpu.similarity import similarity_at
@@ -18,6 +19,7 @@ __all__ = [
     "attend",
     "attend_backward",
     "expand",
+    "majority",
     "sample_chains",
     "sample_mixture",
     "search_exact",

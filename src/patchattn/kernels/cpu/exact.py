@@ -59,12 +59,13 @@ def search_exact(
 ) -> tuple[Tensor, Tensor]:
     """Find the k best keys of every query by looking at all of them; see `patchattn.match`."""
     index, similarity = new_field(query, k, geometry)
+    total = query.shape[0] * geometry.num_heads
     if is_small(query, key, geometry, constraints) and search_small(
         query, key, k, geometry, constraints, index, similarity, ROWS_FROM
     ):
+        report(total, total)
         return index, similarity
     search = _Search(query, key, k, geometry, constraints)
-    total = query.shape[0] * geometry.num_heads
     together = max(1, BLOCK // max(search.count, search.keys, 1))
     done = itertools.count(1)
 

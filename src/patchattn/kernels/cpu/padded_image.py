@@ -183,7 +183,7 @@ def unpad_gradient(
     radius = three(geometry.radius, 0) if padded else (0, 0, 0)
     output = torch.empty(tuple(shape), dtype=dtype)
     if rows.numel() <= SMALL and geometry.padding_mode != "replicate" and dtype == rows.dtype:
-        target = output.view(batch * heads, channels, -1).numpy()
+        target = output.view(batch * heads, channels, size[0] * size[1] * size[2]).numpy()
         _unpad_items(rows.numpy(), size, radius, PADDING_MODES[geometry.padding_mode], target)
         return output
     region = rows.view(batch * heads, *(n + 2 * r for n, r in zip(size, radius, strict=True)), channels)

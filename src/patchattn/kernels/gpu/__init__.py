@@ -7,6 +7,7 @@ from patchattn.kernels.gpu.chains import sample_chains
 from patchattn.kernels.gpu.exact import search_exact
 from patchattn.kernels.gpu.expand import expand
 from patchattn.kernels.gpu.guided import search_guided
+from patchattn.kernels.gpu.majority import majority
 from patchattn.kernels.gpu.mixture import sample_mixture
 from patchattn.kernels.gpu.patchmatch import search_patchmatch, search_repeated
 from patchattn.kernels.gpu.similarity import similarity_at
@@ -18,6 +19,7 @@ __all__ = [
     "attend",
     "attend_backward",
     "expand",
+    "majority",
     "sample_chains",
     "sample_mixture",
     "search_exact",

@@ -7,6 +7,7 @@ from patchattn.kernels.reference.chains import sample_chains
 from patchattn.kernels.reference.exact import search_exact
 from patchattn.kernels.reference.expand import expand
 from patchattn.kernels.reference.guided import search_guided
+from patchattn.kernels.reference.majority import majority
 from patchattn.kernels.reference.mixture import sample_mixture
 from patchattn.kernels.reference.patchmatch import search_patchmatch
 from patchattn.kernels.reference.repeated import search_repeated
@@ -19,6 +20,7 @@ __all__ = [
     "attend",
     "attend_backward",
     "expand",
+    "majority",
     "sample_chains",
     "sample_mixture",
     "search_exact",
