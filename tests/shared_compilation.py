@@ -28,6 +28,7 @@ def share_compilation() -> None:
     path = Path(tempfile.gettempdir()) / f"patchattn-{run}.lock"
     file = path.open("ab", buffering=0)
     atexit.register(path.unlink, missing_ok=True)
+    atexit.register(file.close)
     compile_now = Dispatcher.compile
 
     def compile_once(self: Any, signature: Any) -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
+
 import torch
 from torch import Tensor
 from torch._C import DispatchKey, DispatchKeySet, _dispatch_keys, _dispatch_tls_local_include_set
@@ -24,10 +27,8 @@ PLAIN_TYPES = (Tensor, Parameter)
 
 def _bits(*keys: str) -> int:
     """Keys of PyTorch's dispatcher, as it compares them."""
-    found = DispatchKeySet.from_raw_repr(0)
-    for key in keys:
-        found = found | DispatchKeySet(getattr(DispatchKey, key))
-    return int(found.raw_repr())
+    sets = (DispatchKeySet(getattr(DispatchKey, key)) for key in keys)
+    return int(reduce(or_, sets).raw_repr())
 
 
 # With and without derivatives: PyTorch has fewer keys in inference mode.
