@@ -139,6 +139,10 @@ def _expand(case: Case, expand: Callable[..., Any]) -> None:
     expand(case.matches(), case.size, tuple(side // 2 for side in case.geometry.patch_size), case.limits)
 
 
+def _majority(case: Case, majority: Callable[..., Any]) -> None:
+    majority(case.matches(), case.size, case.geometry.patch_size, case.limits)
+
+
 def _mixture(case: Case, sample: Callable[..., Any]) -> None:
     scale = (SCALE,) * len(case.size)
     sample(case.matches(), case.size, case.limits, scale, ALPHA, SAMPLES, 3, case.compute)
@@ -170,6 +174,7 @@ PROBLEMS: dict[str, Callable[[Case, Callable[..., Any]], None]] = {
     "weighted_sum": _weighted_sum,
     "weighted_sum_backward": _weighted_sum_backward,
     "expand": _expand,
+    "majority": _majority,
     "sample_mixture": _mixture,
     "sample_chains": _chains,
 }
