@@ -15,6 +15,7 @@ __all__ = [
     "PADDING_MODES",
     "check_patch_size",
     "inside_mask",
+    "odd_sizes",
     "physical_padding",
     "resolve_causality",
     "resolve_masks",
@@ -28,9 +29,7 @@ def check_patch_size(
 ) -> tuple[int, ...]:
     """Check that a patch size is odd and positive in each dimension, and no larger than the padding mode allows."""
     check_choice("padding_mode", padding_mode, PADDING_MODES)
-    sizes = per_dimension("patch_size", patch_size, len(query_size), 1)
-    if any(size % 2 == 0 for size in sizes):
-        raise ValueError(f"patch_size: expected odd numbers (a patch has a center), got {patch_size!r}.")
+    sizes = odd_sizes(patch_size, len(query_size))
     for name, image in (("query", query_size), ("key", key_size)):
         if 0 in image:
             continue  # there is no patch
@@ -45,6 +44,14 @@ def check_patch_size(
                     f"patch_size: got {patch_size!r}; with padding_mode='valid' no patch fits into {name} of size "
                     f"{image}."
                 )
+    return sizes
+
+
+def odd_sizes(patch_size: int | Sequence[int], dims: int) -> tuple[int, ...]:
+    """Check that a patch size is odd and positive in each dimension."""
+    sizes = per_dimension("patch_size", patch_size, dims, 1)
+    if any(size % 2 == 0 for size in sizes):
+        raise ValueError(f"patch_size: expected odd numbers (a patch has a center), got {patch_size!r}.")
     return sizes
 
 

@@ -9,8 +9,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from patchattn.backends import KernelBackend
-from patchattn.checks import check_mask, per_dimension
+from patchattn.checks import check_mask
 from patchattn.field import MatchField
+from patchattn.matching.constraints import odd_sizes
 from patchattn.matching.define import resolve_backend
 from patchattn.names import Backend
 from patchattn.ops.majority import majority
@@ -63,9 +64,7 @@ def majority_vote(
     """
     if not isinstance(field, MatchField):
         raise ValueError(f"field: expected a MatchField, got {type(field).__name__}.")
-    window = per_dimension("patch_size", patch_size, len(field.query_shape), 1)
-    if any(size % 2 == 0 for size in window):
-        raise ValueError(f"patch_size: expected odd numbers (a patch has a center), got {patch_size!r}.")
+    window = odd_sizes(patch_size, len(field.query_shape))
     # Tensors of the two sizes without memory: of query and key the sizes alone are known.
     batch, empty = field.index.shape[0], field.similarity.detach().new_empty(())
     query, key = (empty.expand(batch, 1, *shape) for shape in (field.query_shape, field.key_shape))

@@ -96,7 +96,8 @@ def inpaint(
         grow: dilation of the hole in pixels. 0 for lossless images; JPEG spreads the color of an object over two pixels
             beside it, see `masks.add_jpeg_rim`.
         keep_out: mask of pixels (True, or above 0) that no copied patch may hold.
-        patch_size: odd side of the patches, in pixels of each level. Larger ones keep more structure and need more
+        patch_size: odd side of the patches, in pixels of each level; at most 7 at full size, if there are other levels,
+            and in thin parts, where pixels are averaged. Larger ones keep more structure and need more
             known surroundings; 11 was best on photographs of 512x512 (docs/inpaint.md).
         levels: number of pyramid levels. None: until the hole is about as wide as a patch. Thin parts (dust, scratches,
             wires; narrower than some 15 pixels) are completed first and at full size alone, as docs/inpaint.md
