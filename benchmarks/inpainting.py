@@ -1,177 +1,142 @@
-"""Inpainting without weights beside other programs: quality, time, and the images.
+"""Inpainting without weights beside other programs: likeness to the truth, repeated copies, time, and the images.
 
-    python benchmarks/inpainting.py --data DIR [--only METHOD ...] [--results FOLDER]
+    python benchmarks/inpainting.py --data DIR [--set SET ...] [--only METHOD ...] [--made FOLDER] [--results FOLDER]
 
-DIR holds places2/images/NN.jpg and places2/masks/NN.png, where white is the hole. The peers are in the extra `bench`;
-PyPatchMatch runs with every patch size, and its best is the one to beat. Times are of the second call of two, with all
-threads that each program takes; all run in turn on each image.
+DIR holds, for the sets that are asked for, places2/images/NN.jpg and places2/masks/NN.png, where white is the hole;
+bsds500/*.jpg (of which every fourth is taken, with the masks of places2); removal/images/NN.png and
+removal/masks/NN.png. The Python packages compared with are in the extra `bench`; G'MIC is the program `gmic` on PATH
+(Debian: `gmic`), and is left out where there is none. Times are of the second call of two, with two threads for every
+method; all run in turn on each image. `--made` writes every completion, for benchmarks/inpainting_ratings.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from statistics import mean, median
 from typing import Any
 
 import numpy as np
-import torch
+from completion_measures import CompletionMeasures
+from inpainting_methods import GMIC, REFERENCE, Bytes, Method, choose, folder_name, limit_threads, to_gray, to_tensor
+from inpainting_page import TRUTH, page
 from inpainting_plot import draw
-from machine import table
+from inpainting_sets import SETS, Case, load
 from numpy.typing import NDArray
-from page import check_plots, image_link, machine_line, write_page
-from torch import Tensor
+from page import check_plots, image_link, write_page
+from PIL import Image
+from repeated_copies import repeated_copies
 
 from patchattn.tasks.image_quality import peak_signal_noise_ratio, structural_similarity
-from patchattn.tasks.images import read_image
-from patchattn.tasks.inpaint import QUALITIES, inpaint
 
-Bytes = NDArray[np.uint8]
-Method = Callable[[Bytes, NDArray[np.bool_]], Bytes]
-"""From RGB (height, width, 3) and the hole to RGB."""
-
-PATCH_SIZES = (3, 5, 7, 9, 11, 15)
-SHOWN = ("OpenCV, Telea", "PyPatchMatch", "patchattn, good")
+THREADS = 2
+SHOWN = ("OpenCV, Telea", REFERENCE, GMIC, "patchattn, good")
+DRAWN = "places2"
+"""The set whose completions the page shows."""
 
 
-def ours(image: Bytes, hole: NDArray[np.bool_], *, quality: str) -> Bytes:
-    return to_bytes(inpaint(to_tensor(image), torch.from_numpy(hole), quality=quality).image.color)
+def run(case: Case, methods: dict[str, Method]) -> tuple[dict[str, Bytes], dict[str, float]]:
+    """Return each method's completion, and the seconds of its second call."""
+    made, seconds = {}, {}
+    for name, method in methods.items():
+        method(case.image, case.hole)
+        start = time.perf_counter()
+        filled = method(case.image, case.hole)
+        seconds[name] = time.perf_counter() - start
+        # A completion is what lies in the hole; some programs change the pixels around it too.
+        made[name] = np.where(case.hole[..., None], filled, case.image)
+    return made, seconds
 
 
-def py_patch_match(image: Bytes, hole: NDArray[np.bool_], *, patch_size: int) -> Bytes:
-    from patchmatch import patch_match
-
-    filled: Bytes = patch_match.inpaint(image, (255 * hole.astype(np.uint8))[..., None], patch_size=patch_size)
-    return filled
-
-
-def patchmatch_cython(image: Bytes, hole: NDArray[np.bool_]) -> Bytes:
-    from patchmatch_cython import inpaint_pyramid
-
-    filled: Bytes = inpaint_pyramid(image, 255 * hole.astype(np.uint8))
-    return filled
-
-
-def telea(image: Bytes, hole: NDArray[np.bool_]) -> Bytes:
-    import cv2
-
-    return np.asarray(cv2.inpaint(image, 255 * hole.astype(np.uint8), 5, cv2.INPAINT_TELEA), np.uint8)
+def measure(case: Case, made: dict[str, Bytes], seconds: dict[str, float]) -> list[dict[str, Any]]:
+    """One entry for each completion, and one for the truth if it is known."""
+    compare = comparison(case) if case.has_truth else None
+    original = in_floats(case.image)
+    entries = []
+    for name, filled in {**made, **({TRUTH: case.image} if case.has_truth else {})}.items():
+        entry: dict[str, Any] = {"set": case.dataset, "image": case.number, "method": name}
+        if name != TRUTH:
+            entry["seconds"] = seconds[name]
+        if name != TRUTH and compare is not None:
+            entry.update(compare(filled))
+        entry["repeated_copies"] = repeated_copies(in_floats(filled), original, case.hole)
+        entries.append(entry)
+    return entries
 
 
-METHODS: dict[str, Method] = {
-    **{f"patchattn, {quality}": partial(ours, quality=quality) for quality in QUALITIES},
-    **{f"PyPatchMatch, patches of {size}": partial(py_patch_match, patch_size=size) for size in PATCH_SIZES},
-    "patchmatch-cython": patchmatch_cython,
-    "OpenCV, Telea": telea,
-}
+def comparison(case: Case) -> Callable[[Bytes], dict[str, float]]:
+    """Measures of a completion beside the truth: over the whole image, then in the hole."""
+    truth, in_hole = to_tensor(case.image), CompletionMeasures(in_floats(case.image), case.hole)
+
+    def compare(filled: Bytes) -> dict[str, float]:
+        image = to_tensor(filled)
+        return {
+            "psnr": peak_signal_noise_ratio(image, truth, data_range=1.0),
+            "ssim": structural_similarity(image, truth, data_range=1.0),
+            **in_hole(in_floats(filled)),
+        }
+
+    return compare
 
 
-def to_tensor(image: Bytes) -> Tensor:
-    return torch.from_numpy(image).movedim(2, 0)[None] / 255
+def in_floats(image: Bytes) -> NDArray[np.float64]:
+    return image / 255
 
 
-def to_bytes(image: Tensor) -> Bytes:
-    rounded: Bytes = (image[0].movedim(0, 2) * 255).round().byte().numpy()
-    return rounded
+def write_made(folder: Path, case: Case, made: dict[str, Bytes]) -> None:
+    """Write the image, its hole, and what each method made of it."""
+    for name, image in {"image": case.image, "hole": to_gray(case.hole), **made}.items():
+        path = folder / folder_name(name) / f"{case.name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
 
 
-def total_variation(image: Tensor, where: Tensor) -> float:
-    """The sum of absolute differences between neighbors of which at least one is there."""
-    down, across = where[1:] | where[:-1], where[:, 1:] | where[:, :-1]
-    return float(image.diff(dim=2).abs()[0][:, down].sum() + image.diff(dim=3).abs()[0][:, across].sum())
-
-
-def quality_of(filled: Tensor, truth: Tensor, hole: Tensor) -> dict[str, float]:
-    everywhere = torch.ones_like(hole)
-    return {
-        "psnr": peak_signal_noise_ratio(filled, truth, data_range=1.0),
-        "ssim": structural_similarity(filled, truth, data_range=1.0),
-        "tv": total_variation(filled, everywhere) / total_variation(truth, everywhere),
-        "tv_hole": total_variation(filled, hole) / total_variation(truth, hole),
-    }
-
-
-def measure(pairs: list[tuple[Path, Path]], chosen: dict[str, Method]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """One entry for each method and image, and what each made of each image."""
-    results: list[dict[str, Any]] = []
-    made: dict[str, Any] = {}
-    for image_path, mask_path in pairs:
-        image = to_bytes(read_image(image_path).color)
-        hole = (read_image(mask_path).color.mean(1)[0] > 0.5).numpy()
-        made[image_path.stem] = {"truth": image, "hole": hole}
-        for name, method in chosen.items():
-            method(image, hole)
-            start = time.perf_counter()
-            filled = method(image, hole)
-            seconds = time.perf_counter() - start
-            # What a program changes outside the hole is not its completion.
-            filled = np.where(hole[..., None], filled, image)
-            made[image_path.stem][name] = filled
-            found = quality_of(to_tensor(filled), to_tensor(image), torch.from_numpy(hole))
-            results.append({"method": name, "image": image_path.stem, "seconds": seconds, **found})
-        told = ", ".join(f"{entry['method']} {entry['psnr']:.2f}" for entry in results[-len(chosen) :])
-        print(f"{image_path.stem}: {told}", flush=True)
-    return results, made
-
-
-def page(results: list[dict[str, Any]], names: list[str]) -> list[str]:
-    rows = []
-    for name in names:
-        own = [entry for entry in results if entry["method"] == name]
-        rows.append(
-            [
-                name,
-                *(f"{mean(entry[key] for entry in own):.{digits}f}" for key, digits in
-                  (("psnr", 2), ("ssim", 4), ("tv", 3), ("tv_hole", 2))),
-                f"{median(entry['seconds'] for entry in own):.2f} "
-                f"({min(entry['seconds'] for entry in own):.2f} to {max(entry['seconds'] for entry in own):.2f})",
-            ]
-        )  # fmt: skip
-    headings = ["", "PSNR in dB", "SSIM", "TV / truth's", "about the hole", "seconds: median (range)"]
-    count = len({entry["image"] for entry in results})
+def finite(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same with None for what JSON has no number for."""
     return [
-        "# Inpainting without weights",
-        f"{count} photographs with holes of the shape of things; means over whole images. TV is the total variation, "
-        "of the whole image and about the hole alone. Written by "
-        "`python benchmarks/inpainting.py --data DIR --results docs/results`.",
-        table(headings, rows),
-        machine_line(),
+        {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in entry.items()}
+        for entry in entries
     ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required="--help" not in sys.argv)
+    parser.add_argument("--set", nargs="+", dest="sets", choices=SETS, default=[DRAWN], help="default: places2")
     parser.add_argument("--only", nargs="+", metavar="METHOD", help="these methods (default: all)")
-    parser.add_argument("--results", type=Path, help="where inpainting.md, .json and .jpg go")
+    parser.add_argument("--made", type=Path, help="where every completion goes, as METHOD/SET-NN.png")
+    parser.add_argument("--results", type=Path, help="where inpainting.md, .json and, of places2, .jpg go")
     arguments = parser.parse_args()
-    folder = arguments.data / "places2"
-    pairs = [(path, folder / "masks" / f"{path.stem}.png") for path in sorted(folder.glob("images/*.jpg"))]
-    if not pairs:
-        sys.exit(f"--data: {arguments.data} lacks places2/images/*.jpg; put them there or give another folder")
-    unknown = set(arguments.only or []) - METHODS.keys()
-    if unknown:
-        parser.error(f"--only: got {'; '.join(sorted(unknown))}; there are {'; '.join(METHODS)}")
+    limit_threads(THREADS)
+    try:
+        methods, skipped = choose(arguments.only)
+    except ValueError as error:
+        parser.error(f"--only: {error}")
+    for sentence in skipped:
+        print(sentence, flush=True)
+    cases = [case for name in dict.fromkeys(arguments.sets) for case in load(arguments.data, name)]
     check_plots(arguments.results)
-    chosen = {name: method for name, method in METHODS.items() if arguments.only is None or name in arguments.only}
-    results, made = measure(pairs, chosen)
-    parts = page(results, list(chosen))
+    entries: list[dict[str, Any]] = []
+    drawn: dict[str, dict[str, Any]] = {}
+    for case in cases:
+        made, seconds = run(case, methods)
+        if arguments.made is not None:
+            write_made(arguments.made, case, made)
+        if case.dataset == DRAWN:
+            drawn[case.number] = {**made, "truth": case.image, "hole": case.hole}
+        entries += measure(case, made, seconds)
+        print(f"{case.name}: " + ", ".join(f"{name} {seconds[name]:.2f} s" for name in methods), flush=True)
+    parts = page(entries, skipped, THREADS)
     print("\n\n".join(parts))
     if arguments.results is not None:
-        best = max(
-            (name for name in chosen if name.startswith("PyPatchMatch")),
-            key=lambda name: mean(entry["psnr"] for entry in results if entry["method"] == name),
-            default=None,
-        )
-        shown = [name for name in (SHOWN[0], best, SHOWN[2]) if name in chosen]
-        arguments.results.mkdir(parents=True, exist_ok=True)
-        path = arguments.results / "inpainting.jpg"
-        draw(made, shown, path)
-        write_page(arguments.results, "inpainting", [*parts, image_link(path, "holes, completions and truth")], results)
+        if drawn:
+            path = arguments.results / "inpainting.jpg"
+            draw(drawn, [name for name in SHOWN if name in methods], path)
+            parts.append(image_link(path, "holes, completions and truth"))
+        write_page(arguments.results, "inpainting", parts, finite(entries))
 
 
 if __name__ == "__main__":
