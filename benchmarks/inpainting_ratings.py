@@ -51,10 +51,10 @@ def read_ratings(path: Path, key: dict[str, list[str]]) -> list[Rating]:
     Raises:
         ValueError: a row is not as the heading and the key ask, or an image has none.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        heading, *rows = [row for row in csv.reader(file) if row]
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        heading, *rows = [row for row in csv.reader(file) if row] or [[]]
     if heading != HEADING:
-        raise ValueError(f"expected the heading {','.join(HEADING)}, got {','.join(heading)}")
+        raise ValueError(f"expected the heading {','.join(HEADING)}, got {','.join(heading) or 'nothing'}")
     ratings = [rating(row, key) for row in rows]
     rated = [entry.image for entry in ratings]
     if sorted(rated) != sorted(key):
@@ -80,10 +80,10 @@ def rating(row: list[str], key: dict[str, list[str]]) -> Rating:
 
 def page(ratings: list[Rating]) -> list[str]:
     others = sorted({method for entry in ratings for level in entry.ranking for method in level} - {REFERENCE})
-    rows = [
-        [entry.image, " > ".join(" = ".join(sorted(level)) for level in entry.ranking), entry.reason.replace("|", r"\|")]
-        for entry in ratings
-    ]
+    rows = []
+    for entry in ratings:
+        ranking = " > ".join(" = ".join(sorted(level)) for level in entry.ranking)
+        rows.append([entry.image, ranking, entry.reason.replace("|", r"\|")])
     return [
         "# Completions rated by eye",
         f"Completions of {len(ratings)} images, ranked by looking at them side by side without knowing whose they are: "

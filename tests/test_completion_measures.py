@@ -2,42 +2,29 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+from tests.benchmark_modules import benchmark_modules
+
 SIDE = 96
 
 
 @pytest.fixture(scope="module")
-def completion_measures() -> ModuleType:
-    return _imported("completion_measures")
+def completion_measures() -> Iterator[ModuleType]:
+    with benchmark_modules("completion_measures") as modules:
+        yield modules["completion_measures"]
 
 
 @pytest.fixture(scope="module")
-def repeated_copies() -> ModuleType:
-    return _imported("repeated_copies")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _scripts() -> Iterator[None]:
-    sys.path.insert(0, str(BENCHMARKS))
-    yield
-    sys.path.remove(str(BENCHMARKS))
-
-
-def _imported(name: str) -> ModuleType:
-    module = importlib.import_module(name)
-    del sys.modules[name]
-    return module
+def repeated_copies() -> Iterator[ModuleType]:
+    with benchmark_modules("repeated_copies") as modules:
+        yield modules["repeated_copies"]
 
 
 @pytest.fixture

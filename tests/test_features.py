@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -13,22 +10,14 @@ import torch
 from torch import Tensor, nn
 
 import patchattn
-
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+from tests.benchmark_modules import benchmark_modules
 
 
 @pytest.fixture(scope="module")
 def features() -> Iterator[ModuleType]:
     """The script, which finds others beside it."""
-    before = set(sys.modules)
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        yield importlib.import_module("features")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-        for name in set(sys.modules) - before:
-            if str(getattr(sys.modules[name], "__file__", "")).startswith(str(BENCHMARKS)):
-                del sys.modules[name]
+    with benchmark_modules("features") as modules:
+        yield modules["features"]
 
 
 def test_every_public_layer_is_tried(features: ModuleType) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,22 +10,14 @@ import torch
 
 from patchattn import PatchAttention, ScramAttention
 from patchattn.baselines import FullAttention
-
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+from tests.benchmark_modules import benchmark_modules
 
 
 @pytest.fixture(scope="module")
 def flops() -> Iterator[Callable[..., float]]:
     """The function, whose module finds others beside it."""
-    before = set(sys.modules)
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        yield importlib.import_module("flops").flops
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-        for name in set(sys.modules) - before:
-            if str(getattr(sys.modules[name], "__file__", "")).startswith(str(BENCHMARKS)):
-                del sys.modules[name]
+    with benchmark_modules("flops") as modules:
+        yield modules["flops"].flops
 
 
 QUERY, KEY, VALUE = torch.rand(1, 4, 6, 5), torch.rand(1, 4, 4, 7), torch.rand(1, 2, 4, 7)

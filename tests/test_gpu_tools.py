@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from tests.benchmark_modules import BENCHMARKS, benchmark_modules
+
 pytestmark = pytest.mark.needs("gpu")
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TOOLS = ("gpu_problems", "gpu_formulas", "gpu_traffic", "gpu_resources", "gpu_counts", "machine")
 DATA_DECIDE = "search_guided"
 """Its last leaf may hold fewer keys than the formula has."""
@@ -23,13 +22,8 @@ DATA_DECIDE = "search_guided"
 @pytest.fixture(scope="module")
 def tools() -> Iterator[dict[str, ModuleType]]:
     """The scripts' modules, which find each other by being side by side."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        yield {name: importlib.import_module(name) for name in TOOLS}
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-        for name in TOOLS:
-            sys.modules.pop(name, None)
+    with benchmark_modules(*TOOLS) as modules:
+        yield modules
 
 
 def test_every_operator_has_a_problem(tools: dict[str, ModuleType]) -> None:
