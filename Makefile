@@ -65,7 +65,7 @@ ifdef DATA
 	@$(PY) benchmarks/reconstruction.py --data $(DATA) --results out
 	@$(PY) benchmarks/colorize.py --data $(DATA) --model default --results out
 	@$(PY) benchmarks/colorization_tables.py --data $(DATA) --results out
-	@$(PY) benchmarks/inpainting.py --data $(DATA) --results out
+	@$(PY) benchmarks/inpainting.py --data $(DATA) --set places2 bsds500 removal --results out
 	@$(PY) benchmarks/inpainting_highres.py --data $(DATA) --results out
 	@$(PY) benchmarks/inpainting_training.py --data $(DATA)/bsds500 --results out
 	@$(PY) benchmarks/inpainting_network_scaling.py --data $(DATA) --results out
