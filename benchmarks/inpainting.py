@@ -117,6 +117,8 @@ def main() -> None:
         parser.error(f"--only: {error}")
     for sentence in skipped:
         print(sentence, flush=True)
+    if not methods:
+        parser.error("--only: no method is left that can run")
     cases = [case for name in dict.fromkeys(arguments.sets) for case in load(arguments.data, name)]
     check_plots(arguments.results)
     entries: list[dict[str, Any]] = []

@@ -43,7 +43,9 @@ def gmic(image: Bytes, hole: Mask) -> Bytes:
         Image.fromarray(image).save(image_path)
         Image.fromarray(to_gray(hole)).save(mask_path)
         fill = ["inpaint_matchpatch[0]", "[1]", "keep[0]"]
-        subprocess.run(["gmic", image_path, mask_path, *fill, "-o", output], capture_output=True, check=True)
+        ran = subprocess.run(["gmic", image_path, mask_path, *fill, "-o", output], capture_output=True, text=True)
+        if ran.returncode != 0 or not output.exists():
+            raise RuntimeError(f"gmic ended with status {ran.returncode} and wrote this:\n{ran.stderr}")
         return np.asarray(Image.open(output).convert("RGB"))
 
 
@@ -65,7 +67,8 @@ METHODS: dict[str, Method] = {
 }
 NOTES = (
     "PyPatchMatch N: `patch_size=N`, which is a radius there (patches of 2 N + 1 pixels).",
-    "G'MIC: `inpaint_matchpatch` of the program `gmic`; its time includes starting the process, and its files.",
+    "G'MIC: `inpaint_matchpatch` of the program `gmic`; its time includes starting the process, and its files. "
+    "It takes no seed, and its completions differ from run to run.",
     "OpenCV, Telea: radius 5.",
 )
 MODULES = {"PyPatchMatch": "patchmatch", "OpenCV": "cv2"}
