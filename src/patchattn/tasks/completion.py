@@ -7,7 +7,6 @@ from math import inf
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from patchattn.attention import patch_attention
@@ -16,22 +15,17 @@ from patchattn.matching import majority_vote, match
 from patchattn.tasks.bounding_boxes import bounding_boxes
 from patchattn.tasks.membrane import membrane_interpolation
 from patchattn.tasks.pyramid import PyramidLevel, dilated
+from patchattn.tasks.seams import RELAXATIONS, seam_correction, values_at
 
-__all__ = ["Completion", "Effort", "begin", "enlarge", "improve"]
+__all__ = ["Completion", "Effort", "Part", "begin", "enlarge", "improve", "mean_of_patches", "query_features"]
 
 TEXTURE_WEIGHT = 0.3
 """Weight of texture differences relative to color differences."""
-POSITION_WEIGHT = 0.1
+POSITION_WEIGHT = 0.2
 """Weight of spatial distance (in units of the image's longer side) against color distance: of equal patches, near ones
 are copied, which share the illumination."""
 TEMPERATURE_QUANTILE = 0.75
 """Quantile of the patch costs that is used as the temperature (Newson et al. 2014)."""
-MAX_MISS = 0.25
-"""Largest difference in color that is put down to light; beyond, the copy misses by its structure."""
-MAX_SMOOTH = 0.012
-"""Largest texture at which a seam shows by its colors alone."""
-RELAXATIONS = 3
-"""Relaxations of the membrane at every size: it is made anew in every round, and need not be exact."""
 ITERATIONS = 1
 """Iterations of a search that starts from the previous field. More find better matches, but blander ones."""
 LAST_TEMPERATURE_FACTOR = 0.2
@@ -151,7 +145,7 @@ def _searched(completion: Completion, part: Part, seed: int) -> MatchField:
     if part.field is not None:
         started = {"init": part.field, "method": "patchmatch", "iterations": ITERATIONS}
     return match(
-        _query(completion, part),
+        query_features(completion, part),
         completion.key,
         patch_size=completion.patch_size,
         padding_mode="replicate",
@@ -162,7 +156,8 @@ def _searched(completion: Completion, part: Part, seed: int) -> MatchField:
     )
 
 
-def _query(completion: Completion, part: Part) -> Tensor:
+def query_features(completion: Completion, part: Part) -> Tensor:
+    """Features by which the patches of a part are compared."""
     return _features(part.of(completion.image), part.of(completion.texture), part, completion.scale.size)
 
 
@@ -185,12 +180,27 @@ def _temperature(field: MatchField) -> float:
 
 def _averaged(completion: Completion, factor: float = 1.0) -> Completion:
     """Fill the hole by the mean of all patches that hold a pixel, weighted by `exp(-cost / T)`; `factor` scales T."""
-    scale = completion.scale
+    hole, image = completion.scale.hole, completion.scale.image
+    mean, texture = mean_of_patches(completion, hole | completion.border, factor)
+    for part in completion.parts:
+        border = part.of(completion.border)
+        missed = torch.where(border, part.of(image) - part.of(mean), 0)
+        light = membrane_interpolation(missed, ~border, needed=part.of(hole), relaxations=RELAXATIONS)
+        part.of(mean).add_(light)
+    return replace(
+        completion, image=torch.where(hole, mean, image), texture=torch.where(hole, texture, completion.texture)
+    )
+
+
+def mean_of_patches(completion: Completion, where: Tensor, factor: float = UNIFORM_FACTOR) -> tuple[Tensor, Tensor]:
+    """Mean of the image and of the texture over all patches that hold a pixel; as they are where no patch does, and
+    beside `where`."""
     image, texture = completion.image.clone(), completion.texture.clone()
+    channels = image.shape[1]
     for part in completion.parts:
         assert part.field is not None
         votes = patch_attention(
-            _query(completion, part),
+            query_features(completion, part),
             completion.key,
             completion.value,
             field=part.field,
@@ -199,15 +209,11 @@ def _averaged(completion: Completion, factor: float = 1.0) -> Completion:
             padding_mode="replicate",
             temperature=factor * _temperature(part.field),
         )
-        channels = scale.image.shape[1]
-        hole, heard = part.of(scale.hole), votes[:, -1:] > 0
-        border = part.of(completion.border) & heard
-        missed = torch.where(border, part.of(scale.image) - votes[:, :channels], 0)
-        color = votes[:, :channels] + _spread(missed, border, hole)
-        for plane, voted in ((image, color), (texture, votes[:, channels:-1])):
+        heard = part.of(where) & (votes[:, -1:] > 0)
+        for plane, voted in ((image, votes[:, :channels]), (texture, votes[:, channels:-1])):
             inside = part.of(plane)
-            inside.copy_(torch.where(hole & heard, voted, inside))
-    return replace(completion, image=image, texture=texture)
+            inside.copy_(torch.where(heard, voted, inside))
+    return image, texture
 
 
 def _copied(completion: Completion) -> Completion:
@@ -216,53 +222,15 @@ def _copied(completion: Completion) -> Completion:
     image, texture = completion.image.clone(), completion.texture.clone()
     for part in completion.parts:
         assert part.field is not None
-        hole, border = part.of(scale.hole), part.of(completion.border)
-        source = majority_vote(part.field, completion.patch_size, query_mask=(hole | border)[:, 0])
-        copied = source.index[:, 0] >= 0
-        color, rough = (_taken(plane, source.index[0, 0, 0]) for plane in (scale.image, scale.texture))
-        missed = torch.where(border & copied, part.of(scale.image) - color, 0)
-        step, seam = _steps(source, scale.image, color, hole & copied & (rough.amax(1, keepdim=True) < MAX_SMOOTH))
-        light = torch.where(seam, step, missed)
-        alike = (seam | (border & copied)) & (light.abs().amax(1, keepdim=True) < MAX_MISS)
-        color = color + _spread(light, alike, hole)
+        hole = part.of(scale.hole)
+        source = majority_vote(part.field, completion.patch_size, query_mask=hole[:, 0])
+        color, rough = (values_at(plane, *source.coordinates()[0, 0, 0]) for plane in (scale.image, scale.texture))
+        color = color + seam_correction(source, scale.image, color, part.of(scale.image), hole)
+        copied = hole & (source.index[:, 0] >= 0)
         for plane, found in ((image, color), (texture, rough)):
             inside = part.of(plane)
-            inside.copy_(torch.where(hole & copied, found, inside))
+            inside.copy_(torch.where(copied, found, inside))
     return replace(completion, image=image, texture=texture)
-
-
-def _taken(plane: Tensor, position: Tensor) -> Tensor:
-    """Values at flat positions; any where there is none."""
-    return plane.flatten(2)[..., position.clamp(min=0).long()]
-
-
-def _steps(source: MatchField, image: Tensor, color: Tensor, smooth: Tensor) -> tuple[Tensor, Tensor]:
-    """Half the step in color, where a smooth pixel and the one beside it are copied from two places; and where."""
-    rows, columns = source.coordinates()[0, 0, 0]
-    total, count = torch.zeros_like(color), torch.zeros_like(smooth, dtype=color.dtype)
-    for down, right in ((-1, 0), (0, -1), (0, 1), (1, 0)):
-        # What the neighbor's source has here.
-        row, column = (F.pad(at, (1, 1, 1, 1), value=-1) for at in (rows, columns))
-        height, width = rows.shape
-        row = row[1 + down : 1 + down + height, 1 + right : 1 + right + width]
-        column = column[1 + down : 1 + down + height, 1 + right : 1 + right + width]
-        matched = row >= 0
-        row, column = row - down, column - right
-        inside = (row >= 0) & (column >= 0) & (row < image.shape[2]) & (column < image.shape[3])
-        step = matched & inside & ((row != rows) | (column != columns)) & smooth
-        there = _taken(image, torch.where(step[0, 0], row * image.shape[3] + column, 0))
-        total += torch.where(step, there - color, 0)
-        count += step
-    return total / (2 * count.clamp(min=1)), count > 0
-
-
-def _spread(missed: Tensor, border: Tensor, hole: Tensor) -> Tensor:
-    """Spread what is missed at the hole's border over the hole, by membrane interpolation.
-
-    As in gradient-domain cloning (Perez et al. 2003): what patches say of differences holds, the light comes from the
-    surroundings.
-    """
-    return membrane_interpolation(missed, ~border, needed=hole, relaxations=RELAXATIONS)
 
 
 def _carried(coarse: MatchField, scale: PyramidLevel, part: Part) -> MatchField:

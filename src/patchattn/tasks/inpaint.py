@@ -19,15 +19,16 @@ from patchattn.tasks.completion import Effort, begin, enlarge, improve
 from patchattn.tasks.deprecated import ImageResult
 from patchattn.tasks.images import Image
 from patchattn.tasks.membrane import membrane_interpolation
+from patchattn.tasks.onion_peel import peeled
 from patchattn.tasks.pyramid import dilated, image_pyramid
 from patchattn.tasks.thin_holes import fill_thin_parts, thin_part
 
 __all__ = ["QUALITIES", "Inpainting", "InpaintingModel", "inpaint"]
 
 QUALITIES = {
-    "fast": Effort(first=20, others=1, last=1, thin=1, narrow=5),
-    "good": Effort(first=80, others=2, last=1, thin=2, narrow=10),
-    "best": Effort(first=160, others=4, last=2, thin=4, narrow=20),
+    "fast": Effort(first=3, others=1, last=1, thin=1, narrow=5),
+    "good": Effort(first=40, others=2, last=1, thin=2, narrow=10),
+    "best": Effort(first=80, others=4, last=2, thin=4, narrow=20),
 }
 MAX_FINE_PATCH_SIZE = 7
 """Largest patch size at full size: larger ones cost more there and decide nothing (docs/inpaint.md)."""
@@ -81,12 +82,12 @@ def inpaint(
 
     where f are colors, texture and, with a small weight, the position; j(i) are centers of patches completely outside
     the hole. At each pyramid level two steps alternate: find the best j for each i (a search that starts from the
-    previous field), then the u that these j say. At the coarsest level, where the structure is decided, u is the mean
-    of all patches that hold a pixel, weighted by `exp(-cost / T)`; see `patch_attention(aggregate=True)`. From there
-    on pixels are copied: each from where most of the patches that hold it come from (`majority_vote`), so that the
-    completion is as sharp as the image. What the copies miss the known colors by at the hole's border, and each other
-    by where smooth areas meet, is made good inside by membrane interpolation, so that the illumination comes from the
-    surroundings.
+    previous field), then the u that these j say. The coarsest level, where the structure is decided, is first filled
+    from the hole's border inwards, by patches compared where they are known (onion peel, Newson et al. 2014); then u is
+    the mean of all patches that hold a pixel, weighted by `exp(-cost / T)`; see `patch_attention(aggregate=True)`. From
+    there on pixels are copied: each from where most of the patches that hold it come from (`majority_vote`), so that
+    the completion is as sharp as the image. Steps in color where copies meet the known pixels or each other are closed
+    by membrane interpolation, so that the illumination comes from the surroundings.
 
     Args:
         image: an `Image`, or a tensor (1, 1 or 3, height, width) in [0, 1]. Where a hole is given, its alpha is
@@ -99,9 +100,9 @@ def inpaint(
         patch_size: odd side of the patches, in pixels of each level; at most 7 at full size, if there are other levels,
             and in thin parts, where pixels are averaged. Larger ones keep more structure and need more
             known surroundings; 11 was best on photographs of 512x512 (docs/inpaint.md).
-        levels: number of pyramid levels. None: until the hole is about as wide as a patch. Thin parts (dust, scratches,
-            wires; narrower than some 15 pixels) are completed first and at full size alone, as docs/inpaint.md
-            describes.
+        levels: number of pyramid levels. None: until the hole is about half as wide as a patch. Thin parts (dust,
+            scratches, wires; narrower than some 15 pixels) are completed first and at full size alone, as
+            docs/inpaint.md describes.
         quality: `"fast"`, `"good"` or `"best"`: preset of iterations. More iterations find more structure at the
             coarsest level and give sharper texture.
         iterations: number of search-and-vote iterations at every level. None: those of `quality`.
@@ -204,7 +205,7 @@ def _complete(
     # At full size nothing is copied from what has been filled.
     scales[0] = replace(scales[0], sources=~dilated(hole | keep_out, finest // 2))
     report(f"scale 1 of {len(scales)}")
-    completion = improve(begin(scales[-1], patch_size), effort.first, effort.others, seed)
+    completion = improve(peeled(begin(scales[-1], patch_size), seed), effort.first, effort.others, seed)
     for number, scale in enumerate(reversed(scales[:-1]), 2):
         report(f"scale {number} of {len(scales)}")
         full = number == len(scales)

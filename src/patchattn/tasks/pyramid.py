@@ -45,7 +45,7 @@ def image_pyramid(
     patch_size: int,
     levels: int | None,
 ) -> list[PyramidLevel]:
-    """Build a pyramid by halving until the hole is about as wide as a patch; full size first.
+    """Build a pyramid by halving until the hole is about half as wide as a patch; full size first.
 
     Args:
         image: any channels.
@@ -85,12 +85,12 @@ def any_within(mask: Bool[Tensor, "1 1 height width"], before: int, after: int) 
 
 
 def _halvings(hole: Tensor, patch_size: int) -> int:
-    """Number of halvings after which no square larger than a patch fits into the hole."""
+    """Number of halvings after which no square larger than half a patch fits into the hole."""
     count, inside = 0, hole.float()
     while inside.any() and min(inside.shape[2:]) > 1:
         inside = -F.max_pool2d(-inside, 2)
         count += 1
-    return max(0, count - 1 - floor(log2(patch_size)))
+    return max(0, count - floor(log2(patch_size)))
 
 
 def _scale(image: Tensor, hole: Tensor, keep_out: Tensor, patch_size: int) -> PyramidLevel:
@@ -121,6 +121,8 @@ def _texture(image: Tensor, hole: Tensor) -> Tensor:
     side, reach = 2 * TEXTURE_RADIUS + 1, (TEXTURE_RADIUS,) * 4
 
     def around(image: Tensor) -> Tensor:
-        return F.avg_pool2d(F.pad(image, reach, mode="replicate"), side, 1)
+        # One dimension after the other, in a quarter of the time.
+        rows = F.avg_pool2d(F.pad(image, reach, mode="replicate"), (side, 1), 1)
+        return F.avg_pool2d(rows, (1, side), 1)
 
     return around(torch.cat([across, down], 1) * known) / around(known).clamp(min=1 / side**2)
