@@ -50,7 +50,8 @@ def test_two_copies_meet_in_the_middle() -> None:
     known = color.clone()
     known[..., :10], known[..., 10:] = 0, 0.1
     left, right = seam_correction(source, image, color, known, HOLE)[0, 0, 12, 9:11]
-    assert torch.isclose(left, torch.tensor(0.05)) and torch.isclose(right, torch.tensor(-0.05))
+    assert torch.isclose(left, torch.tensor(0.05))
+    assert torch.isclose(right, torch.tensor(-0.05))
 
 
 def test_a_perfect_copy_is_not_corrected() -> None:
