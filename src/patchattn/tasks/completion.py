@@ -13,9 +13,9 @@ from patchattn.attention import patch_attention
 from patchattn.field import MatchField
 from patchattn.matching import majority_vote, match
 from patchattn.tasks.bounding_boxes import bounding_boxes
-from patchattn.tasks.membrane import membrane_interpolation
+from patchattn.tasks.membrane import membrane_interpolation, spread
 from patchattn.tasks.pyramid import PyramidLevel, dilated
-from patchattn.tasks.seams import RELAXATIONS, seam_correction, values_at
+from patchattn.tasks.seams import seam_correction, values_at
 
 __all__ = ["Completion", "Effort", "Part", "begin", "enlarge", "improve", "mean_of_patches", "query_features"]
 
@@ -185,8 +185,7 @@ def _averaged(completion: Completion, factor: float = 1.0) -> Completion:
     for part in completion.parts:
         border = part.of(completion.border)
         missed = torch.where(border, part.of(image) - part.of(mean), 0)
-        light = membrane_interpolation(missed, ~border, needed=part.of(hole), relaxations=RELAXATIONS)
-        part.of(mean).add_(light)
+        part.of(mean).add_(spread(missed, border, part.of(hole)))
     return replace(
         completion, image=torch.where(hole, mean, image), texture=torch.where(hole, texture, completion.texture)
     )

@@ -7,7 +7,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["membrane_interpolation"]
+from patchattn.tasks.neighbors import NEIGHBORS
+
+__all__ = ["membrane_interpolation", "spread"]
+
+FEW_RELAXATIONS = 3
+"""Relaxations of a correction at every size: it is made anew in every vote, and need not be exact."""
 
 
 def membrane_interpolation(
@@ -38,6 +43,15 @@ def membrane_interpolation(
     return _pushed_and_pulled(torch.where(hole, 0, image), (~hole).to(image.dtype), needed, relaxations)
 
 
+def spread(
+    correction: Float[Tensor, "1 channels height width"],
+    given: Bool[Tensor, "1 1 height width"],
+    hole: Bool[Tensor, "1 1 height width"],
+) -> Float[Tensor, "1 channels height width"]:
+    """Spread a correction from the pixels where it is given over a hole."""
+    return membrane_interpolation(correction, ~given, needed=hole, relaxations=FEW_RELAXATIONS)
+
+
 def _pushed_and_pulled(image: Tensor, known: Tensor, needed: Tensor | None, relaxations: int) -> Tensor:
     """Push-pull interpolation with relaxation; `image` is 0 where unknown."""
     if known.all() or max(image.shape[2:]) == 1:
@@ -66,8 +80,7 @@ def _relaxed(image: Tensor, hole: Tensor, times: int) -> Tensor:
     row, column = hole[0, 0].nonzero().T
     here = row * width + column
     neighbors = [
-        (row + down).clamp(0, height - 1) * width + (column + right).clamp(0, width - 1)
-        for down, right in ((-1, 0), (0, -1), (0, 1), (1, 0))
+        (row + down).clamp(0, height - 1) * width + (column + right).clamp(0, width - 1) for down, right in NEIGHBORS
     ]
     flat = image.flatten(2).clone()
     for _ in range(times):

@@ -11,7 +11,7 @@ from torch import Tensor
 from patchattn.field import MatchField
 from patchattn.matching import match
 from patchattn.tasks.completion import Completion, Part, mean_of_patches, query_features
-from patchattn.tasks.neighbors import NEIGHBORS, neighbors_at
+from patchattn.tasks.neighbors import positions_beside
 from patchattn.tasks.pyramid import dilated
 
 __all__ = ["peeled"]
@@ -69,15 +69,11 @@ def _matched(completion: Completion, part: Part, key: Tensor, weight: Tensor, la
 
 def _grown(field: MatchField, sources: Tensor) -> MatchField:
     """Matches beside those of the layer before: where a neighbor's match has its neighbor."""
-    rows, columns = field.coordinates()[0, 0, 0]
-    height, width = field.key_shape
+    width = field.key_shape[1]
     index = torch.full_like(field.index[0, 0, 0], -1)
-    for down, right in NEIGHBORS:
-        row, column = neighbors_at(rows, down, right, -1), neighbors_at(columns, down, right, -1)
-        matched, row, column = row >= 0, row - down, column - right
-        matched &= (row >= 0) & (column >= 0) & (row < height) & (column < width)
-        flat = torch.where(matched, row * width + column, 0)
-        matched &= (index < 0) & sources.flatten()[flat]
-        index = torch.where(matched, flat.to(index.dtype), index)
+    for row, column, found in positions_beside(field):
+        flat = torch.where(found, row * width + column, 0)
+        allowed = found & (index < 0) & sources.flatten()[flat]
+        index = torch.where(allowed, flat.to(index.dtype), index)
     index = index[None, None, None]
     return MatchField(index, torch.where(index >= 0, 0.0, -inf).to(field.similarity.dtype), field.key_shape)

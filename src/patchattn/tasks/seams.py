@@ -7,15 +7,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patchattn.field import MatchField
-from patchattn.tasks.membrane import membrane_interpolation
-from patchattn.tasks.neighbors import NEIGHBORS, neighbors_at
+from patchattn.tasks.membrane import spread
+from patchattn.tasks.neighbors import NEIGHBORS, inside, neighbors_at, positions_beside
 
-__all__ = ["RELAXATIONS", "seam_correction", "values_at"]
+__all__ = ["seam_correction", "values_at"]
 
 MAX_STEP = 0.15
 """Largest step in color that is put down to light; beyond, the copies differ by what they show."""
-RELAXATIONS = 3
-"""Relaxations of the membrane at every size: it is made anew in every vote, and need not be exact."""
 
 
 def seam_correction(
@@ -43,40 +41,30 @@ def seam_correction(
     copied = hole & (rows >= 0)
     outer, outer_count = torch.zeros_like(color), torch.zeros_like(color[:, :1])
     inner, inner_count = torch.zeros_like(color), torch.zeros_like(color[:, :1])
-    for down, right in NEIGHBORS:
+    for (down, right), other in zip(NEIGHBORS, positions_beside(source), strict=True):
         row, column = rows + down, columns + right
         step = neighbors_at(known, down, right) - values_at(image, row, column)
-        beside = copied & neighbors_at(~hole, down, right) & _inside(image, row, column) & _small(step)
+        beside = copied & neighbors_at(~hole, down, right) & inside(row, column, *source.key_shape) & _small(step)
         outer += torch.where(beside, step, 0)
         outer_count += beside
 
         # The same pixel, if it were copied from where its neighbor is.
-        row, column = neighbors_at(rows, down, right, -1), neighbors_at(columns, down, right, -1)
-        other, row, column = row >= 0, row - down, column - right
+        row, column, found = other
         step = values_at(image, row, column) - color
-        other = other & ((row != rows) | (column != columns))
-        beside = copied & other & _inside(image, row, column) & _small(step)
+        beside = copied & found & ((row != rows) | (column != columns)) & _small(step)
         inner += torch.where(beside, step / 2, 0)
         inner_count += beside
     at_border, seam = outer_count > 0, inner_count > 0
-    light = _membrane(outer / outer_count.clamp(min=1), at_border, hole)
+    light = spread(outer / outer_count.clamp(min=1), at_border, hole)
     # The light is smooth, so that it leaves the steps inside as they are.
-    inside = torch.where(at_border, 0, inner / inner_count.clamp(min=1))
-    return light + _membrane(inside, at_border | seam, hole)
-
-
-def _membrane(color: Tensor, given: Tensor, hole: Tensor) -> Tensor:
-    return membrane_interpolation(color, ~given, needed=hole, relaxations=RELAXATIONS)
+    halves = torch.where(at_border, 0, inner / inner_count.clamp(min=1))
+    return light + spread(halves, at_border | seam, hole)
 
 
 def values_at(image: Tensor, row: Tensor, column: Tensor) -> Tensor:
     """Pixels of the image at these positions, the nearest ones for positions outside."""
     height, width = image.shape[2:]
     return image.flatten(2)[..., row.clamp(0, height - 1) * width + column.clamp(0, width - 1)]
-
-
-def _inside(image: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    return (row >= 0) & (column >= 0) & (row < image.shape[2]) & (column < image.shape[3])
 
 
 def _small(step: Tensor) -> Tensor:
