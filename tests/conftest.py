@@ -19,6 +19,7 @@ os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from patchattn import kernels
 from patchattn.backends import DEVICES
@@ -29,6 +30,10 @@ from tests.cases import BACKENDS, COMPILED
 from tests.interpreter import speed_up
 from tests.selection import backend_of, without_repetition
 from tests.shared_compilation import share_compilation
+
+# A test's time is the machine's: it says nothing of what is tested.
+settings.register_profile("patchattn", deadline=None)
+settings.load_profile("patchattn")
 
 NEEDED = {"cpu": ("numba", "llvmlite"), "gpu": ("triton",)}
 """What a backend is made with."""

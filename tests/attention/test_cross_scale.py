@@ -173,7 +173,7 @@ def test_the_same_seed_gives_the_same() -> None:
     assert not torch.equal(layer(*images), CrossScalePatchAttention(method="patchmatch", iterations=1)(*images))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 3), st.tuples(*[st.integers(1, 7)] * 4), st.integers(1, 5), st.sampled_from([1, 3, 5]))
 def test_any_sizes(ratio: int, sizes: tuple[int, int, int, int], k: int, patch_size: int) -> None:
     images = case(ratio, sizes[:2], sizes[2:], batch=1)

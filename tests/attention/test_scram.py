@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -334,7 +334,6 @@ def test_batch_items_do_not_know_each_other(estimator: str | None, backend: str)
     assert torch.equal(together[1:], alone)
 
 
-@settings(deadline=None)
 @given(
     size=st.lists(st.integers(1, 6), min_size=1, max_size=3),
     k=st.integers(1, 4),

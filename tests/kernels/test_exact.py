@@ -53,7 +53,7 @@ def assert_exact(field: MatchField, every: Tensor, terms: float) -> None:
         assert row[row >= 0].unique().numel() == (row >= 0).sum()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     exponent=st.floats(-6, 6),
     offset=st.sampled_from([0.0, 1.0, 300.0, 1e6]),

@@ -37,7 +37,7 @@ def examples(*strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., Non
                 test(drawn[0].on(backend), *drawn[1:])
 
             one.__name__ = test.__name__  # examples are drawn by it
-            count = settings(max_examples=EXAMPLES[backend], deadline=None, derandomize=True, database=None)
+            count = settings(max_examples=EXAMPLES[backend], derandomize=True, database=None)
             count(given(st.tuples(*strategies))(one))()
 
         run.__name__, run.__doc__ = test.__name__, test.__doc__
@@ -305,7 +305,7 @@ def test_attention_is_a_mean_of_values(problem: Problem, aggregate: bool, temper
 
 @pytest.mark.parametrize("compiled", COMPILED)
 def test_backends_respect_the_same_constraints(compiled: str) -> None:
-    @settings(max_examples=fewer(compiled, 15, 3), deadline=None, derandomize=True, database=None)
+    @settings(max_examples=fewer(compiled, 15, 3), derandomize=True, database=None)
     @given(problems(constrained=True))
     def run(problem: Problem) -> None:
         problem = problem.on(compiled)

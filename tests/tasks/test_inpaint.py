@@ -157,10 +157,11 @@ def test_matches_are_those_of_all_patches_that_touch_the_hole() -> None:
     assert torch.equal(result.field.index[0, 0, 0] >= 0, dilated(hole[None, None], 2)[0, 0])
 
 
-def test_texture_is_copied_and_not_blurred() -> None:
+@pytest.mark.parametrize("quality", QUALITIES)
+def test_texture_is_copied_and_not_blurred(quality: str) -> None:
     image = photograph(slice(10, 150), slice(20, 160))
     hole = rectangle(140, 140, slice(50, 90), slice(55, 95))
-    found = inpaint(image, hole).image.color
+    found = inpaint(image, hole, quality=quality).image.color
     smooth = membrane_interpolation(image, hole[None, None])
 
     def variation(filled: Tensor) -> float:
@@ -171,7 +172,7 @@ def test_texture_is_copied_and_not_blurred() -> None:
         return float((filled - image)[..., hole].square().mean())
 
     assert variation(smooth) < 0.5 * variation(image)
-    assert 0.7 * variation(image) < variation(found) < 1.3 * variation(image)
+    assert 0.85 * variation(image) < variation(found) < 1.1 * variation(image)
     # Texture of the right kind at the wrong place has twice the variance of none.
     assert error(found) < 2.2 * error(smooth)
 
@@ -230,7 +231,7 @@ def test_a_image_that_is_transparent_everywhere_has_nothing_to_copy() -> None:
         inpaint(Image(torch.rand(1, 3, 20, 30), torch.full((1, 1, 20, 30), 0.99)))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     height=st.integers(9, 40),
     width=st.integers(9, 40),
@@ -365,7 +366,7 @@ def test_parts_are_thin_where_no_square_fits(hole: Tensor) -> None:
     assert not thin_part(both, 1, reach=0).any()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(height=st.integers(1, 400), width=st.integers(1, 400), count=st.integers(0, 40), seed=st.integers(0, 2**31))
 def test_tiles_hold_everything_and_do_not_overlap(height: int, width: int, count: int, seed: int) -> None:
     touched = specks(height, width, count, 9, seed)
@@ -388,7 +389,7 @@ def test_tiles_follow_what_is_touched() -> None:
     assert len(everything) <= 8
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(height=st.integers(1, 30), width=st.integers(1, 30), share=st.floats(0, 0.2), seed=st.integers(0, 2**31))
 def test_boxes_hold_everything_and_do_not_overlap(height: int, width: int, share: float, seed: int) -> None:
     mask = torch.rand(height, width, generator=torch.Generator().manual_seed(seed)) < share

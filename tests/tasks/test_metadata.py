@@ -17,7 +17,7 @@ import pytest
 import skimage.data
 import tifffile
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, ImageCms
 from PIL.PngImagePlugin import PngInfo
@@ -281,7 +281,6 @@ def test_properties_of_xmp_that_are_true_no_more(tmp_path: Path) -> None:
     assert b"ImageWidth" not in found
 
 
-@settings(deadline=None)
 @given(
     dpi=st.tuples(st.floats(1, 20000), st.floats(1, 20000)),
     targets=st.lists(st.sampled_from([".png", ".tif", ".webp", ".bmp", ".jpg"]), min_size=1, max_size=4),
@@ -437,7 +436,6 @@ def test_what_is_left_of_damaged_exif_is_kept(tmp_path: Path) -> None:
         assert opened.getexif()[0x110] == "Model 1"
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_any_damage_to_exif(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     block = bytearray(some_block())

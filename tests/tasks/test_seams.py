@@ -1,10 +1,11 @@
 """Corrections of copies at their seams."""
 
+import pytest
 import torch
 
 from patchattn.field import MatchField
 from patchattn.tasks.neighbors import neighbors_at
-from patchattn.tasks.seams import MAX_STEP, seam_correction, values_at
+from patchattn.tasks.seams import MAX_BORDER_STEP, seam_correction, values_at
 
 SIZE = (24, 40)
 HOLE = torch.zeros(1, 1, *SIZE, dtype=torch.bool)
@@ -35,12 +36,13 @@ def test_copies_from_a_darker_place_become_as_bright_as_here() -> None:
 
 
 def test_steps_that_are_no_light_are_left() -> None:
-    assert (correction(ramp(-(MAX_STEP + 0.02)), copied_from(20)) == 0).all()
+    assert (correction(ramp(-(MAX_BORDER_STEP + 0.02)), copied_from(20)) == 0).all()
 
 
-def test_two_copies_meet_in_the_middle() -> None:
+@pytest.mark.parametrize("step", [0.1, 0.2])
+def test_two_copies_meet_in_the_middle(step: float) -> None:
     image = torch.zeros(1, 1, *SIZE)
-    image[..., 20:] = 0.1
+    image[..., 20:] = step
     column = torch.arange(SIZE[1])
     here, there = copied_from(0).index, copied_from(20).index
     index = torch.where(column < 10, here, there)
@@ -48,10 +50,10 @@ def test_two_copies_meet_in_the_middle() -> None:
     source = MatchField(index, torch.zeros(index.shape), SIZE)
     color = values_at(image, *source.coordinates()[0, 0, 0])
     known = color.clone()
-    known[..., :10], known[..., 10:] = 0, 0.1
+    known[..., :10], known[..., 10:] = 0, step
     left, right = seam_correction(source, image, color, known, HOLE)[0, 0, 12, 9:11]
-    assert torch.isclose(left, torch.tensor(0.05))
-    assert torch.isclose(right, torch.tensor(-0.05))
+    assert torch.isclose(left, torch.tensor(step / 2))
+    assert torch.isclose(right, torch.tensor(-step / 2))
 
 
 def test_a_perfect_copy_is_not_corrected() -> None:

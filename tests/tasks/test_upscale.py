@@ -123,7 +123,7 @@ def test_bands_of_an_exact_search_are_the_whole(patch_size: int, monkeypatch: py
     torch.testing.assert_close(bands, whole, rtol=0, atol=1e-5)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(height=st.integers(1, 300), width=st.integers(1, 300), size=st.integers(1, 50_000))
 def test_bands_cover_everything_once(height: int, width: int, size: int) -> None:
     bands = list(self_similarity._bands(height, width, size))
@@ -168,7 +168,7 @@ def test_precision(dtype: torch.dtype) -> None:
     torch.testing.assert_close(result.float(), enlarged(image.to(dtype).float()), rtol=0, atol=0.01)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     height=st.integers(1, 24),
     width=st.integers(1, 24),

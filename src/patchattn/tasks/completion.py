@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
@@ -17,7 +18,7 @@ from patchattn.tasks.membrane import membrane_interpolation, spread
 from patchattn.tasks.pyramid import PyramidLevel, dilated
 from patchattn.tasks.seams import seam_correction, values_at
 
-__all__ = ["Completion", "Effort", "Part", "begin", "enlarge", "improve", "mean_of_patches", "query_features"]
+__all__ = ["Completion", "Effort", "Part", "begin", "enlarge", "improve", "joined", "mean_of_patches", "query_features"]
 
 TEXTURE_WEIGHT = 0.3
 """Weight of texture differences relative to color differences."""
@@ -30,8 +31,8 @@ ITERATIONS = 1
 """Iterations of a search that starts from the previous field. More find better matches, but blander ones."""
 LAST_TEMPERATURE_FACTOR = 0.2
 """Factor of the temperature in a mean that no copies follow."""
-MIN_TEMPERATURE, UNIFORM_FACTOR = 1e-4, 1e30
-"""Smallest temperature, as all costs may be 0; and the factor that makes all patches weigh the same."""
+MIN_TEMPERATURE = 1e-4
+"""Smallest temperature, as all costs may be 0."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Effort:
     """Iterations with copies at that level, and at those between."""
     last: int
     """Iterations with copies at full size."""
+    mean: bool
+    """Whether full size begins with the mean of all patches that hold a pixel, or with what its own match says."""
     thin: int
     """Iterations in parts of the hole narrower than a patch, at full size only."""
     narrow: int
@@ -57,7 +60,7 @@ class Part:
     rows: slice
     columns: slice
     field: MatchField | None = None
-    """Match of every patch in the rectangle that touches the hole."""
+    """Matches of the patches in the rectangle that touch the hole."""
 
     def of(self, image: Tensor) -> Tensor:
         return image[..., self.rows, self.columns]
@@ -100,17 +103,20 @@ def begin(scale: PyramidLevel, patch_size: int) -> Completion:
     return _completion(scale, patch_size, filled, texture)
 
 
-def enlarge(coarse: Completion, scale: PyramidLevel, patch_size: int) -> Completion:
-    """Upsample a completion to the next finer level: every match becomes four, whose mean fills the hole."""
+def enlarge(coarse: Completion, scale: PyramidLevel, patch_size: int, *, mean: bool = True) -> Completion:
+    """Upsample a completion to the next finer level: every match becomes four.
+
+    The hole is filled by their mean over all patches that hold a pixel, or by what the pixel's own match says.
+    """
     image, texture = (
         torch.where(scale.hole, _doubled(small, scale.size), large)
         for small, large in ((coarse.image, scale.image), (coarse.texture, scale.texture))
     )
     larger = _completion(scale, patch_size, image, texture)
     field = coarse.field()
-    parts = tuple(replace(part, field=_carried(field, scale, part)) for part in larger.parts)
-    # All patches alike: these matches have not been measured.
-    return _averaged(replace(larger, parts=parts), UNIFORM_FACTOR)
+    larger = replace(larger, parts=tuple(replace(part, field=_carried(field, scale, part)) for part in larger.parts))
+    # All patches weigh the same, as these matches have not been measured.
+    return _averaged(larger, inf) if mean else _copied_singly(larger)
 
 
 def improve(completion: Completion, means: int, copies: int, seed: int) -> Completion:
@@ -127,6 +133,17 @@ def improve(completion: Completion, means: int, copies: int, seed: int) -> Compl
             last = time == means - 1 and not copies
             completion = _averaged(completion, LAST_TEMPERATURE_FACTOR if last else 1.0)
     return completion
+
+
+def joined(under: MatchField | None, over: MatchField) -> MatchField:
+    """Merge two fields: matches of `over` take precedence."""
+    if under is None:
+        return over
+    index, similarity = (
+        torch.where(over.index >= 0, above, below)
+        for above, below in ((over.index, under.index), (over.similarity, under.similarity))
+    )
+    return MatchField(index, similarity, over.key_shape)
 
 
 def _completion(scale: PyramidLevel, patch_size: int, image: Tensor, texture: Tensor) -> Completion:
@@ -191,45 +208,81 @@ def _averaged(completion: Completion, factor: float = 1.0) -> Completion:
     )
 
 
-def mean_of_patches(completion: Completion, where: Tensor, factor: float = UNIFORM_FACTOR) -> tuple[Tensor, Tensor]:
-    """Mean of the image and of the texture over all patches that hold a pixel; as they are where no patch does, and
-    beside `where`."""
-    image, texture = completion.image.clone(), completion.texture.clone()
-    channels = image.shape[1]
-    for part in completion.parts:
+def mean_of_patches(completion: Completion, where: Tensor, factor: float = inf) -> tuple[Tensor, Tensor]:
+    """Mean of the image and of the texture over all patches that hold a pixel, weighted by `exp(-cost / T)` where
+    `factor` scales T (inf: all weigh the same); as they are where no patch does, and beside `where`."""
+    channels = completion.image.shape[1]
+
+    def votes(part: Part) -> _Content:
         assert part.field is not None
+        if factor == inf:
+            # Nothing to compare: one channel takes a tenth of the time of all.
+            key, temperature = torch.zeros_like(completion.value[:, :1]), 1.0
+            query = part.of(key)
+        else:
+            key, temperature = completion.key, factor * _temperature(part.field)
+            query = query_features(completion, part)
         votes = patch_attention(
-            query_features(completion, part),
-            completion.key,
+            query,
+            key,
             completion.value,
             field=part.field,
             aggregate=True,
             patch_size=completion.patch_size,
             padding_mode="replicate",
-            temperature=factor * _temperature(part.field),
+            temperature=temperature,
         )
-        heard = part.of(where) & (votes[:, -1:] > 0)
-        for plane, voted in ((image, votes[:, :channels]), (texture, votes[:, channels:-1])):
-            inside = part.of(plane)
-            inside.copy_(torch.where(heard, voted, inside))
-    return image, texture
+        return part.of(where) & (votes[:, -1:] > 0), votes[:, :channels], votes[:, channels:-1]
+
+    return _replaced(completion, votes)
 
 
 def _copied(completion: Completion) -> Completion:
     """Fill the hole with copies: each pixel comes from where most of the patches that hold it come from."""
     scale = completion.scale
-    image, texture = completion.image.clone(), completion.texture.clone()
-    for part in completion.parts:
+
+    def copies(part: Part) -> _Content:
         assert part.field is not None
         hole = part.of(scale.hole)
         source = majority_vote(part.field, completion.patch_size, query_mask=hole[:, 0])
-        color, rough = (values_at(plane, *source.coordinates()[0, 0, 0]) for plane in (scale.image, scale.texture))
+        color, texture = (values_at(plane, *source.coordinates()[0, 0, 0]) for plane in (scale.image, scale.texture))
         color = color + seam_correction(source, scale.image, color, part.of(scale.image), hole)
-        copied = hole & (source.index[:, 0] >= 0)
-        for plane, found in ((image, color), (texture, rough)):
-            inside = part.of(plane)
-            inside.copy_(torch.where(copied, found, inside))
+        return hole & (source.index[:, 0] >= 0), color, texture
+
+    image, texture = _replaced(completion, copies)
     return replace(completion, image=image, texture=texture)
+
+
+def _copied_singly(completion: Completion) -> Completion:
+    """Fill the hole with copies of each pixel's own match; as it is where there is none."""
+    scale = completion.scale
+
+    def copies(part: Part) -> _Content:
+        assert part.field is not None
+        row, column = part.field.coordinates()[0, 0, 0]
+        return (
+            part.of(scale.hole) & (row >= 0),
+            values_at(scale.image, row, column),
+            values_at(scale.texture, row, column),
+        )
+
+    image, texture = _replaced(completion, copies)
+    return replace(completion, image=image, texture=texture)
+
+
+_Content = tuple[Tensor, Tensor, Tensor]
+"""Where to replace, and the image and texture there."""
+
+
+def _replaced(completion: Completion, content: Callable[[Part], _Content]) -> tuple[Tensor, Tensor]:
+    """Image and texture with the content of every part in its place."""
+    planes = completion.image.clone(), completion.texture.clone()
+    for part in completion.parts:
+        where, *found = content(part)
+        for plane, new in zip(planes, found, strict=True):
+            inside = part.of(plane)
+            inside.copy_(torch.where(where, new, inside))
+    return planes
 
 
 def _carried(coarse: MatchField, scale: PyramidLevel, part: Part) -> MatchField:

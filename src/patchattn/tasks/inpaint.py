@@ -15,7 +15,7 @@ from torch import Tensor
 from patchattn.checks import check_choice, check_count
 from patchattn.deprecation import renamed_argument
 from patchattn.field import MatchField
-from patchattn.tasks.completion import Effort, begin, enlarge, improve
+from patchattn.tasks.completion import Effort, begin, enlarge, improve, joined
 from patchattn.tasks.deprecated import ImageResult
 from patchattn.tasks.images import Image
 from patchattn.tasks.membrane import membrane_interpolation
@@ -26,9 +26,9 @@ from patchattn.tasks.thin_holes import fill_thin_parts, thin_part
 __all__ = ["QUALITIES", "Inpainting", "InpaintingModel", "inpaint"]
 
 QUALITIES = {
-    "fast": Effort(first=3, others=1, last=1, thin=1, narrow=5),
-    "good": Effort(first=40, others=2, last=1, thin=2, narrow=10),
-    "best": Effort(first=80, others=4, last=2, thin=4, narrow=20),
+    "fast": Effort(first=1, others=1, last=1, mean=False, thin=1, narrow=5),
+    "good": Effort(first=30, others=2, last=1, mean=True, thin=2, narrow=10),
+    "best": Effort(first=80, others=4, last=2, mean=True, thin=4, narrow=20),
 }
 MAX_FINE_PATCH_SIZE = 7
 """Largest patch size at full size: larger ones cost more there and decide nothing (docs/inpaint.md)."""
@@ -132,7 +132,9 @@ def inpaint(
     effort = QUALITIES[quality]
     if iterations is not None:
         check_count("iterations", iterations, 1)
-        effort = Effort(first=iterations, others=iterations, last=iterations, thin=iterations, narrow=iterations)
+        effort = replace(
+            effort, first=iterations, others=iterations, last=iterations, thin=iterations, narrow=iterations
+        )
     check_count("seed", seed, 0)
     if levels is not None:
         check_count("levels", levels, 1)
@@ -196,7 +198,7 @@ def _complete(
         thin = thin_part(rest, side, reach=2 * patch_size)
         if thin.any():
             channels, found = fill_thin_parts(channels, rest, thin, keep_out | hole, size, around, times, seed, report)
-            field = _joined(field, found)
+            field = joined(field, found)
             rest = rest & ~thin
     if field is not None and not rest.any():
         return channels, field
@@ -209,9 +211,9 @@ def _complete(
     for number, scale in enumerate(reversed(scales[:-1]), 2):
         report(f"scale {number} of {len(scales)}")
         full = number == len(scales)
-        completion = enlarge(completion, scale, finest if full else patch_size)
+        completion = enlarge(completion, scale, finest if full else patch_size, mean=effort.mean or not full)
         completion = improve(completion, 0, effort.last if full else effort.others, seed)
-    return completion.image, _joined(field, completion.field())
+    return completion.image, joined(field, completion.field())
 
 
 def _thin_classes(patch_size: int, effort: Effort) -> list[tuple[int, int, int, int]]:
@@ -223,17 +225,6 @@ def _thin_classes(patch_size: int, effort: Effort) -> list[tuple[int, int, int, 
         # From twice the side, `image_pyramid` halves the image.
         (2 * side, patch_size, 128, effort.narrow),
     ]
-
-
-def _joined(under: MatchField | None, over: MatchField) -> MatchField:
-    """Merge two fields: matches of `over` take precedence."""
-    if under is None:
-        return over
-    index, similarity = (
-        torch.where(over.index >= 0, above, below)
-        for above, below in ((over.index, under.index), (over.similarity, under.similarity))
-    )
-    return MatchField(index, similarity, over.key_shape)
 
 
 def _run_network(known: Tensor, count: int, hole: Tensor, network: InpaintingModel) -> Tensor:

@@ -7,8 +7,6 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from patchattn.tasks.neighbors import NEIGHBORS
-
 __all__ = ["membrane_interpolation", "spread"]
 
 FEW_RELAXATIONS = 3
@@ -75,15 +73,12 @@ def _summed_by_fours(image: Tensor) -> Tensor:
 
 
 def _relaxed(image: Tensor, hole: Tensor, times: int) -> Tensor:
-    """Jacobi relaxation of the hole's pixels only, as it may be small."""
-    height, width = image.shape[2:]
-    row, column = hole[0, 0].nonzero().T
-    here = row * width + column
-    neighbors = [
-        (row + down).clamp(0, height - 1) * width + (column + right).clamp(0, width - 1) for down, right in NEIGHBORS
-    ]
-    flat = image.flatten(2).clone()
+    """Jacobi relaxation of the hole's pixels."""
     for _ in range(times):
-        above, left, right, below = (flat[..., at] for at in neighbors)
-        flat[..., here] = (above + left + right + below) / 4
-    return flat.view(image.shape)
+        # All pixels, by slices: reading the hole's neighbors by their indices takes two to four times as long.
+        edged = F.pad(image, (1, 1, 1, 1), mode="replicate")
+        mean = edged[..., :-2, 1:-1] + edged[..., 1:-1, :-2]
+        mean += edged[..., 1:-1, 2:]
+        mean += edged[..., 2:, 1:-1]
+        image = torch.where(hole, mean.mul_(0.25), image)
+    return image

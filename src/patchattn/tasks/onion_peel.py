@@ -10,7 +10,7 @@ from torch import Tensor
 
 from patchattn.field import MatchField
 from patchattn.matching import match
-from patchattn.tasks.completion import Completion, Part, mean_of_patches, query_features
+from patchattn.tasks.completion import Completion, Part, joined, mean_of_patches, query_features
 from patchattn.tasks.neighbors import positions_beside
 from patchattn.tasks.pyramid import dilated
 
@@ -35,15 +35,20 @@ def peeled(completion: Completion, seed: int) -> Completion:
     square = (completion.key**2).sum(1, keepdim=True)
     key = torch.cat([completion.key, square, torch.ones_like(square)], 1)
     unknown = scale.hole
+    fields: list[MatchField | None] = [None] * len(completion.parts)
     while unknown.any():
         layer = unknown & dilated(~unknown, 1)
         weight = torch.where(unknown, UNKNOWN_WEIGHT, 1.0).to(key.dtype)
         parts = tuple(_matched(completion, part, key, weight, layer, seed) for part in completion.parts)
         completion = replace(completion, parts=parts)
+        for number, part in enumerate(parts):
+            assert part.field is not None
+            fields[number] = joined(fields[number], part.field)
         image, texture = mean_of_patches(completion, layer)
         completion = replace(completion, image=image, texture=texture)
         unknown = unknown & ~layer
-    return replace(completion, parts=tuple(replace(part, field=None) for part in completion.parts))
+    parts = tuple(replace(part, field=field) for part, field in zip(completion.parts, fields, strict=True))
+    return replace(completion, parts=parts)
 
 
 def _matched(completion: Completion, part: Part, key: Tensor, weight: Tensor, layer: Tensor, seed: int) -> Part:

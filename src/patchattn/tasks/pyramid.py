@@ -76,11 +76,14 @@ def dilated(mask: Bool[Tensor, "1 1 height width"], reach: int) -> Bool[Tensor, 
 def any_within(mask: Bool[Tensor, "1 1 height width"], before: int, after: int) -> Bool[Tensor, "1 1 height width"]:
     """Whether the mask is True at any pixel from so many rows and columns before to so many after."""
     for dim in (2, 3):
-        padding = (before + 1, after) if dim == 3 else (0, 0, before + 1, after)
-        # Counted by differences of sums, so that the time does not grow with the square.
-        sums = F.pad(mask.to(torch.uint8), padding).cumsum(dim, dtype=torch.int32)
-        size = mask.shape[dim]
-        mask = sums.narrow(dim, before + after + 1, size) > sums.narrow(dim, 0, size)
+        mask = F.pad(mask, (before, after) if dim == 3 else (0, 0, before, after))
+        # Windows twice as long each time, so that the time grows with the logarithm of their length.
+        length, wanted = 1, before + after + 1
+        while length < wanted:
+            step = min(length, wanted - length)
+            count = mask.shape[dim] - step
+            mask = mask.narrow(dim, 0, count) | mask.narrow(dim, step, count)
+            length += step
     return mask
 
 
@@ -118,11 +121,23 @@ def _texture(image: Tensor, hole: Tensor) -> Tensor:
     down = F.pad(gray[..., 1:, :] - gray[..., :-1, :], (0, 0, 0, 1)).abs()
     # A difference with a pixel of the hole is none.
     known = (~dilated(hole, 1)).to(image.dtype)
-    side, reach = 2 * TEXTURE_RADIUS + 1, (TEXTURE_RADIUS,) * 4
+    sums = _summed_around(torch.cat([across * known, down * known, known], 1))
+    return sums[:, :2] / sums[:, 2:].clamp(min=1)
 
-    def around(image: Tensor) -> Tensor:
-        # One dimension after the other, in a quarter of the time.
-        rows = F.avg_pool2d(F.pad(image, reach, mode="replicate"), (side, 1), 1)
-        return F.avg_pool2d(rows, (1, side), 1)
 
-    return around(torch.cat([across, down], 1) * known) / around(known).clamp(min=1 / side**2)
+def _summed_around(image: Tensor) -> Tensor:
+    """Sums over the square of TEXTURE_RADIUS around each pixel; the border is repeated outwards."""
+    image = F.pad(image, (TEXTURE_RADIUS,) * 4, mode="replicate")
+    for dim in (2, 3):
+        # Of 2, of 4, of 8 and of 9 pixels: a quarter of the time that pooling takes.
+        sums = image
+        for length in (1, 2, 4):
+            sums = _added(sums, sums, dim, length)
+        image = _added(sums, image, dim, 2 * TEXTURE_RADIUS)
+    return image
+
+
+def _added(first: Tensor, second: Tensor, dim: int, offset: int) -> Tensor:
+    """Add what stands at an offset in the second image."""
+    count = second.shape[dim] - offset
+    return first.narrow(dim, 0, count) + second.narrow(dim, offset, count)

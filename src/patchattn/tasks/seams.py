@@ -12,8 +12,9 @@ from patchattn.tasks.neighbors import NEIGHBORS, inside, neighbors_at, positions
 
 __all__ = ["seam_correction", "values_at"]
 
-MAX_STEP = 0.15
-"""Largest step in color that is put down to light; beyond, the copies differ by what they show."""
+MAX_BORDER_STEP, MAX_SEAM_STEP = 0.12, 0.25
+"""Largest steps in color that are put down to light, between a copy and the known pixels and between two copies;
+beyond, they differ by what they show. The former reach far into the hole: stones would darken the water above them."""
 
 
 def seam_correction(
@@ -39,33 +40,44 @@ def seam_correction(
     """
     rows, columns = source.coordinates()[0, 0, 0]
     copied = hole & (rows >= 0)
-    outer, outer_count = torch.zeros_like(color), torch.zeros_like(color[:, :1])
-    inner, inner_count = torch.zeros_like(color), torch.zeros_like(color[:, :1])
+    outer, inner = _Steps(color, MAX_BORDER_STEP), _Steps(color, MAX_SEAM_STEP)
     for (down, right), other in zip(NEIGHBORS, positions_beside(source), strict=True):
         row, column = rows + down, columns + right
-        step = neighbors_at(known, down, right) - values_at(image, row, column)
-        beside = copied & neighbors_at(~hole, down, right) & inside(row, column, *source.key_shape) & _small(step)
-        outer += torch.where(beside, step, 0)
-        outer_count += beside
+        beside = copied & neighbors_at(~hole, down, right) & inside(row, column, *source.key_shape)
+        outer.add(beside, neighbors_at(known, down, right), image, row, column)
 
         # The same pixel, if it were copied from where its neighbor is.
         row, column, found = other
-        step = values_at(image, row, column) - color
-        beside = copied & found & ((row != rows) | (column != columns)) & _small(step)
-        inner += torch.where(beside, step / 2, 0)
-        inner_count += beside
-    at_border, seam = outer_count > 0, inner_count > 0
-    light = spread(outer / outer_count.clamp(min=1), at_border, hole)
-    # The light is smooth, so that it leaves the steps inside as they are.
-    halves = torch.where(at_border, 0, inner / inner_count.clamp(min=1))
-    return light + spread(halves, at_border | seam, hole)
+        inner.add(copied & found & ((row != rows) | (column != columns)), color, image, row, column)
+    at_border, seam = outer.count > 0, inner.count > 0
+    # Where a copy meets another, each takes half of the step, and none of it is left at the border: the light that
+    # comes from there is smooth, and leaves the steps inside as they are.
+    halves = torch.where(at_border, 0, -inner.mean() / 2)
+    both = spread(torch.cat([outer.mean(), halves]), torch.cat([at_border, at_border | seam]), hole)
+    return both.sum(0, keepdim=True)
+
+
+class _Steps:
+    """Mean of the small steps at each pixel."""
+
+    def __init__(self, color: Tensor, limit: float) -> None:
+        self.limit = limit
+        self.sum, self.count = torch.zeros_like(color), torch.zeros_like(color[:, :1])
+
+    def add(self, where: Tensor, color: Tensor, image: Tensor, row: Tensor, column: Tensor) -> None:
+        """Add what the color has more than the image at this row and column, at the pixels of a mask."""
+        # Few pixels are at a seam: only these are read.
+        at = where.flatten().nonzero()[:, 0]
+        step = color.flatten(2)[..., at] - values_at(image, row.flatten()[at], column.flatten()[at])
+        small = step.abs().amax(1, keepdim=True) < self.limit
+        self.sum.flatten(2)[..., at] += torch.where(small, step, 0)
+        self.count.flatten(2)[..., at] += small
+
+    def mean(self) -> Tensor:
+        return self.sum / self.count.clamp(min=1)
 
 
 def values_at(image: Tensor, row: Tensor, column: Tensor) -> Tensor:
     """Pixels of the image at these positions, the nearest ones for positions outside."""
     height, width = image.shape[2:]
     return image.flatten(2)[..., row.clamp(0, height - 1) * width + column.clamp(0, width - 1)]
-
-
-def _small(step: Tensor) -> Tensor:
-    return step.abs().amax(1, keepdim=True) < MAX_STEP
