@@ -184,6 +184,17 @@ def test_the_same_seed_gives_the_same_image() -> None:
     assert not torch.equal(first, other)
 
 
+def test_any_number_of_threads_gives_the_same_bits() -> None:
+    image, hole = photograph(slice(0, 300), slice(0, 301)), rectangle(300, 301, slice(60, 241), slice(50, 240))
+
+    def filled(threads: int) -> Tensor:
+        torch.set_num_threads(threads)
+        return inpaint(image, hole, quality="fast").image.color
+
+    two, one = filled(2), filled(1)
+    assert torch.equal(one, two)
+
+
 @pytest.mark.parametrize("quality", QUALITIES)
 def test_scales_are_told(quality: str) -> None:
     told: list[str] = []

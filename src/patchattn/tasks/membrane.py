@@ -57,7 +57,7 @@ def _pushed_and_pulled(image: Tensor, known: Tensor, needed: Tensor | None, rela
     count = _summed_by_fours(known)
     mean = _summed_by_fours(image) / count.clamp(min=1)
     coarse = _pushed_and_pulled(mean, (count > 0).to(image.dtype), None, relaxations)
-    pulled = F.interpolate(coarse, size=image.shape[2:], mode="bilinear", align_corners=False)
+    pulled = _doubled(_doubled(coarse, 2), 3)[..., : image.shape[2], : image.shape[3]]
     hole = known == 0
     filled = torch.where(hole, pulled, image)
     return _relaxed(filled, hole if needed is None else hole & needed, relaxations)
@@ -70,6 +70,18 @@ def _summed_by_fours(image: Tensor) -> Tensor:
     # By slices, which take a tenth of the time that pooling takes for small images.
     rows = even[:, :, ::2] + even[:, :, 1::2]
     return rows[..., ::2] + rows[..., 1::2]
+
+
+def _doubled(image: Tensor, dim: int) -> Tensor:
+    """Linear interpolation to twice the size, the inverse of `_summed_by_fours`.
+
+    Not by `interpolate`, whose last bit depends on the number of threads.
+    """
+    count = image.shape[dim]
+    before = torch.cat([image.narrow(dim, 0, 1), image.narrow(dim, 0, count - 1)], dim)
+    after = torch.cat([image.narrow(dim, 1, count - 1), image.narrow(dim, count - 1, 1)], dim)
+    triple = 3 * image
+    return torch.stack([triple + before, triple + after], dim + 1).mul_(0.25).flatten(dim, dim + 1)
 
 
 def _relaxed(image: Tensor, hole: Tensor, times: int) -> Tensor:
