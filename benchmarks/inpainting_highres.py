@@ -116,7 +116,7 @@ def output_path(path: Path, kind: str, quality: str, work: Path) -> Path:
 def page(results: list[Filled]) -> list[str]:
     rows = [
         [
-            entry.photograph.replace("_", " "),
+            entry.photograph,
             f"{entry.width}x{entry.height}",
             f"{SQUARES} squares of {SIDE}x{SIDE}" if entry.hole == "squares" else f"a thing, {entry.share:.1%}",
             entry.quality,

@@ -5,7 +5,7 @@ import torch
 
 from patchattn.field import MatchField
 from patchattn.tasks.neighbors import neighbors_at
-from patchattn.tasks.seams import MAX_BORDER_STEP, seam_correction, values_at
+from patchattn.tasks.seams import MAX_BORDER_STEP, MAX_SEAM_STEP, seam_correction, values_at
 
 SIZE = (24, 40)
 HOLE = torch.zeros(1, 1, *SIZE, dtype=torch.bool)
@@ -39,8 +39,8 @@ def test_steps_that_are_no_light_are_left() -> None:
     assert (correction(ramp(-(MAX_BORDER_STEP + 0.02)), copied_from(20)) == 0).all()
 
 
-@pytest.mark.parametrize("step", [0.1, 0.2])
-def test_two_copies_meet_in_the_middle(step: float) -> None:
+def two_copies(step: float) -> torch.Tensor:
+    """Corrections of the pixels to the left and right of where two copies meet whose colors differ by `step`."""
     image = torch.zeros(1, 1, *SIZE)
     image[..., 20:] = step
     column = torch.arange(SIZE[1])
@@ -51,9 +51,16 @@ def test_two_copies_meet_in_the_middle(step: float) -> None:
     color = values_at(image, *source.coordinates()[0, 0, 0])
     known = color.clone()
     known[..., :10], known[..., 10:] = 0, step
-    left, right = seam_correction(source, image, color, known, HOLE)[0, 0, 12, 9:11]
-    assert torch.isclose(left, torch.tensor(step / 2))
-    assert torch.isclose(right, torch.tensor(-step / 2))
+    return seam_correction(source, image, color, known, HOLE)[0, 0, 12, 9:11]
+
+
+@pytest.mark.parametrize("step", [0.1, 0.2])
+def test_two_copies_meet_in_the_middle(step: float) -> None:
+    assert torch.allclose(two_copies(step), torch.tensor([step / 2, -step / 2]))
+
+
+def test_copies_that_show_different_things_are_left() -> None:
+    assert (two_copies(MAX_SEAM_STEP + 0.02) == 0).all()
 
 
 def test_a_perfect_copy_is_not_corrected() -> None:

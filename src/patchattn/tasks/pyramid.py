@@ -15,7 +15,7 @@ __all__ = ["PyramidLevel", "any_within", "dilated", "image_pyramid"]
 MIN_KNOWN_SHARE = 0.6
 """Smallest share of known pixels under a downsampled pixel that counts as known."""
 TEXTURE_RADIUS = 4
-"""Radius over which texture is averaged, in pixels."""
+"""Radius over which texture is averaged, in pixels; a power of 2, for `_summed_around`."""
 MIN_PATCHES_ACROSS = 4
 """Smallest width and height of a level, in patches."""
 
@@ -130,10 +130,11 @@ def _summed_around(image: Tensor) -> Tensor:
     image = F.pad(image, (TEXTURE_RADIUS,) * 4, mode="replicate")
     for dim in (2, 3):
         # Of 2, of 4, of 8 and of 9 pixels: a quarter of the time that pooling takes.
-        sums = image
-        for length in (1, 2, 4):
+        sums, length = image, 1
+        while length < 2 * TEXTURE_RADIUS:
             sums = _added(sums, sums, dim, length)
-        image = _added(sums, image, dim, 2 * TEXTURE_RADIUS)
+            length *= 2
+        image = _added(sums, image, dim, length)
     return image
 
 
