@@ -186,6 +186,27 @@ def test_bit_for_bit_under_constraints_beyond_one_band(compiled: str, limits: Co
     assert_same_bits(*search_both(compiled, pair, 2, fewer(compiled, 2, 1), constraints=limits))
 
 
+LATTICES = {
+    "rows": lambda y, x: y % 2 == 0,
+    "every second in both": lambda y, x: (y % 2 == 0) & (x % 2 == 1),
+    "quincunx": lambda y, x: (y + x) % 2 == 0,
+    "every third": lambda y, x: (y + x) % 3 == 0,
+}
+
+
+@pytest.mark.parametrize("lattice", LATTICES)
+@pytest.mark.parametrize("pair", [Pair((37, 11), (12, 14), (3, 3), batch=1), Pair((4, 6, 9), (3, 7, 5), (1, 3, 3))])
+def test_bit_for_bit_on_a_lattice_of_queries(compiled: str, pair: Pair, lattice: str) -> None:
+    if compiled == "gpu":
+        pair = replace(pair, query=(18, 5)) if len(pair.query) == 2 else pair.on(compiled)
+    rows, columns = torch.meshgrid(*(torch.arange(size) for size in pair.query[-2:]), indexing="ij")
+    chosen = LATTICES[lattice](rows, columns).expand(1, *pair.query)
+    limits = Constraints(query_mask=chosen)
+    found, expected = search_both(compiled, replace(pair, batch=1), 2, fewer(compiled, 3, 2), constraints=limits)
+    assert_same_bits(found, expected)
+    assert torch.equal(found[0][:, 0, 0] >= 0, chosen)
+
+
 @pytest.mark.parametrize("constraints", ["free", "masks", "separation"])
 @pytest.mark.parametrize("iterations", [0, 2])
 @pytest.mark.parametrize("name", ["1d", "2d"])

@@ -90,6 +90,21 @@ def test_recall_of_the_guided_search(name: str, photographs: dict[str, tuple[Ten
 
 
 @pytest.mark.needs("cpu")
+def test_queries_of_a_lattice_hear_from_each_other(photographs: dict[str, tuple[Tensor, Tensor]]) -> None:
+    """The neighbors beside are masked out; those next to them say where to look."""
+    query, key = photographs["astronaut"]
+    rows, columns = torch.meshgrid(*(torch.arange(size) for size in query.shape[2:]), indexing="ij")
+    exact = match(query, key, k=3, patch_size=7, method="exact")
+    for chosen in ((rows + columns) % 2 == 0, (rows % 2 == 0) & (columns % 2 == 0), rows % 2 == 1):
+        found = match(query, key, k=3, patch_size=7, method="guided", query_mask=chosen[None])
+        assert torch.equal(found.index[0, 0, 0] >= 0, chosen)
+        ratio = found.similarity[..., chosen].mean() / exact.similarity[..., chosen].mean()
+        hits = (found.index[:, :, 0] == exact.index[:, :, 0])[..., chosen].double().mean()
+        assert 1 <= float(ratio) < 1.1  # 1.5 where no query hears from another
+        assert float(hits) > 0.75  # 0.6 there
+
+
+@pytest.mark.needs("cpu")
 def test_the_guided_search_in_slabs(
     photographs: dict[str, tuple[Tensor, Tensor]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

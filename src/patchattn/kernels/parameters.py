@@ -17,6 +17,7 @@ __all__ = [
     "MAX_COMPONENTS",
     "MAX_LISTED",
     "MAX_NORM",
+    "MASKED_NEIGHBOR_DISTANCE",
     "MIN_COMPONENTS",
     "MIN_EXPLAINED_VARIANCE",
     "OVERSAMPLING",
@@ -95,6 +96,10 @@ sequence has fewer neighbors to hear from."""
 LINE_DISTANCES = (4, 2, 1)
 """In one dimension: distances of the neighbors that say where to look, as one alone says too little. (In more
 dimensions it is the one beside, in each.)"""
+
+MASKED_NEIGHBOR_DISTANCE = 2
+"""In more dimensions: where the query mask excludes the neighbor beside, the one at this distance says where to look.
+So the queries of a lattice, of which every second one is asked, hear from each other."""
 
 # Guided search: an entry of a list is one integer, so that comparing entries compares distances, then positions.
 # It holds the squared distance (29 bits), the position of the key (31 bits), and the scan in which it entered (3 bits).

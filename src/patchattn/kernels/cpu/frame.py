@@ -1,4 +1,4 @@
-"""Key positions numbered in a frame one pixel wider than the image (in one dimension, as wide as matches move).
+"""Key positions numbered in a frame that is wider than the image by as much as matches move.
 
 A match moved by so much is then another number by one addition, and what has left the image is still a number of the
 frame, at which tables hold "nothing": no division, no test of borders.
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from patchattn.kernels.cpu.compiler import inlined
-from patchattn.kernels.parameters import LINE_DISTANCES
+from patchattn.kernels.parameters import LINE_DISTANCES, MASKED_NEIGHBOR_DISTANCE
 
 __all__ = ["MAX_LINE_DISTANCE", "Frame", "frame_of", "framed", "unframed"]
 
@@ -38,7 +38,8 @@ class Frame(NamedTuple):
 
 
 def frame_of(size: tuple[int, int, int], dims: int) -> Frame:
-    margin_t, margin_y, margin_x = int(dims == 3), int(dims >= 2), MAX_LINE_DISTANCE if dims == 1 else 1
+    margin_t, margin_y = MASKED_NEIGHBOR_DISTANCE * (dims == 3), MASKED_NEIGHBOR_DISTANCE * (dims >= 2)
+    margin_x = MAX_LINE_DISTANCE if dims == 1 else MASKED_NEIGHBOR_DISTANCE
     rows, row = size[1] + 2 * margin_y, size[2] + 2 * margin_x
     return Frame(
         size[1], size[2], margin_t, margin_y, margin_x, rows, row, rows * row, (size[0] + 2 * margin_t) * rows * row

@@ -34,6 +34,7 @@ from patchattn.kernels.cpu.tree import Tree, build_tree
 from patchattn.kernels.parameters import (
     BAND_OF_LINE,
     BAND_ROWS,
+    MASKED_NEIGHBOR_DISTANCE,
     MIN_EXPLAINED_VARIANCE,
     PATCHMATCH_ITERATIONS,
     ranked_length,
@@ -154,6 +155,8 @@ class _Search:
         if p.q_t > 1:
             before[:] = ranked
             return
-        edge = (p.q_w if p.q_h > 1 else MAX_LINE_DISTANCE if self.limits.dims == 1 else 1) * self.length
+        rows = MASKED_NEIGHBOR_DISTANCE * p.q_w if p.q_h > 1 else MASKED_NEIGHBOR_DISTANCE
+        edge = (MAX_LINE_DISTANCE if self.limits.dims == 1 else rows) * self.length
         for start in range(self.band * self.length, ranked.size, self.band * self.length):
-            before[start - edge : start + edge] = ranked[start - edge : start + edge]
+            low = max(start - edge, 0)
+            before[low : start + edge] = ranked[low : start + edge]

@@ -14,7 +14,7 @@ from patchattn.kernels.cpu.grid import place_in
 from patchattn.kernels.cpu.leaf_vectors import LANES, prefetch
 from patchattn.kernels.cpu.random import mix
 from patchattn.kernels.cpu.ranked import measure_leaf, offer, offer_measured, position_in
-from patchattn.kernels.parameters import EMPTY, LATEST_SCAN
+from patchattn.kernels.parameters import EMPTY, LATEST_SCAN, MASKED_NEIGHBOR_DISTANCE
 
 __all__ = ["SEEN", "Scan", "scan_of", "scan_range"]
 
@@ -71,7 +71,7 @@ def _gather(
     Directions are t, y and x; in one dimension they are distances, the nearest last.
     """
     p, limits, frame = slab.patches, slab.limits, slab.frame
-    side, length = scan.side, slab.length
+    side, length, query_mask = scan.side, slab.length, slab.query_mask
     i = slab.first + n
     row = np.int64(np.uint32(i) // np.uint32(p.q_w))
     x = i - row * p.q_w
@@ -80,18 +80,17 @@ def _gather(
     queries = scan.before.size // length
     known = count
     while direction < end:
-        if limits.dims == 1:
-            step = MAX_LINE_DISTANCE >> direction
-            there, shift = 0 <= x + side * step < p.q_w, step
-        elif direction == 0:
-            there, step, shift = 0 <= t + side < p.q_t, p.q_h * p.q_w, frame.plane
-        elif direction == 1:
-            there, step, shift = 0 <= y + side < p.q_h, p.q_w, frame.row
-        else:
-            there, step, shift = 0 <= x + side < p.q_w, 1, 1
+        at, size, step, shift = x, p.q_w, 1, 1
+        if limits.dims > 1 and direction == 0:
+            at, size, step, shift = t, p.q_t, p.q_h * p.q_w, frame.plane
+        elif limits.dims > 1 and direction == 1:
+            at, size, step, shift = y, p.q_h, p.q_w, frame.row
+        distance = MAX_LINE_DISTANCE >> direction if limits.dims == 1 else 1
         direction += 1
-        neighbor = n + side * step
-        if not there or not 0 <= neighbor < queries:
+        if limits.dims > 1 and query_mask.size > 0 and 0 <= at + side < size and not query_mask[i + side * step]:
+            distance = MASKED_NEIGHBOR_DISTANCE
+        neighbor = n + side * distance * step
+        if not 0 <= at + side * distance < size or not 0 <= neighbor < queries:
             continue
         inside = low <= neighbor < high
         oldest = scan.since if inside else scan.since_outside
@@ -99,7 +98,7 @@ def _gather(
             entry = slab.entries[m] if inside else scan.before[m]
             if entry == EMPTY:
                 break
-            leaf = np.int64(slab.tree.leaf_of[position_in(entry) - side * shift])
+            leaf = np.int64(slab.tree.leaf_of[position_in(entry) - side * distance * shift])
             tag = (n << 32) | leaf
             slot = leaf & (SEEN - 1)
             # Nobody foresees which leaves are new: one that is not is written all the same, and the next over it.

@@ -18,12 +18,13 @@ from patchattn.kernels.gpu.launch import block_size
 from patchattn.kernels.gpu.random import own_stream
 from patchattn.kernels.gpu.ranked import EMPTY, load_entries, offer_leaves, position_of, sort_entries, store_entries
 from patchattn.kernels.gpu.tree import leaf_at
-from patchattn.kernels.parameters import BAND_OF_LINE, BAND_ROWS, LINE_DISTANCES
+from patchattn.kernels.parameters import BAND_OF_LINE, BAND_ROWS, LINE_DISTANCES, MASKED_NEIGHBOR_DISTANCE
 
 __all__ = ["Bands", "bands_of", "scan_kernel"]
 
 MAX_LINE_DISTANCE = tl.constexpr(LINE_DISTANCES[0])
 """The others of LINE_DISTANCES are halves of it."""
+FAR = tl.constexpr(MASKED_NEIGHBOR_DISTANCE)
 
 
 class Bands(NamedTuple):
@@ -95,6 +96,13 @@ def scan_kernel(
             if limits.DIMS == 1:
                 by = step_along(2, side * (MAX_LINE_DISTANCE >> dim))
             neighbor = flatten(Extent(t + by.t, y + by.y, x + by.x), extent)
+            by = Extent(by.t + tl.zeros_like(t), by.y + tl.zeros_like(y), by.x + tl.zeros_like(x))
+            if limits.DIMS > 1 and limits.query_mask is not None:
+                exists = asked & (neighbor >= 0)
+                masked = exists & ~chosen(limits, Queries(exists, item, neighbor, t + by.t, y + by.y, x + by.x))
+                times = tl.where(masked, FAR, 1)
+                by = Extent(by.t * times, by.y * times, by.x * times)
+                neighbor = flatten(Extent(t + by.t, y + by.y, x + by.x), extent)
             there = asked & (neighbor >= 0)
             their_row = neighbor // extent.x
             their_x = neighbor - their_row * extent.x
@@ -112,7 +120,10 @@ def scan_kernel(
                 theirs = load_entries(ranked, memory, item, neighbor, there & inside)
                 outside = load_entries(ranked, before, item, neighbor, there & ~inside)
                 theirs = tl.where(inside[:, None], theirs, outside)
-                leaves = _moved_leaf(ranked, item[:, None], theirs, by, inside[:, None], oldest_inside, oldest_outside)
+                shift = Extent(by.t[:, None], by.y[:, None], by.x[:, None])
+                leaves = _moved_leaf(
+                    ranked, item[:, None], theirs, shift, inside[:, None], oldest_inside, oldest_outside
+                )
                 entries = offer_leaves(ranked, queries, entries, leaves, scan)
         if limits.IS_CAUSAL or limits.WINDOWED:
             # The tree knows nothing of these limits: search at random around the best match as well.

@@ -24,6 +24,7 @@ from patchattn.kernels.parameters import (
     EMPTY,
     LATEST_SCAN,
     LINE_DISTANCES,
+    MASKED_NEIGHBOR_DISTANCE,
     MIN_EXPLAINED_VARIANCE,
     PATCHMATCH_ITERATIONS,
     RANKED_BY_COMPONENTS,
@@ -197,6 +198,8 @@ def scan_image(ranked: RankedLists, item: Item, chosen: Tensor, scan: int) -> No
     """
     pairs, constraints, tree = item.pairs, item.constraints, ranked.tree
     side = -1 if scan % 2 else 1
+    asked = torch.zeros(len(pairs.queries), dtype=torch.bool, device=chosen.device)
+    asked[chosen] = True
     before = ranked.entries.clone()
     band = bands(pairs.query_shape, pairs.queries)
     dims = len(pairs.query_shape)
@@ -204,16 +207,21 @@ def scan_image(ranked: RankedLists, item: Item, chosen: Tensor, scan: int) -> No
     if dims == 1:
         steps = [[side * distance] for distance in LINE_DISTANCES]
     neighbors = torch.stack([moved(pairs.queries, pairs.query_shape, step) for step in steps], 1)
+    # A neighbor that the mask excludes holds nothing: the next but one in that direction speaks for it.
+    masked = (neighbors >= 0) & ~asked[neighbors.clamp(min=0)] & (dims > 1)
+    far_steps = [[MASKED_NEIGHBOR_DISTANCE * by for by in step] for step in steps]
+    far = torch.stack([moved(pairs.queries, pairs.query_shape, step) for step in far_steps], 1)
+    neighbors = torch.where(masked, far, neighbors)
     inside = band[neighbors.clamp(min=0)] == band[:, None]
     # The neighbors on this side were looked at two scans ago: what they held then has been tried.
     since = (0, 0) if scan < 3 else (min(scan - 1, LATEST_SCAN), min(scan - 2, LATEST_SCAN))
     oldest = torch.where(inside, *since)
-    # The leaf of a key moved from the neighbor to here, for each direction and key.
+    # The leaf of a key moved from the neighbor to here, for each direction, near and far, and key.
     keys = torch.arange(len(tree.leaf_of), device=band.device)
     moved_leaf = torch.stack(
-        [leaf_at(tree.leaf_of, moved(keys, pairs.key_shape, [-by for by in step])) for step in steps]
+        [leaf_at(tree.leaf_of, moved(keys, pairs.key_shape, [-by for by in step])) for step in (*steps, *far_steps)]
     )
-    direction = torch.arange(len(steps), device=band.device)[:, None]
+    direction = torch.arange(len(steps), device=band.device) + len(steps) * masked
     narrow = constraints.is_causal or constraints.max_offset is not None
     draws = item.draws(scan)
     count = dims * max(pairs.key_shape).bit_length() if narrow else 0
@@ -223,7 +231,7 @@ def scan_image(ranked: RankedLists, item: Item, chosen: Tensor, scan: int) -> No
         safe = near.clamp(min=0)
         theirs = torch.where(inside[queries].unsqueeze(2), ranked.entries[safe], before[safe])
         wanted = (near >= 0).unsqueeze(2) & (theirs != EMPTY) & (theirs & LATEST_SCAN >= oldest[queries].unsqueeze(2))
-        leaves = torch.where(wanted, moved_leaf[direction, position_of(theirs).clamp(min=0)], -1)
+        leaves = torch.where(wanted, moved_leaf[direction[queries].unsqueeze(2), position_of(theirs).clamp(min=0)], -1)
         ranked.offer(queries, leaves.flatten(1), scan)
         if narrow:
             # The tree knows nothing of these limits: search at random around the best match as well.
