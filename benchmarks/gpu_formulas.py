@@ -295,7 +295,7 @@ FORMULAS: dict[str, Callable[[Facts], Needs]] = {
     "patchmatch.propagate": _propagate,
     "patchmatch.random_search": _random_search,
     "exact.exact": _exact,
-    "measure.norms": _norms,
+    "patch_similarity.norms": _norms,
     "similarity.similarity": _similarity,
     "similarity_backward.query": _query_gradient,
     "similarity_backward.key": _key_gradient,

@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 from gpu_counts import CHECKED, MEASURED_SIDE, PATCHMATCH_ITERATIONS, Checked, Rates, check, check_table, measure_rates
 from gpu_formulas import Facts, Needs
+from gpu_interpreter import speed_up_if_interpreted
 from gpu_least import (
     APART,
     CHAIN,
@@ -43,9 +44,6 @@ from gpu_least import (
 )
 from gpu_problems import operators
 from machine import table
-
-sys.path.append(str(Path(__file__).parents[1]))
-from tests.interpreter import speed_up
 
 
 def shown(least: float, most: float) -> str:
@@ -187,7 +185,7 @@ def main() -> None:
     parser.add_argument("--rates", type=Path, help="an earlier gpu_roofline.json: the searches are not counted anew")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    speed_up()
+    speed_up_if_interpreted()
     checks = []
     for p in (3, 7):
         for name in operators():
