@@ -55,6 +55,8 @@ def environment(dry_run: bool) -> dict[str, str]:
         "TRITON_INTERPRET": "1" if dry_run else "0",
         # What asks whether there is a GPU must not start CUDA in the process that the workers are copies of.
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+        # Workers may have no processes of their own, in which PyTorch's compiler would compile.
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",
         # Without it PyTorch warns that products may not be repeatable.
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),

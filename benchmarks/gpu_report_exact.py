@@ -5,7 +5,6 @@ the same matches.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
@@ -65,12 +64,15 @@ def masked_attention(query: Tensor, key: Tensor, value: Tensor, index: Tensor) -
     return lambda: _image(attend(*vectors, block_mask=mask), query)
 
 
-@cache
 def _flex(compiled: bool) -> Callable[..., Tensor]:
-    """One kernel for all sizes of a process; on the CPU, where it only has to be right, it is not compiled."""
+    """Compiled for the sizes of its first call; on the CPU, where it only has to be right, it is not compiled."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    function: Callable[..., Tensor] = torch.compile(flex_attention) if compiled else flex_attention
+    if not compiled:
+        return flex_attention  # type: ignore[return-value]
+    # After some recompilations PyTorch would go over to all scores at once.
+    torch._dynamo.reset()
+    function: Callable[..., Tensor] = torch.compile(flex_attention, dynamic=False)
     return function
 
 

@@ -21,6 +21,7 @@ __all__ = ["overtakes", "page"]
 
 OUTCOMES = (DONE, DIFFERS, FAILED, LEFT_OUT)
 AGAINST = (("attention", "SDPA"), ("attention, backward", "SDPA, backward"), ("attention", "FlexAttention"))
+SETTINGS = ("p", "channels", "dtype")
 QUANTITIES = {"time": "ms, median (range)", "memory": "MB beyond the inputs"}
 Result = dict[str, Any]
 
@@ -157,10 +158,10 @@ def overtakes(ours: dict[int, float], theirs: dict[int, float]) -> str:
 
 def _overtaking(timed: list[Result]) -> str:
     lines = []
-    settings = dict.fromkeys((row["p"], row["channels"], row["dtype"]) for row in timed)
+    settings = dict.fromkeys(tuple(row[name] for name in SETTINGS) for row in timed)
     for ours, theirs in AGAINST:
         for p, channels, dtype in settings:
-            own = [row for row in timed if (row["p"], row["channels"], row["dtype"]) == (p, channels, dtype)]
+            own = [row for row in timed if tuple(row[name] for name in SETTINGS) == (p, channels, dtype)]
             cells = []
             for quantity in QUANTITIES:
                 values = [
@@ -188,7 +189,9 @@ def _roofline(facts: Result, timed: list[Result], rates: Rates) -> str:
     """What passes the memory bus at least, in the measured time; and the least time over it."""
     gpu = _gpu_of(facts["device"])
     lines = []
-    for row in timed:
+    names = list(OPERATIONS)
+    order = sorted(timed, key=lambda row: (names.index(row["operation"]), *(row[x] for x in (*SETTINGS, "side"))))
+    for row in order:
         operators = OPERATIONS[row["operation"]].operators
         if not operators:
             continue

@@ -197,6 +197,8 @@ def _compared(run: Callable[[], None], device: str) -> dict[str, Any]:
         warnings.simplefilter("always")
         try:
             run()
+        except ModuleNotFoundError as error:
+            return {"impossible": f"{error.name} is not installed"}
         except AssertionError as error:
             answer = {"agrees": False, "reason": str(error).strip() or _place_of(error)}
     texts = {str(one.message).splitlines()[0] for one in warned if issubclass(one.category, UserWarning)}

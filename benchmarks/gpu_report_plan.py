@@ -54,7 +54,7 @@ def planned_cells() -> list[Cell]:
     for name, (p, channels), dtype, side in product(OPERATIONS, SIZES, DTYPES, QUADRATIC):
         operation = OPERATIONS[name]
         masked = side in MASKED_SIDES and channels in MASKED_CHANNELS and p == 1
-        if (operation.positions_alone and not masked) or ("votes" in name and p == 1):
+        if (name == "FlexAttention" and not masked) or ("votes" in name and p == 1):
             continue
         order = QUADRATIC if operation.power == 2 else SIDES
         rank = RANKS[name] + DTYPES[dtype] + (SIZES.index((p, channels)) + order.index(side)) / 2
@@ -95,7 +95,8 @@ def forecast(row: Row, book: Book, memory: float) -> float | str:
     """Seconds that a row will take, by the nearest size that was timed; or a sentence why it is not begun."""
     family = ("operation", "p", "channels", "dtype")
     others = [other for other in book.of_stage("timing") if all(other.get(name) == row.about[name] for name in family)]
-    side, power = row.about["side"], OPERATIONS[row.about["operation"]].power
+    side, operation = row.about["side"], OPERATIONS[row.about["operation"]]
+    power = operation.power
     # Of ours every failure is worth a line; of what PyTorch refuses, one is enough.
     failed = [other["side"] for other in others if other["outcome"] == FAILED and other["side"] < side]
     if failed and power == 2:
@@ -111,6 +112,8 @@ def forecast(row: Row, book: Book, memory: float) -> float | str:
     runs = 1 if seconds > LONG else min(MOST_RUNS, max(LEAST_RUNS, int(SECONDS / max(seconds, 1e-6))))
     # A first call, one for memory, one for how many are timed.
     whole = 1 + seconds * (3 + (runs if seconds <= LONG else 0))
+    if operation.recompiled:
+        whole += nearest["first"]
     if whole > MOST_SECONDS:
         return f"a call would take some {seconds:.0f} s, by {nearest['side']}²"
     return whole

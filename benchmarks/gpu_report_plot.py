@@ -20,6 +20,8 @@ QUANTITIES = {"time": "milliseconds", "memory": "megabytes beyond the inputs"}
 
 def draw(folder: Path, rows: list[dict[str, Any]]) -> list[Path]:
     """Write a figure of each quantity; without matplotlib, say so."""
+    if not rows:
+        return []
     try:
         return [_figure(folder / f"gpu_report_{quantity}.png", rows, quantity) for quantity in QUANTITIES]
     except ModuleNotFoundError:
@@ -28,18 +30,20 @@ def draw(folder: Path, rows: list[dict[str, Any]]) -> list[Path]:
 
 
 def _figure(path: Path, rows: list[dict[str, Any]], quantity: str) -> Path:
-    figure = new_figure(14, 5)
     settings = ("p", "channels", "dtype")
-    shown = [panel for panel in PANELS if any(tuple(row[name] for name in settings) == panel for row in rows)]
-    panels = figure.subplots(1, max(1, len(shown)), sharey=True, squeeze=False)[0]
-    for axes, panel in zip(panels, shown, strict=False):
+    measured = list(dict.fromkeys(tuple(row[name] for name in settings) for row in rows))
+    shown = [panel for panel in PANELS if panel in measured] or measured[: len(PANELS)]
+    figure = new_figure(4 + 3 * len(shown), 5)
+    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for axes, panel in zip(panels, shown, strict=True):
         p, channels, dtype = panel
         for operation, (color, style) in STYLES.items():
             own = [r for r in rows if r["operation"] == operation and tuple(r[name] for name in settings) == panel]
             own.sort(key=lambda row: row["side"])
             sizes = [row["side"] for row in own]
             values = [row["seconds"]["median"] * 1e3 if quantity == "time" else row["peak"] / 1e6 for row in own]
-            axes.plot(sizes, values, style, color=color, marker="o", markersize=3, label=operation)
+            if own:
+                axes.plot(sizes, values, style, color=color, marker="o", markersize=3, label=operation)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")

@@ -95,8 +95,9 @@ def run_rows(
     """Run the rows that are not finished, in their order, in so many processes at once, until `time.monotonic()` is
     `until`.
 
-    An answer with `agrees` False is noted as a difference; a row that raises, whose process ends, or that takes too
-    long, as a failure, and the next row has a new process. Those for which no time is left are noted as left out.
+    An answer with `agrees` False is noted as a difference, one with `impossible`, a reason, as left out; a row that
+    raises, whose process ends, or that takes too long, as a failure, and the next row has a new process. Those for
+    which no time is left are noted as left out.
     """
     waiting, lock = iter([row for row in rows if not book.is_finished(row)]), Lock()
 
@@ -141,5 +142,8 @@ def _run(row: Row, book: Book, worker: Worker, left: float) -> None:
     except RuntimeError as error:
         book.note(row, FAILED, str(error))
     else:
+        if "impossible" in answer:
+            book.note(row, LEFT_OUT, answer["impossible"])
+            return
         wall = time.monotonic() - start
         book.note(row, DONE if answer.get("agrees", True) else DIFFERS, wall=wall, **answer)

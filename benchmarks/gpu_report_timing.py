@@ -40,8 +40,8 @@ class Operation:
     backward: bool = False
     power: float = 1.0
     """Of the number of pixels, that the time grows with."""
-    positions_alone: bool = False
-    """Only for patches of one pixel."""
+    recompiled: bool = False
+    """By PyTorch's compiler, for each size anew."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ OPERATIONS = {
         ),
         Operation("SDPA", _fused, power=2),
         Operation("SDPA, backward", _fused, backward=True, power=2),
-        Operation("FlexAttention", _masked, power=2, positions_alone=True),
+        Operation("FlexAttention", _masked, power=2, recompiled=True),
     )
 }  # fmt: skip
 
