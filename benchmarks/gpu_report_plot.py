@@ -52,6 +52,6 @@ def _figure(path: Path, rows: list[dict[str, Any]], quantity: str) -> Path:
         axes.grid(color="0.9", linewidth=0.8)
         axes.set_axisbelow(True)
     panels[0].set_ylabel(QUANTITIES[quantity])
-    panels[0].legend(frameon=False, fontsize=8)
+    panels[-1].legend(frameon=False, fontsize=8)
     write_figure(figure, path)
     return path
