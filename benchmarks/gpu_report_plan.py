@@ -40,9 +40,10 @@ TIMEOUT, COMPILE_TIMEOUT, MOST_SECONDS, UNKNOWN = 45.0, 120.0, 25.0, 4.0
 MEMORY_SHARE = 0.9
 
 NOT_TIMED = (
-    "FlexAttention is timed forward, for patches of one pixel (its kernel keeps whole vectors at hand, and those of "
-    "7x7 patches with 16 channels have 784 elements), with 16 and 64 channels (it takes no fewer than 16), up to "
-    "1024²: beyond, the list of its mask's blocks alone would take gigabytes. Votes of neighbors are timed where "
+    "SDPA's time has the unfolding of its patches in it, FlexAttention's neither the search nor the making of its "
+    "mask. FlexAttention is timed forward, for patches of one pixel (its kernel keeps whole vectors at hand, and "
+    "those of 7x7 patches with 16 channels have 784 elements), with 16 and 64 channels (it takes no fewer than 16), up "
+    "to 1024²: beyond, the list of its mask's blocks alone would take gigabytes. Votes of neighbors are timed where "
     "there are any, for patches of more than one pixel. What takes too long or does not fit is named below, with the "
     "size from which that was known."
 )

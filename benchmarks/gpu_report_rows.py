@@ -45,6 +45,8 @@ class Book:
     def __init__(self, path: Path, facts: dict[str, Any], rows: Iterable[dict[str, Any]] = ()) -> None:
         self.path, self.facts = path, facts
         self._rows = {(row["stage"], row["name"]): row for row in rows}
+        # Made once for each row: to make a thousand of them anew for every row would take longer than many a row.
+        self._lines = {name: json.dumps(row) for name, row in self._rows.items()}
         self._lock = Lock()
 
     @classmethod
@@ -74,6 +76,7 @@ class Book:
         found = {"stage": row.stage, "name": row.name, **row.about, "outcome": outcome, "reason": reason, **answer}
         with self._lock:
             self._rows[row.stage, row.name] = found
+            self._lines[row.stage, row.name] = json.dumps(found)
             self._write()
 
     def write(self) -> None:
@@ -81,8 +84,9 @@ class Book:
             self._write()
 
     def _write(self) -> None:
+        lines = ",\n".join(self._lines.values())
         with atomic_writer(self.path) as file:
-            file.write((json.dumps({"facts": self.facts, "rows": list(self._rows.values())}, indent=1) + "\n").encode())
+            file.write(f'{{"facts": {json.dumps(self.facts)},\n"rows": [\n{lines}\n]}}\n'.encode())
 
 
 Forecast = Callable[[Row], "float | str"]
