@@ -42,7 +42,8 @@ TIMEOUT = 90.0
 ALIKE = 0.999
 """Share of the samples of a chain that must be the same: whether a step is taken hangs on an exponential, which is not
 rounded alike everywhere."""
-SIZE = (45, 37)
+SIZE = (29, 23)
+"""It fills no whole blocks, and is no larger than the reference compares in seconds, every query with every key."""
 PROBLEM_CASES = (
     Case(7, 16, 3), Case(1, 64, 16), Case(3, 64, 3), Case(7, 3, 3), Case(7, 16, 3, dtype=torch.bfloat16),
 )  # fmt: skip
