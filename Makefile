@@ -11,7 +11,7 @@ PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check $(if $(C
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-browser oldest check docs docs-links package bench gpu-compile clean
+.PHONY: help demo test test-browser oldest check docs docs-links package bench gpu-compile gpu-report clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
@@ -77,6 +77,9 @@ endif
 
 gpu-compile: .venv/.installed-all  ## build every GPU kernel for sm_80, sm_90, sm_100 and gfx942; no GPU is needed
 	@$(PY) benchmarks/gpu_compile.py $(if $(QUICK),--quick,--results docs/results)
+
+gpu-report: .venv/.installed-all  ## compare, time and rate every GPU kernel on this machine's GPU; MINUTES=8, RESUME=1 goes on
+	@$(PY) benchmarks/gpu_report.py --results out/gpu_report --minutes $(or $(MINUTES),8) $(if $(RESUME),--resume)
 
 clean:  ## remove .venv and what the tools leave behind
 	rm -rf .venv .venv-oldest .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

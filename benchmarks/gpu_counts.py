@@ -42,6 +42,7 @@ CHECKED = {
     "weighted_sum": ("weighted_sum.sum",),
     "weighted_sum_backward": ("vote_gradients.score", "vote_gradients.value"),
     "expand": ("expand.expand",),
+    "majority": ("majority.majority",),
     "sample_mixture": ("mixture.mixture",),
     "sample_chains": ("chains.chains",),
 }

@@ -226,6 +226,16 @@ def _expand(f: Facts) -> Needs:
     return Needs(loads, stores, f.n * f.k * 4, f.n * f.k * 4 + stores, 0)
 
 
+def _majority(f: Facts) -> Needs:
+    # Each vote is heard once for itself, and once more beside every vote of the window that it is compared with. Scores
+    # are loaded where Triton is interpreted alone: nothing reads them, and a compiler leaves them out.
+    turns = 1 + f.window ** len(f.size) * f.k
+    heard = in_windows(f.size, f.window) * f.k * 4 + f.votes * f.compute
+    lists = f.n * f.k * (4 + f.compute)
+    stores = f.n * 8
+    return Needs(turns * heard, stores, lists, lists + stores, f.n)
+
+
 def _mixture(f: Facts) -> Needs:
     # Counted, chosen from, and asked for the density; the Gaussians' small tables are left out.
     turns = -(-f.samples // f.at_once)
@@ -285,7 +295,7 @@ FORMULAS: dict[str, Callable[[Facts], Needs]] = {
     "patchmatch.propagate": _propagate,
     "patchmatch.random_search": _random_search,
     "exact.exact": _exact,
-    "measure.norms": _norms,
+    "patch_similarity.norms": _norms,
     "similarity.similarity": _similarity,
     "similarity_backward.query": _query_gradient,
     "similarity_backward.key": _key_gradient,
@@ -294,6 +304,7 @@ FORMULAS: dict[str, Callable[[Facts], Needs]] = {
     "vote_gradients.value": _value_gradient,
     "weighted_sum.sum": _weighted_sum,
     "expand.expand": _expand,
+    "majority.majority": _majority,
     "mixture.mixture": _mixture,
     "chains.chains": _chains,
     "projection.project": _project,

@@ -39,6 +39,8 @@ class Case:
     iterations: int = 2
     device: str = "meta"
     seed: int = 0
+    whole: bool = False
+    """Features are small whole numbers, whose sums are exact in any order."""
     extra: str = ""
     """What is special about it, in the tables."""
 
@@ -77,7 +79,8 @@ class Case:
 
     def image(self, number: int) -> Tensor:
         """Features `(B, C, *size)`."""
-        return self.numbers((self.batch, self.channels * self.heads, *self.size), number)
+        numbers = self.numbers((self.batch, self.channels * self.heads, *self.size), number)
+        return (3 * numbers).round() if self.whole else numbers
 
     def numbers(self, shape: tuple[int, ...], number: int, dtype: torch.dtype | None = None) -> Tensor:
         if self.device == "meta":

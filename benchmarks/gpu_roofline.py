@@ -19,160 +19,31 @@ os.environ["TRITON_INTERPRET"] = "1"
 import argparse
 import json
 import sys
-from dataclasses import asdict, dataclass, replace
-from math import ceil, log2
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from gpu_counts import CHECKED, MEASURED_SIDE, PATCHMATCH_ITERATIONS, Checked, Rates, check, check_table, measure_rates
-from gpu_formulas import FORMULAS, Facts, Needs
+from gpu_formulas import Facts, Needs
+from gpu_interpreter import speed_up_if_interpreted
+from gpu_least import (
+    APART,
+    CHAIN,
+    GPUS,
+    INVERSE_BYTES,
+    OPERATORS,
+    SIDES,
+    SORT_BYTES,
+    TENSOR_SHARE,
+    Gpu,
+    crossover,
+    dense_seconds,
+    limits_of,
+    parts_of,
+    range_of,
+)
 from gpu_problems import operators
 from machine import table
-
-sys.path.append(str(Path(__file__).parents[1]))
-from tests.interpreter import speed_up
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """Peaks a second. The makers' numbers, but for what is named an assumption."""
-
-    name: str
-    memory: float
-    second_level: float
-    """Assumed: about two thirds of 5120 bytes a clock."""
-    first_level: float
-    """128 bytes a clock of each multiprocessor."""
-    single: float
-    tensor: float
-    """Half precision, dense."""
-    wait: float
-    """Assumed: seconds from the request for a number to its arrival from the second-level cache."""
-
-
-GPUS = (
-    Gpu("A100", 2.04e12, 4.5e12, 19.5e12, 19.5e12, 312e12, 2e-7),
-    Gpu("H100", 3.35e12, 6e12, 33.5e12, 67e12, 989e12, 2e-7),
-)
-TENSOR_SHARE = 0.7
-"""Assumed: of the tensor cores' peak, what exact attention reaches."""
-SORT_BYTES = 400
-"""Assumed: traffic of a key for each level of the tree (a stable radix sort of 64-bit numbers, and gathers)."""
-INVERSE_BYTES = 120
-"""Assumed: traffic of a match when they are sorted by key (a stable radix sort of 32-bit numbers with 64-bit ones)."""
-CHAIN = 8
-"""Reads that wait for one another in one step of a scan."""
-BAND_ROWS = 16
-SIDES = (256, 512, 1024, 2048)
-
-
-SHARED, APART = "shared", "apart"
-"""What neighboring queries ask for: the same, all of it in the first-level cache (where it is no use to ask whether a
-second one is fast enough); or nothing in common. A real image lies between."""
-
-
-def limits_of(needs: Needs, gpu: Gpu, neighbors: str) -> dict[str, float]:
-    """Seconds that each part of a GPU takes at its peak for one launch; the longest is the least time."""
-    limits = {
-        "memory": needs.once / gpu.memory,
-        "first-level cache": (needs.loads + needs.stores) / gpu.first_level,
-        "arithmetic": needs.operations / gpu.single,
-    }
-    if neighbors == APART:
-        limits["second-level cache"] = (needs.far + needs.stores) / gpu.second_level
-    return limits
-
-
-Part = tuple[str, Needs, float]
-"""Kernel, what it needs, and seconds that it takes at least whatever the peaks."""
-
-
-def parts_of(operator: str, side: int, rates: Rates, gpu: Gpu) -> list[Part]:
-    """All launches of an operator on images of `side` squared, p = 7, C = 16, k = 3, float32."""
-    base = Facts((side, side))
-    n, whole = base.n, replace(base, votes=base.n * base.k, near=base.n * base.k)
-
-    def part(kernel: str, facts: Facts, wait: float = 0.0) -> Part:
-        return kernel, FORMULAS[kernel](facts), wait
-
-    def measured(each: float) -> Facts:
-        return replace(base, candidates=round(each * n))
-
-    voting = replace(whole, window=7, votes=49 * n * base.k, near=49 * n * base.k)
-    if operator == "search_patchmatch":
-        parts = [part("patchmatch.initialize", measured(rates.start))]
-        for spread, random in zip(rates.spread, rates.random, strict=True):
-            step = measured(spread / 4)
-            parts += [part("patchmatch.propagate", replace(step, distance=distance)) for distance in (8, 4, 2, 1)]
-            # One window more each time that the image doubles.
-            scales = side.bit_length() / MEASURED_SIDE.bit_length()
-            parts.append(part("patchmatch.random_search", measured(random * scales)))
-        return parts
-    if operator == "search_guided":
-        levels = ceil(log2(n / 8))
-        told = replace(base, numbers=rates.numbers, length=rates.length, levels=levels)
-        parts = [part("projection.project", replace(base, programs=n // 64))] * 2
-        for level in range(levels):
-            # A random 64 keys of a range are looked at, all if it has no more.
-            looked_at = min(n, 64 * 2**level)
-            parts.append(part("tree.widest", replace(base, level=level, samples_of_ranges=looked_at)))
-        parts.append(("tree (sorts)", Needs(0, 0, 0, levels * SORT_BYTES * n, 0), 0.0))
-        parts.append(part("guided_seed.seed", replace(told, leaves=round(rates.begin * n))))
-        waves = side + BAND_ROWS - 1
-        for leaves, lookups in zip(rates.leaves, rates.lookups, strict=True):
-            facts = replace(told, leaves=round(leaves * n), lookups=round(lookups * n))
-            parts.append(part("guided_scan.scan", facts, waves * CHAIN * gpu.wait))
-        return [*parts, part("guided_finish.finish", replace(measured(rates.finish), length=rates.length))]
-    if operator == "search_exact":
-        return [part("exact.exact", replace(base, programs=n // 16))]
-    inverse = "inverse (sort)", Needs(0, 0, 0, n * base.k * INVERSE_BYTES, 0), 0.0
-    return {
-        "similarity_at": [part("similarity.similarity", measured(base.k))],
-        "similarity_at_backward": [
-            part("similarity_backward.query", base),
-            inverse,
-            part("similarity_backward.key", base),
-        ],
-        "attend": [part("attend.attend", whole)],
-        "attend, 7x7 votes": [part("attend.attend", voting)],
-        "attend_backward": [part("vote_gradients.score", whole), inverse, part("vote_gradients.value", whole)],
-        "attend_backward, 7x7 votes": [
-            part("vote_gradients.score", voting),
-            inverse,
-            part("vote_gradients.value", voting),
-        ],
-        "expand, 7x7": [part("expand.expand", replace(base, window=7))],
-        "weighted_sum": [part("weighted_sum.sum", base)],
-    }[operator]
-
-
-OPERATORS = (
-    "search_patchmatch", "search_guided", "search_exact", "similarity_at", "similarity_at_backward", "attend",
-    "attend, 7x7 votes", "attend_backward", "attend_backward, 7x7 votes", "expand, 7x7", "weighted_sum",
-)  # fmt: skip
-
-
-def seconds_of(operator: str, side: int, rates: Rates, gpu: Gpu, neighbors: str) -> float:
-    parts = parts_of(operator, side, rates, gpu)
-    return sum(max(*limits_of(needs, gpu, neighbors).values(), wait) for _, needs, wait in parts)
-
-
-def dense_seconds(side: int, gpu: Gpu, patch: int = 784, values: int = 16) -> float:
-    """Exact attention over all pairs: q.k over whole patches, and the product with the values."""
-    return 2 * side**4 * (patch + values) / (gpu.tensor * TENSOR_SHARE)
-
-
-def crossover(operators_: tuple[str, ...], rates: Rates, gpu: Gpu) -> int:
-    """The smallest side at which these operators together are faster than exact attention."""
-    sides = range(16, 2049)
-    return next(
-        (
-            side
-            for side in sides
-            if sum(seconds_of(name, side, rates, gpu, APART) for name in operators_) < dense_seconds(side, gpu)
-        ),
-        0,
-    )
 
 
 def shown(least: float, most: float) -> str:
@@ -186,11 +57,13 @@ def time_table(gpu: Gpu, rates: Rates) -> str:
     rows = []
     for operator in OPERATORS:
         total: dict[str, float] = {}
-        for _, needs, wait in parts_of(operator, 1024, rates, gpu):
+        for _, needs, wait in parts_of(operator, Facts((1024, 1024)), rates, gpu):
             found = limits_of(needs, gpu, APART) | {"waiting": wait}
             longest = max(found, key=lambda name: found[name])
             total[longest] = total.get(longest, 0) + found[longest]
-        times = [[seconds_of(operator, side, rates, gpu, how) for how in (SHARED, APART)] for side in SIDES]
+        times = [
+            [seconds_of(operator, Facts((side, side)), rates, gpu, how) for how in (SHARED, APART)] for side in SIDES
+        ]
         rows.append([operator, *(shown(*both) for both in times), max(total, key=lambda name: total[name])])
     dense = [dense_seconds(side, gpu) for side in SIDES]
     rows.append(["exact attention on tensor cores", *(shown(x, x) for x in dense), "arithmetic"])
@@ -202,7 +75,7 @@ def query_table(rates: Rates) -> str:
     rows = []
     for operator in OPERATORS:
         counted: dict[str, list[Needs]] = {}
-        for kernel, needs, _ in parts_of(operator, 1024, rates, GPUS[0]):
+        for kernel, needs, _ in parts_of(operator, Facts((1024, 1024)), rates, GPUS[0]):
             counted.setdefault(kernel, []).append(needs)
         for kernel, all_needs in counted.items():
             cells = [
@@ -242,11 +115,11 @@ def plot(path: Path, rates: Rates) -> None:
     figure = new_figure(11, 5)
     panels = figure.subplots(1, len(GPUS), sharey=True)
     sides = [round(2 ** (n / 4)) for n in range(4 * 6, 4 * 11 + 1)]
-    looks = {"search_patchmatch": "tab:gray", "search_guided": "tab:blue", "attend, 7x7 votes": "tab:green"}
+    looks = {"search_patchmatch": "tab:gray", "search_guided": "tab:blue", "attend, votes": "tab:green"}
     for axes, gpu in zip(panels, GPUS, strict=True):
         axes.plot(sides, [dense_seconds(s, gpu) for s in sides], color="black", label="exact attention, tensor cores")
         for name, color in looks.items():
-            both = [[seconds_of(name, s, rates, gpu, how) for s in sides] for how in (SHARED, APART)]
+            both = zip(*(range_of(name, Facts((s, s)), rates, gpu) for s in sides), strict=True)
             axes.fill_between(sides, *both, color=color, alpha=0.5, linewidth=1, label=name)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
@@ -312,7 +185,7 @@ def main() -> None:
     parser.add_argument("--rates", type=Path, help="an earlier gpu_roofline.json: the searches are not counted anew")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    speed_up()
+    speed_up_if_interpreted()
     checks = []
     for p in (3, 7):
         for name in operators():
@@ -336,7 +209,7 @@ def main() -> None:
         "least_seconds": {
             gpu.name: {
                 **{
-                    name: {side: [seconds_of(name, side, rates, gpu, how) for how in (SHARED, APART)] for side in SIDES}
+                    name: {side: range_of(name, Facts((side, side)), rates, gpu) for side in SIDES}
                     for name in OPERATORS
                 },
                 "exact attention": {side: [dense_seconds(side, gpu)] * 2 for side in SIDES},

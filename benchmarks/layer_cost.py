@@ -23,7 +23,7 @@ def attend(layer: Callable[..., Tensor], inputs: Sequence[Tensor]) -> int:
     outputs = output.nbytes
     if output.requires_grad:
         # A gradient that takes no memory of its own.
-        output.backward(torch.ones((), dtype=output.dtype).expand_as(output))
+        output.backward(torch.ones((), dtype=output.dtype, device=output.device).expand_as(output))
         outputs += sum(tensor.grad.nbytes for tensor in inputs if tensor.grad is not None)
     return outputs
 

@@ -8,10 +8,10 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy
 import torch
 
@@ -31,11 +31,19 @@ def machine() -> dict[str, Any]:
         "patchattn": patchattn.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "numba": numba.__version__,
+        "numba": _version("numba"),
         "numpy": numpy.__version__,
         "processor": name,
         "threads": torch.get_num_threads(),
     }
+
+
+def _version(package: str) -> str:
+    """What is installed; not imported, since a machine that measures a GPU need not have it."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 @dataclass(frozen=True)

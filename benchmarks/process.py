@@ -10,11 +10,17 @@ import json
 import multiprocessing
 import os
 import subprocess
+import threading
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 MIB = 2**20
+PATIENCE = 10.0
+"""Seconds that a killed process is waited for."""
+TRACEBACK_LINES = 25
+"""Of a failure's traceback, the last."""
 T = TypeVar("T")
 
 
@@ -54,23 +60,87 @@ class Forks:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(modules))
 
+    def worker(self) -> Worker:
+        """One that answers many calls."""
+        return Worker(self._context)
+
     def call(self, function: Callable[..., Any], *arguments: Any, timeout: float) -> Any:
-        """What a function of a module returns; TimeoutError after so many seconds."""
-        ours, theirs = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=_answer, args=(theirs, function, arguments))
-        process.start()
-        theirs.close()
+        """What a function of a module returns, in a process for this call alone; see `Worker.call`."""
+        worker = self.worker()
         try:
-            if not ours.poll(timeout):
-                raise TimeoutError(f"{function.__name__}{arguments} took more than {timeout:g} seconds")
-            return ours.recv()
-        except EOFError as error:
-            raise RuntimeError(f"{function.__name__}{arguments} ended without an answer") from error
+            return worker.call(function, *arguments, timeout=timeout)
         finally:
-            process.kill()
-            process.join()
+            worker.close()
 
 
-def _answer(pipe: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    pipe.send(function(*arguments))
-    pipe.close()
+class Worker:
+    """A process that answers one call after the other. Where one fails, the next call has a new process: what a failure
+    leaves behind, such as a CUDA context that no longer answers, is no matter of theirs.
+    """
+
+    _starting = threading.Lock()
+    """Several threads may each have a worker; only one at a time may start a process."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        self._process: Any = None
+        self._pipe: Any = None
+
+    def call(self, function: Callable[..., Any], *arguments: Any, timeout: float) -> Any:
+        """What a function of a module returns.
+
+        Raises:
+            TimeoutError: after so many seconds; the process is killed.
+            RuntimeError: the function raised (the message has the end of its traceback), or its process ended.
+        """
+        if self._process is None:
+            self._start()
+        what = f"{getattr(function, '__name__', function)}{arguments}"
+        try:
+            self._pipe.send((function, arguments))
+            if not self._pipe.poll(timeout):
+                raise TimeoutError(f"{what} took more than {timeout:g} seconds")
+            returned, answer = self._pipe.recv()
+        except TimeoutError:
+            self.close()
+            raise
+        except (EOFError, OSError) as error:
+            code = self.close()
+            raise RuntimeError(f"{what} ended without an answer (exit code {code})") from error
+        if not returned:
+            self.close()
+            raise RuntimeError(answer)
+        return answer
+
+    def _start(self) -> None:
+        self._pipe, theirs = self._context.Pipe()
+        self._process = self._context.Process(target=_answer, args=(theirs,), daemon=True)
+        with self._starting:
+            self._process.start()
+        theirs.close()
+
+    def close(self) -> int | None:
+        """End the process; its exit code, if it had ended by itself."""
+        if self._process is None:
+            return None
+        self._process.join(0.1)
+        code: int | None = self._process.exitcode
+        self._process.kill()
+        # A process whose GPU hangs may be long in ending, or never end.
+        self._process.join(PATIENCE)
+        self._pipe.close()
+        self._process = self._pipe = None
+        return code
+
+
+def _answer(pipe: Any) -> None:
+    while True:
+        try:
+            function, arguments = pipe.recv()
+        except EOFError:
+            return
+        try:
+            answer = True, function(*arguments)
+        except Exception:
+            answer = False, "\n".join(traceback.format_exc().strip().splitlines()[-TRACEBACK_LINES:])
+        pipe.send(answer)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
-import skimage.data
 import torch
 from torch import Tensor
 from torch.library import opcheck
@@ -164,6 +163,8 @@ def strided(tensor: Tensor) -> Tensor:
 
 def photograph(name: str, rows: slice, columns: slice) -> Tensor:
     """A cropped photograph from scikit-image's wheel, `(1, C, H, W)` float32 in [0, 1]."""
+    import skimage.data  # a machine that only compares kernels need not have it
+
     array = getattr(skimage.data, name)()[rows, columns]
     array = array[..., None] if array.ndim == 2 else array
     return torch.tensor(array).permute(2, 0, 1)[None].contiguous().float() / 255

@@ -16,7 +16,6 @@ from typing import Any
 
 os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import settings
@@ -28,6 +27,7 @@ from patchattn.registry import BACKENDS as REGISTERED_BACKENDS
 from patchattn.registry import METHODS, SIMILARITIES
 from tests.cases import BACKENDS, COMPILED
 from tests.interpreter import speed_up
+from tests.poison import poisoned
 from tests.selection import backend_of, without_repetition
 from tests.shared_compilation import share_compilation
 
@@ -145,23 +145,8 @@ def compiled(request: pytest.FixtureRequest) -> str:
 def poisoned_memory() -> Iterator[None]:
     """Fill what `torch.empty` and `numpy.empty` return with NaN (whole numbers: the largest), so that an output that
     was never written is seen."""
-    empty = np.empty
-
-    def poisoned(shape: Any, dtype: Any = float, *arguments: Any, **settings: Any) -> Any:
-        array = empty(shape, dtype, *arguments, **settings)
-        if array.dtype.kind == "f":
-            array.fill(np.nan)
-        elif array.dtype.kind in "iu":
-            array.fill(np.iinfo(array.dtype).max)
-        return array
-
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(np, "empty", poisoned)
-        patch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
-        torch.use_deterministic_algorithms(True)
+    with poisoned():
         yield
-        torch.use_deterministic_algorithms(deterministic)
 
 
 @pytest.fixture(scope="module")

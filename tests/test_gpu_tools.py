@@ -37,7 +37,8 @@ def test_every_operator_has_a_problem(tools: dict[str, ModuleType]) -> None:
     "operator",
     [
         "search_patchmatch", "search_exact", "search_guided", "similarity_at", "similarity_at_backward", "attend",
-        "attend_backward", "weighted_sum", "weighted_sum_backward", "expand", "sample_mixture", "sample_chains",
+        "attend_backward", "weighted_sum", "weighted_sum_backward", "expand", "majority", "sample_mixture",
+        "sample_chains",
     ],
 )  # fmt: skip
 def test_kernels_load_and_store_what_the_formulas_say(

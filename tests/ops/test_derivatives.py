@@ -28,6 +28,7 @@ from tests.cases import (
     random_index,
     strided,
 )
+from tests.kernels.parity import assert_close, both
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
 
@@ -144,11 +145,10 @@ def test_tangents_of_all_backends(compiled: str, name: str, similarity: str) -> 
     by_query, by_key = pair.features(normals, seed=5)
     query[0, 0].flatten()[3], key[0, 1].flatten()[1] = torch.nan, torch.inf  # no similarity, so no change of it either
     patches = geometry(pair.patch, "reflect", pair.heads, similarity)
-    inputs = (query, key, random_index(pair, 3), by_query, by_key)
-    expected = similarity_tangent(*inputs, patches, "reference")
+    inputs = (strided(x) for x in (query, key, random_index(pair, 3), by_query, by_key))
+    found, expected = both(compiled, "similarity_tangent", *inputs, patches)
     assert expected.isfinite().all()
-    found = similarity_tangent(*(strided(x) for x in inputs), patches, compiled)
-    torch.testing.assert_close(found, expected, **TOLERANCE[torch.float64])
+    assert_close(found, expected, torch.float64)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])

@@ -15,6 +15,7 @@ from patchattn import MatchField, majority_vote, match, patch_attention
 from patchattn.ops.majority import majority
 from patchattn.problem import Constraints
 from tests.cases import CONSTRAINTS, PAIRS, Pair, check_operator, constraints_of, random_index, strided
+from tests.kernels.parity import assert_same_bits, both
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory", "one_thread")
 
@@ -100,11 +101,7 @@ CONSTRAINED = [(name, label) for name in PAIRS for label in CONSTRAINTS]
 def test_backends_agree_to_the_bit(compiled: str, name: str, label: str) -> None:
     pair = PAIRS[name]
     index, constraints = few_keys(pair, 2), constraints_of(label, pair)
-    found, expected = (
-        majority(*arguments(index, pair.key, WINDOW[pair.dims], backend, constraints))
-        for backend in (compiled, "reference")
-    )
-    assert all(map(torch.equal, found, expected))
+    assert_same_bits(*both(compiled, "majority", index, pair.key, WINDOW[pair.dims], constraints))
 
 
 @pytest.mark.parametrize("label", ["free", "masks"])
