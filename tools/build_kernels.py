@@ -70,9 +70,18 @@ def compile_levels(first: Level, others: list[Level], folder: Path) -> bool:
 
 def forget_old(levels: tuple[Level, ...]) -> None:
     """Remove what is written anew, and what is of other sources."""
+    written = {path_of(level) for level in levels}
     for path in FOLDER.glob("*.bin"):
-        if path in map(path_of, levels) or ObjectFile(path).stamp["sources"] != fingerprint():
+        if path in written or sources_of(path) != fingerprint():
             path.unlink()
+
+
+def sources_of(path: Path) -> str | None:
+    """The digest of the sources that a file was made of; None if the file cannot be read."""
+    try:
+        return ObjectFile(path).stamp["sources"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def main() -> None:

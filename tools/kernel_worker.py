@@ -11,6 +11,8 @@ write the level's file into the package.
 from __future__ import annotations
 
 import importlib
+import io
+import logging
 import pickle
 import pkgutil
 import sys
@@ -54,7 +56,7 @@ def record(output: BinaryIO) -> Signatures:
     torch.set_num_threads(1)  # two threads would compile in any order
     found: Signatures = []
     for name, call in default_calls():
-        with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
+        with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
             run_call(name, call, Path(folder))
         new = [(*place, types) for place, kernel in kernels().items() for types in kernel.overloads]
         new = sorted((signature for signature in new if signature not in found), key=str)
@@ -95,4 +97,5 @@ def write_level(level_name: str, signatures: Signatures) -> None:
 
 if __name__ == "__main__":
     task, level = sys.argv[1:]
+    logging.getLogger("patchattn").setLevel(logging.ERROR)  # that kernels are compiled is no news here
     write_level(level, record(sys.stdout.buffer) if task == "record" else compile_all(sys.stdin.buffer))
