@@ -47,7 +47,9 @@ docs-links: .venv/.installed-docs  ## ask every address that the manual leads to
 
 package: .venv/.installed-release  ## build wheel and sdist in out/dist; check what they hold, and that the wheel installs
 	@rm -rf out/dist
-	@$(PY) -m build --no-isolation --outdir out/dist . > /dev/null
+	@$(PY) tools/build_kernels.py
+	@# Each from the checkout: a wheel made of the sdist would lack the machine code.
+	@$(PY) -m build --no-isolation --sdist --wheel --outdir out/dist . > /dev/null
 	@$(PY) -m twine check --strict out/dist/*
 	@$(PY) tools/package.py out/dist
 

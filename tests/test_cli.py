@@ -137,7 +137,10 @@ def test_info() -> None:
     assert told["threads"] == torch.get_num_threads()
     assert told["caches"].keys() <= {"cpu", "gpu"}
     assert all((state["folder"] is None) != (state["problem"] is None) for state in told["caches"].values())
+    shipped = told["shipped_machine_code"]
+    assert (shipped["level"] is None) != (shipped["problem"] is None)
     lines = run("info").stdout
+    assert (shipped["level"] or shipped["problem"]) in lines
     assert all((state["folder"] or state["problem"]) in lines for state in told["caches"].values())
     assert "torch  " in lines
     assert "backend cpu" in lines

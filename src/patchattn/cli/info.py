@@ -16,20 +16,22 @@ PLURALS = {"backend": "backends", "method": "methods", "similarity": "similariti
 
 @tool(CommandOptions, shows_progress=False)
 def info(options: CommandOptions, stage: Stages) -> Summary:
-    """Print the versions, which backends load and why one does not, which serves which device, where compiled kernels
-    are kept, the threads, and the search methods, similarities and tools with the packages that they are from.
+    """Print the versions, which backends load and why one does not, which serves which device, whether machine code
+    that came with the package runs here, where kernels compiled here are kept, the threads, and the search methods,
+    similarities and tools with the packages that they are from.
     """
     import torch
 
     from patchattn import __version__
     from patchattn.cli.tools import TOOLS
-    from patchattn.kernels import backend_status, cache_states, default_backend
+    from patchattn.kernels import backend_status, cache_states, default_backend, shipped_state
     from patchattn.registry import BACKENDS, METHODS, SIMILARITIES
 
     versions = {"patchattn": __version__, "python": platform.python_version()}
     versions |= {name: _version_of(name) for name in ("torch", "numba", "triton", "numpy")}
     backends = backend_status()
     caches = cache_states()
+    shipped = shipped_state()
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     present = ["cpu"] if accelerator is None else ["cpu", accelerator.type]
     devices = {device: default_backend(device) for device in present}
@@ -42,6 +44,7 @@ def info(options: CommandOptions, stage: Stages) -> Summary:
         "backends": backends,
         "devices": devices,
         "caches": caches,
+        "shipped_machine_code": shipped,
         "threads": threads,
         "platform": platform.platform(),
         "registered": registered,
@@ -53,6 +56,7 @@ def info(options: CommandOptions, stage: Stages) -> Summary:
         **{f"device {device}": f"served by backend {backend}" for device, backend in devices.items()},
         "devices": "cuda (NVIDIA, AMD) and xpu (Intel) are served by backend gpu; what has no Triton, such as Apple's "
         "mps, by reference",
+        "machine code": _came_with_the_package(shipped),
         **{f"cache {name}": state["folder"] or state["problem"] for name, state in caches.items()},
         "threads": threads,
         "platform": platform.platform(),
@@ -65,6 +69,12 @@ def info(options: CommandOptions, stage: Stages) -> Summary:
 def _listed(providers: dict[str, str]) -> str:
     """Names, with their packages where these are others."""
     return ", ".join(name if package == "patchattn" else f"{name} ({package})" for name, package in providers.items())
+
+
+def _came_with_the_package(state: dict[str, str | None]) -> str:
+    if state["level"] is not None:
+        return f"that of the package for {state['level']} runs the default calls; others compile at first use"
+    return f"compiled here, at first use ({state['problem']})"
 
 
 def _version_of(package: str) -> str:

@@ -10,7 +10,15 @@ import torch
 from patchattn.backends import DEVICES, KernelBackend, find_backend, register_backend
 from patchattn.registry import BACKENDS
 
-__all__ = ["FUNCTIONS", "backend_status", "cache_states", "default_backend", "interprets", "load_backend"]
+__all__ = [
+    "FUNCTIONS",
+    "backend_status",
+    "cache_states",
+    "default_backend",
+    "interprets",
+    "load_backend",
+    "shipped_state",
+]
 
 FUNCTIONS = (
     "attend",
@@ -60,6 +68,15 @@ def cache_states() -> dict[str, dict[str, str | None]]:
     """For each compiled backend that loads: the `folder` with its machine code, and the `problem` if there is none."""
     loading = [name for name in ("cpu", "gpu") if _refusal(name) is None]
     return {name: importlib.import_module(f"patchattn.kernels.{name}.cache").cache_state() for name in loading}
+
+
+def shipped_state() -> dict[str, str | None]:
+    """The CPU `level` of the machine code that came with the package and runs here, and the `problem` if none does."""
+    reason = _refusal("cpu")
+    if reason is not None:
+        return {"level": None, "problem": reason}
+    state: dict[str, str | None] = importlib.import_module("patchattn.kernels.cpu.shipped").shipped_state()
+    return state
 
 
 def _load(backend: KernelBackend) -> ModuleType:

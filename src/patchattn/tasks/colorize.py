@@ -40,7 +40,7 @@ class Colorization(ImageResult):
     field: MatchField | None
     """Matches of every pixel of the downsampled target in the downsampled reference; None if a network was used."""
     seconds: float
-    """Wall time; the first run ever on a machine also compiles the kernels."""
+    """Wall time; the first run ever on a machine may also compile the kernels."""
 
 
 def colorize(

@@ -55,7 +55,7 @@ class Inpainting(ImageResult):
     """Matches of the patches that touch the hole; -1 elsewhere. None if there was no hole, or a network was used.
     """
     seconds: float
-    """Wall time; the first run ever on a machine also compiles the kernels."""
+    """Wall time; the first run ever on a machine may also compile the kernels."""
 
 
 @renamed_argument("picture", "image")

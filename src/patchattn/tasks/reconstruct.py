@@ -38,7 +38,7 @@ class Reconstruction(ImageResult):
     psnr: float
     """Peak signal-to-noise ratio in dB, -10 log10(mse); infinite for a perfect copy."""
     seconds: float
-    """Wall time of the search and the attention; the first run ever on a machine also compiles the kernels."""
+    """Wall time of the search and the attention; the first run ever on a machine may also compile the kernels."""
 
 
 def reconstruct(

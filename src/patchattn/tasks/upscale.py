@@ -46,7 +46,7 @@ class Upscaling(ImageResult):
     image: Image
     """Enlarged image, with the bit depth, profile and metadata of the input."""
     seconds: float
-    """Wall time; the first run ever on a machine also compiles the kernels."""
+    """Wall time; the first run ever on a machine may also compile the kernels."""
 
 
 @renamed_argument("picture", "image")

@@ -16,7 +16,6 @@ import numba
 from numba import types
 from numba.core import cgutils
 from numba.core.errors import TypingError
-from numba.np.arrayobj import populate_array
 from numpy.typing import NDArray
 
 from patchattn.kernels.cpu.compiler import SETTINGS, configured, instruction, kernel
@@ -154,6 +153,8 @@ def _type_of_row(kind: Any) -> Any:
 
 
 def _row(context: Any, builder: Any, kind: Any, value: Any, item: Any) -> Any:
+    from numba.np.arrayobj import populate_array  # what this imports is for compiling, and takes a while
+
     matrix = context.make_array(kind.types[0])(context, builder, builder.extract_value(value, 0))
     count, size = cgutils.unpack_tuple(builder, matrix.shape)
     step = cgutils.unpack_tuple(builder, matrix.strides)

@@ -1,4 +1,7 @@
-"""Machine code on disk: found again by the next process, and done without where there is no place for it."""
+"""Machine code on disk: what comes with the package first, then what an earlier process has compiled.
+
+Where no folder can be written for the second, it is done without.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from typing import Any
 from numba import types
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, NullCache
 
+from patchattn.kernels.cpu.shipped import fingerprint, load_shipped
+
 __all__ = ["cache_for", "cache_state"]
 
 logger = logging.getLogger("patchattn")
@@ -26,7 +31,7 @@ def cache_for(function: Callable[..., Any]) -> Any:
     try:
         return _KernelCache(function)
     except (RuntimeError, OSError):  # no place that can be written, which is said when something is compiled
-        return _NoCache()
+        return _NoCache(function)
 
 
 def cache_state() -> dict[str, str | None]:
@@ -38,9 +43,15 @@ def cache_state() -> dict[str, str | None]:
 
 
 class _NoCache(NullCache):
-    def load_overload(self, signature: Any, target_context: Any) -> None:
-        _warn(NO_PLACE)
-        _announce()
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def load_overload(self, signature: Any, target_context: Any) -> Any:
+        compiled = None if _holds_function(signature) else load_shipped(self.function, signature, target_context)
+        if compiled is None:
+            _warn(NO_PLACE)
+            _announce()
+        return compiled
 
 
 class _KernelCache(FunctionCache):
@@ -51,19 +62,27 @@ class _KernelCache(FunctionCache):
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
-        self._cache_file = _CacheFile(self._cache_path, self._impl.filename_base, _fingerprint())
+        self.function = function
+        self._cache_file = _CacheFile(self._cache_path, self._impl.filename_base, fingerprint())
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         compiled = None
         if not _holds_function(signature):
-            try:
-                compiled = super().load_overload(signature, target_context)
-            except Exception:
-                # Damaged, or of another version of this package: unpickling may raise anything.
-                self._forget()
+            # What is shipped comes first: results do not change when a cache fills, and it is read faster.
+            compiled = load_shipped(self.function, signature, target_context)
+            if compiled is None:
+                compiled = self._load_compiled_here(signature, target_context)
         if compiled is None:
             _announce()
         return compiled
+
+    def _load_compiled_here(self, signature: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(signature, target_context)
+        except Exception:
+            # Damaged, or of another version of this package: unpickling may raise anything.
+            self._forget()
+            return None
 
     def save_overload(self, signature: Any, data: Any) -> None:
         if not _holds_function(signature):
@@ -144,12 +163,3 @@ def _without_cache(reason: str) -> str:
         f"the compiled CPU kernels cannot be kept on disk ({reason}), so that every process compiles them anew; set "
         "the environment variable NUMBA_CACHE_DIR to a folder that can be written"
     )
-
-
-@cache
-def _fingerprint() -> str:
-    digest = hashlib.sha256()
-    folder = Path(__file__).parent
-    for path in (folder.parent / "parameters.py", *sorted(folder.glob("*.py"))):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
