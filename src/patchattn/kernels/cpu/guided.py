@@ -28,7 +28,7 @@ from patchattn.kernels.cpu.patchmatch import search_item as search_item_by_patch
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.projection import Projection, Side, fit_projection, key_side, project, query_side
 from patchattn.kernels.cpu.random import stream
-from patchattn.kernels.cpu.ranked import Slab, new_lists
+from patchattn.kernels.cpu.ranked import Slab, new_lists, workspace
 from patchattn.kernels.cpu.topk import TopK
 from patchattn.kernels.cpu.tree import Tree, build_tree
 from patchattn.kernels.parameters import (
@@ -126,12 +126,12 @@ class _Search:
         )
         run_ranges(
             seed_range, count, CHUNK, slab, self.k, stream(self.seed, 0, item.head), *item.masks.candidates, item.init,
-            scratch=lambda: (np.empty(LANES, np.int64),),
+            scratch=lambda: (workspace(1, self.length),),
         )  # fmt: skip
         leaves = 2 * 3 * self.length  # of the matches of three neighbors, of this query and the next
 
         def scratch() -> tuple[NDArray[Any], ...]:
-            return np.empty(leaves // 2 * LANES, np.int64), np.empty(SEEN, np.int64), np.empty(leaves, np.int32)
+            return workspace(leaves // 2, self.length), np.empty(SEEN, np.int64), np.empty(leaves, np.int32)
 
         for number in range(1, iterations + 1):
             self._copy_edges(entries, before)

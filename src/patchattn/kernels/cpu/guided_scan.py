@@ -13,12 +13,12 @@ from patchattn.kernels.cpu.frame import MAX_LINE_DISTANCE, framed, unframed
 from patchattn.kernels.cpu.grid import place_in
 from patchattn.kernels.cpu.leaf_vectors import LANES, prefetch
 from patchattn.kernels.cpu.random import mix
-from patchattn.kernels.cpu.ranked import measure_leaf, offer, offer_measured, position_in
+from patchattn.kernels.cpu.ranked import offer, offer_leaves, position_in
 from patchattn.kernels.parameters import EMPTY, LATEST_SCAN, MASKED_NEIGHBOR_DISTANCE
 
 __all__ = ["SEEN", "Scan", "scan_of", "scan_range"]
 
-SEEN = 256
+SEEN = 1024
 """Leaves that a query remembers having looked at."""
 
 
@@ -110,12 +110,13 @@ def _gather(
     for c in range(known, count):
         for number in range(0, slab.width * LANES, 32):
             prefetch(slab.tree.table, candidates[c] * LANES * slab.width + number)
+        prefetch(slab.tree.members, candidates[c] * LANES)
     return count
 
 
 @kernel()
 def scan_range(
-    low: int, high: int, slab: Any, scan: Any, key_of_draws: Any, distances: Any, seen: Any, candidates: Any
+    low: int, high: int, slab: Any, scan: Any, key_of_draws: Any, work: Any, seen: Any, candidates: Any
 ) -> None:
     """Visit the queries of a band in order (or against it): look where the neighbors visited before found matches."""
     p, limits, frame, side = slab.patches, slab.limits, slab.frame, scan.side
@@ -140,11 +141,7 @@ def scan_range(
             waiting = _gather(n - side, 0, 2, ahead, low, high, slab, scan, seen, candidates)
         if query_mask.size > 0 and not query_mask[i]:
             continue
-        # All leaves are measured, then offered: so the processor need not wait for what a list takes to know the next.
-        for m in range(here, count):
-            measure_leaf(np.int64(candidates[m]), n, slab, distances, (m - here) * LANES)
-        for m in range(here, count):
-            offer_measured(np.int64(candidates[m]), n, scan.stamp, slab, distances, (m - here) * LANES)
+        offer_leaves(candidates, here, count, n, scan.stamp, slab, work)
         if limits.has_window or limits.is_causal:
             # The tree knows nothing of these limits: search at random around the best match as well.
             best = lists[start]
@@ -162,4 +159,4 @@ def scan_range(
                 draws += 1
                 radius //= 2
                 if leaf >= 0:
-                    offer(leaf, n, scan.stamp, slab, distances)
+                    offer(leaf, n, scan.stamp, slab, work)

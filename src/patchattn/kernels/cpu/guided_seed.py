@@ -20,7 +20,7 @@ __all__ = ["seed_range"]
 @kernel()
 def seed_range(
     low: int, high: int, slab: Any, k: int, key_of_draws: Any, allowed: Any, allowed_up_to: Any, init: Any,
-    distances: Any,
+    work: Any,
 ) -> None:  # fmt: skip
     """Begin every list with the leaves of the initial matches and with the leaf that the tree leads to.
 
@@ -42,7 +42,7 @@ def seed_range(
             if j >= 0:
                 leaf = np.int64(leaf_of[framed(j, frame)])
                 if leaf >= 0:
-                    offer(leaf, n, 0, slab, distances)
+                    offer(leaf, n, 0, slab, work)
         own = leaf_for(slab.components, n * slab.width, slab.tree.axes, slab.tree.bounds)
         least = SEED_LEAVES if limits.dims == 1 else 1
         # Leaves near in the tree, nearest first, until there are k matches.
@@ -51,7 +51,7 @@ def seed_range(
             leaf = own ^ turn
             turn += 1
             if leaf < slab.tree.axes.size:
-                offer(leaf, n, 0, slab, distances)
+                offer(leaf, n, 0, slab, work)
             if turn >= least and lists[start + k - 1] != EMPTY:
                 break
         if not limited:
@@ -65,4 +65,4 @@ def seed_range(
             )
             leaf = np.int64(leaf_of[framed(j, frame)])
             if leaf >= 0:
-                offer(leaf, n, 0, slab, distances)
+                offer(leaf, n, 0, slab, work)

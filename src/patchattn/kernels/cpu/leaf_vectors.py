@@ -22,13 +22,21 @@ from patchattn.kernels.cpu.compiler import instruction
 from patchattn.kernels.parameters import COMPONENTS_PER_GROUP, LEAF_SIZE
 
 __all__ = [
+    "BYTE",
+    "ENTRIES",
+    "INT32",
+    "INT64",
     "LANES",
+    "address_of",
     "at_most",
     "count_less",
+    "data_of",
     "first_bit",
     "insert_sorted",
+    "lanes",
     "leaf_distances",
     "prefetch",
+    "repeat",
 ]
 
 LANES = LEAF_SIZE
@@ -39,7 +47,7 @@ NUMBERS = LANES * COMPONENTS_PER_GROUP
 ENTRIES = ir.VectorType(INT64, LANES)
 
 
-def _lanes(values: Sequence[int]) -> ir.Constant:
+def lanes(values: Sequence[int]) -> ir.Constant:
     return ir.Constant(ir.VectorType(INT32, len(values)), list(values))
 
 
@@ -47,16 +55,16 @@ def _constant(value: int) -> ir.Constant:
     return ir.Constant(ENTRIES, [value] * LANES)
 
 
-def _repeat(builder: ir.IRBuilder, value: Any) -> Any:
+def repeat(builder: ir.IRBuilder, value: Any) -> Any:
     vector = builder.insert_element(ir.Constant(ENTRIES, ir.Undefined), value, ir.Constant(INT32, 0))
-    return builder.shuffle_vector(vector, vector, _lanes([0] * LANES))
+    return builder.shuffle_vector(vector, vector, lanes([0] * LANES))
 
 
-def _data(context: Any, builder: ir.IRBuilder, kind: Any, array: Any) -> Any:
+def data_of(context: Any, builder: ir.IRBuilder, kind: Any, array: Any) -> Any:
     return context.make_array(kind)(context, builder, array).data
 
 
-def _address(builder: ir.IRBuilder, base: Any, offset: Any, vector: Any) -> Any:
+def address_of(builder: ir.IRBuilder, base: Any, offset: Any, vector: Any) -> Any:
     return builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
 
 
@@ -72,9 +80,9 @@ def leaf_distances(
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         table, at, queries, q_at, groups, distances, d_at = arguments
-        table_data = _data(context, builder, signature.args[0], table)
-        query_data = _data(context, builder, signature.args[2], queries)
-        output = _data(context, builder, signature.args[5], distances)
+        table_data = data_of(context, builder, signature.args[0], table)
+        query_data = data_of(context, builder, signature.args[2], queries)
+        output = data_of(context, builder, signature.args[5], distances)
         integer = context.get_value_type(types.intp)
         shorts, products = ir.VectorType(INT16, NUMBERS), ir.VectorType(INT32, NUMBERS)
         sums = ir.VectorType(INT32, NUMBERS // 2)
@@ -82,20 +90,20 @@ def leaf_distances(
         with cgutils.for_range(builder, groups, intp=integer) as group:
             key_at = builder.add(at, builder.mul(group.index, ir.Constant(integer, NUMBERS)))
             dims_at = builder.add(q_at, builder.mul(group.index, ir.Constant(integer, COMPONENTS_PER_GROUP)))
-            keys = builder.load(_address(builder, table_data, key_at, shorts), align=2)
-            dims = builder.load(_address(builder, query_data, dims_at, INT64), align=2)
-            difference = builder.sub(keys, builder.bitcast(_repeat(builder, dims), shorts))
+            keys = builder.load(address_of(builder, table_data, key_at, shorts), align=2)
+            dims = builder.load(address_of(builder, query_data, dims_at, INT64), align=2)
+            difference = builder.sub(keys, builder.bitcast(repeat(builder, dims), shorts))
             # LLVM recognizes sums of neighboring products as multiply-add instructions in this form only.
             wide = builder.sext(difference, products)
             squares = builder.mul(wide, wide, flags=("nsw",))
-            even = builder.shuffle_vector(squares, squares, _lanes(range(0, NUMBERS, 2)))
-            odd = builder.shuffle_vector(squares, squares, _lanes(range(1, NUMBERS, 2)))
+            even = builder.shuffle_vector(squares, squares, lanes(range(0, NUMBERS, 2)))
+            odd = builder.shuffle_vector(squares, squares, lanes(range(1, NUMBERS, 2)))
             builder.store(builder.add(builder.load(total), builder.add(even, odd)), total)
         # Two 32-bit sums for each key, side by side: their sum goes to the lower half of 64 bits.
         pairs = builder.bitcast(builder.load(total), ENTRIES)
         both = builder.add(pairs, builder.lshr(pairs, _constant(32)))
         squared = builder.and_(both, _constant(0xFFFFFFFF))
-        builder.store(squared, _address(builder, output, d_at, ENTRIES), align=8)
+        builder.store(squared, address_of(builder, output, d_at, ENTRIES), align=8)
         return context.get_dummy_value()
 
     return signature, generate
@@ -107,9 +115,9 @@ def at_most(typing_context: Any, values: Any, at: Any, limit: Any) -> Any:
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         values, at, limit = arguments
-        data = _data(context, builder, signature.args[0], values)
-        eight = builder.load(_address(builder, data, at, ENTRIES), align=8)
-        within = builder.icmp_signed("<=", eight, _repeat(builder, limit))
+        data = data_of(context, builder, signature.args[0], values)
+        eight = builder.load(address_of(builder, data, at, ENTRIES), align=8)
+        within = builder.icmp_signed("<=", eight, repeat(builder, limit))
         return builder.zext(builder.bitcast(within, BYTE), INT64)
 
     return types.int64(values, types.intp, types.int64), generate
@@ -126,25 +134,25 @@ def insert_sorted(typing_context: Any, lists: Any, at: Any, vectors: Any, entry:
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         lists, at, vectors, entry = arguments
-        data = _data(context, builder, signature.args[0], lists)
+        data = data_of(context, builder, signature.args[0], lists)
         integer = context.get_value_type(types.intp)
 
         def place(vector: Any) -> Any:
-            return _address(builder, data, builder.add(at, builder.mul(vector, ir.Constant(integer, LANES))), ENTRIES)
+            return address_of(builder, data, builder.add(at, builder.mul(vector, ir.Constant(integer, LANES))), ENTRIES)
 
-        new = _repeat(builder, entry)
+        new = repeat(builder, entry)
         equal = cgutils.alloca_once_value(builder, ir.Constant(BYTE, 0))
         with cgutils.for_range(builder, vectors, intp=integer) as loop:
             difference = builder.xor(builder.load(place(loop.index), align=8), new)
             same = builder.bitcast(builder.icmp_unsigned("<", difference, _constant(8)), BYTE)
             builder.store(builder.or_(builder.load(equal), same), equal)
         held = builder.icmp_signed("!=", builder.load(equal), ir.Constant(BYTE, 0))
-        new = _repeat(builder, builder.select(held, ir.Constant(INT64, 2**63 - 1), entry))
+        new = repeat(builder, builder.select(held, ir.Constant(INT64, 2**63 - 1), entry))
         before = cgutils.alloca_once_value(builder, _constant(-(2**63)))
         with cgutils.for_range(builder, vectors, intp=integer) as loop:
             address = place(loop.index)
             here = builder.load(address, align=8)
-            shifted = builder.shuffle_vector(builder.load(before), here, _lanes(range(LANES - 1, 2 * LANES - 1)))
+            shifted = builder.shuffle_vector(builder.load(before), here, lanes(range(LANES - 1, 2 * LANES - 1)))
             larger = builder.select(builder.icmp_signed(">", shifted, new), shifted, new)
             middle = builder.select(builder.icmp_signed("<", here, larger), here, larger)
             builder.store(middle, address, align=8)
@@ -160,13 +168,13 @@ def count_less(typing_context: Any, values: Any, at: Any, vectors: Any, limit: A
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         values, at, vectors, limit = arguments
-        data = _data(context, builder, signature.args[0], values)
+        data = data_of(context, builder, signature.args[0], values)
         integer = context.get_value_type(types.intp)
-        limits = _repeat(builder, limit)
+        limits = repeat(builder, limit)
         count = cgutils.alloca_once_value(builder, ir.Constant(INT64, 0))
         with cgutils.for_range(builder, vectors, intp=integer) as loop:
             place = builder.add(at, builder.mul(loop.index, ir.Constant(integer, LANES)))
-            eight = builder.load(_address(builder, data, place, ENTRIES), align=8)
+            eight = builder.load(address_of(builder, data, place, ENTRIES), align=8)
             less = builder.bitcast(builder.icmp_signed("<", eight, limits), BYTE)
             builder.store(builder.add(builder.load(count), builder.zext(builder.ctpop(less), INT64)), count)
         return builder.load(count)
@@ -192,7 +200,7 @@ def prefetch(typing_context: Any, array: Any, at: Any) -> Any:
         pointer = BYTE.as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [pointer, INT32, INT32, INT32])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        address = builder.gep(_data(context, builder, signature.args[0], arguments[0]), [arguments[1]])
+        address = builder.gep(data_of(context, builder, signature.args[0], arguments[0]), [arguments[1]])
         read, keep, data = (ir.Constant(INT32, value) for value in (0, 3, 1))
         builder.call(function, [builder.bitcast(address, pointer), read, keep, data])
         return context.get_dummy_value()

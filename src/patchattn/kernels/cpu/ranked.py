@@ -16,6 +16,7 @@ from patchattn.kernels.cpu.compiler import inlined
 from patchattn.kernels.cpu.constraints import Limits, admissible, conflicting
 from patchattn.kernels.cpu.frame import Frame, unframed
 from patchattn.kernels.cpu.leaf_vectors import LANES, at_most, first_bit, insert_sorted, leaf_distances
+from patchattn.kernels.cpu.list_vectors import farthest_of_least, has_twins, keep_near, merge_sorted
 from patchattn.kernels.cpu.patch_similarity import Patches
 from patchattn.kernels.cpu.tree import Tree
 from patchattn.kernels.parameters import (
@@ -26,7 +27,7 @@ from patchattn.kernels.parameters import (
     POSITION_SHIFT,
 )
 
-__all__ = ["Slab", "measure_leaf", "new_lists", "offer", "offer_measured", "position_in"]
+__all__ = ["Slab", "Workspace", "new_lists", "offer", "offer_leaves", "position_in", "workspace"]
 
 
 class Slab(NamedTuple):
@@ -58,23 +59,81 @@ def position_in(entry: int) -> int:
     return (entry >> POSITION_SHIFT) & POSITION_MASK
 
 
+class Workspace(NamedTuple):
+    """What one thread needs to offer up to so many leaves at once."""
+
+    distances: NDArray[np.int64]
+    near: NDArray[np.int64]
+    """Entries of the keys that are near enough."""
+    saved: NDArray[np.int64]
+    """The list as it was."""
+
+
+def workspace(leaves: int, length: int) -> Workspace:
+    entries = leaves * LANES
+    return Workspace(aligned_array(entries, np.int64), np.empty(entries + LANES, np.int64), np.empty(length, np.int64))
+
+
 @inlined
-def offer(leaf: int, n: int, scan: int, slab: Any, distances: Any) -> None:
+def offer(leaf: int, n: int, scan: int, slab: Any, work: Any) -> None:
     """Put the admissible keys of a leaf into the list of the n-th query of a slab, if they are near enough."""
-    measure_leaf(leaf, n, slab, distances, 0)
-    offer_measured(leaf, n, scan, slab, distances, 0)
+    _measure_leaf(leaf, n, slab, work.distances, 0)
+    _offer_one_by_one(leaf, n, scan, slab, work.distances, 0)
 
 
 @inlined
-def measure_leaf(leaf: int, n: int, slab: Any, distances: Any, d_at: int) -> None:
+def offer_leaves(leaves: Any, first: int, count: int, n: int, scan: int, slab: Any, work: Any) -> None:
+    """`offer` the leaves at `leaves[first:count]`.
+
+    All are measured before the first is offered: so the processor need not wait for what a list takes to know the next.
+    """
+    limits = slab.limits
+    for m in range(first, count):
+        _measure_leaf(np.int64(leaves[m]), n, slab, work.distances, (m - first) * LANES)
+    if limits.is_causal or limits.has_window or limits.separated:
+        for m in range(first, count):
+            _offer_one_by_one(np.int64(leaves[m]), n, scan, slab, work.distances, (m - first) * LANES)
+    else:
+        _offer_together(leaves, first, count, n, scan, slab, work)
+
+
+@inlined
+def _measure_leaf(leaf: int, n: int, slab: Any, distances: Any, d_at: int) -> None:
     """Write the distances of a leaf's keys to `distances[d_at]` and what follows."""
     width, table, components = slab.width, slab.tree.table, slab.components
     leaf_distances(table, leaf * LANES * width, components, n * width, width // COMPONENTS_PER_GROUP, distances, d_at)
 
 
 @inlined
-def offer_measured(leaf: int, n: int, scan: int, slab: Any, distances: Any, d_at: int) -> None:
-    """`offer` for a leaf whose distances are there already."""
+def _offer_together(leaves: Any, first: int, count: int, n: int, scan: int, slab: Any, work: Any) -> None:
+    """Merge the keys of measured leaves into a list: whichever are near enough, without a branch on any of them."""
+    lists, start, length = slab.entries, n * slab.length, slab.length
+    vectors, near = length // LANES, work.near
+    limit = lists[start + length - 1] >> DISTANCE_SHIFT
+    if vectors == 1:
+        limit = farthest_of_least(work.distances, count - first, limit)
+    kept = np.int64(0)
+    for m in range(first, count):
+        at = np.int64(leaves[m]) * LANES
+        kept = keep_near(work.distances, (m - first) * LANES, slab.tree.members, at, limit, scan, near, kept)
+    if kept == 0:
+        return
+    for m in range(LANES):
+        near[kept + m] = EMPTY
+    for m in range(length):
+        work.saved[m] = lists[start + m]
+    for m in range(0, kept, LANES):
+        merge_sorted(lists, start, vectors, near, m)
+    if has_twins(lists, start, vectors):  # a leaf was offered twice, which is rare: each key enters once
+        for m in range(length):
+            lists[start + m] = work.saved[m]
+        for m in range(kept):
+            insert_sorted(lists, start, vectors, near[m])
+
+
+@inlined
+def _offer_one_by_one(leaf: int, n: int, scan: int, slab: Any, distances: Any, d_at: int) -> None:
+    """Insert the keys of a measured leaf: where each is asked whether it is admissible."""
     i, start, length = slab.first + n, n * slab.length, slab.length
     lists, members, frame, patches, limits = slab.entries, slab.tree.members, slab.frame, slab.patches, slab.limits
     near = at_most(distances, d_at, lists[start + length - 1] >> DISTANCE_SHIFT)

@@ -3,7 +3,7 @@
 The keys end up in blocks of eight, the leaves. Between two blocks lies a boundary, and each boundary is one node of the
 tree: node b sends to its left what belongs in blocks before b. A range of blocks [low, high) is parted at its middle
 one, so going down the tree is a binary search for the block, along another component at every step. All leaves are full
-but the last, whose places left over repeat its first key.
+but the last, whose places left over hold what is farther from all than any key.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ SUBTREE = 512
 SORTED = 64
 """Keys of a node up to which sorting them all is faster than to find their middle."""
 LEAF_CHUNK = 256
+NOWHERE = 20000
+"""Each of the first components of a place that no key is in: squared distances to it have more than 29 bits (queries'
+norms are at most MAX_NORM), so they are above all limits, and less than 32.
+"""
 
 
 class Tree(NamedTuple):
@@ -205,4 +209,7 @@ def _fill_range(
             leaf_of[position] = leaf
             for d in range(width):
                 group = leaf * (width // COMPONENTS_PER_GROUP) + d // COMPONENTS_PER_GROUP
-                table[(group * LANES + lane) * COMPONENTS_PER_GROUP + d % COMPONENTS_PER_GROUP] = rows[key * width + d]
+                value = rows[key * width + d]
+                if at >= order.size:
+                    value = NOWHERE if d < COMPONENTS_PER_GROUP else 0
+                table[(group * LANES + lane) * COMPONENTS_PER_GROUP + d % COMPONENTS_PER_GROUP] = value
