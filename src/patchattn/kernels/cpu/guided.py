@@ -19,7 +19,7 @@ from torch import Tensor
 from patchattn.kernels.cpu.aligned import aligned_array
 from patchattn.kernels.cpu.frame import MAX_LINE_DISTANCE, Frame, frame_of
 from patchattn.kernels.cpu.guided_finish import finish_range
-from patchattn.kernels.cpu.guided_scan import SEEN, scan_of, scan_range
+from patchattn.kernels.cpu.guided_scan import ROWS_AT_ONCE, SEEN, scan_of, scan_range
 from patchattn.kernels.cpu.guided_seed import seed_range
 from patchattn.kernels.cpu.items import Item, no_matches, search_items
 from patchattn.kernels.cpu.leaf_vectors import LANES
@@ -128,10 +128,11 @@ class _Search:
             seed_range, count, CHUNK, slab, self.k, stream(self.seed, 0, item.head), *item.masks.candidates, item.init,
             scratch=lambda: (workspace(1, self.length),),
         )  # fmt: skip
-        leaves = 2 * 3 * self.length  # of the matches of three neighbors, of this query and the next
+        leaves = 3 * self.length  # of the matches of three neighbors
 
         def scratch() -> tuple[NDArray[Any], ...]:
-            return workspace(leaves // 2, self.length), np.empty(SEEN, np.int64), np.empty(leaves, np.int32)
+            candidates, ends = np.empty(ROWS_AT_ONCE * leaves, np.int32), np.empty(ROWS_AT_ONCE, np.int64)
+            return workspace(leaves, self.length), np.empty(SEEN, np.int64), candidates, ends
 
         for number in range(1, iterations + 1):
             self._copy_edges(entries, before)

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from patchattn.kernels.cpu.aligned import aligned_array
+from patchattn.kernels.cpu.aligned import LINE, aligned_array
 from patchattn.kernels.cpu.compiler import inlined
 from patchattn.kernels.cpu.constraints import Limits, admissible, conflicting
 from patchattn.kernels.cpu.frame import Frame, unframed
-from patchattn.kernels.cpu.leaf_vectors import LANES, at_most, first_bit, insert_sorted, leaf_distances
+from patchattn.kernels.cpu.leaf_vectors import LANES, at_most, first_bit, insert_sorted, leaf_distances, prefetch
 from patchattn.kernels.cpu.list_vectors import farthest_of_least, has_twins, keep_near, merge_sorted
 from patchattn.kernels.cpu.patch_similarity import Patches
 from patchattn.kernels.cpu.tree import Tree
@@ -82,19 +82,35 @@ def offer(leaf: int, n: int, scan: int, slab: Any, work: Any) -> None:
 
 
 @inlined
-def offer_leaves(leaves: Any, first: int, count: int, n: int, scan: int, slab: Any, work: Any) -> None:
-    """`offer` the leaves at `leaves[first:count]`.
+def offer_leaves(
+    leaves: Any, first: int, count: int, ahead: int, ahead_end: int, n: int, scan: int, slab: Any, work: Any
+) -> None:
+    """`offer` the leaves at `leaves[first:count]`; those at `leaves[ahead:ahead_end]` are needed next.
 
     All are measured before the first is offered: so the processor need not wait for what a list takes to know the next.
+    Fetching takes turns with measuring, since a processor stops at more lines under way than it can keep track of.
     """
     limits = slab.limits
     for m in range(first, count):
+        if ahead < ahead_end:
+            _fetch_leaf(np.int64(leaves[ahead]), slab)
+            ahead += 1
         _measure_leaf(np.int64(leaves[m]), n, slab, work.distances, (m - first) * LANES)
+    for m in range(ahead, ahead_end):
+        _fetch_leaf(np.int64(leaves[m]), slab)
     if limits.is_causal or limits.has_window or limits.separated:
         for m in range(first, count):
             _offer_one_by_one(np.int64(leaves[m]), n, scan, slab, work.distances, (m - first) * LANES)
     else:
         _offer_together(leaves, first, count, n, scan, slab, work)
+
+
+@inlined
+def _fetch_leaf(leaf: int, slab: Any) -> None:
+    """Ask for a leaf ahead of its use."""
+    for number in range(0, slab.width * LANES, LINE // 2):
+        prefetch(slab.tree.table, leaf * LANES * slab.width + number)
+    prefetch(slab.tree.members, leaf * LANES)
 
 
 @inlined
