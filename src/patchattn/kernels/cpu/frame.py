@@ -13,7 +13,7 @@ import numpy as np
 from patchattn.kernels.cpu.compiler import inlined
 from patchattn.kernels.parameters import LINE_DISTANCES, MASKED_NEIGHBOR_DISTANCE
 
-__all__ = ["MAX_LINE_DISTANCE", "Frame", "frame_of", "framed", "unframed"]
+__all__ = ["MAX_LINE_DISTANCE", "Frame", "frame_of", "framed", "place_in_frame", "unframed"]
 
 
 MAX_LINE_DISTANCE = LINE_DISTANCES[0]
@@ -57,8 +57,17 @@ def framed(j: int, frame: Any) -> int:
 
 @inlined
 def unframed(position: int, frame: Any) -> int:
+    t, y, x = place_in_frame(position, frame)
+    return (t * frame.k_h + y) * frame.k_w + x
+
+
+@inlined
+def place_in_frame(position: int, frame: Any) -> tuple[int, int, int]:
+    """The key's t, y and x."""
     row = np.int64(np.uint32(position) // np.uint32(frame.row))
     x = position - row * frame.row - frame.margin_x
-    t = np.int64(np.uint32(row) // np.uint32(frame.rows))
+    t = np.int64(0)
+    if row >= frame.rows:
+        t = np.int64(np.uint32(row) // np.uint32(frame.rows))
     y = row - t * frame.rows - frame.margin_y
-    return ((t - frame.margin_t) * frame.k_h + y) * frame.k_w + x
+    return t - frame.margin_t, y, x

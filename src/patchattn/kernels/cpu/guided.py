@@ -20,7 +20,7 @@ from patchattn.kernels.cpu.aligned import aligned_array
 from patchattn.kernels.cpu.frame import MAX_LINE_DISTANCE, Frame, frame_of
 from patchattn.kernels.cpu.guided_finish import finish_range
 from patchattn.kernels.cpu.guided_scan import ROWS_AT_ONCE, SEEN, scan_of, scan_range
-from patchattn.kernels.cpu.guided_seed import seed_range
+from patchattn.kernels.cpu.guided_seed import seed_range, seed_scratch
 from patchattn.kernels.cpu.items import Item, no_matches, search_items
 from patchattn.kernels.cpu.leaf_vectors import LANES
 from patchattn.kernels.cpu.patch_similarity import CHUNK, L1, POINTWISE
@@ -126,7 +126,7 @@ class _Search:
         )
         run_ranges(
             seed_range, count, CHUNK, slab, self.k, stream(self.seed, 0, item.head), *item.masks.candidates, item.init,
-            scratch=lambda: (workspace(1, self.length),),
+            scratch=lambda: (workspace(1, self.length), *seed_scratch()),
         )  # fmt: skip
         leaves = 3 * self.length  # of the matches of three neighbors
 
@@ -146,7 +146,8 @@ class _Search:
         def measured() -> tuple[NDArray[Any], ...]:
             values = np.empty(most, item.pairs.query.dtype)
             places = np.empty(most, np.int64), np.empty(most, np.int64)
-            return (*places, values, values.view(np.int32), aligned_array(best, np.int64))
+            new = np.empty(most + LANES, np.int64)
+            return (*places, values, values.view(np.int32), new, aligned_array(best, np.int64))
 
         run_ranges(finish_range, count, CHUNK, slab, item.pairs, item.init, lists, self.k, scratch=measured)
 

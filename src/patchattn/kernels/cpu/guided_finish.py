@@ -8,8 +8,9 @@ import numpy as np
 
 from patchattn.kernels.cpu.compiler import inlined, kernel
 from patchattn.kernels.cpu.constraints import admissible
-from patchattn.kernels.cpu.frame import unframed
-from patchattn.kernels.cpu.leaf_vectors import LANES, insert_sorted, prefetch
+from patchattn.kernels.cpu.frame import place_in_frame
+from patchattn.kernels.cpu.leaf_vectors import LANES, prefetch
+from patchattn.kernels.cpu.list_vectors import merge_sorted
 from patchattn.kernels.cpu.patch_similarity import measure_pair, offset_of
 from patchattn.kernels.cpu.ranked import position_in
 from patchattn.kernels.cpu.topk import Index, contains, insert
@@ -21,7 +22,7 @@ __all__ = ["finish_range"]
 @kernel()
 def finish_range(
     low: int, high: int, slab: Any, pairs: Any, init: Any, lists: Any, k: int, candidate: Any, k_start: Any,
-    measured: Any, bits: Any, entries: Any,
+    measured: Any, bits: Any, new: Any, entries: Any,
 ) -> None:  # fmt: skip
     """Measure what each list holds, and the initial matches, in full: the best k of them are the result."""
     p, limits, query_mask = pairs.patches, pairs.limits, pairs.query_mask
@@ -36,16 +37,18 @@ def finish_range(
             entry = ranked[n * kept + m]
             if entry == EMPTY:
                 break
-            candidate[count] = unframed(position_in(entry), frame)
+            t, y, x = place_in_frame(position_in(entry), frame)
+            candidate[count] = (t * p.k_h + y) * p.k_w + x
+            k_start[count] = t * p.k_slice + y * p.k_row + x * p.channels
             count += Index(1)
         for m in range(init.shape[0]):
             j = np.int64(init[m, i])
             if j >= 0 and admissible(i, j, pairs.key_mask, p, limits) and not contains(candidate, Index(0), count, j):
                 candidate[count] = j
+                k_start[count] = offset_of(j, p.k_h, p.k_w, p.k_slice, p.k_row, p.channels)
                 count += Index(1)
         q_start = offset_of(i, p.q_h, p.q_w, p.q_slice, p.q_row, p.channels)
         for c in range(count):
-            k_start[c] = offset_of(candidate[c], p.k_h, p.k_w, p.k_slice, p.k_row, p.channels)
             for number in range(0, p.length, 16):
                 prefetch(pairs.key, k_start[c] + number)
         for c in range(count):
@@ -58,12 +61,16 @@ def finish_range(
         for m in range(entries.size):
             entries[m] = EMPTY
         for c in range(count):
-            if measured[c] > nothing:
-                insert_sorted(entries, 0, entries.size // LANES, (_descending(bits[c]) << 32) | np.int64(c << 3))
+            entry = (_descending(bits[c]) << 32) | np.int64(c)
+            new[c] = entry if measured[c] > nothing else EMPTY
+        for m in range(LANES):
+            new[count + m] = EMPTY
+        for c in range(0, count, LANES):
+            merge_sorted(entries, 0, entries.size // LANES, new, c)
         for m in range(k):
             if entries[m] == EMPTY:
                 break
-            c = (entries[m] & 0xFFFFFFFF) >> 3
+            c = entries[m] & 0xFFFFFFFF
             lists.indices[i * k + m] = candidate[c]
             lists.similarity[i * k + m] = measured[c]
 

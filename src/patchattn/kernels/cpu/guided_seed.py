@@ -5,33 +5,48 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from patchattn.kernels.cpu.candidates import count_candidates, nth_candidate
 from patchattn.kernels.cpu.compiler import kernel
 from patchattn.kernels.cpu.frame import framed
 from patchattn.kernels.cpu.random import draw, mix
-from patchattn.kernels.cpu.ranked import offer
-from patchattn.kernels.cpu.tree import leaf_for
+from patchattn.kernels.cpu.ranked import fetch_leaf, offer, offer_leaves
+from patchattn.kernels.cpu.tree import leaves_for
 from patchattn.kernels.parameters import DRAWS_PER_MATCH, EMPTY, MAX_LISTED, SEED_LEAVES
 
-__all__ = ["seed_range"]
+__all__ = ["seed_range", "seed_scratch"]
+
+TOGETHER = 16
+"""Queries that go down the tree side by side."""
+
+
+def seed_scratch() -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Arrays of one thread: the leaves of queries that go down side by side and one more, and bounds on the way."""
+    return np.empty(TOGETHER + 1, np.int32), np.empty(TOGETHER, np.int32)
 
 
 @kernel()
 def seed_range(
     low: int, high: int, slab: Any, k: int, key_of_draws: Any, allowed: Any, allowed_up_to: Any, init: Any,
-    work: Any,
+    work: Any, leaves: Any, highs: Any,
 ) -> None:  # fmt: skip
     """Begin every list with the leaves of the initial matches and with the leaf that the tree leads to.
 
     Where constraints may forbid all of these, random keys that they allow join in (small sets of keys are gone
     through).
     """
-    frame, patches, limits = slab.frame, slab.patches, slab.limits
+    frame, patches, limits, tree = slab.frame, slab.patches, slab.limits, slab.tree
     lists, length, leaf_of, query_mask = slab.entries, slab.length, slab.tree.leaf_of, slab.query_mask
     limited = limits.is_causal or limits.has_window or limits.separated
     for n in range(low, high):
         i = slab.first + n
+        together = (n - low) % TOGETHER
+        if together == 0:
+            count = min(TOGETHER, high - n)
+            leaves_for(slab.components, n * slab.width, slab.width, count, tree.axes, tree.bounds, leaves, highs)
+            for m in range(count):
+                fetch_leaf(np.int64(leaves[m]), slab)
         start = n * length
         for m in range(length):
             lists[start + m] = EMPTY
@@ -43,15 +58,16 @@ def seed_range(
                 leaf = np.int64(leaf_of[framed(j, frame)])
                 if leaf >= 0:
                     offer(leaf, n, 0, slab, work)
-        own = leaf_for(slab.components, n * slab.width, slab.tree.axes, slab.tree.bounds)
+        own = np.int64(leaves[together])
         least = SEED_LEAVES if limits.dims == 1 else 1
         # Leaves near in the tree, nearest first, until there are k matches.
         turn = np.int64(0)
-        while turn < 2 * slab.tree.axes.size and (not limited or turn < SEED_LEAVES):
+        while turn < 2 * tree.axes.size and (not limited or turn < SEED_LEAVES):
             leaf = own ^ turn
             turn += 1
-            if leaf < slab.tree.axes.size:
-                offer(leaf, n, 0, slab, work)
+            if leaf < tree.axes.size:
+                leaves[TOGETHER] = leaf
+                offer_leaves(leaves, TOGETHER, TOGETHER + 1, 0, 0, n, 0, slab, work)
             if turn >= least and lists[start + k - 1] != EMPTY:
                 break
         if not limited:

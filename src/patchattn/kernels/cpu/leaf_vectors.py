@@ -19,7 +19,7 @@ from numba import types
 from numba.core import cgutils
 
 from patchattn.kernels.cpu.compiler import instruction
-from patchattn.kernels.parameters import COMPONENTS_PER_GROUP, LEAF_SIZE
+from patchattn.kernels.parameters import COMPONENTS_PER_GROUP, LEAF_SIZE, MAX_COMPONENTS, MIN_COMPONENTS
 
 __all__ = [
     "BYTE",
@@ -87,9 +87,10 @@ def leaf_distances(
         shorts, products = ir.VectorType(INT16, NUMBERS), ir.VectorType(INT32, NUMBERS)
         sums = ir.VectorType(INT32, NUMBERS // 2)
         total = cgutils.alloca_once_value(builder, ir.Constant(sums, [0] * (NUMBERS // 2)))
-        with cgutils.for_range(builder, groups, intp=integer) as group:
-            key_at = builder.add(at, builder.mul(group.index, ir.Constant(integer, NUMBERS)))
-            dims_at = builder.add(q_at, builder.mul(group.index, ir.Constant(integer, COMPONENTS_PER_GROUP)))
+
+        def add(group: Any) -> None:
+            key_at = builder.add(at, builder.mul(group, ir.Constant(integer, NUMBERS)))
+            dims_at = builder.add(q_at, builder.mul(group, ir.Constant(integer, COMPONENTS_PER_GROUP)))
             keys = builder.load(address_of(builder, table_data, key_at, shorts), align=2)
             dims = builder.load(address_of(builder, query_data, dims_at, INT64), align=2)
             difference = builder.sub(keys, builder.bitcast(repeat(builder, dims), shorts))
@@ -99,6 +100,23 @@ def leaf_distances(
             even = builder.shuffle_vector(squares, squares, lanes(range(0, NUMBERS, 2)))
             odd = builder.shuffle_vector(squares, squares, lanes(range(1, NUMBERS, 2)))
             builder.store(builder.add(builder.load(total), builder.add(even, odd)), total)
+
+        # The usual numbers of groups without a loop.
+        done = builder.append_basic_block("done")
+        some = builder.append_basic_block("some")
+        switch = builder.switch(groups, some)
+        for number in range(MIN_COMPONENTS // COMPONENTS_PER_GROUP, MAX_COMPONENTS // COMPONENTS_PER_GROUP + 1):
+            block = builder.append_basic_block(f"groups_{number}")
+            switch.add_case(ir.Constant(groups.type, number), block)
+            builder.position_at_end(block)
+            for group in range(number):
+                add(ir.Constant(integer, group))
+            builder.branch(done)
+        builder.position_at_end(some)
+        with cgutils.for_range(builder, groups, intp=integer) as loop:
+            add(loop.index)
+        builder.branch(done)
+        builder.position_at_end(done)
         # Two 32-bit sums for each key, side by side: their sum goes to the lower half of 64 bits.
         pairs = builder.bitcast(builder.load(total), ENTRIES)
         both = builder.add(pairs, builder.lshr(pairs, _constant(32)))

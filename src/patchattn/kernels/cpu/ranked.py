@@ -27,7 +27,7 @@ from patchattn.kernels.parameters import (
     POSITION_SHIFT,
 )
 
-__all__ = ["Slab", "Workspace", "new_lists", "offer", "offer_leaves", "position_in", "workspace"]
+__all__ = ["Slab", "Workspace", "fetch_leaf", "new_lists", "offer", "offer_leaves", "position_in", "workspace"]
 
 
 class Slab(NamedTuple):
@@ -93,11 +93,11 @@ def offer_leaves(
     limits = slab.limits
     for m in range(first, count):
         if ahead < ahead_end:
-            _fetch_leaf(np.int64(leaves[ahead]), slab)
+            fetch_leaf(np.int64(leaves[ahead]), slab)
             ahead += 1
         _measure_leaf(np.int64(leaves[m]), n, slab, work.distances, (m - first) * LANES)
     for m in range(ahead, ahead_end):
-        _fetch_leaf(np.int64(leaves[m]), slab)
+        fetch_leaf(np.int64(leaves[m]), slab)
     if limits.is_causal or limits.has_window or limits.separated:
         for m in range(first, count):
             _offer_one_by_one(np.int64(leaves[m]), n, scan, slab, work.distances, (m - first) * LANES)
@@ -106,7 +106,7 @@ def offer_leaves(
 
 
 @inlined
-def _fetch_leaf(leaf: int, slab: Any) -> None:
+def fetch_leaf(leaf: int, slab: Any) -> None:
     """Ask for a leaf ahead of its use."""
     for number in range(0, slab.width * LANES, LINE // 2):
         prefetch(slab.tree.table, leaf * LANES * slab.width + number)

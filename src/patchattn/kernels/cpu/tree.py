@@ -20,7 +20,7 @@ from patchattn.kernels.cpu.leaf_vectors import LANES, count_less
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.parameters import COMPONENTS_PER_GROUP, HASH_MULTIPLIER, SPLIT_SAMPLE, VARIANCE_SHIFT
 
-__all__ = ["Tree", "build_tree", "leaf_for"]
+__all__ = ["Tree", "build_tree", "leaves_for"]
 
 SUBTREE = 512
 """Leaves below which a part of the tree is built by one thread from top to bottom."""
@@ -73,16 +73,22 @@ def build_tree(rows: NDArray[np.int16], width: int, allowed: NDArray[np.int32], 
 
 
 @inlined
-def leaf_for(queries: Any, at: int, axes: Any, bounds: Any) -> int:
-    """Leaf that a query's components lead to."""
-    low, high = 0, axes.size
-    while high - low > 1:
-        middle = (low + high) >> 1
-        if queries[at + axes[middle]] < bounds[middle]:
-            high = middle
-        else:
-            low = middle
-    return low
+def leaves_for(queries: Any, at: int, width: int, count: int, axes: Any, bounds: Any, lows: Any, highs: Any) -> None:
+    """Write to `lows` the leaves that the components of some queries lead to: those at `queries[at]` and what follows.
+
+    All go down side by side, so that none waits for a node that another one asks for.
+    """
+    for m in range(count):
+        lows[m], highs[m] = 0, axes.size
+    widest = axes.size
+    while widest > 1:
+        for m in range(count):
+            low, high = np.int64(lows[m]), np.int64(highs[m])
+            middle = (low + high) >> 1
+            left = (queries[at + m * width + axes[middle]] < bounds[middle]) & (middle > low)
+            lows[m] = low if left else middle
+            highs[m] = middle if left else high
+        widest = (widest + 1) >> 1
 
 
 @kernel(vectorize=True)
