@@ -18,7 +18,8 @@ from patchattn.kernels.cpu.compiler import inlined, kernel
 from patchattn.kernels.cpu.frame import Frame, framed
 from patchattn.kernels.cpu.leaf_vectors import LANES, count_less
 from patchattn.kernels.cpu.pool import run_ranges
-from patchattn.kernels.parameters import COMPONENTS_PER_GROUP, HASH_MULTIPLIER, SPLIT_SAMPLE, VARIANCE_SHIFT
+from patchattn.kernels.cpu.tree_vectors import add_components
+from patchattn.kernels.parameters import COMPONENTS_PER_GROUP, HASH_MULTIPLIER, SPLIT_SAMPLE
 
 __all__ = ["Tree", "build_tree", "leaves_for"]
 
@@ -56,7 +57,8 @@ def build_tree(rows: NDArray[np.int16], width: int, allowed: NDArray[np.int32], 
     parts = np.array([[0, leaves]], np.int32)
 
     def scratch() -> tuple[tuple[NDArray[Any], ...]]:
-        return ((np.empty(2 * width, np.int32), np.empty(128, np.int32), np.empty(SORTED, np.int64)),)
+        sums, stack, chosen = (np.empty(size, np.int32) for size in (2 * width, 128, 2 * SPLIT_SAMPLE))
+        return ((sums, stack, np.empty(SORTED, np.int64), chosen),)
 
     common = (rows, width, order, packed, axes, bounds)
     while (parts[:, 1] - parts[:, 0]).max() > SUBTREE:
@@ -97,7 +99,7 @@ def _part_range(
     bounds: Any, scratch: Any,
 ) -> None:  # fmt: skip
     """Part ranges of leaves at their middle: once, or again and again down to single leaves."""
-    sums, stack, few = scratch
+    sums, stack, few, chosen = scratch
     for n in range(low, high):
         stack[0], stack[1] = parts[n, 0], parts[n, 1]
         held = 2
@@ -108,7 +110,7 @@ def _part_range(
                 continue
             middle = (first + last) >> 1
             start, end = first * LANES, min(last * LANES, order.size)
-            axis = _widest(rows, width, order, start, end, sums)
+            axis = _widest(rows, width, order, start, end, sums, chosen)
             for at in range(start, end):
                 key = np.int64(order[at])
                 packed[at] = (np.int64(rows[key * width + axis]) << 32) | key
@@ -125,23 +127,26 @@ def _part_range(
 
 
 @inlined
-def _widest(rows: Any, width: int, order: Any, start: int, end: int, sums: Any) -> int:
+def _widest(rows: Any, width: int, order: Any, start: int, end: int, sums: Any, chosen: Any) -> int:
     """Component of largest variance among a random SPLIT_SAMPLE of the keys, which depends on no order of them."""
     size = end - start
     for d in range(2 * width):
         sums[d] = 0
-    count = 0
-    for at in range(start, end):
-        key = np.int64(order[at])
-        if size > SPLIT_SAMPLE:
+    count = size
+    if size <= SPLIT_SAMPLE:
+        add_components(rows, width, order, start, size, sums)
+    else:
+        count, waiting = 0, 0
+        for at in range(start, end):
+            key = order[at]
             lot = np.uint64(np.uint32(np.uint32(key) * np.uint32(HASH_MULTIPLIER)))
-            if (lot * np.uint64(size)) >> np.uint64(32) >= SPLIT_SAMPLE:
-                continue
-        for d in range(width):
-            value = np.int32(rows[key * width + d]) >> VARIANCE_SHIFT
-            sums[d] += value
-            sums[width + d] += value * value
-        count += 1
+            if (lot * np.uint64(size)) >> np.uint64(32) < SPLIT_SAMPLE:
+                chosen[waiting] = key
+                waiting += 1
+                count += 1
+            if waiting == chosen.size or at == end - 1:
+                add_components(rows, width, chosen, 0, waiting, sums)
+                waiting = 0
     axis = 0
     widest = np.int64(-1)
     for d in range(width):
@@ -177,22 +182,27 @@ def _select(values: Any, low: int, high: int, k: int) -> None:
         b = values[low + np.int64((np.uint64(state) * span) >> np.uint64(32))]
         c = values[(low + high) >> 1]
         pivot = max(min(a, b), min(max(a, b), c))
-        i, j = low, high
-        while i <= j:
-            while values[i] < pivot:
-                i += 1
-            while values[j] > pivot:
-                j -= 1
-            if i <= j:
-                values[i], values[j] = values[j], values[i]
-                i += 1
-                j -= 1
-        if k <= j:
-            high = j
-        elif k >= i:
-            low = i
+        parted = _part(values, low, high, pivot)
+        if parted == low:  # the pivot is the least of all
+            parted = _part(values, low, high, pivot + 1)
+            if k < parted:
+                return
+        if k < parted:
+            high = parted - 1
         else:
-            return
+            low = parted
+
+
+@inlined
+def _part(values: Any, low: int, high: int, bound: int) -> int:
+    """Bring what is less than the bound to the front of values[low..high], without a branch; where the rest begins."""
+    parted = low
+    for at in range(low, high + 1):
+        value = values[at]
+        values[at] = values[parted]
+        values[parted] = value
+        parted += np.int64(value < bound)
+    return parted
 
 
 @kernel()
