@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchattn.kernels.cpu.compiler import kernel
+from patchattn.kernels.cpu.eigen import eigh
 from patchattn.kernels.cpu.padded_image import PaddedImage
 from patchattn.kernels.cpu.patch_similarity import CHUNK, DOT, Patches, offset_of, squared_norms
 from patchattn.kernels.cpu.pool import run_ranges
@@ -163,7 +164,7 @@ def _principal_components(rows: NDArray[np.float32]) -> tuple[NDArray[np.float32
     for _ in range(POWER_ITERATIONS):
         basis = _orthonormal(multiply(rows.T, multiply(rows, basis)))
     products = multiply(rows, basis)
-    variances, turn = np.linalg.eigh(multiply(products.T, products).astype(np.float64))
+    variances, turn = eigh(multiply(products.T, products).astype(np.float64))
     held = variances[::-1].cumsum()[:MAX_COMPONENTS] / total
     wanted = max(int((held < VARIANCE_TARGET).sum()) + 1, MIN_COMPONENTS)
     num_components = min(-(-wanted // COMPONENTS_PER_GROUP) * COMPONENTS_PER_GROUP, MAX_COMPONENTS)
