@@ -23,7 +23,7 @@ from patchattn.kernels.cpu.guided_scan import ROWS_AT_ONCE, SEEN, scan_of, scan_
 from patchattn.kernels.cpu.guided_seed import seed_range, seed_scratch
 from patchattn.kernels.cpu.items import Item, no_matches, search_items
 from patchattn.kernels.cpu.leaf_vectors import LANES
-from patchattn.kernels.cpu.patch_similarity import CHUNK, L1, POINTWISE
+from patchattn.kernels.cpu.patch_similarity import L1, POINTWISE, chunk_of
 from patchattn.kernels.cpu.patchmatch import search_item as search_item_by_patchmatch
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.projection import Projection, Side, fit_projection, key_side, project, query_side
@@ -120,12 +120,13 @@ class _Search:
     ) -> None:
         item, count = self.item, components.size // width
         entries = new_lists(count, self.length)
-        before = np.empty_like(entries)
+        edge = self._edge()
+        before = np.empty(2 * edge * (count // self.band) if edge else entries.size, np.int64)
         slab = Slab(
             first, components, width, tree, frame, entries, self.length, self.patches, self.limits, item.masks.query
         )
         run_ranges(
-            seed_range, count, CHUNK, slab, self.k, stream(self.seed, 0, item.head), *item.masks.candidates, item.init,
+            seed_range, count, chunk_of(count), slab, self.k, stream(self.seed, 0, item.head), *item.masks.candidates, item.init,
             scratch=lambda: (workspace(1, self.length), *seed_scratch()),
         )  # fmt: skip
         leaves = 3 * self.length  # of the matches of three neighbors
@@ -135,11 +136,11 @@ class _Search:
             return workspace(leaves, self.length), np.empty(SEEN, np.int64), candidates, ends
 
         for number in range(1, iterations + 1):
-            self._copy_edges(entries, before)
+            self._copy_edges(entries, edge, before)
+            scan = scan_of(number, before, edge, self.band)
             run_ranges(
-                scan_range, count, self.band, slab, scan_of(number, before), stream(self.seed, number, item.head),
-                scratch=scratch,
-            )  # fmt: skip
+                scan_range, count, self.band, slab, scan, stream(self.seed, number, item.head), scratch=scratch
+            )
         most = self.length + len(item.init)
         best = -(-self.k // LANES) * LANES
 
@@ -149,16 +150,22 @@ class _Search:
             new = np.empty(most + LANES, np.int64)
             return (*places, values, values.view(np.int32), new, aligned_array(best, np.int64))
 
-        run_ranges(finish_range, count, CHUNK, slab, item.pairs, item.init, lists, self.k, scratch=measured)
+        run_ranges(finish_range, count, chunk_of(count), slab, item.pairs, item.init, lists, self.k, scratch=measured)
 
-    def _copy_edges(self, ranked: NDArray[np.int64], before: NDArray[np.int64]) -> None:
-        """Keep what other bands see of a band during a scan: the queries beside its neighbors."""
+    def _edge(self) -> int:
+        """Entries on either side of a boundary between bands that queries of the other side may see; 0: all."""
         p = self.patches
         if p.q_t > 1:
+            return 0
+        rows = MASKED_NEIGHBOR_DISTANCE * p.q_w if p.q_h > 1 else MASKED_NEIGHBOR_DISTANCE
+        return (MAX_LINE_DISTANCE if self.limits.dims == 1 else rows) * self.length
+
+    def _copy_edges(self, ranked: NDArray[np.int64], edge: int, before: NDArray[np.int64]) -> None:
+        """Keep what bands see of each other during a scan."""
+        if edge == 0:
             before[:] = ranked
             return
-        rows = MASKED_NEIGHBOR_DISTANCE * p.q_w if p.q_h > 1 else MASKED_NEIGHBOR_DISTANCE
-        edge = (MAX_LINE_DISTANCE if self.limits.dims == 1 else rows) * self.length
-        for start in range(self.band * self.length, ranked.size, self.band * self.length):
-            low = max(start - edge, 0)
-            before[low : start + edge] = ranked[low : start + edge]
+        band = self.band * self.length
+        for number, start in enumerate(range(band, ranked.size, band)):
+            part = ranked[start - edge : start + edge]
+            before[2 * edge * number :][: part.size] = part

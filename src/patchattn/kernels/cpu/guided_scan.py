@@ -27,7 +27,11 @@ class Scan(NamedTuple):
     """One scan."""
 
     before: NDArray[np.int64]
-    """The lists before the scan: other bands see these."""
+    """The lists before the scan, which other bands see: `edge` entries on either side of each boundary between bands, or
+    all if `edge` is 0."""
+    edge: int
+    band: int
+    """Queries of a band."""
     side: int
     """Side of the neighbors visited before: -1 if the scan goes from first to last, else 1."""
     stamp: int
@@ -38,12 +42,12 @@ class Scan(NamedTuple):
     """`since` for neighbors in other bands."""
 
 
-def scan_of(number: int, before: NDArray[np.int64]) -> Scan:
+def scan_of(number: int, before: NDArray[np.int64], edge: int, band: int) -> Scan:
     """Return the scan of that number, from 1: odd ones go from first to last."""
     since, since_outside = min(number - 1, LATEST_SCAN), min(number - 2, LATEST_SCAN)
     if number < 3:
         since, since_outside = 0, 0
-    return Scan(before, -1 if number % 2 else 1, min(number, LATEST_SCAN), since, since_outside)
+    return Scan(before, edge, band, -1 if number % 2 else 1, min(number, LATEST_SCAN), since, since_outside)
 
 
 @inlined
@@ -79,7 +83,7 @@ def _gather(n: int, first: int, low: int, high: int, slab: Any, scan: Any, seen:
     x = i - row * p.q_w
     t = np.int64(np.uint32(row) // np.uint32(p.q_h))
     y = row - t * p.q_h
-    queries = scan.before.size // length
+    queries = slab.entries.size // length
     count = first
     for direction in range(3):
         at, size, step, shift = x, p.q_w, 1, 1
@@ -95,7 +99,11 @@ def _gather(n: int, first: int, low: int, high: int, slab: Any, scan: Any, seen:
             continue
         inside = low <= neighbor < high
         oldest = scan.since if inside else scan.since_outside
-        for m in range(neighbor * length, neighbor * length + length):
+        start = neighbor * length
+        if not inside and scan.edge > 0:
+            boundary = low if side < 0 else high
+            start += (2 * (boundary // scan.band) - 1) * scan.edge - boundary * length
+        for m in range(start, start + length):
             entry = slab.entries[m] if inside else scan.before[m]
             if entry == EMPTY:
                 break

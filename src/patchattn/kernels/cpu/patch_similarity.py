@@ -18,6 +18,7 @@ __all__ = [
     "CHUNK",
     "Pairs",
     "Patches",
+    "chunk_of",
     "inverse_norms",
     "kind_of",
     "measure",
@@ -30,6 +31,14 @@ __all__ = [
 
 CHUNK = 2048
 """Positions in one range of work: small enough to share out evenly, large enough to outweigh the call."""
+
+MOST_RANGES = 64
+
+
+def chunk_of(count: int) -> int:
+    """Positions in one range of work that is short: no more than MOST_RANGES ranges, since each begins in Python."""
+    return max(CHUNK, -(-count // MOST_RANGES))
+
 
 L2, L1, DOT, COSINE, POINTWISE = range(5)
 KINDS = {"l2": L2, "l1": L1, "dot": DOT, "scaled_dot": DOT, "cosine": COSINE}

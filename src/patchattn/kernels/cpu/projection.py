@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from patchattn.kernels.cpu.compiler import kernel
 from patchattn.kernels.cpu.eigen import eigh
 from patchattn.kernels.cpu.padded_image import PaddedImage
-from patchattn.kernels.cpu.patch_similarity import CHUNK, DOT, Patches, offset_of, squared_norms
+from patchattn.kernels.cpu.patch_similarity import DOT, Patches, chunk_of, offset_of, squared_norms
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.products import (
     BLOCK,
@@ -218,7 +218,7 @@ def project(side: Side, projection: Projection, patches: Patches, low: int, high
         return np.empty(BLOCK * COLUMNS, np.float32), shorts, shorts.view(np.int64)
 
     run_ranges(
-        _project_range, high - low, CHUNK, low, source, patches, projection,
+        _project_range, high - low, chunk_of(high - low), low, source, patches, projection,
         projection.width // COMPONENTS_PER_GROUP, output.view(np.int64), scratch=scratch,
     )  # fmt: skip
     return output

@@ -27,11 +27,10 @@ SUBTREE = 512
 """Leaves below which a part of the tree is built by one thread from top to bottom."""
 SORTED = 64
 """Keys of a node up to which sorting them all is faster than to find their middle."""
-LEAF_CHUNK = 256
-NOWHERE = 20000
-"""Each of the first components of a place that no key is in: squared distances to it have more than 29 bits (queries'
-norms are at most MAX_NORM), so they are above all limits, and less than 32.
-"""
+LEAF_CHUNK = 1024
+NOWHERE = np.int64(20000 * 0x0001000100010001)
+"""First group of components (four times 20000) of a place that no key is in: squared distances to it have more than 29
+bits (queries' norms are at most MAX_NORM), so they are above all limits, and less than 32."""
 
 
 class Tree(NamedTuple):
@@ -70,7 +69,10 @@ def build_tree(rows: NDArray[np.int16], width: int, allowed: NDArray[np.int32], 
     table = aligned_array(leaves * LANES * width, np.int16)
     members = np.empty(leaves * LANES, np.int32)
     leaf_of = np.full(frame.total, -1, np.int32)
-    run_ranges(_fill_range, leaves, LEAF_CHUNK, rows, width, order, frame, table, members, leaf_of)
+    run_ranges(
+        _fill_range, leaves, LEAF_CHUNK, rows.view(np.int64), width // COMPONENTS_PER_GROUP, order, frame,
+        table.view(np.int64), members, leaf_of,
+    )  # fmt: skip
     return Tree(axes, bounds, table, members, leaf_of)
 
 
@@ -207,8 +209,9 @@ def _part(values: Any, low: int, high: int, bound: int) -> int:
 
 @kernel()
 def _fill_range(
-    low: int, high: int, rows: Any, width: int, order: Any, frame: Any, table: Any, members: Any, leaf_of: Any
+    low: int, high: int, rows: Any, groups: int, order: Any, frame: Any, table: Any, members: Any, leaf_of: Any
 ) -> None:
+    """Lay out leaves; a group of components is one number of `rows` and `table`."""
     for leaf in range(low, high):
         # The order in which keys were parted left no trace: in a leaf they stand by position.
         for at in range(leaf * LANES + 1, min((leaf + 1) * LANES, order.size)):
@@ -223,9 +226,8 @@ def _fill_range(
             position = framed(key, frame)
             members[at] = position
             leaf_of[position] = leaf
-            for d in range(width):
-                group = leaf * (width // COMPONENTS_PER_GROUP) + d // COMPONENTS_PER_GROUP
-                value = rows[key * width + d]
+            for group in range(groups):
+                value = rows[key * groups + group]
                 if at >= order.size:
-                    value = NOWHERE if d < COMPONENTS_PER_GROUP else 0
-                table[(group * LANES + lane) * COMPONENTS_PER_GROUP + d % COMPONENTS_PER_GROUP] = value
+                    value = NOWHERE if group == 0 else np.int64(0)
+                table[(leaf * groups + group) * LANES + lane] = value
