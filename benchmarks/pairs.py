@@ -30,7 +30,7 @@ def check_data(data: Path, sections: Iterable[str]) -> None:
     """Stop the program where files are missing that these sections of the report read."""
     missing: list[str] = []
     chosen = set(sections)
-    if chosen & {"frames", "channels", "peers", "noise", "crossover"}:
+    if chosen & {"frames", "channels", "peers", "noise", "noisy", "long", "crossover"}:
         missing += [name for name in FRAMES if not (data / name).is_file()]
     if "frames" in chosen and not (data / ORACLE).is_file():
         missing.append(ORACLE)
@@ -101,9 +101,9 @@ def _convolve(features: Tensor, weight: Tensor) -> Tensor:
     return F.conv2d(F.pad(features, (1,) * 4, mode="reflect"), weight)
 
 
-def convolved(image: Tensor) -> Tensor:
-    """A fixed random 3x3 convolution to 16 channels."""
-    weight = torch.randn(16, 3, 3, 3, generator=torch.Generator().manual_seed(0)) / 27**0.5
+def convolved(image: Tensor, channels: int = 16) -> Tensor:
+    """A fixed random 3x3 convolution to 16 channels, or another number."""
+    weight = torch.randn(channels, 3, 3, 3, generator=torch.Generator().manual_seed(0)) / 27**0.5
     return _convolve(image, weight)
 
 
@@ -154,14 +154,14 @@ def _costs_at(mask: Tensor, field: MatchField) -> NDArray[np.float64]:
     return cost
 
 
-def sample_of(query: Tensor, key: Tensor) -> Sample:
-    """Search exactly for `SAMPLE` random queries (all there are of a smaller image)."""
+def sample_of(query: Tensor, key: Tensor, patch: int = PATCH, most: int = SAMPLE) -> Sample:
+    """Search exactly for so many random queries (all there are of a smaller image)."""
     height, width = query.shape[2:]
-    radius = PATCH // 2
+    radius = patch // 2
     inside = np.arange(height * width).reshape(height, width)[radius : height - radius, radius : width - radius].ravel()
-    chosen = np.random.default_rng(0).choice(inside, min(SAMPLE, inside.size), replace=False)
+    chosen = np.random.default_rng(0).choice(inside, min(most, inside.size), replace=False)
     mask = torch.zeros(height * width, dtype=torch.bool)
     mask[torch.from_numpy(chosen)] = True
     mask = mask.view(1, height, width)
-    field = match(query, key, k=K, patch_size=PATCH, method="exact", query_mask=mask)
+    field = match(query, key, k=K, patch_size=patch, method="exact", query_mask=mask)
     return Sample(mask, _costs_at(mask, field))

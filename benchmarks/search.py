@@ -3,8 +3,8 @@
     python benchmarks/search.py --data DIR [--only SECTION ...] [--runs 5] [--json FILE] [--plot FILE.png]
 
 Sections, in this order: frames, channels, davis (time and cost), peers (other libraries), large (time and memory up to
-4096x4096), tokens, noise (features), crossover (where the guided search overtakes the exact one), peak (inner loops
-against the processor). Each prints a table; all times are medians of `--runs` searches, everything included.
+4096x4096), tokens, noise (features), noisy (queries), long (patches), crossover (where the guided search overtakes the
+exact one), peak (inner loops against the processor). Each prints a table; all times are medians of `--runs` searches, everything included.
 
 DIR holds frames512/target.png and reference.png, oracle/frames512_p7_k3_l2.npz (exact costs), davis/SEQUENCE/*.jpg,
 highres/*.jpg and bsds500/*.jpg: what the chosen sections need.
@@ -23,6 +23,7 @@ from figures import check_matplotlib
 from machine import Report, machine, save
 from pairs import check_data
 from peers import peers_at
+from search_conditions import report_long, report_noisy
 from search_features import report_noise, report_tokens
 from search_peak import report_peak
 from search_peers import report_peers
@@ -43,6 +44,8 @@ def sections(arguments: argparse.Namespace) -> dict[str, Callable[[], Report]]:
         "large": lambda: report_large(data, runs, arguments.largest, again),
         "tokens": lambda: report_tokens(data, runs),
         "noise": lambda: report_noise(data, runs),
+        "noisy": lambda: report_noisy(data, runs),
+        "long": lambda: report_long(data, runs),
         "crossover": lambda: report_crossover(data, runs),
         "peak": lambda: report_peak(runs),
     }

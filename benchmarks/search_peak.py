@@ -44,7 +44,8 @@ def _compare_leaves(order: Any, table: Any, query: Any, ahead: int, distances: A
             for line in range(LINES):
                 prefetch(table, order[n + ahead] * LEAF_NUMBERS + line * (LINE // 2))
         at = order[n] * LEAF_NUMBERS
-        near += leaf_distances(table, at, query, 0, WIDTH // COMPONENTS_PER_GROUP, 0, distances)
+        leaf_distances(table, at, query, 0, WIDTH // COMPONENTS_PER_GROUP, distances, 0)
+        near += distances[0]
     output[0] = near
 
 

@@ -23,6 +23,7 @@ from patchattn.kernels.cpu.guided_scan import ROWS_AT_ONCE, SEEN, scan_of, scan_
 from patchattn.kernels.cpu.guided_seed import seed_range, seed_scratch
 from patchattn.kernels.cpu.items import Item, no_matches, search_items
 from patchattn.kernels.cpu.leaf_vectors import LANES
+from patchattn.kernels.cpu.patch_differences import AT_ONCE
 from patchattn.kernels.cpu.patch_similarity import L1, POINTWISE, chunk_of
 from patchattn.kernels.cpu.patchmatch import search_item as search_item_by_patchmatch
 from patchattn.kernels.cpu.pool import run_ranges
@@ -126,8 +127,8 @@ class _Search:
             first, components, width, tree, frame, entries, self.length, self.patches, self.limits, item.masks.query
         )
         run_ranges(
-            seed_range, count, chunk_of(count), slab, self.k, stream(self.seed, 0, item.head), *item.masks.candidates, item.init,
-            scratch=lambda: (workspace(1, self.length), *seed_scratch()),
+            seed_range, count, chunk_of(count), slab, self.k, stream(self.seed, 0, item.head), *item.masks.candidates,
+            item.init, scratch=lambda: (workspace(1, self.length), *seed_scratch()),
         )  # fmt: skip
         leaves = 3 * self.length  # of the matches of three neighbors
 
@@ -138,15 +139,13 @@ class _Search:
         for number in range(1, iterations + 1):
             self._copy_edges(entries, edge, before)
             scan = scan_of(number, before, edge, self.band)
-            run_ranges(
-                scan_range, count, self.band, slab, scan, stream(self.seed, number, item.head), scratch=scratch
-            )
+            run_ranges(scan_range, count, self.band, slab, scan, stream(self.seed, number, item.head), scratch=scratch)
         most = self.length + len(item.init)
         best = -(-self.k // LANES) * LANES
 
         def measured() -> tuple[NDArray[Any], ...]:
-            values = np.empty(most, item.pairs.query.dtype)
-            places = np.empty(most, np.int64), np.empty(most, np.int64)
+            values = np.empty(most + AT_ONCE, item.pairs.query.dtype)
+            places = np.empty(most, np.int64), np.empty(most + AT_ONCE, np.int64)
             new = np.empty(most + LANES, np.int64)
             return (*places, values, values.view(np.int32), new, aligned_array(best, np.int64))
 

@@ -11,7 +11,9 @@ from patchattn.kernels.cpu.constraints import admissible
 from patchattn.kernels.cpu.frame import place_in_frame
 from patchattn.kernels.cpu.leaf_vectors import LANES, prefetch
 from patchattn.kernels.cpu.list_vectors import merge_sorted
-from patchattn.kernels.cpu.patch_similarity import measure_pair, offset_of
+from patchattn.kernels.cpu.patch_differences import AT_ONCE, has_short_rows, squared_differences
+from patchattn.kernels.cpu.patch_similarity import L2, measure_pair, offset_of
+from patchattn.kernels.cpu.patch_sums import PatchSteps
 from patchattn.kernels.cpu.ranked import position_in
 from patchattn.kernels.cpu.topk import Index, contains, insert
 from patchattn.kernels.parameters import EMPTY
@@ -28,6 +30,8 @@ def finish_range(
     p, limits, query_mask = pairs.patches, pairs.limits, pairs.query_mask
     ranked, kept, frame = slab.entries, slab.length, slab.frame
     nothing = -pairs.query.dtype.type(np.inf)
+    four_at_once = p.kind == L2 and has_short_rows(p.length, measured.itemsize)
+    steps = PatchSteps(p.slices, p.rows, p.length, p.q_slice, p.q_row, p.k_slice, p.k_row, p.check)
     for n in range(low, high):
         i = slab.first + n
         if query_mask.size > 0 and not query_mask[i]:
@@ -51,8 +55,16 @@ def finish_range(
         for c in range(count):
             for number in range(0, p.length, 16):
                 prefetch(pairs.key, k_start[c] + number)
-        for c in range(count):
-            measured[c] = measure_pair(pairs, q_start, k_start[c], i, candidate[c], nothing)
+        if four_at_once:
+            for c in range(AT_ONCE):
+                k_start[count + c] = k_start[0]
+            for c in range(0, count, AT_ONCE):
+                squared_differences(pairs.query, q_start, pairs.key, k_start, c, steps, measured)
+            for c in range(count):
+                measured[c] = -measured[c]
+        else:
+            for c in range(count):
+                measured[c] = measure_pair(pairs, q_start, k_start[c], i, candidate[c], nothing)
         if limits.separated or measured.itemsize != 4:
             for c in range(count):
                 insert(candidate[c], measured[c], lists, 0, Index(i * k), Index(k), p, limits)

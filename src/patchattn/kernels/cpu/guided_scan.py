@@ -27,8 +27,8 @@ class Scan(NamedTuple):
     """One scan."""
 
     before: NDArray[np.int64]
-    """The lists before the scan, which other bands see: `edge` entries on either side of each boundary between bands, or
-    all if `edge` is 0."""
+    """The lists before the scan, which other bands see: `edge` entries on either side of each boundary between bands,
+    or all if `edge` is 0."""
     edge: int
     band: int
     """Queries of a band."""

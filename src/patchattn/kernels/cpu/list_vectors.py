@@ -132,9 +132,7 @@ def keep_near(
     """Append to `entries[count:]` those of the eight keys at `members[m_at]` whose distances, at `distances[d_at]`, are
     at most the limit; the new count. Whole vectors are written.
     """
-    signature = types.intp(
-        distances, types.intp, members, types.intp, types.int64, types.int64, entries, types.intp
-    )
+    signature = types.intp(distances, types.intp, members, types.intp, types.int64, types.int64, entries, types.intp)
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         distances, d_at, members, m_at, limit, scan, entries, count = arguments

@@ -18,7 +18,14 @@ from numba.core import cgutils
 from patchattn.kernels.cpu.compiler import instruction
 from patchattn.kernels.cpu.vectors import FLAGS, INT32, VECTOR_BYTES, integers_of, load_vector
 
-__all__ = ["PatchSteps", "sum_absolute_difference", "sum_product", "sum_squared_difference"]
+__all__ = [
+    "PatchSteps",
+    "reduce_vector",
+    "sum_absolute_difference",
+    "sum_product",
+    "sum_squared_difference",
+    "tail_mask",
+]
 
 Step = Callable[[ir.IRBuilder, Any, Any, Any, Any], Any]
 
@@ -43,7 +50,8 @@ def _product(builder: ir.IRBuilder, a: Any, b: Any, mask: Any, zero: Any) -> Any
     return builder.fmul(a, b, flags=FLAGS)
 
 
-def _reduce(builder: ir.IRBuilder, value: Any, lanes: int) -> Any:
+def reduce_vector(builder: ir.IRBuilder, value: Any, lanes: int) -> Any:
+    """The sum of a vector's lanes, halves first."""
     while lanes > 1:
         half = lanes // 2
         low = ir.Constant(ir.VectorType(INT32, half), list(range(half)))
@@ -53,7 +61,8 @@ def _reduce(builder: ir.IRBuilder, value: Any, lanes: int) -> Any:
     return builder.extract_element(value, ir.Constant(INT32, 0))
 
 
-def _tail_mask(builder: ir.IRBuilder, tail: Any, lanes: int) -> Any:
+def tail_mask(builder: ir.IRBuilder, tail: Any, lanes: int) -> Any:
+    """A mask of the first `tail` lanes."""
     vector = ir.VectorType(INT32, lanes)
     count = builder.insert_element(ir.Constant(vector, ir.Undefined), builder.trunc(tail, INT32), ir.Constant(INT32, 0))
     count = builder.shuffle_vector(count, count, ir.Constant(vector, [0] * lanes))
@@ -107,7 +116,7 @@ def _patch_sum(step: Step, summary: str, *, stops_early: bool) -> Any:
             result = cgutils.alloca_once(builder, vector.element)
             pairs = builder.and_(length, constant(-2 * lanes))
             whole = builder.and_(length, constant(-lanes))
-            mask = _tail_mask(builder, builder.sub(length, whole), lanes)
+            mask = tail_mask(builder, builder.sub(length, whole), lanes)
             done = builder.append_basic_block("done")
 
             def add(at_q: Any, at_k: Any, which: int, mask: Any = None) -> None:
@@ -120,7 +129,7 @@ def _patch_sum(step: Step, summary: str, *, stops_early: bool) -> Any:
 
             def total() -> Any:
                 a, b, c, d = (builder.load(s) for s in sums)
-                return _reduce(builder, builder.fadd(builder.fadd(a, b), builder.fadd(c, d)), lanes)
+                return reduce_vector(builder, builder.fadd(builder.fadd(a, b), builder.fadd(c, d)), lanes)
 
             def stop_if_beyond_limit() -> None:
                 since = builder.load(since_check)

@@ -60,7 +60,7 @@ def position_in(entry: int) -> int:
 
 
 class Workspace(NamedTuple):
-    """What one thread needs to offer up to so many leaves at once."""
+    """Arrays of one thread that offers some leaves at once."""
 
     distances: NDArray[np.int64]
     near: NDArray[np.int64]
@@ -70,6 +70,7 @@ class Workspace(NamedTuple):
 
 
 def workspace(leaves: int, length: int) -> Workspace:
+    """Room for up to so many leaves, and for a list."""
     entries = leaves * LANES
     return Workspace(aligned_array(entries, np.int64), np.empty(entries + LANES, np.int64), np.empty(length, np.int64))
 

@@ -203,7 +203,7 @@ def _part(values: Any, low: int, high: int, bound: int) -> int:
         value = values[at]
         values[at] = values[parted]
         values[parted] = value
-        parted += np.int64(value < bound)
+        parted += value < bound
     return parted
 
 

@@ -19,9 +19,7 @@ WIDE = 16
 
 
 @instruction
-def add_components(
-    typing_context: Any, rows: Any, width: Any, keys: Any, first: Any, count: Any, sums: Any
-) -> Any:
+def add_components(typing_context: Any, rows: Any, width: Any, keys: Any, first: Any, count: Any, sums: Any) -> Any:
     """Add the components, without their lowest bits, of the keys at `keys[first : first + count]` to `sums[:width]`,
     and their squares to `sums[width : 2 * width]`.
     """
