@@ -4,7 +4,8 @@
 
 Sections, in this order: frames, channels, davis (time and cost), peers (other libraries), large (time and memory up to
 4096x4096), tokens, noise (features), noisy (queries), long (patches), crossover (where the guided search overtakes the
-exact one), peak (inner loops against the processor). Each prints a table; all times are medians of `--runs` searches, everything included.
+exact one), peak (inner loops against the processor). Each prints a table; all times are medians of `--runs` searches,
+everything included.
 
 DIR holds frames512/target.png and reference.png, oracle/frames512_p7_k3_l2.npz (exact costs), davis/SEQUENCE/*.jpg,
 highres/*.jpg and bsds500/*.jpg: what the chosen sections need.
