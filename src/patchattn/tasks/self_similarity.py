@@ -8,23 +8,35 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from patchattn.attention import patch_attention
+from patchattn.reuse import keep_prepared_keys
 from patchattn.tasks.resampling import back_project, resize
 
 __all__ = ["STEPS", "SelfSimilarityUpscaler"]
 
-STEPS = 4
-"""Number of enlargement steps by equal ratios, whatever the scale. Fewer find less detail at large ratios; 8 took twice
-the time for the same PSNR."""
+STEPS = {2: 3, 3: 4, 4: 4}
+"""Number of enlargement steps, by equal ratios, for each scale. Fewer find less detail (two instead of three at scale
+2: 0.1 dB on buildings), more cost time."""
 BLEND = 0.5
-"""Interpolation weight of the second attention: how far each step moves towards the low image's own patches."""
+"""Interpolation weight of what resembles the result: how far each step moves towards the low image's own patches."""
+CENTERING = 0.4
+"""Share of its local mean that patches are compared without. Detail recurs under other light: 0.1 dB better than 0.
+Without all of it flat areas match anything."""
+FIRST_SCANS, LATER_SCANS = 2, 1
+"""Scans of the guided search in the first step and in the others, which are larger. Two in all steps gain 0.03 dB on
+buildings for an eighth more time, one in all loses 0.03 dB."""
+FLAT = 3 / 255
+"""Standard deviation of a window of luma below which nothing is searched: no detail is missing there."""
+MIN_WINDOW = 3
+"""Smallest side of the window of local mean and standard deviation, else `patch_size`."""
 BAND_PIXELS = 2**21
 """Number of queries that are processed at once, which bounds the memory of their matches."""
 HALO = 32
 """Overlap of bands in rows above and below (more for larger patches); also the granularity of band heights.
 
-A guided search hands matches on within 16 rows and to the 16 beside them, and a vote comes from less than 16 rows away:
+A guided search hands matches on within 16 rows and to those beside them, and a vote comes from less than 16 rows away:
 with two times 16 rows beyond it a band has the matches and votes that it would have in the whole image."""
 
 
@@ -42,37 +54,75 @@ class SelfSimilarityUpscaler:
         self, low: Float[Tensor, "1 1 height width"], scale: int, report: Callable[[str], None]
     ) -> Float[Tensor, "1 1 high_height high_width"]:
         """Enlarge an image `scale` times, reporting each step as it begins."""
-        ratio = scale ** (1 / STEPS)
+        steps = STEPS[scale]
+        ratio = scale ** (1 / steps)
         blurred = resize(resize(low, _sized(low, 1 / ratio)), _sized(low, 1))
-        detail = low - blurred
+        key = blurred - CENTERING * self._local_mean(blurred)
+        value = torch.cat([low - blurred, low, torch.ones_like(low)], 1)
         high = low
-        for step in range(1, STEPS + 1):
-            report(f"step {step} of {STEPS}")
-            high = resize(high, _sized(low, ratio**step))
-            high = back_project(high + self._attend(high, blurred, detail), low)
-            high = back_project(high.lerp(self._attend(high, low, low), BLEND), low)
+        with keep_prepared_keys():
+            for step in range(1, steps + 1):
+                report(f"step {step} of {steps}")
+                high = resize(high, _sized(low, ratio**step))
+                detail, similar = self._attend(high, key, value, FIRST_SCANS if step == 1 else LATER_SCANS)
+                high = back_project(high + detail, low)
+                high = back_project(high.lerp(similar, BLEND), low)
         return high
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend to all of the key from one band of the query after another."""
-        output = torch.empty_like(query)
-        height, width = query.shape[2:]
-        halo = -(-self.patch_size // HALO) * HALO
+    def _attend(self, image: Tensor, key: Tensor, value: Tensor, scans: int) -> tuple[Tensor, Tensor]:
+        """Attend to all of the key from one band of the image after another.
+
+        Return the detail that the patches of the low image lost by blurring, and those patches; where no patch was
+        asked, no detail and the image.
+        """
+        detail, similar = torch.empty_like(image), torch.empty_like(image)
+        height, width = image.shape[2:]
+        halo = -(-2 * self.patch_size // HALO) * HALO  # the local mean, the patch and the vote: half a patch each
         for low, high in _bands(height, width, self.band):
             first, last = max(low - halo, 0), min(high + halo, height)
+            band = image[:, :, first:last]
+            mean = self._local_mean(band)
             attended = patch_attention(
-                query[:, :, first:last],
+                band - CENTERING * mean,
                 key,
                 value,
                 k=min(self.k, key.numel()),
                 patch_size=self.patch_size,
                 temperature=self.temperature,
                 aggregate=True,
+                iterations=scans,
+                query_mask=self._asked(band, mean),
                 seed=self.seed,
                 padding_mode="replicate",
             )
-            output[:, :, low:high] = attended[:, :, low - first : high - first]
-        return output
+            inner = slice(low - first, high - first)
+            lost, found, heard = (attended[:, n : n + 1, inner] for n in range(3))
+            detail[:, :, low:high] = lost
+            similar[:, :, low:high] = torch.where(heard > 0.5, found, band[:, :, inner])
+        return detail, similar
+
+    def _asked(self, band: Tensor, mean: Tensor) -> Tensor:
+        """Every second patch, as on a chessboard, of those that are not flat: each pixel lies in a dozen others.
+
+        Bands begin at even rows, so that the pattern is that of the whole image.
+        """
+        variance = self._local_mean(band.square()) - mean.square()
+        rows, columns = (torch.arange(size, device=band.device) for size in band.shape[2:])
+        return (variance[:, 0] > FLAT**2) & ((rows[:, None] + columns) % 2 == 0)
+
+    def _local_mean(self, image: Tensor) -> Tensor:
+        radius = max(self.patch_size, MIN_WINDOW) // 2
+        padded = functional.pad(image, (radius,) * 4, mode="replicate")
+        return _window_sums(_window_sums(padded, 2 * radius + 1, 2), 2 * radius + 1, 3) / (2 * radius + 1) ** 2
+
+
+def _window_sums(image: Tensor, side: int, dim: int) -> Tensor:
+    """Sums of `side` numbers in a row. (Pooling takes ten times as long.)"""
+    count = image.shape[dim] - side + 1
+    total = image.narrow(dim, 0, count).clone()
+    for first in range(1, side):
+        total += image.narrow(dim, first, count)
+    return total
 
 
 def _bands(height: int, width: int, size: int) -> Iterator[tuple[int, int]]:

@@ -111,8 +111,8 @@ class UpscaleSettings:
 
     scale: Annotated[Literal[2, 3, 4], Option("How many times larger.")] = 2
     patch_size: PatchSize = 5
-    k: Annotated[int, Option("Matches of each patch; more are smoother.", min=1)] = 4
-    temperature: Temperature = 0.05
+    k: Annotated[int, Option("Matches of each patch; more are smoother.", min=1)] = 3
+    temperature: Temperature = 0.1
     seed: Seed = 0
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from patchattn.kernels.cpu.batch import Each, groups, item_kernel, run_items
 from patchattn.kernels.cpu.compiler import inlined
 from patchattn.kernels.cpu.dense_attend import dense_attend, dense_attend_backward
+from patchattn.kernels.cpu.exponential import exp_of_differences
 from patchattn.kernels.cpu.fields import lists_of, store_lists
 from patchattn.kernels.cpu.inverse import invert
 from patchattn.kernels.cpu.padded_image import compute_dtype, empty, pad, three, unpad_gradient, value_geometry
@@ -63,7 +64,7 @@ def attend(
     at_most = votes.k * prod(2 * r + 1 for r in votes.radius)
 
     def scratch() -> tuple[NDArray[Any], ...]:
-        return np.empty(at_most, np.int64), np.empty(at_most, number), np.empty(votes.channels + SLACK, number)
+        return np.empty(at_most, np.int64), np.empty(at_most + SLACK, number), np.empty(votes.channels + SLACK, number)
 
     inverse_temperature = number.type(1 / temperature)
     arrays = (output.numpy(), normalizer.numpy())
@@ -114,9 +115,12 @@ def _attend_range(
                 for o_x in range(max(-v.radius[2], -i_x), min(v.radius[2], v.q_w - 1 - i_x) + 1):
                     neighbor = i + (o_t * v.q_h + o_y) * v.q_w + o_x
                     for m in range(neighbor * v.k, (neighbor + 1) * v.k):
+                        j = np.int64(index[m])
+                        if j < 0:
+                            continue
                         s = similarity[m] * inverse_temperature
-                        if index[m] >= 0 and s > nothing:
-                            j = _shifted(np.int64(index[m]), -o_t, -o_y, -o_x, v.k_t, v.k_h, v.k_w)
+                        if s > nothing:
+                            j = _shifted(j, -o_t, -o_y, -o_x, v.k_t, v.k_h, v.k_w)
                             if j >= 0:
                                 voted[count] = j
                                 weight[count] = s
@@ -124,10 +128,10 @@ def _attend_range(
                                 count += 1
         total[:] = 0
         mass = inverse_temperature * 0
+        exp_of_differences(weight, count, largest)
         for n in range(count):
-            w = np.exp(weight[n] - largest)
-            mass += w
-            add_scaled(total, value, voted[n] * v.channels, v.channels, w)
+            mass += weight[n]
+            add_scaled(total, value, voted[n] * v.channels, v.channels, weight[n])
         factor = 1 / mass if count > 0 else mass
         normalizer[i] = largest + np.log(mass) if count > 0 else nothing
         for c in range(v.channels):

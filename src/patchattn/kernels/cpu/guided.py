@@ -10,6 +10,7 @@ that leaf are compared. Lists rank by squared distance of the components; at the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchattn.kernels.cpu.aligned import aligned_array
-from patchattn.kernels.cpu.frame import MAX_LINE_DISTANCE, Frame, frame_of
+from patchattn.kernels.cpu.frame import MAX_LINE_DISTANCE, Frame
 from patchattn.kernels.cpu.guided_finish import finish_range
 from patchattn.kernels.cpu.guided_scan import ROWS_AT_ONCE, SEEN, scan_of, scan_range
 from patchattn.kernels.cpu.guided_seed import seed_range, seed_scratch
@@ -27,11 +28,12 @@ from patchattn.kernels.cpu.patch_differences import AT_ONCE
 from patchattn.kernels.cpu.patch_similarity import L1, POINTWISE, chunk_of
 from patchattn.kernels.cpu.patchmatch import search_item as search_item_by_patchmatch
 from patchattn.kernels.cpu.pool import run_ranges
-from patchattn.kernels.cpu.projection import Projection, Side, fit_projection, key_side, project, query_side
+from patchattn.kernels.cpu.prepared_keys import PreparedKeys
+from patchattn.kernels.cpu.projection import Projection, Side, fit_projection, project, query_side
 from patchattn.kernels.cpu.random import stream
 from patchattn.kernels.cpu.ranked import Slab, new_lists, workspace
 from patchattn.kernels.cpu.topk import TopK
-from patchattn.kernels.cpu.tree import Tree, build_tree
+from patchattn.kernels.cpu.tree import Tree
 from patchattn.kernels.parameters import (
     BAND_OF_LINE,
     BAND_ROWS,
@@ -42,6 +44,7 @@ from patchattn.kernels.parameters import (
 )
 from patchattn.problem import Constraints, PatchGeometry
 from patchattn.progress import report
+from patchattn.reuse import prepared
 
 __all__ = ["search_guided"]
 
@@ -60,15 +63,19 @@ def search_guided(
     init: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Find k matches for every query by `iterations` guided scans; see `patchattn.match`."""
-    search = lambda item: _Search(item, k, seed).run(iterations)  # noqa: E731
+
+    def search(item: Item) -> TopK:
+        name, owners = (geometry, item.number), (key, constraints.key_mask)
+        return _Search(item, k, seed, lambda: prepared(owners, name, lambda: PreparedKeys(item))).run(iterations)
+
     return search_items(query, key, k, geometry, constraints, init, search)
 
 
 class _Search:
     """The search of one item."""
 
-    def __init__(self, item: Item, k: int, seed: int) -> None:
-        self.item, self.k, self.seed = item, k, seed
+    def __init__(self, item: Item, k: int, seed: int, prepare: Callable[[], PreparedKeys]) -> None:
+        self.item, self.k, self.seed, self.prepare = item, k, seed, prepare
         self.patches, self.limits = item.patches, item.limits
         self.length = ranked_length(k)
         row = self.patches.q_w
@@ -81,24 +88,20 @@ class _Search:
         pairs = item.pairs
         if not chosen.size or not allowed.size:
             return no_matches(item.count, self.k, pairs.query.dtype)
-        keys, largest = key_side(item.keys, pairs.key, pairs.k_norms, self.patches)
-        queries = query_side(item.queries, pairs.query, pairs.q_norms, self.patches, largest)
-        projection = fit_projection(queries, keys, chosen, allowed, self.patches)
-        if projection.explained < MIN_EXPLAINED_VARIANCE:
+        keys = self.prepare()
+        if keys.basis.explained < MIN_EXPLAINED_VARIANCE:
             more = max(iterations, PATCHMATCH_ITERATIONS)
             return search_item_by_patchmatch(item, self.k, more, self.seed, item.init)
-        lists = self._search(queries, keys, projection, iterations)
+        queries = query_side(item.queries, pairs.query, pairs.q_norms, self.patches, keys.largest)
+        lists = self._search(queries, keys, fit_projection(keys.basis, queries, chosen, self.patches), iterations)
         if self.patches.kind in (L1, POINTWISE):
             found = np.ascontiguousarray(lists.indices.reshape(item.count, self.k).T)
             lists = search_item_by_patchmatch(item, self.k, iterations, self.seed, found)
         return lists
 
-    def _search(self, queries: Side, keys: Side, projection: Projection, iterations: int) -> TopK:
+    def _search(self, queries: Side, keys: PreparedKeys, projection: Projection, iterations: int) -> TopK:
         item, p = self.item, self.patches
-        frame = frame_of((p.k_t, p.k_h, p.k_w), self.limits.dims)
-        rows = project(keys, projection, p, 0, p.k_t * p.k_h * p.k_w)
-        tree = build_tree(rows, projection.width, item.masks.candidates[0], frame)
-        del rows
+        tree, frame = keys.tree(projection), keys.frame
         lists = no_matches(item.count, self.k, item.pairs.query.dtype)
         # Whole bands; a slab's queries see nothing of the slabs before it.
         step = max(SLAB // (self.length * self.band), 1) * self.band

@@ -46,7 +46,7 @@ from patchattn.kernels.parameters import (
     VARIANCE_TARGET,
 )
 
-__all__ = ["Projection", "Side", "fit_projection", "key_side", "project", "query_side"]
+__all__ = ["Basis", "Projection", "Side", "fit_basis", "fit_projection", "key_side", "project", "query_side"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,17 @@ class Side:
     """One more element of the patch at a position."""
 
 
+class Basis(NamedTuple):
+    """Principal components of key patches."""
+
+    mean: NDArray[np.float32]
+    directions: NDArray[np.float32]
+    explained: float
+    """Share of the key patches' variance that the components hold."""
+    longest: float
+    """Norm of the longest projected patch of the sample."""
+
+
 class Projection(NamedTuple):
     """The map from patches to components."""
 
@@ -72,8 +83,8 @@ class Projection(NamedTuple):
     """Factors of the extra element; like the offset in whole vectors, zeros at the end."""
     offset: NDArray[np.float32]
     num_components: int
-    explained: float
-    """Share of the key patches' variance that the components hold."""
+    scale: float
+    """The factor of the directions in B."""
 
     @property
     def width(self) -> int:
@@ -107,32 +118,38 @@ def query_side(
     return Side(image, array, False, factors, np.zeros_like(factors))
 
 
-def fit_projection(query: Side, key: Side, queries: NDArray[Any], keys: NDArray[Any], patches: Patches) -> Projection:
-    """Find B and m from samples of the patches at the given positions."""
+def fit_basis(key: Side, keys: NDArray[Any], patches: Patches) -> Basis:
+    """Find m and the directions of B from a sample of the key patches at the given positions."""
     fewest, most = KEY_SAMPLES
-    key_rows = _sample(key, keys, patches, min(max(keys.size // 4, fewest), most))
-    query_rows = _sample(query, queries, patches, QUERY_SAMPLES)
+    rows = _sample(key, keys, patches, min(max(keys.size // 4, fewest), most))
+    mean = (rows.sum(0, dtype=np.float64) / max(1, len(rows))).astype(np.float32)
+    rows = rows - mean
+    directions, explained = _principal_components(rows)
+    return Basis(mean, directions, explained, _longest(rows, directions))
+
+
+def fit_projection(basis: Basis, query: Side, queries: NDArray[Any], patches: Patches) -> Projection:
+    """Scale B so that the numbers of the keys' sample, and of one of the query patches, are within bounds."""
+    rows = _sample(query, queries, patches, QUERY_SAMPLES) - basis.mean
+    longest = max(basis.longest, _longest(rows, basis.directions))
     elements = patches.slices * patches.rows * patches.length
-    mean = (key_rows.sum(0, dtype=np.float64) / max(1, len(key_rows))).astype(np.float32)
-    key_rows, query_rows = key_rows - mean, query_rows - mean
-    basis, explained = _principal_components(key_rows)
-    longest = max(
-        (float(_norms(multiply(rows, basis)).max()) for rows in (key_rows, query_rows) if len(rows)), default=0
-    )
     # Twice the longest of the samples; longer ones are shortened to it. A power of two, so that small integers
     # stay exact.
     scale = 2.0 ** floor(log2(MAX_NORM / (2 * longest))) if longest > 0 else 1.0
-    basis = basis * np.float32(scale)
-    columns, vectors = aligned_columns(basis[:elements])
+    scaled = basis.directions * np.float32(scale)
+    columns, vectors = aligned_columns(scaled[:elements])
     extra, offset = (np.zeros(vectors * VECTOR, np.float32) for _ in range(2))
-    num_components = basis.shape[1]
-    offset[:num_components] = multiply(mean[None], basis)[0]
-    extra[:num_components] = basis[elements:].sum(0)  # the one line there is, or none
-    return Projection(columns, vectors, extra, offset, num_components, explained)
+    num_components = scaled.shape[1]
+    offset[:num_components] = multiply(basis.mean[None], scaled)[0]
+    extra[:num_components] = scaled[elements:].sum(0)  # the one line there is, or none
+    return Projection(columns, vectors, extra, offset, num_components, scale)
 
 
-def _norms(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.sqrt((rows * rows).sum(1))
+def _longest(rows: NDArray[np.float32], directions: NDArray[np.float32]) -> float:
+    if not len(rows):
+        return 0.0
+    projected = multiply(rows, directions)
+    return float(np.sqrt((projected * projected).sum(1)).max())
 
 
 def _sample(side: Side, positions: NDArray[Any], patches: Patches, most: int) -> NDArray[np.float32]:
