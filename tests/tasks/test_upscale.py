@@ -132,6 +132,15 @@ def test_bands_cover_everything_once(height: int, width: int, size: int) -> None
     assert all((high - low) * width <= max(size, HALO * width) for low, high in bands)
 
 
+def test_votes_of_every_second_patch_leave_no_chessboard() -> None:
+    """In smooth areas; where an image is busy, such a pattern may be its own."""
+    rows, columns = torch.meshgrid(torch.arange(12), torch.arange(15), indexing="ij")
+    chessboard = (1 - 2 * ((rows + columns) % 2)).float().expand(1, 1, -1, -1)
+    slope = (rows + columns).float().expand(1, 1, -1, -1) / 30
+    cleaned = self_similarity._without_chessboard(slope + 0.02 * chessboard)
+    torch.testing.assert_close(cleaned[..., 1:-1, 1:-1], slope[..., 1:-1, 1:-1])
+
+
 # ------------------------------------------------------------------------------------------------- what an image holds
 
 
