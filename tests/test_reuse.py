@@ -84,6 +84,17 @@ def test_what_changes_the_keys_makes_another_tree(built: list[int]) -> None:
     assert torch.equal(found.index, match(queries[0], key, **SETTINGS).index)
 
 
+def test_nothing_is_kept_of_tensors_whose_changes_are_not_told(built: list[int]) -> None:
+    queries, key = images()
+    with torch.inference_mode(), keep_prepared_keys():
+        made_here = key.clone()
+        match(queries[0], made_here, **SETTINGS)
+        made_here.copy_(key.flip(2))
+        found = match(queries[0], made_here, **SETTINGS)
+    assert len(built) == 2
+    assert torch.equal(found.index, match(queries[0], key.flip(2), **SETTINGS).index)
+
+
 def test_each_item_of_a_batch_has_its_own(built: list[int]) -> None:
     queries, key = images()
     query, keys = torch.cat(queries), torch.cat([key, key.flip(2), key.flip(3)])

@@ -21,7 +21,8 @@ def keep_prepared_keys() -> Iterator[None]:
 
     For a key that is searched again and again: by one band of queries after another, or by each frame of a film. The
     guided search on the CPU then makes its tree once. Matches are the same to the bit. What is kept of each key that is
-    searched takes about 100 bytes for each of its pixels; a key that was changed in place is another one.
+    searched takes about 100 bytes for each of its pixels; a key that was changed in place is another one. Of keys made in
+    inference mode nothing is kept, since PyTorch does not tell whether they were changed.
 
     Example:
         >>> import torch
@@ -44,8 +45,8 @@ def prepared(owners: tuple[Tensor | None, ...], name: Hashable, prepare: Callabl
     The owners are kept as well, so that their memory is not given to other tensors meanwhile.
     """
     kept = _kept.get()
-    if kept is None:
-        return prepare()
+    if kept is None or any(tensor is not None and tensor.is_inference() for tensor in owners):
+        return prepare()  # of a tensor made in inference mode nobody can tell whether it was changed
     place = (name, *map(_content, owners))
     if place not in kept:
         kept[place] = (prepare(), owners)

@@ -194,6 +194,13 @@ def test_any_size(height: int, width: int, scale: int, channels: int, patch_size
     assert result.max() <= 1
 
 
+def test_inference_mode() -> None:
+    image = photograph(slice(100, 140), slice(200, 260))
+    with torch.inference_mode():
+        result = enlarged(image.clone())
+    assert torch.equal(result, enlarged(image))
+
+
 def test_one_pixel() -> None:
     torch.testing.assert_close(enlarged(torch.full((1, 3, 1, 1), 0.3), 4), torch.full((1, 3, 4, 4), 0.3))
 

@@ -70,7 +70,7 @@ def match(
         seed: of the random numbers.
         init: a field to start from, of an earlier frame or training step, with any number of matches.
         query_mask: `(B or 1, *spatial)`, False: this query gets no match. Of every second query (a lattice) the guided
-            search finds about what it would find of all: they hear from the next but one.
+            search finds with two scans about what it finds with one of all: they hear from the next but one.
         key_mask: `(B or 1, *spatial)`, False: no query matches this key.
         is_causal: match only keys at or before the query, row by row (`"strict"`: before it); query and key must have
             one size. Exact search and PatchMatch then look at nothing that comes later: with single positions as

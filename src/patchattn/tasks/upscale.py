@@ -117,7 +117,8 @@ def upscale(
     report = progress if progress is not None else _silent
 
     began = time.perf_counter()
-    with torch.no_grad():
+    # Keys are prepared once, which tensors of inference mode do not allow.
+    with torch.inference_mode(False), torch.no_grad():
         guide = visible_color(image)
         if network is None:
             high = _enlarged(guide, scale, SelfSimilarityUpscaler(patch_size, k, temperature, seed), report)
