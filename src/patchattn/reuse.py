@@ -21,8 +21,8 @@ def keep_prepared_keys() -> Iterator[None]:
 
     For a key that is searched again and again: by one band of queries after another, or by each frame of a film. The
     guided search on the CPU then makes its tree once. Matches are the same to the bit. What is kept of each key that is
-    searched takes about 100 bytes for each of its pixels; a key that was changed in place is another one. Of keys made in
-    inference mode nothing is kept, since PyTorch does not tell whether they were changed.
+    searched takes about 100 bytes for each of its pixels; a key that was changed in place is another one. Of keys made
+    in inference mode nothing is kept, since PyTorch does not tell whether they were changed.
 
     Example:
         >>> import torch

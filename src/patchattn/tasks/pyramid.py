@@ -10,12 +10,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from patchattn.tasks.windows import running_maximum, running_sum
+
 __all__ = ["PyramidLevel", "any_within", "dilated", "image_pyramid"]
 
 MIN_KNOWN_SHARE = 0.6
 """Smallest share of known pixels under a downsampled pixel that counts as known."""
 TEXTURE_RADIUS = 4
-"""Radius over which texture is averaged, in pixels; a power of 2, for `_summed_around`."""
+"""Radius over which texture is averaged, in pixels."""
 MIN_PATCHES_ACROSS = 4
 """Smallest width and height of a level, in patches."""
 
@@ -77,13 +79,7 @@ def any_within(mask: Bool[Tensor, "1 1 height width"], before: int, after: int) 
     """Whether the mask is True at any pixel from so many rows and columns before to so many after."""
     for dim in (2, 3):
         mask = F.pad(mask, (before, after) if dim == 3 else (0, 0, before, after))
-        # Windows twice as long each time, so that the time grows with the logarithm of their length.
-        length, wanted = 1, before + after + 1
-        while length < wanted:
-            step = min(length, wanted - length)
-            count = mask.shape[dim] - step
-            mask = mask.narrow(dim, 0, count) | mask.narrow(dim, step, count)
-            length += step
+        mask = running_maximum(mask, before + after + 1, dim)
     return mask
 
 
@@ -128,17 +124,4 @@ def _texture(image: Tensor, hole: Tensor) -> Tensor:
 def _summed_around(image: Tensor) -> Tensor:
     """Sums over the square of TEXTURE_RADIUS around each pixel; the border is repeated outwards."""
     image = F.pad(image, (TEXTURE_RADIUS,) * 4, mode="replicate")
-    for dim in (2, 3):
-        # Of 2, of 4, of 8 and of 9 pixels: a quarter of the time that pooling takes.
-        sums, length = image, 1
-        while length < 2 * TEXTURE_RADIUS:
-            sums = _added(sums, sums, dim, length)
-            length *= 2
-        image = _added(sums, image, dim, length)
-    return image
-
-
-def _added(first: Tensor, second: Tensor, dim: int, offset: int) -> Tensor:
-    """Add what stands at an offset in the second image."""
-    count = second.shape[dim] - offset
-    return first.narrow(dim, 0, count) + second.narrow(dim, offset, count)
+    return running_sum(running_sum(image, 2 * TEXTURE_RADIUS + 1, 2), 2 * TEXTURE_RADIUS + 1, 3)

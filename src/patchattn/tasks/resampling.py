@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from patchattn.tasks.windows import running_maximum
+
 __all__ = ["Bounds", "back_project", "local_bounds", "resize"]
 
 NEAR_SIDE, FAR_SIDE = 3, 11
@@ -131,23 +133,12 @@ def _largest(low: Tensor, overshoot: float) -> Tensor:
 def _dilated(image: Tensor, side: int) -> Tensor:
     for dim in (2, 3):
         border = image.new_full((), -torch.inf).expand(*image.shape[:dim], side // 2, *image.shape[dim + 1 :])
-        image = _running_maximum(torch.cat([border, image, border], dim), side, dim)
+        image = running_maximum(torch.cat([border, image, border], dim), side, dim)
     return image
 
 
 def _opened(image: Tensor) -> Tensor:
     """The morphological opening by 2 x 2 pixels, the border repeated outside."""
     opposite = -F.pad(image, (1, 1, 1, 1), mode="replicate")
-    least = -_running_maximum(_running_maximum(opposite, 2, 2), 2, 3)
-    return _running_maximum(_running_maximum(least, 2, 2), 2, 3)
-
-
-def _running_maximum(image: Tensor, side: int, dim: int) -> Tensor:
-    """The maximum of `side` numbers in a row, by windows that double: pooling takes ten times as long."""
-    width = 1
-    while width < side:
-        by = min(width, side - width)
-        count = image.shape[dim] - by
-        image = torch.maximum(image.narrow(dim, 0, count), image.narrow(dim, by, count))
-        width += by
-    return image
+    least = -running_maximum(running_maximum(opposite, 2, 2), 2, 3)
+    return running_maximum(running_maximum(least, 2, 2), 2, 3)

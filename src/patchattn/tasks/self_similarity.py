@@ -13,6 +13,7 @@ from torch.nn import functional
 from patchattn.attention import patch_attention
 from patchattn.reuse import keep_prepared_keys
 from patchattn.tasks.resampling import back_project, resize
+from patchattn.tasks.windows import running_sum
 
 __all__ = ["STEPS", "SelfSimilarityUpscaler"]
 
@@ -107,9 +108,9 @@ class SelfSimilarityUpscaler:
         return detail, similar
 
     def _local_mean(self, image: Tensor) -> Tensor:
-        radius = max(self.patch_size, MIN_WINDOW) // 2
-        padded = functional.pad(image, (radius,) * 4, mode="replicate")
-        return _window_sums(_window_sums(padded, 2 * radius + 1, 2), 2 * radius + 1, 3) / (2 * radius + 1) ** 2
+        side = max(self.patch_size, MIN_WINDOW)
+        padded = functional.pad(image, (side // 2,) * 4, mode="replicate")
+        return running_sum(running_sum(padded, side, 2), side, 3) / side**2
 
 
 def _asked(variance: Tensor) -> Tensor:
@@ -129,15 +130,6 @@ def _without_chessboard(image: Tensor) -> Tensor:
     padded = functional.pad(image, (1, 1, 1, 1), mode="replicate")
     rows = padded[:, :, :-2] - 2 * padded[:, :, 1:-1] + padded[:, :, 2:]
     return image - (rows[..., :-2] - 2 * rows[..., 1:-1] + rows[..., 2:]) / 16
-
-
-def _window_sums(image: Tensor, side: int, dim: int) -> Tensor:
-    """Sums of `side` numbers in a row. (Pooling takes ten times as long.)"""
-    count = image.shape[dim] - side + 1
-    total = image.narrow(dim, 0, count).clone()
-    for first in range(1, side):
-        total += image.narrow(dim, first, count)
-    return total
 
 
 def _bands(height: int, width: int, size: int) -> Iterator[tuple[int, int]]:
