@@ -10,7 +10,7 @@ from numba import types
 from numba.core import cgutils
 
 from patchattn.kernels.cpu.compiler import instruction
-from patchattn.kernels.cpu.vectors import INT32, VECTOR_BYTES, load_vector
+from patchattn.kernels.cpu.vectors import VECTOR_BYTES, broadcast, load_vector
 
 __all__ = ["exp_of_differences", "exp_of_negative"]
 
@@ -47,8 +47,7 @@ def exp_of_differences(typing_context: Any, x: Any, count: Any, largest: Any) ->
         data = context.make_array(signature.args[0])(context, builder, array).data
         integer = context.get_value_type(types.intp)
         vector = ir.VectorType(context.get_value_type(number), lanes)
-        repeated = builder.insert_element(ir.Constant(vector, ir.Undefined), largest, ir.Constant(INT32, 0))
-        repeated = builder.shuffle_vector(repeated, repeated, ir.Constant(ir.VectorType(INT32, lanes), [0] * lanes))
+        repeated = broadcast(builder, largest, vector)
         zero, step = ir.Constant(integer, 0), ir.Constant(integer, lanes)
         with cgutils.for_range_slice(builder, zero, count, step, intp=integer) as (at, _):
             difference = builder.fsub(load_vector(builder, data, at, vector, size), repeated)

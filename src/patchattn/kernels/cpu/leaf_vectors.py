@@ -19,6 +19,7 @@ from numba import types
 from numba.core import cgutils
 
 from patchattn.kernels.cpu.compiler import instruction
+from patchattn.kernels.cpu.vectors import broadcast
 from patchattn.kernels.parameters import COMPONENTS_PER_GROUP, LEAF_SIZE, MAX_COMPONENTS, MIN_COMPONENTS
 
 __all__ = [
@@ -56,8 +57,7 @@ def _constant(value: int) -> ir.Constant:
 
 
 def repeat(builder: ir.IRBuilder, value: Any) -> Any:
-    vector = builder.insert_element(ir.Constant(ENTRIES, ir.Undefined), value, ir.Constant(INT32, 0))
-    return builder.shuffle_vector(vector, vector, lanes([0] * LANES))
+    return broadcast(builder, value, ENTRIES)
 
 
 def data_of(context: Any, builder: ir.IRBuilder, kind: Any, array: Any) -> Any:

@@ -16,7 +16,7 @@ from numba import types
 from numba.core import cgutils
 
 from patchattn.kernels.cpu.compiler import instruction
-from patchattn.kernels.cpu.vectors import FLAGS, INT32, VECTOR_BYTES, integers_of, load_vector
+from patchattn.kernels.cpu.vectors import FLAGS, INT32, VECTOR_BYTES, broadcast, integers_of, load_vector
 
 __all__ = [
     "PatchSteps",
@@ -64,8 +64,7 @@ def reduce_vector(builder: ir.IRBuilder, value: Any, lanes: int) -> Any:
 def tail_mask(builder: ir.IRBuilder, tail: Any, lanes: int) -> Any:
     """A mask of the first `tail` lanes."""
     vector = ir.VectorType(INT32, lanes)
-    count = builder.insert_element(ir.Constant(vector, ir.Undefined), builder.trunc(tail, INT32), ir.Constant(INT32, 0))
-    count = builder.shuffle_vector(count, count, ir.Constant(vector, [0] * lanes))
+    count = broadcast(builder, builder.trunc(tail, INT32), vector)
     return builder.icmp_signed("<", ir.Constant(vector, list(range(lanes))), count)
 
 

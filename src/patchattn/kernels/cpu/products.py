@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from patchattn.kernels.cpu.aligned import aligned_array
 from patchattn.kernels.cpu.compiler import inlined, instruction, kernel
 from patchattn.kernels.cpu.pool import run_ranges
-from patchattn.kernels.cpu.vectors import integers_of
+from patchattn.kernels.cpu.vectors import broadcast, integers_of
 
 __all__ = ["BLOCK", "COLUMNS", "VECTOR", "BlockSteps", "aligned_columns", "block_product", "multiply", "quantize"]
 
@@ -102,9 +102,7 @@ def _block_product(vectors: int) -> Any:
                     value = builder.load(builder.gep(data, [builder.add(at, first[m])]))
                     if value.type != FLOAT:
                         value = builder.fptrunc(value, FLOAT)
-                    repeated = builder.insert_element(ir.Constant(lanes, ir.Undefined), value, ir.Constant(INT32, 0))
-                    mask = ir.Constant(ir.VectorType(INT32, VECTOR), [0] * VECTOR)
-                    repeated = builder.shuffle_vector(repeated, repeated, mask)
+                    repeated = broadcast(builder, value, lanes)
                     for v in range(vectors):
                         total = builder.load(sums[m][v])
                         added = builder.fmul(repeated, weights[v], flags=FLAGS)
@@ -158,15 +156,11 @@ def quantize(
         def load(base: Any, place: Any) -> Any:
             return builder.load(builder.bitcast(builder.gep(base, [place]), lanes.as_pointer()), align=4)
 
-        def repeat(value: Any) -> Any:
-            vector = builder.insert_element(ir.Constant(lanes, ir.Undefined), value, ir.Constant(INT32, 0))
-            return builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(INT32, VECTOR), [0] * VECTOR))
-
         def call(name: str, value: Any, suffix: str) -> Any:
             kind = ir.FunctionType(value.type, [value.type])
             return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.{suffix}"), [value])
 
-        factors, mores = repeat(factor), repeat(more)
+        factors, mores = broadcast(builder, factor, lanes), broadcast(builder, more, lanes)
         squares = cgutils.alloca_once_value(builder, zeros)
         with cgutils.for_range(builder, vectors, intp=integer) as loop:
             place = builder.mul(loop.index, ir.Constant(integer, VECTOR))
@@ -184,7 +178,7 @@ def quantize(
         too_long = builder.fcmp_ordered(">", square, builder.fmul(longest, longest))
         shrink = builder.fdiv(longest, call("sqrt", square, "f32"))
         shrink = builder.select(too_long, shrink, ir.Constant(FLOAT, 1.0))
-        scale = repeat(builder.select(usable, shrink, ir.Constant(FLOAT, 0.0)))
+        scale = broadcast(builder, builder.select(usable, shrink, ir.Constant(FLOAT, 0.0)), lanes)
         with cgutils.for_range(builder, vectors, intp=integer) as loop:
             place = builder.mul(loop.index, ir.Constant(integer, VECTOR))
             value = builder.select(usable, load(data, builder.add(at, place)), zeros)

@@ -20,6 +20,7 @@ __all__ = [
     "SLACK",
     "VECTOR_BYTES",
     "add_scaled",
+    "broadcast",
     "find_above",
     "integers_of",
     "load_vector",
@@ -37,6 +38,12 @@ def load_vector(builder: ir.IRBuilder, base: Any, offset: Any, vector: ir.Vector
     """Load a vector of elements of so many bytes from `base[offset]`, which need not be aligned."""
     pointer = builder.bitcast(builder.gep(base, [offset]), vector.as_pointer())
     return builder.load(pointer, align=size)
+
+
+def broadcast(builder: ir.IRBuilder, value: Any, vector: ir.VectorType) -> Any:
+    """Return a vector of one number, in every lane."""
+    first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(INT32, 0))
+    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(INT32, vector.count), [0] * vector.count))
 
 
 def integers_of(context: Any, builder: ir.IRBuilder, kind: Any, values: Any) -> list[Any]:
@@ -63,8 +70,7 @@ def add_scaled(typing_context: Any, total: Any, x: Any, start: Any, length: Any,
         x_data = context.make_array(signature.args[1])(context, builder, x).data
         integer = context.get_value_type(types.intp)
         vector = ir.VectorType(context.get_value_type(number), lanes)
-        factors = builder.insert_element(ir.Constant(vector, ir.Undefined), factor, ir.Constant(INT32, 0))
-        factors = builder.shuffle_vector(factors, factors, ir.Constant(ir.VectorType(INT32, lanes), [0] * lanes))
+        factors = broadcast(builder, factor, vector)
         zero, step = ir.Constant(integer, 0), ir.Constant(integer, lanes)
         with cgutils.for_range_slice(builder, zero, length, step, intp=integer) as (at, _):
             added = load_vector(builder, x_data, builder.add(start, at), vector, size)
@@ -164,9 +170,7 @@ def sum_scaled_runs(
             with cgutils.for_range(builder, terms, intp=integer) as term:
                 factor = builder.load(builder.gep(factors, [builder.add(first, term.index)]))
                 if kind is vector:
-                    factor = builder.insert_element(ir.Constant(vector, ir.Undefined), factor, ir.Constant(INT32, 0))
-                    same = ir.Constant(ir.VectorType(INT32, lanes), [0] * lanes)
-                    factor = builder.shuffle_vector(factor, factor, same)
+                    factor = broadcast(builder, factor, vector)
                 start = builder.add(builder.mul(term.index, step), begin)
                 for place, total in zip(places, sums, strict=True):
                     added = load_vector(builder, numbers, builder.add(start, constant(place)), kind, size)
@@ -207,8 +211,7 @@ def find_above(typing_context: Any, numbers: Any, start: Any, end: Any, limit: A
         numbers = context.make_array(signature.args[0])(context, builder, numbers).data
         integer = context.get_value_type(types.intp)
         vector = ir.VectorType(context.get_value_type(number), lanes)
-        limits = builder.insert_element(ir.Constant(vector, ir.Undefined), limit, ir.Constant(INT32, 0))
-        limits = builder.shuffle_vector(limits, limits, ir.Constant(ir.VectorType(INT32, lanes), [0] * lanes))
+        limits = broadcast(builder, limit, vector)
         bits = ir.IntType(lanes)
         place, above = cgutils.alloca_once_value(builder, end), cgutils.alloca_once_value(builder, ir.Constant(bits, 0))
         builder.store(end, place)
