@@ -103,6 +103,20 @@ for attempt in (lambda: load_backend("gpu"), lambda: patchattn.match(image, imag
         assert 'install Triton (pip install "triton>=3.4"), or pass backend="reference"' in line
 
 
+@pytest.mark.needs("cpu")
+def test_an_old_numba_names_the_remedy() -> None:
+    code = """
+import llvmlite.binding, numba
+llvmlite.binding.llvm_version_info = (15, 0, 7)
+numba.__version__ = "0.61.0"
+from patchattn.kernels import backend_status
+print(backend_status()["cpu"])
+"""
+    refusal = run(code)
+    assert "backend 'cpu' does not load (Numba 0.61.0 is too old; 0.62 or newer is needed)" in refusal
+    assert 'install Numba (pip install "numba>=0.62"), or pass backend="reference"' in refusal
+
+
 @pytest.mark.needs("gpu")
 def test_an_old_triton_names_the_remedy() -> None:
     code = """

@@ -128,7 +128,7 @@ register_backend(
 register_backend(
     "cpu",
     "patchattn.kernels.cpu",
-    remedy='install Numba (pip install "numba>=0.60"), or pass backend="reference"',
+    remedy='install Numba (pip install "numba>=0.62"), or pass backend="reference"',
     devices=("cpu",),
     refuses=_cpu_refuses,
 )

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+import llvmlite.binding
 import numba
 from numba.core import config
 from numba.core.compiler_lock import global_compiler_lock
@@ -15,6 +16,10 @@ from numba.extending import intrinsic
 from patchattn.kernels.cpu.cache import cache_for
 
 __all__ = ["configured", "inlined", "instruction", "kernel"]
+
+# Older ones end the process where kernels keep the entries of a vector that a condition holds for.
+if llvmlite.binding.llvm_version_info[0] < 20:
+    raise ImportError(f"Numba {numba.__version__} is too old; 0.62 or newer is needed")
 
 # Sums may be reordered and fused, but NaN and infinity keep their meaning: a NaN similarity must lose every comparison.
 # No reference counts (`_nrt`): kernels allocate nothing, and counting the arrays they are given, at every use in the
