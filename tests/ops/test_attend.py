@@ -98,11 +98,13 @@ def test_strides_do_not_matter(backend: str, name: str) -> None:
     found = attend_operator(strided(similarity), strided(index), strided(value), *settings)
     assert torch.equal(found[0], output)
     assert torch.equal(found[1], normalizer)
+    assert all(x.is_contiguous() for x in found)
     grad = normals(*output.shape, seed=3)
     expected = attend_backward(grad, similarity, index, value, output, normalizer, *settings)
     tensors = (strided(x) for x in (grad, similarity, index, value, output, normalizer))
     for one, other in zip(attend_backward(*tensors, *settings), expected, strict=True):
         assert torch.equal(one, other)
+        assert one.is_contiguous()
 
 
 def test_large_similarities_do_not_overflow(backend: str) -> None:

@@ -148,6 +148,8 @@ def test_tangents_of_all_backends(compiled: str, name: str, similarity: str) -> 
     inputs = (strided(x) for x in (query, key, random_index(pair, 3), by_query, by_key))
     found, expected = both(compiled, "similarity_tangent", *inputs, patches)
     assert expected.isfinite().all()
+    assert found.is_contiguous()
+    assert expected.is_contiguous()
     assert_close(found, expected, torch.float64)
 
 

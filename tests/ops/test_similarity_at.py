@@ -107,7 +107,9 @@ def test_strides_do_not_matter(backend: str, name: str) -> None:
     grad = normals(*index.shape, seed=3)
     settings = (geometry(pair.patch, "reflect", pair.heads, "l2"), backend)
     plain = similarity_at(query, key, index, *settings)
-    assert torch.equal(similarity_at(strided(query), strided(key), strided(index), *settings), plain)
+    again = similarity_at(strided(query), strided(key), strided(index), *settings)
+    assert torch.equal(again, plain)
+    assert again.is_contiguous()
     expected = similarity_at_backward(grad, query, key, index, *settings)
     found = similarity_at_backward(strided(grad), strided(query), strided(key), strided(index), *settings)
     for one, other in zip(found, expected, strict=True):

@@ -9,6 +9,7 @@ from patchattn.attention.masked import MaskedPatchAttention, masked_patch_attent
 from patchattn.attention.multihead import MultiheadPatchAttention2d
 from patchattn.attention.patch import PatchAttention, patch_attention
 from patchattn.attention.scram import ScramAttention, ScramDiagnostics, scram_attention
+from patchattn.attention.tokens import attend_at
 
 __all__ = [
     "ContextualAttention",
@@ -19,6 +20,7 @@ __all__ = [
     "PatchAttention",
     "ScramAttention",
     "ScramDiagnostics",
+    "attend_at",
     "contextual_attention",
     "cross_scale_attention",
     "cross_scale_patch_attention",

@@ -10,12 +10,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from typing_extensions import Unpack
 
-from patchattn.checks import on_host
 from patchattn.field import MatchField
-from patchattn.kernels import default_backend
 from patchattn.matching.define import define_problem
+from patchattn.matching.indices import check_positions
 from patchattn.ops.search import search
-from patchattn.ops.transforms import stored_numbers
 from patchattn.problem import Problem
 from patchattn.settings import SearchOptions, SearchSettings, settings_from, shows
 
@@ -118,8 +116,7 @@ def find_field(query: Tensor, key: Tensor, problem: Problem, init: MatchField | 
 def check_field(name: str, field: Any, query: Tensor, key: Tensor, num_heads: int) -> None:
     """Check a field between tensors of these shapes.
 
-    The largest index is read and checked at once on the CPU. On a GPU, and in a compiled graph, nothing is read, which
-    would wait for the device: the check is enqueued, and an index that is too large fails as an assertion there.
+    That its index is in range is checked by `check_positions`.
     """
     if not isinstance(field, MatchField):
         raise ValueError(f"{name}: expected a MatchField, got {type(field).__name__}.")
@@ -134,11 +131,4 @@ def check_field(name: str, field: Any, query: Tensor, key: Tensor, num_heads: in
         )
     if index.device != query.device:
         raise ValueError(f"{name}: expected device {query.device} as query has, got {index.device}.")
-    if index.numel() == 0 or index.is_meta:
-        return
-    index = stored_numbers(index)
-    keys, traced = prod(field.key_shape), torch.compiler.is_compiling()
-    if default_backend(index.device.type) != "reference" and not on_host(index):
-        torch._assert_async(index.max() < keys, f"{name}: its index holds positions beyond the last of key.")
-    elif not traced and int(index.max()) >= keys:
-        raise ValueError(f"{name}: its index holds {int(index.max())}, but key has only {keys} positions.")
+    check_positions(f"{name}: its index", index, prod(field.key_shape))

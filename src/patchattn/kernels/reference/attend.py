@@ -54,7 +54,7 @@ def attend(
         total += (weight.unsqueeze(2) * take(table, keys)).sum(3)
     out = torch.where(normalizer.unsqueeze(2) > 0, total / normalizer.unsqueeze(2), 0)
     out = torch.unflatten(out.flatten(1, 2), 2, query_shape).to(value.dtype)
-    return out, torch.unflatten(peak + normalizer.log(), 2, query_shape)
+    return out.contiguous(), torch.unflatten((peak + normalizer.log()).contiguous(), 2, query_shape)
 
 
 @torch.no_grad()
@@ -100,8 +100,8 @@ def attend_backward(
         grad_similarity += torch.where(voter >= 0, by_vote[..., voter.clamp(min=0)], 0)
         grad_table += sum_by_position(weight.unsqueeze(2) * grad.unsqueeze(3), keys, size, table.shape[0])
     return (
-        torch.unflatten(grad_similarity, 3, query_shape).to(similarity.dtype),
-        torch.unflatten(grad_table.flatten(1, 2), 2, key_shape).to(value.dtype),
+        torch.unflatten(grad_similarity, 3, query_shape).to(similarity.dtype).contiguous(),
+        torch.unflatten(grad_table.flatten(1, 2), 2, key_shape).to(value.dtype).contiguous(),
     )
 
 

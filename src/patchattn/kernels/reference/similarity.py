@@ -15,4 +15,4 @@ __all__ = ["similarity_at"]
 def similarity_at(query: Tensor, key: Tensor, index: Tensor, geometry: PatchGeometry) -> Tensor:
     """Return the similarity of each query to its keys in `index`, both `(B, heads, k, *query_spatial)`; -inf at -1."""
     pairs = PatchPairs(query, key, geometry)
-    return torch.unflatten(pairs.at(pairs.queries, index.long().flatten(3)), 3, pairs.query_shape)
+    return torch.unflatten(pairs.at(pairs.queries, index.long().flatten(3)).contiguous(), 3, pairs.query_shape)

@@ -48,5 +48,5 @@ def similarity_tangent(
         by_q, by_k = derivative(q, k)
         total += (by_q * u + by_k * v).sum(2)
         compared = compared & (q.isfinite() & k.isfinite()).all(2)
-    found = torch.where(compared, total, 0)
+    found = torch.where(compared, total, 0).contiguous()
     return torch.unflatten(found, 3, pairs.query_shape)
