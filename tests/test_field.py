@@ -174,3 +174,27 @@ def test_an_exported_program_returns_fields_of_any_size() -> None:
     loaded = torch.export.load(file).module()
     other = normals(1, 3, 9, 14, dtype=torch.float32)
     assert same(loaded(other, other.roll(1, 2)), match(other, other.roll(1, 2), k=2, patch_size=3))
+
+
+@pytest.mark.parametrize("radius", [0, 1])
+def test_without_the_query_itself(radius: int) -> None:
+    image = normals(2, 4, 6, 7, dtype=torch.float32)
+    near = (2 * radius + 1) ** 2
+    field = match(image, image, k=3 + near, num_heads=2, method="exact")
+    others = field.without_self(radius)
+    for item, head, y, x in ((0, 0, 0, 0), (1, 1, 3, 4), (1, 0, 5, 6)):
+        rows, columns = field.coordinates()[item, head, :, :, y, x].T
+        kept = [m for m in range(3 + near) if max(abs(rows[m] - y), abs(columns[m] - x)) > radius]
+        rest = 3 + near - len(kept)
+        assert rest >= 1
+        expected = [*field.index[item, head, kept, y, x].tolist(), *[-1] * rest]
+        assert others.index[item, head, :, y, x].tolist() == expected
+        expected = [*field.similarity[item, head, kept, y, x].tolist(), *[-torch.inf] * rest]
+        assert others.similarity[item, head, :, y, x].tolist() == expected
+
+
+def test_without_the_query_itself_needs_one_size(field: MatchField) -> None:
+    with pytest.raises(ValueError, match=r"queries of size \(6, 7\) in keys of size \(7, 6\)"):
+        MatchField(field.index, field.similarity, (7, 6)).without_self()
+    with pytest.raises(ValueError, match="radius: expected an integer of at least 0, got -1"):
+        field.without_self(-1)

@@ -139,6 +139,37 @@ class MatchField:
         home = home_coordinates(self.query_shape, self.key_shape, self.index.device)
         return torch.where((self.index >= 0).unsqueeze(3), self.coordinates() - home, 0)
 
+    def without_self(self, radius: int = 0) -> MatchField:
+        """Return the field without matches at the query's own position, or within `radius` of it in every dimension.
+
+        Matches left move up, and -1 fills the places at the end. For self-attention in which no position attends to
+        itself: search for one match more, `match(image, image, k=k + 1).without_self()`, or `(2 radius + 1)^D` more.
+        (`min_separation` of `match` is about the distance between the matches of one query, not from the query.)
+
+        Raises:
+            ValueError: query and key differ in size; or `radius` is no integer of at least 0.
+
+        Example:
+            >>> import torch
+            >>> from patchattn import match
+            >>> image = torch.rand(1, 3, 16, 16)
+            >>> others = match(image, image, k=4, patch_size=3).without_self()  # three, and one place at the end
+            >>> bool((others.offsets()[:, :, :3] == 0).all(3).any())
+            False
+        """
+        if self.query_shape != tuple(self.key_shape):
+            raise ValueError(
+                "without_self() needs a field of an image in itself, got one of queries of size "
+                f"{self.query_shape} in keys of size {tuple(self.key_shape)}."
+            )
+        if not isinstance(radius, int) or isinstance(radius, bool) or radius < 0:
+            raise ValueError(f"radius: expected an integer of at least 0, got {radius!r}.")
+        excluded = (self.index < 0) | (self.offsets().abs() <= radius).all(3)
+        order = excluded.to(torch.uint8).sort(dim=2, stable=True).indices
+        index = self.index.masked_fill(excluded, -1).gather(2, order)
+        similarity = self.similarity.masked_fill(excluded, -torch.inf).gather(2, order)
+        return replace(self, index=index, similarity=similarity)
+
 
 def home_coordinates(
     query_shape: tuple[int, ...], key_shape: tuple[int, ...], device: torch.device

@@ -219,3 +219,10 @@ def test_no_gradient_is_kept_without_need(backend: str) -> None:
     assert not patch_attention(query, key, value, patch_size=3, backend=backend).requires_grad
     with torch.no_grad():
         assert not patch_attention(query.requires_grad_(), key, value, patch_size=3, backend=backend).requires_grad
+
+
+@pytest.mark.parametrize("aggregate", [False, True])
+def test_more_matches_than_keys_are_all_keys(aggregate: bool) -> None:
+    query, key = normals(1, 4, 5, 6), normals(1, 4, 2, 3, seed=1)
+    outputs = [patch_attention(query, key, key, k=k, patch_size=3, aggregate=aggregate) for k in (6, 7)]
+    assert torch.equal(*outputs)

@@ -433,7 +433,6 @@ def test_a_start_is_used() -> None:
         ({"is_causal": "before"}, "is_causal: got 'before'; allowed are True, False and 'strict'"),
         ({"is_causal": True, "method": "guided"}, "method: 'guided' makes its tree of all keys"),
         ({"temperature": 0}, "temperature: expected a number above 0, got 0"),
-        ({"k": 73}, "k: got 73, but key has only 72 positions"),
         ({"num_heads": 3}, "num_heads: got 3, which does not divide the 4 channels of query"),
         ({"method": "fast"}, "method: got 'fast'; allowed are 'auto', 'exact', 'guided', 'patchmatch', 'repeated'"),
         ({"field": 3}, "field: expected a MatchField, got int"),
@@ -454,3 +453,12 @@ def test_a_pointwise_similarity_without_a_derivative_cannot_train(backend: str) 
     output = scram_attention(query, query, query, similarity=similarity, expand=1, backend=backend)
     with pytest.raises(RuntimeError, match="has no derivative"):
         output.sum().backward()
+
+
+@pytest.mark.parametrize("settings", [{}, {"expand": 1}, {"estimator": "snis", "samples": 8}, {"estimator": "mh"}])
+def test_more_modes_than_keys(settings: dict[str, Any]) -> None:
+    query, key = normals(1, 4, 5, 6, dtype=torch.float32), normals(1, 4, 2, 3, seed=1, dtype=torch.float32)
+    output = scram_attention(query, key, key, k=7, **settings)
+    assert output.isfinite().all()
+    if not settings:
+        torch.testing.assert_close(output, scram_attention(query, key, key, k=6))

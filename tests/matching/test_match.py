@@ -378,3 +378,16 @@ def test_runs_for_one_match_each_are_apart(backend: str) -> None:
                 apart = ((place[:, :, one] - place[:, :, other]).abs() >= least).any(2)
                 assert (apart | (field.index[:, :, one] < 0)).all()
         assert (field.similarity[:, :, :-1] >= field.similarity[:, :, 1:]).all()
+
+
+@pytest.mark.parametrize("method", ["exact", "guided", "patchmatch", "repeated"])
+def test_more_matches_than_keys(backend: str, method: str) -> None:
+    query, key = normals(2, 4, 5, 6, dtype=torch.float32), normals(2, 4, 2, 3, seed=1, dtype=torch.float32)
+    all_, more = (match(query, key, k=k, method=method, num_heads=2, backend=backend) for k in (6, 9))
+    assert more.index.shape == more.similarity.shape == (2, 2, 9, 5, 6)
+    assert torch.equal(more.index[:, :, :6], all_.index)
+    assert torch.equal(more.similarity[:, :, :6], all_.similarity)
+    assert (more.index[:, :, 6:] == -1).all()
+    assert (more.similarity[:, :, 6:] == -torch.inf).all()
+    if method == "exact":
+        assert torch.equal(all_.index.sort(2).values[0, 0, :, 0, 0], torch.arange(6).int())

@@ -10,6 +10,7 @@ from patchattn.attention.multihead import MultiheadPatchAttention2d
 from patchattn.attention.patch import PatchAttention, patch_attention
 from patchattn.attention.scram import ScramAttention, ScramDiagnostics, scram_attention
 from patchattn.attention.tokens import attend_at
+from patchattn.attention.values import attend, gather
 
 __all__ = [
     "ContextualAttention",
@@ -20,10 +21,12 @@ __all__ = [
     "PatchAttention",
     "ScramAttention",
     "ScramDiagnostics",
+    "attend",
     "attend_at",
     "contextual_attention",
     "cross_scale_attention",
     "cross_scale_patch_attention",
+    "gather",
     "masked_patch_attention",
     "patch_attention",
     "scram_attention",

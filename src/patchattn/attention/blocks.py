@@ -6,12 +6,17 @@ from math import prod
 
 from torch import Tensor
 
-__all__ = ["fold_blocks", "unfold_blocks", "value_ratio"]
+__all__ = ["fold_blocks", "size_ratio", "unfold_blocks", "value_ratio"]
 
 
 def value_ratio(key: Tensor, value: Tensor) -> int:
     """Return r, where value is r times the key's size in every dimension."""
-    key_size, value_size = tuple(key.shape[2:]), tuple(value.shape[2:])
+    return size_ratio(tuple(key.shape[2:]), value)
+
+
+def size_ratio(key_size: tuple[int, ...], value: Tensor) -> int:
+    """The same for a key of which the size alone is known."""
+    value_size = tuple(value.shape[2:])
     ratio = 1 if 0 in key_size else max(1, value_size[0] // key_size[0])
     if value_size != tuple(ratio * n for n in key_size):
         raise ValueError(

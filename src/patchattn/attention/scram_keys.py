@@ -10,7 +10,8 @@ from torch import Tensor
 from patchattn.attention.comparison import Comparison
 from patchattn.attention.monte_carlo import chain_estimate, importance_estimate
 from patchattn.attention.scram_settings import CheckedSettings, ScramSettings, check_search, is_softmax
-from patchattn.matching.define import check_k, define_constraints, define_geometry, resolve_backend
+from patchattn.checks import check_count
+from patchattn.matching.define import define_constraints, define_geometry, resolve_backend
 from patchattn.ops.sample_chains import Chains
 from patchattn.ops.sample_mixture import Mixture
 from patchattn.problem import Problem, Strategy
@@ -46,7 +47,7 @@ def compare(
 
 def modes_problem(comparison: Comparison, settings: ScramSettings, checked: CheckedSettings) -> Problem:
     """The search for the best keys, or the best that are apart."""
-    k, constraints = check_k(settings.k, comparison.query, comparison.key), comparison.constraints
+    k, constraints = check_count("k", settings.k, 1), comparison.constraints
     if k > 1:
         constraints = replace(constraints, min_separation=checked.separation)
     method, iterations = check_search(settings.method, settings.iterations, constraints.is_causal)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 
 from torch import Tensor
 
@@ -16,7 +15,7 @@ from patchattn.problem import Constraints, PatchGeometry, Problem, Strategy
 from patchattn.settings import CommonSettings, SearchSettings
 from patchattn.similarity import Similarity, resolve_similarity
 
-__all__ = ["check_k", "define_constraints", "define_geometry", "define_problem", "resolve_backend"]
+__all__ = ["define_constraints", "define_geometry", "define_problem", "resolve_backend"]
 
 
 def define_problem(
@@ -24,7 +23,7 @@ def define_problem(
 ) -> Problem:
     """Describe the search that settings and masks ask for."""
     geometry = define_geometry(query, key, settings, settings.patch_size, settings.similarity)
-    k = check_k(settings.k, query, key)
+    k = check_count("k", settings.k, 1)
     separation = () if k == 1 else per_dimension("min_separation", settings.min_separation, query.dim() - 2, 0)
     constraints = define_constraints(query, key, settings, geometry, query_mask, key_mask, separation)
     method, iterations = check_method(settings.method, settings.iterations)
@@ -65,14 +64,6 @@ def define_constraints(
     # Distinct matches are 0 apart, which is nothing to keep.
     separation = min_separation or (0,) * (query.dim() - 2)
     return Constraints(*masks, causal, separation, offset, strict)
-
-
-def check_k(k: int, query: Tensor, key: Tensor) -> int:
-    """The number of matches, of which there are no more than keys."""
-    k, keys = check_count("k", k, 1), prod(key.shape[2:])
-    if k > keys and query.numel():
-        raise ValueError(f"k: got {k}, but key has only {keys} positions.")
-    return k
 
 
 def resolve_backend(backend: str | KernelBackend | None, tensor: Tensor) -> str:

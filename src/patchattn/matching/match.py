@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -44,7 +45,7 @@ def match(
             taken in float32 at least. Three dimensions are sequences `(B, C, length)`; where they look like an image
             `(C, H, W)` a warning asks. There may be no queries, and nothing in the batch.
         key: `(B, C, *spatial)`, of any spatial size; batch size 1 is shared by all queries.
-        k: matches for each query.
+        k: matches for each query; where there are fewer keys, the places left hold -1.
         patch_size: odd, in pixels; one for all dimensions or one for each. 1 compares single positions.
         similarity: larger is better. `"l2"`: minus the sum over patch and channels of (q - k)^2; `"l1"`: minus that of
             |q - k|; `"dot"`: sum of q k; `"scaled_dot"`: that over the square root of the number of elements of a
@@ -106,10 +107,18 @@ def match(
 
 
 def find_field(query: Tensor, key: Tensor, problem: Problem, init: MatchField | None = None) -> MatchField:
-    """Run the search that was defined for these tensors."""
+    """Run the search that was defined for these tensors; of more matches than there are keys the rest is -1."""
     if init is not None:
         check_field("init", init, query, key, problem.geometry.num_heads)
+    k, keys = problem.k, prod(key.shape[2:])
+    missing = k - keys if query.numel() and k > keys else 0
+    if missing:
+        problem = replace(problem, k=keys)
     index, found = search(query.detach(), key.detach(), None if init is None else init.index, problem)
+    if missing:
+        shape = (*index.shape[:2], missing, *index.shape[3:])
+        index = torch.cat([index, index.new_full(shape, -1)], 2)
+        found = torch.cat([found, found.new_full(shape, -torch.inf)], 2)
     return MatchField(index, found, tuple(key.shape[2:]))
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from patchattn.ops.weighted_sum import weighted_sum, weighted_sum_backward
 
-__all__ = ["attended", "attended_backward_again"]
+__all__ = ["attended", "attended_backward_again", "heard", "keys_voted", "offsets_of"]
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Votes:
 
     def heard(self, of_matches: Tensor) -> Tensor:
         """Values of the matches, `(B, heads, k, *query)`, at the votes; 0 where no neighbor is."""
-        return _heard(of_matches, self.window, 0)
+        return heard(of_matches, offsets_of(self.window), 0)
 
     def transposed(self, of_votes: Tensor) -> Tensor:
         """The transpose of `heard`: what the votes say, summed for each match."""
         parts = of_votes.chunk(prod(self.window), 2)
-        moved = [_moved(part, [-by for by in o], 0) for o, part in zip(_offsets(self.window), parts, strict=True)]
+        moved = [_moved(part, [-by for by in o], 0) for o, part in zip(offsets_of(self.window), parts, strict=True)]
         return torch.stack(moved).sum(0)
 
     def mean(self, of_votes: Tensor) -> Tensor:
@@ -55,10 +55,11 @@ def votes_of(
     similarity: Tensor, index: Tensor, value: Tensor, window: tuple[int, ...], temperature: float, backend: str
 ) -> Votes:
     dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
-    key = _keys(index, tuple(value.shape[2:]), window)
+    offsets = offsets_of(window)
+    key = keys_voted(index, tuple(value.shape[2:]), offsets)
     # NaN and infinity have no weight, as in the kernels; their places must not be differentiated either.
     score = torch.where((index >= 0) & similarity.isfinite(), similarity.to(dtype) / temperature, -torch.inf)
-    score = torch.where(key >= 0, _heard(score, window, -torch.inf), -torch.inf)
+    score = torch.where(key >= 0, heard(score, offsets, -torch.inf), -torch.inf)
     largest = score.detach().amax(2, keepdim=True) if score.shape[2] else score.new_zeros(())
     counts = score > -torch.inf
     weight = torch.where(counts, torch.where(counts, score - largest, 0).exp(), 0)
@@ -99,12 +100,14 @@ def attended_backward_again(
     return by_grad, votes.transposed(by_score / votes.temperature).to(similarity.dtype), by_value
 
 
-def _offsets(window: tuple[int, ...]) -> list[tuple[int, ...]]:
+def offsets_of(window: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Offsets of the neighbors in a window, in row-major order."""
     return list(product(*(range(-(size // 2), size // 2 + 1) for size in window)))
 
 
-def _heard(of_matches: Tensor, window: tuple[int, ...], outside: float) -> Tensor:
-    return torch.cat([_moved(of_matches, by, outside) for by in _offsets(window)], 2)
+def heard(of_matches: Tensor, offsets: Sequence[tuple[int, ...]], outside: float) -> Tensor:
+    """Values of the matches, `(B, heads, k, *query)`, at the neighbors of each query, those of one after the other."""
+    return torch.cat([_moved(of_matches, by, outside) for by in offsets], 2)
 
 
 def _moved(image: Tensor, by: Sequence[int], outside: float) -> Tensor:
@@ -118,12 +121,12 @@ def _moved(image: Tensor, by: Sequence[int], outside: float) -> Tensor:
     return moved
 
 
-def _keys(index: Tensor, key_size: tuple[int, ...], window: tuple[int, ...]) -> Tensor:
-    """The key of every vote: the neighbor's match, moved as the neighbor is moved to the query."""
-    if prod(window) == 1:
+def keys_voted(index: Tensor, key_size: tuple[int, ...], offsets: Sequence[tuple[int, ...]]) -> Tensor:
+    """The key of every vote: the neighbor's match, moved as the neighbor is moved to the query; -1 for none."""
+    if not any(map(any, offsets)):
         return index
     found = []
-    for by in _offsets(window):
+    for by in offsets:
         flat = _moved(index, by, -1).long()
         inside, stride, key = flat >= 0, 1, torch.zeros_like(flat)
         for size, d in zip(reversed(key_size), reversed(by), strict=True):
