@@ -22,6 +22,7 @@ from patchattn.attention import (
     patch_attention,
     scram_attention,
 )
+from patchattn.block_masks import block_mask, flex_block_mask, hilbert_order
 from patchattn.deprecation import moved_names
 from patchattn.field import MatchField
 from patchattn.matching import majority_vote, match
@@ -43,10 +44,13 @@ __all__ = [
     "attend",
     "attend_at",
     "baselines",
+    "block_mask",
     "contextual_attention",
     "cross_scale_attention",
     "cross_scale_patch_attention",
+    "flex_block_mask",
     "gather",
+    "hilbert_order",
     "majority_vote",
     "masked_patch_attention",
     "match",

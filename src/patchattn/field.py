@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
+from math import prod
 from typing import Any
 
 import torch
@@ -54,6 +55,11 @@ class MatchField:
     def query_shape(self) -> tuple[int, ...]:
         """Spatial size of the query."""
         return tuple(self.index.shape[3:])
+
+    @property
+    def key_count(self) -> int:
+        """Number of key positions."""
+        return prod(self.key_shape)
 
     def __iter__(self) -> Iterator[Int64[Tensor, "batch heads dims *query"]]:
         """Coordinates of the matches, `(B, heads, D, *query)` for each of the k, best first."""
@@ -138,6 +144,56 @@ class MatchField:
         """
         home = home_coordinates(self.query_shape, self.key_shape, self.index.device)
         return torch.where((self.index >= 0).unsqueeze(3), self.coordinates() - home, 0)
+
+    def token_index(self) -> Int32[Tensor, "batch heads n k"]:
+        """Return the index as that of tokens, row by row, as `attend_at` takes it: `(B, heads, n, k)`."""
+        return self.index.flatten(3).transpose(2, 3).contiguous()
+
+    @classmethod
+    def from_token_index(
+        cls,
+        index: Int[Tensor, "batch heads n k"],
+        query_shape: tuple[int, ...],
+        key_shape: tuple[int, ...],
+        similarity: Float[Tensor, "batch heads n k"] | None = None,
+    ) -> MatchField:
+        """Make a field of an index of tokens, int32 or int64, wherever it comes from; what `token_index` returns.
+
+        Without `similarity` those of the field are NaN, unknown (-inf where there is no match); `patch_attention` and
+        others that take a field compute theirs anew.
+
+        Raises:
+            ValueError: the index is of another kind, or not for so many queries.
+
+        Example:
+            >>> import torch
+            >>> from patchattn import MatchField, patch_attention
+            >>> image = torch.rand(1, 3, 16, 16)
+            >>> index = torch.randint(256, (1, 1, 256, 5))
+            >>> field = MatchField.from_token_index(index, (16, 16), (16, 16))
+            >>> patch_attention(image, image, image, patch_size=3, field=field).shape
+            torch.Size([1, 3, 16, 16])
+        """
+        n = prod(query_shape)
+        whole = index.dtype in (torch.int32, torch.int64)
+        if not whole or index.dim() != 4 or index.shape[2] != n:
+            raise ValueError(
+                f"index: expected int32 or int64 (B, heads, {n}, k) for queries of size {tuple(query_shape)}, got "
+                f"{index.dtype} {tuple(index.shape)}."
+            )
+        # What is out of range stays so in 32 bits, and is refused where the field is used.
+        lists = index.clamp(-2, 2**31 - 1).int()
+        if similarity is None:
+            similarity = torch.full(lists.shape, torch.nan, device=lists.device).masked_fill(lists < 0, -torch.inf)
+        elif similarity.shape != lists.shape or not similarity.is_floating_point():
+            raise ValueError(
+                f"similarity: expected floating-point numbers of the index's shape {tuple(lists.shape)}, got "
+                f"{similarity.dtype} {tuple(similarity.shape)}."
+            )
+        lists, found = (
+            torch.unflatten(x.transpose(2, 3).contiguous(), 3, tuple(query_shape)) for x in (lists, similarity)
+        )
+        return cls(lists, found, tuple(key_shape))
 
     def without_self(self, radius: int = 0) -> MatchField:
         """Return the field without matches at the query's own position, or within `radius` of it in every dimension.
