@@ -108,17 +108,15 @@ def explained(query: Tensor, key: Tensor, patch: int) -> float:
     """Share of the keys' variance that the principal components of the guided search hold."""
     from patchattn.kernels.cpu.padded_image import pad
     from patchattn.kernels.cpu.patch_similarity import inverse_norms, patches_of
-    from patchattn.kernels.cpu.projection import fit_projection, key_side, query_side
+    from patchattn.kernels.cpu.projection import fit_basis, key_side
     from patchattn.problem import PatchGeometry
     from patchattn.similarity import resolve_similarity
 
     geometry = PatchGeometry((patch, patch), "reflect", 1, resolve_similarity("l2"))
     queries, keys = pad(query, geometry), pad(key, geometry)
     patches = patches_of(queries, keys, geometry)
-    one, largest = key_side(keys, keys.item(0), inverse_norms(keys, geometry)[0], patches)
-    other = query_side(queries, queries.item(0), inverse_norms(queries, geometry)[0], patches, largest)
-    query_positions, key_positions = (np.arange(image.shape[2] * image.shape[3]) for image in (query, key))
-    return fit_projection(other, one, query_positions, key_positions, patches).explained
+    side, _ = key_side(keys, keys.item(0), inverse_norms(keys, geometry)[0], patches)
+    return fit_basis(side, np.arange(key.shape[2] * key.shape[3]), patches).explained
 
 
 def at_time(time: float, known: list[tuple[float, float]]) -> tuple[float, bool]:

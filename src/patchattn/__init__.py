@@ -25,7 +25,7 @@ from patchattn.attention import (
 from patchattn.block_masks import block_mask, flex_block_mask, hilbert_order
 from patchattn.deprecation import moved_names
 from patchattn.field import MatchField
-from patchattn.matching import majority_vote, match
+from patchattn.matching import PreparedKey, majority_vote, match, prepare
 from patchattn.similarity import Similarity, pointwise_similarity
 
 __version__ = "0.1.0"
@@ -38,6 +38,7 @@ __all__ = [
     "MatchField",
     "MultiheadPatchAttention2d",
     "PatchAttention",
+    "PreparedKey",
     "ScramAttention",
     "ScramDiagnostics",
     "Similarity",
@@ -56,6 +57,7 @@ __all__ = [
     "match",
     "patch_attention",
     "pointwise_similarity",
+    "prepare",
     "scram_attention",
 ]
 

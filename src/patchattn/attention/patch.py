@@ -17,6 +17,7 @@ from patchattn.checks import check_features, check_heads, check_positive
 from patchattn.field import MatchField
 from patchattn.matching.define import define_geometry, define_problem, resolve_backend
 from patchattn.matching.match import check_field, find_field
+from patchattn.matching.prepared_key import PreparedKey, resolve_key
 from patchattn.ops.attend import attend
 from patchattn.ops.similarity_at import similarity_at
 from patchattn.ops.transforms import differentiates
@@ -25,6 +26,7 @@ from patchattn.settings import SearchOptions, SearchSettings, settings_from, sho
 __all__ = ["FieldCall", "PatchAttention", "PatchOptions", "PatchSettings", "patch_attention"]
 
 Features = Float[Tensor, "batch channels *spatial"]
+Keys = Features | PreparedKey
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -55,23 +57,33 @@ class PatchOptions(SearchOptions, FieldCall, total=False):
 
 @overload
 def patch_attention(
-    query: Features, key: Features, value: Features, *, return_field: Literal[False] = False,
+    query: Features, key: Keys, value: Features, *, return_field: Literal[False] = False,
     **options: Unpack[PatchOptions],
 ) -> Tensor: ...  # fmt: skip
 @overload
 def patch_attention(
-    query: Features, key: Features, value: Features, *, return_field: Literal[True], **options: Unpack[PatchOptions]
+    query: Features,
+    key: Keys,
+    value: Features,
+    *,
+    return_field: Literal[True],
+    **options: Unpack[PatchOptions],
 ) -> tuple[Tensor, MatchField]: ...
 @overload
 def patch_attention(
-    query: Features, key: Features, value: Features, *, return_field: bool, **options: Unpack[PatchOptions]
+    query: Features,
+    key: Keys,
+    value: Features,
+    *,
+    return_field: bool,
+    **options: Unpack[PatchOptions],
 ) -> Tensor | tuple[Tensor, MatchField]: ...
 
 
 @shows(PatchSettings)
 def patch_attention(
     query: Float[Tensor, "batch channels *query"],
-    key: Float[Tensor, "key_batch channels *key"],
+    key: Float[Tensor, "key_batch channels *key"] | PreparedKey,
     value: Float[Tensor, "value_batch value_channels *value"],
     *,
     field: MatchField | None = None,
@@ -100,7 +112,7 @@ def patch_attention(
     Args:
         query: `(B, C, *query)`, one to three spatial dimensions; float16, bfloat16, float32 or float64. Sums are taken
             in float32 at least. Under autocast, arguments of different precision are brought to the highest among them.
-        key: `(B or 1, C, *key)`.
+        key: `(B or 1, C, *key)`; or what `prepare` returned, for a key of many calls.
         value: `(B or 1, Cv, *(r key))` with r a whole number. For r > 1 each match brings its block of r pixels in each
             dimension, and the output is r times the query's size.
         k: matches for each query (3, as in the paper: more brought no gain there).
@@ -132,7 +144,8 @@ def patch_attention(
         >>> patch_attention(query, key, value, k=3, patch_size=7, aggregate=True).shape
         torch.Size([1, 3, 32, 32])
     """
-    settings = settings_from(PatchSettings, options, "patch_attention")
+    key, key_mask, given, kept = resolve_key(key, key_mask, options)
+    settings = settings_from(PatchSettings, given, "patch_attention")
     query, key, value = promote(query, key, value)
     if field is None:
         problem = define_problem(query, key, settings, query_mask, key_mask)
@@ -146,7 +159,8 @@ def patch_attention(
     temperature, ratio = check_positive("temperature", settings.temperature), value_ratio(key, value)
     found = None
     if field is None:
-        field = find_field(query, key, problem, init)
+        with kept:
+            field = find_field(query, key, problem, init)
         found = field.similarity
     # One match alone has weight 1 whatever its similarity: nothing to differentiate.
     trains = (settings.aggregate or field.k > 1) and differentiates(query, key)
@@ -183,13 +197,25 @@ class PatchAttention(PatchSettings, AttentionLayer):
 
         @overload
         def __call__(
-            self, query: Tensor, key: Tensor, value: Tensor, *, return_field: Literal[False] = False,
+            self, query: Tensor, key: Keys, value: Tensor, *, return_field: Literal[False] = False,
             **call: Unpack[FieldCall],
         ) -> Tensor: ...  # fmt: skip
         @overload
         def __call__(
-            self, query: Tensor, key: Tensor, value: Tensor, *, return_field: Literal[True], **call: Unpack[FieldCall]
+            self,
+            query: Tensor,
+            key: Keys,
+            value: Tensor,
+            *,
+            return_field: Literal[True],
+            **call: Unpack[FieldCall],
         ) -> tuple[Tensor, MatchField]: ...
         def __call__(
-            self, query: Tensor, key: Tensor, value: Tensor, *, return_field: bool = False, **call: Unpack[FieldCall]
+            self,
+            query: Tensor,
+            key: Keys,
+            value: Tensor,
+            *,
+            return_field: bool = False,
+            **call: Unpack[FieldCall],
         ) -> Tensor | tuple[Tensor, MatchField]: ...

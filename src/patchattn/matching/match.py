@@ -14,6 +14,7 @@ from typing_extensions import Unpack
 from patchattn.field import MatchField
 from patchattn.matching.define import define_problem
 from patchattn.matching.indices import check_positions
+from patchattn.matching.prepared_key import PreparedKey, resolve_key
 from patchattn.ops.search import search
 from patchattn.problem import Problem
 from patchattn.settings import SearchOptions, SearchSettings, settings_from, shows
@@ -24,7 +25,7 @@ __all__ = ["check_field", "find_field", "match"]
 @shows(SearchSettings)
 def match(
     query: Float[Tensor, "batch channels *query"],
-    key: Float[Tensor, "key_batch channels *key"],
+    key: Float[Tensor, "key_batch channels *key"] | PreparedKey,
     *,
     init: MatchField | None = None,
     query_mask: Bool[Tensor, "mask_batch *query"] | None = None,
@@ -44,7 +45,8 @@ def match(
         query: `(B, C, *spatial)`, one to three spatial dimensions; float16, bfloat16, float32 or float64. Sums are
             taken in float32 at least. Three dimensions are sequences `(B, C, length)`; where they look like an image
             `(C, H, W)` a warning asks. There may be no queries, and nothing in the batch.
-        key: `(B, C, *spatial)`, of any spatial size; batch size 1 is shared by all queries.
+        key: `(B, C, *spatial)`, of any spatial size; batch size 1 is shared by all queries. Or what `prepare` returned,
+            for a key of many searches: the matches are the same, and what it was prepared for need not be said again.
         k: matches for each query; where there are fewer keys, the places left hold -1.
         patch_size: odd, in pixels; one for all dimensions or one for each. 1 compares single positions.
         similarity: larger is better. `"l2"`: minus the sum over patch and channels of (q - k)^2; `"l1"`: minus that of
@@ -101,9 +103,10 @@ def match(
         >>> field.offsets()[0, 0, 0, :, 10, 10]
         tensor([2, 5])
     """
-    settings = settings_from(SearchSettings, options, "match")
-    problem = define_problem(query, key, settings, query_mask, key_mask)
-    return find_field(query, key, problem, init)
+    key, key_mask, given, kept = resolve_key(key, key_mask, options)
+    problem = define_problem(query, key, settings_from(SearchSettings, given, "match"), query_mask, key_mask)
+    with kept:
+        return find_field(query, key, problem, init)
 
 
 def find_field(query: Tensor, key: Tensor, problem: Problem, init: MatchField | None = None) -> MatchField:

@@ -44,7 +44,7 @@ from patchattn.kernels.parameters import (
 )
 from patchattn.problem import Constraints, PatchGeometry
 from patchattn.progress import report
-from patchattn.reuse import prepared
+from patchattn.reuse import PreparationsOfOneKey, current_preparations
 
 __all__ = ["search_guided"]
 
@@ -64,9 +64,16 @@ def search_guided(
 ) -> tuple[Tensor, Tensor]:
     """Find k matches for every query by `iterations` guided scans; see `patchattn.match`."""
 
+    owners = (key, constraints.key_mask)
+    items = geometry.num_heads * max(1 if tensor is None else tensor.shape[0] for tensor in owners)
+    preparations = current_preparations()  # items may be searched in other threads
+    if items < geometry.num_heads * query.shape[0] and not preparations.keeps:
+        preparations = PreparationsOfOneKey(key)
+
     def search(item: Item) -> TopK:
-        name, owners = (geometry, item.number), (key, constraints.key_mask)
-        return _Search(item, k, seed, lambda: prepared(owners, name, lambda: PreparedKeys(item))).run(iterations)
+        name = (geometry, item.number % items)
+        prepare = lambda: preparations.find(owners, name, lambda: PreparedKeys(item))  # noqa: E731
+        return _Search(item, k, seed, prepare).run(iterations)
 
     return search_items(query, key, k, geometry, constraints, init, search)
 
@@ -101,7 +108,7 @@ class _Search:
 
     def _search(self, queries: Side, keys: PreparedKeys, projection: Projection, iterations: int) -> TopK:
         item, p = self.item, self.patches
-        tree, frame = keys.tree(projection), keys.frame
+        tree, frame = keys.tree(projection, item), keys.frame
         lists = no_matches(item.count, self.k, item.pairs.query.dtype)
         # Whole bands; a slab's queries see nothing of the slabs before it.
         step = max(SLAB // (self.length * self.band), 1) * self.band

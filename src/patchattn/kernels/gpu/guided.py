@@ -27,7 +27,7 @@ from patchattn.kernels.gpu.launch import FEW_REGISTERS, block_size, launch
 from patchattn.kernels.gpu.padded_image import compute_dtype
 from patchattn.kernels.gpu.patch_similarity import WARPS
 from patchattn.kernels.gpu.patchmatch import Search, as_field, flat, run, search_of
-from patchattn.kernels.gpu.projection import Positions, fit_projection, project, sides_to_project
+from patchattn.kernels.gpu.projection import Positions, fit_basis, fit_projection, project, sides_to_project
 from patchattn.kernels.gpu.random import stream
 from patchattn.kernels.gpu.ranked import Ranked
 from patchattn.kernels.gpu.topk import stored
@@ -45,6 +45,7 @@ from patchattn.kernels.parameters import (
     ranked_length,
 )
 from patchattn.problem import Constraints, PatchGeometry
+from patchattn.reuse import current_preparations
 
 __all__ = ["search_guided"]
 
@@ -63,7 +64,9 @@ def search_guided(
 ) -> tuple[Tensor, Tensor]:
     """Find k matches for every query by the guided search; see `patchattn.match`."""
     search, candidates, start = search_of(query, key, geometry, constraints), candidates_of(constraints), flat(init)
-    index, similarity, explained = _search(search, candidates, constraints, query, key, k, iterations, seed, start)
+    index, similarity, explained = _search(
+        search, candidates, geometry, constraints, query, key, k, iterations, seed, start
+    )
     if geometry.similarity.name not in RANKED_BY_COMPONENTS:
         lists = run(search, candidates, k, k, iterations, seed, 0, index)
         index, similarity = lists.index, lists.similarity
@@ -81,6 +84,7 @@ def search_guided(
 def _search(
     search: Search,
     candidates: Candidates,
+    geometry: PatchGeometry,
     constraints: Constraints,
     query: Tensor,
     key: Tensor,
@@ -98,8 +102,13 @@ def _search(
     query_side, key_side = sides_to_project(pairs, items, blocks.query, dtype)
     queries = _positions(constraints.query_mask, query.shape[0], limits.heads, count, device)
     keys = _positions(constraints.key_mask, query.shape[0], limits.heads, num_keys, device)
-    fit = fit_projection(pairs, query_side, key_side, queries, keys)
-    tree = build_tree(project(pairs, key_side, fit), keys)
+    preparations, owners, name = current_preparations(), (key, constraints.key_mask), (geometry, items)
+    basis = preparations.find(owners, name, lambda: fit_basis(pairs, key_side, keys))
+    fit = fit_projection(pairs, basis, query_side, queries)
+    if preparations.keeps:
+        # There is a tree for each scale, which the host must know: only who asked for reuse waits for it.
+        name = (*name, *fit.scale.tolist())
+    tree = preparations.find(owners, (*name, "tree"), lambda: build_tree(project(pairs, key_side, fit), keys))
     query_components = project(pairs, query_side, fit).view(torch.int32)
     length = ranked_length(k)
     ranked = Ranked(

@@ -30,7 +30,7 @@ from patchattn.kernels.parameters import (
     VARIANCE_TARGET,
 )
 
-__all__ = ["Fit", "Positions", "Side", "fit_projection", "project", "sides_to_project"]
+__all__ = ["Basis", "Fit", "Positions", "Side", "fit_basis", "fit_projection", "project", "sides_to_project"]
 
 ITERATIONS = 6
 """Steps of orthogonal iteration, which turns a random basis into the principal components, the largest first. (The
@@ -49,6 +49,19 @@ class Side(NamedTuple):
     """`(items, positions)`: one more element of the patch at a position, last; or None."""
 
 
+class Basis(NamedTuple):
+    """Principal components of the key patches of every item, not scaled."""
+
+    directions: Tensor
+    """Float32 `(items, elements, MAX_COMPONENTS)`."""
+    mean: Tensor
+    """`(items, elements)`."""
+    num_components: Tensor
+    explained: Tensor
+    longest: Tensor
+    """Norm of the longest projected patch of the sample: `(items,)`."""
+
+
 class Fit(NamedTuple):
     """The projection of every item."""
 
@@ -62,6 +75,8 @@ class Fit(NamedTuple):
     """Number of components kept, a multiple of two: int32 `(items,)`."""
     explained: Tensor
     """Share of the key patches' variance that they hold: float64 `(items,)`."""
+    scale: Tensor
+    """The factor of the basis, a power of two: float64 `(items,)`."""
 
 
 def sides_to_project(pairs: Pairs, items: int, query_size: Extent, dtype: torch.dtype) -> tuple[Side, Side]:
@@ -83,24 +98,34 @@ def sides_to_project(pairs: Pairs, items: int, query_size: Extent, dtype: torch.
     )
 
 
-def fit_projection(pairs: Pairs, query: Side, key: Side, queries: Positions, keys: Positions) -> Fit:
-    """Find basis and mean from samples of the patches at the given positions."""
-    key_rows, key_valid = _sample(pairs, key, keys, *KEY_SAMPLES)
-    query_rows, query_valid = _sample(pairs, query, queries, QUERY_SAMPLES, QUERY_SAMPLES)
-    mean = (key_rows.double().sum(1) / key_valid.sum(1, keepdim=True).clamp(min=1)).float()
-    key_rows = torch.where(key_valid.unsqueeze(2), key_rows - mean.unsqueeze(1), 0)
-    query_rows = torch.where(query_valid.unsqueeze(2), query_rows - mean.unsqueeze(1), 0)
-    basis, num_components, explained = _principal_components(key_rows)
-    longest = torch.maximum(*((rows @ basis).norm(dim=2).amax(1) for rows in (key_rows, query_rows)))
+def fit_basis(pairs: Pairs, key: Side, keys: Positions) -> Basis:
+    """Find basis and mean from a sample of the key patches at the given positions."""
+    rows, valid = _sample(pairs, key, keys, *KEY_SAMPLES)
+    mean = (rows.double().sum(1) / valid.sum(1, keepdim=True).clamp(min=1)).float()
+    rows = torch.where(valid.unsqueeze(2), rows - mean.unsqueeze(1), 0)
+    directions, num_components, explained = _principal_components(rows)
+    return Basis(directions, mean, num_components, explained, _longest(rows, directions))
+
+
+def fit_projection(pairs: Pairs, basis: Basis, query: Side, queries: Positions) -> Fit:
+    """Scale the basis so that the numbers of the keys' sample, and of one of the query patches, are within bounds."""
+    rows, valid = _sample(pairs, query, queries, QUERY_SAMPLES, QUERY_SAMPLES)
+    rows = torch.where(valid.unsqueeze(2), rows - basis.mean.unsqueeze(1), 0)
+    longest = torch.maximum(basis.longest, _longest(rows, basis.directions))
     # Twice the longest of the samples; longer ones are shortened to it. A power of two, so that small integers
     # stay exact.
     ratio = torch.where(longest > 0, MAX_NORM / (2 * longest.double()), 1)
     scale = torch.ldexp(torch.ones_like(ratio), torch.frexp(ratio).exponent - 1)
-    basis = basis * scale.float()[:, None, None]
+    scaled = basis.directions * scale.float()[:, None, None]
     offsets, channels = pairs.T.value * pairs.Y.value * pairs.X.value, pairs.key.CHANNELS.value
-    table = basis.new_zeros((len(basis), offsets, pairs.key.PIXEL.value, MAX_COMPONENTS))
-    table[:, :, :channels] = basis[:, : offsets * channels].unflatten(1, (offsets, channels))
-    return Fit(table, basis[:, -1].contiguous(), (mean.unsqueeze(1) @ basis).squeeze(1), num_components, explained)
+    table = scaled.new_zeros((len(scaled), offsets, pairs.key.PIXEL.value, MAX_COMPONENTS))
+    table[:, :, :channels] = scaled[:, : offsets * channels].unflatten(1, (offsets, channels))
+    mean = (basis.mean.unsqueeze(1) @ scaled).squeeze(1)
+    return Fit(table, scaled[:, -1].contiguous(), mean, basis.num_components, basis.explained, scale)
+
+
+def _longest(rows: Tensor, directions: Tensor) -> Tensor:
+    return (rows @ directions).norm(dim=2).amax(1)
 
 
 class Positions(NamedTuple):
