@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -19,9 +20,11 @@ from hypothesis import strategies as st
 
 import patchattn.compat
 from patchattn.compat import patch_match
-from patchattn.kernels import default_backend
 
-pytestmark = pytest.mark.usefixtures("one_thread", "defaults")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread", "defaults"),
+    pytest.mark.needs("cpu"),  # the reference would take minutes
+]
 
 Array = np.ndarray[Any, Any]
 HOLE = (slice(14, 24), slice(20, 32))
@@ -34,13 +37,12 @@ def defaults() -> Iterator[None]:
     patch_match.set_verbose(False)
 
 
-@pytest.fixture(params=["ours", "PyPatchMatch"])
+@pytest.fixture(
+    params=["patchattn.compat.patch_match", *(["patchmatch.patch_match"] if find_spec("patchmatch") else [])]
+)
 def module(request: pytest.FixtureRequest) -> ModuleType:
     """Ours, and the package where it is installed (extra `bench`): both must pass the same tests."""
-    if request.param == "ours":
-        return patch_match
-    pytest.importorskip("patchmatch")
-    return import_module("patchmatch.patch_match")
+    return import_module(request.param)
 
 
 def mask() -> Array:
@@ -64,6 +66,11 @@ def calls(module: ModuleType) -> dict[str, Callable[..., Array]]:
         return filled
 
     return {"inpaint": module.inpaint, "inpaint_regularity": regular}
+
+
+def test_the_package_itself_passes_these_tests_too() -> None:
+    pytest.importorskip("patchmatch", reason="the extra bench is not installed: the contract is the recorded one")
+    assert import_module("patchmatch.patch_match").patchmatch_available
 
 
 def test_signatures(module: ModuleType) -> None:
@@ -398,19 +405,20 @@ def test_it_is_unavailable_without_a_backend(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_nothing_beyond_the_base_is_needed() -> None:
-    """Arrays are filled where no package of any extra is installed; importing the module loads no kernels."""
-    code = f"""
+    """Arrays are filled where no package of any extra is installed; importing the modules loads no kernels."""
+    code = """
 import sys
 extras = ["PIL", "typer", "rich", "tifffile", "imagecodecs", "kornia", "safetensors", "skimage", "scipy", "cv2"]
 sys.modules.update(dict.fromkeys(extras))
-{"" if default_backend("cpu") == "cpu" else "import patchattn.backends; del patchattn.backends.DEVICES['cpu']"}
+import numpy as np
+from patchattn import arrays
 from patchattn.compat import patch_match
 assert "numba" not in sys.modules
-import numpy as np
 image = np.full((24, 24, 3), 90, np.uint8)
 image[8:14, 8:14] = 255
-print(patch_match.patchmatch_available, (patch_match.inpaint(image, patch_size=3) == 90).all())
+filled = patch_match.inpaint(image, patch_size=3)
+print(patch_match.patchmatch_available, (filled == 90).all(), (arrays.upscale(filled) == 90).all())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["True", "True"]
+    assert done.stdout.split() == ["True", "True", "True"]
