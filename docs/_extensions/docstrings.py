@@ -30,9 +30,13 @@ DOCUMENTED = re.compile(r"^\s*\.\. auto\w+:: ([\w.]+)", re.MULTILINE)
 
 
 def documented_in(folder: Path) -> dict[str, str]:
-    """Names in the API reference, by their full and by their last parts."""
+    """Names in the API reference, by their full and by their last parts; of two with one last part, that of the page
+    which the index lists first."""
     names: dict[str, str] = {}
-    for page in sorted(folder.glob("*.md")):
+    listed = (folder / "index.md").read_text(encoding="utf-8").splitlines()
+    order = {name: at for at, name in enumerate(listed)}
+    pages = sorted(folder.glob("*.md"), key=lambda page: (order.get(page.stem, len(listed)), page.name))
+    for page in pages:
         for name in DOCUMENTED.findall(page.read_text(encoding="utf-8")):
             names[name] = name
             names.setdefault(name.rpartition(".")[2], name)

@@ -150,6 +150,55 @@ def test_nothing_is_copied_from_the_hole_or_from_where_it_is_forbidden() -> None
     assert not (copied_from(bound, 7) & (hole | keep_out)).any()
 
 
+@pytest.mark.parametrize("side", [4, 22], ids=["thin", "wide"])
+def test_a_guide_of_phases_keeps_copies_in_step(side: int) -> None:
+    """In noise nothing else says where to copy from."""
+    image = torch.rand(1, 3, 72, 96, generator=torch.Generator().manual_seed(0))
+    hole = rectangle(72, 96, slice(24, 24 + side), slice(30, 30 + side))
+    angle = 2 * torch.pi / 8 * torch.arange(96).expand(72, 96)
+    guide = 10 * torch.stack([angle.cos(), angle.sin()])
+    for given_guide, least, most in ((None, 0.0, 0.9), (guide, 1.0, 1.0)):
+        field = inpaint(image, hole, patch_size=7, quality="fast", guide=given_guide).field
+        assert field is not None
+        across = field.offsets()[0, 0, 0, 1][field.index[0, 0, 0] >= 0]
+        assert least <= (across % 8 == 0).float().mean() <= most
+
+
+def test_a_guide_of_labels_says_what_is_copied() -> None:
+    """All around the hole is blue; the guide calls it red, as the left half is."""
+    noise = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    guide = rectangle(64, 96, slice(0, 64), slice(48, 96))[None].float()
+    blue = torch.tensor([0.2, 0.2, 1.0])[:, None, None]
+    image = noise * torch.where(guide > 0, blue, blue.flip(0))
+    hole = rectangle(64, 96, slice(20, 44), slice(62, 86))
+    free, bound = (
+        inpaint(image, hole, patch_size=7, quality="fast", guide=by).image.color
+        for by in (None, 10 * guide.where(~hole, 0))
+    )
+    for filled, channel in ((free, 2), (bound, 0)):
+        assert filled[0, :, 22:42, 64:84].mean((1, 2)).argmax() == channel
+    assert torch.equal(bound[..., ~hole], image[..., ~hole])
+
+
+def test_a_guide_must_fit() -> None:
+    image, hole = torch.rand(1, 3, 20, 30), rectangle(20, 30, slice(5, 9), slice(5, 9))
+    with pytest.raises(ValueError, match=r"guide: got shape \(20, 30\) of torch.float32; expected floats of shape"):
+        inpaint(image, hole, guide=torch.rand(20, 30))
+    with pytest.raises(ValueError, match=r"guide: got shape \(1, 20, 30\) of torch.int64"):
+        inpaint(image, hole, guide=torch.ones(1, 20, 30, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"with the image's size, \(20, 30\)"):
+        inpaint(image, hole, guide=torch.rand(1, 30, 20))
+    with pytest.raises(ValueError, match="guide: it holds NaN or infinity"):
+        inpaint(image, hole, guide=torch.full((1, 20, 30), torch.nan))
+
+    class Gray:
+        def fill(self, image: Tensor, hole: Tensor) -> Tensor:
+            return torch.full_like(image, 0.5)
+
+    with pytest.raises(ValueError, match="guide: a network compares no patches"):
+        inpaint(image, hole, network=Gray(), guide=torch.rand(1, 20, 30))
+
+
 def test_matches_are_those_of_all_patches_that_touch_the_hole() -> None:
     hole = rectangle(50, 60, slice(20, 30), slice(0, 8))
     result = inpaint(tiles(50, 60), hole, patch_size=5, quality="fast")

@@ -150,7 +150,7 @@ def _completion(scale: PyramidLevel, patch_size: int, image: Tensor, texture: Te
     touched = dilated(scale.hole, 2 * (patch_size // 2))[0, 0]
     parts = tuple(Part(rows, columns) for rows, columns in bounding_boxes(touched))
     everything = Part(slice(0, scale.size[0]), slice(0, scale.size[1]))
-    key = _features(scale.image, scale.texture, everything, scale.size)
+    key = _features(scale.image, scale.texture, scale.guide, everything, scale.size)
     value = torch.cat([scale.image, scale.texture, torch.ones_like(scale.image[:, :1])], 1)
     touching, border = dilated(scale.hole, patch_size // 2), dilated(scale.hole, 1) & ~scale.hole
     return Completion(scale, patch_size, image, texture, parts, touching, border, key, value)
@@ -175,17 +175,20 @@ def _searched(completion: Completion, part: Part, seed: int) -> MatchField:
 
 def query_features(completion: Completion, part: Part) -> Tensor:
     """Features by which the patches of a part are compared."""
-    return _features(part.of(completion.image), part.of(completion.texture), part, completion.scale.size)
+    guide = completion.scale.guide
+    guide = None if guide is None else part.of(guide)
+    return _features(part.of(completion.image), part.of(completion.texture), guide, part, completion.scale.size)
 
 
-def _features(image: Tensor, texture: Tensor, part: Part, size: tuple[int, int]) -> Tensor:
-    """Weighted colors, texture and position of one part of an image of `size`."""
+def _features(image: Tensor, texture: Tensor, guide: Tensor | None, part: Part, size: tuple[int, int]) -> Tensor:
+    """Weighted colors, texture and position of one part of an image of `size`, and its guide."""
     row, column = (
         torch.arange(s.start, s.stop, device=image.device, dtype=image.dtype) / max(size)
         for s in (part.rows, part.columns)
     )
     place = torch.stack(torch.meshgrid(row, column, indexing="ij"))[None]
-    return torch.cat([image, TEXTURE_WEIGHT * texture, POSITION_WEIGHT * place], 1)
+    features = [image, TEXTURE_WEIGHT * texture, POSITION_WEIGHT * place]
+    return torch.cat(features if guide is None else [*features, guide], 1)
 
 
 def _temperature(field: MatchField) -> float:

@@ -72,7 +72,12 @@ class Image:
 
     @classmethod
     def from_numpy(
-        cls, array: NDArray[Any], *, bit_depth: Literal[8, 16] | None = None, icc_profile: bytes | None = None
+        cls,
+        array: NDArray[Any],
+        *,
+        bit_depth: Literal[8, 16] | None = None,
+        icc_profile: bytes | None = None,
+        argument: str = "array",
     ) -> Image:
         """Make an image of an array, as Pillow, scikit-image and imageio lay them out.
 
@@ -82,6 +87,7 @@ class Image:
                 their dtype. The array is copied.
             bit_depth: bits per channel in a file. None: 16 for uint16, else 8.
             icc_profile: color profile of the array. None: sRGB.
+            argument: name of `array` in error messages.
 
         Raises:
             ValueError: the array has another shape or dtype, or floats outside [0, 1].
@@ -95,14 +101,14 @@ class Image:
         kinds, native = (np.uint8, np.uint16, *FLOATS), array.dtype.newbyteorder("=")
         if array.ndim not in (2, 3) or (array.ndim == 3 and not 1 <= array.shape[2] <= 4) or native not in kinds:
             raise ValueError(
-                f"array: got shape {array.shape} of {array.dtype}; expected (height, width) or (height, width, 1 to 4 "
-                "channels) of uint8, uint16 or floats."
+                f"{argument}: got shape {array.shape} of {array.dtype}; expected (height, width) or (height, width, "
+                "1 to 4 channels) of uint8, uint16 or floats."
             )
         array = array[:, :, None] if array.ndim == 2 else array
         if native in FLOATS:
             if not (array.size == 0 or (array.min() >= 0 and array.max() <= 1)):
                 raise ValueError(
-                    "array: it holds NaN or floats outside [0, 1]; scale it by its largest value, or clip it."
+                    f"{argument}: it holds NaN or floats outside [0, 1]; scale it by its largest value, or clip it."
                 )
             planes = torch.from_numpy(array.transpose(2, 0, 1).astype(native, order="C"))[None]
         else:

@@ -65,6 +65,7 @@ def inpaint(
     *,
     grow: int = 0,
     keep_out: Bool[Tensor, "height width"] | Float[Tensor, "height width"] | None = None,
+    guide: Float[Tensor, "maps height width"] | None = None,
     patch_size: int = 11,
     levels: int | None = None,
     quality: str = "good",
@@ -80,14 +81,15 @@ def inpaint(
     $$E(u, j) = \sum_{i \text{ touches the hole}} \; \sum_{o \in \text{patch}}
       \lVert f_{i + o} - f_{j(i) + o} \rVert^2$$
 
-    where f are colors, texture and, with a small weight, the position; j(i) are centers of patches completely outside
-    the hole. At each pyramid level two steps alternate: find the best j for each i (a search that starts from the
-    previous field), then the u that these j say. The coarsest level, where the structure is decided, is first filled
-    from the hole's border inwards, by patches compared where they are known (onion peel, Newson et al. 2014); then u is
-    the mean of all patches that hold a pixel, weighted by `exp(-cost / T)`; see `patch_attention(aggregate=True)`. From
-    there on pixels are copied: each from where most of the patches that hold it come from (`majority_vote`), so that
-    the completion is as sharp as the image. Steps in color where copies meet the known pixels or each other are closed
-    by membrane interpolation, so that the illumination comes from the surroundings.
+    where f are colors, texture, the guide if there is one and, with a small weight, the position; j(i) are centers of
+    patches completely outside the hole. At each pyramid level two steps alternate: find the best j for each i (a search
+    that starts from the previous field), then the u that these j say. The coarsest level, where the structure is
+    decided, is first filled from the hole's border inwards, by patches compared where they are known (onion peel,
+    Newson et al. 2014); then u is the mean of all patches that hold a pixel, weighted by `exp(-cost / T)`; see
+    `patch_attention(aggregate=True)`. From there on pixels are copied: each from where most of the patches that hold it
+    come from (`majority_vote`), so that the completion is as sharp as the image. Steps in color where copies meet the
+    known pixels or each other are closed by membrane interpolation, so that the illumination comes from the
+    surroundings.
 
     Args:
         image: an `Image`, or a tensor (1, 1 or 3, height, width) in [0, 1]. Where a hole is given, its alpha is
@@ -97,6 +99,9 @@ def inpaint(
         grow: dilation of the hole in pixels. 0 for lossless images; JPEG spreads the color of an object over two pixels
             beside it, see `masks.add_jpeg_rim`.
         keep_out: mask of pixels (True, or above 0) that no copied patch may hold.
+        guide: maps by which patches are compared beside the colors, known in the hole too: labels, depth, the phase of
+            a pattern. Their squared differences count as those of colors in [0, 1] do, so that a map times $\sqrt{w}$
+            weighs w times as much.
         patch_size: odd side of the patches, in pixels of each level; at most 7 at full size, if there are other levels,
             and in thin parts, where pixels are averaged. Larger ones keep more structure and need more
             known surroundings; 11 was best on photographs of 512x512 (docs/inpaint.md).
@@ -116,8 +121,8 @@ def inpaint(
         The completed image, the field, and the time.
 
     Raises:
-        ValueError: a mask does not fit the image, there is nothing to copy from, `keep_out` is combined with a network,
-            or an argument is out of range.
+        ValueError: a mask or the guide does not fit the image, there is nothing to copy from, `keep_out` or `guide` is
+            combined with a network, or an argument is out of range.
 
     Example:
         >>> stripes = (torch.arange(64) // 4 % 2).float().expand(1, 1, 64, 64)
@@ -146,6 +151,9 @@ def inpaint(
     hole = _transparent(image) if hole is None else _checked("hole", hole, image)
     if keep_out is not None and network is not None:
         raise ValueError("keep_out: a network copies no patches that could be kept out; expected None.")
+    if guide is not None and network is not None:
+        raise ValueError("guide: a network compares no patches that could be guided; expected None.")
+    guide = None if guide is None else _checked_guide(guide, image)
     hole = dilated(hole, grow)
     keep_out = torch.zeros_like(hole) if keep_out is None else _checked("keep_out", keep_out, image)
     report = progress if progress is not None else _silent
@@ -159,7 +167,7 @@ def inpaint(
             count = image.color.shape[1]
             if network is None:
                 _check_sources(hole, keep_out, patch_size, in_alpha)
-                filled, field = _complete(known, hole, keep_out, patch_size, levels, effort, seed, report)
+                filled, field = _complete(known, hole, keep_out, guide, patch_size, levels, effort, seed, report)
             else:
                 report("running the network")
                 filled = _run_network(known, count, hole, network)
@@ -185,6 +193,7 @@ def _complete(
     channels: Tensor,
     hole: Tensor,
     keep_out: Tensor,
+    guide: Tensor | None,
     patch_size: int,
     levels: int | None,
     effort: Effort,
@@ -197,12 +206,14 @@ def _complete(
     for side, size, around, times in _thin_classes(patch_size, effort) if levels is None else ():
         thin = thin_part(rest, side, reach=2 * patch_size)
         if thin.any():
-            channels, found = fill_thin_parts(channels, rest, thin, keep_out | hole, size, around, times, seed, report)
+            channels, found = fill_thin_parts(
+                channels, rest, thin, keep_out | hole, size, around, times, seed, report, guide
+            )
             field = joined(field, found)
             rest = rest & ~thin
     if field is not None and not rest.any():
         return channels, field
-    scales = image_pyramid(channels, rest, keep_out, patch_size, levels)
+    scales = image_pyramid(channels, rest, keep_out, patch_size, levels, guide)
     finest = patch_size if len(scales) == 1 else min(patch_size, MAX_FINE_PATCH_SIZE)
     # At full size nothing is copied from what has been filled.
     scales[0] = replace(scales[0], sources=~dilated(hole | keep_out, finest // 2))
@@ -252,6 +263,17 @@ def _checked(name: str, mask: Tensor, image: Image) -> Tensor:
     if not bool(((mask >= 0) & (mask <= 1)).all()):
         raise ValueError(f"{name}: got values beside [0, 1]; expected how much of each pixel is covered.")
     return (mask > 0).to(image.color.device)[None, None]
+
+
+def _checked_guide(guide: Tensor, image: Image) -> Tensor:
+    if guide.dim() != 3 or tuple(guide.shape[1:]) != image.size or not guide.is_floating_point():
+        raise ValueError(
+            f"guide: got shape {tuple(guide.shape)} of {guide.dtype}; expected floats of shape (maps, height, width) "
+            f"with the image's size, {image.size}."
+        )
+    if not bool(guide.isfinite().all()):
+        raise ValueError("guide: it holds NaN or infinity; expected finite numbers.")
+    return guide.to(image.color)[None]
 
 
 def _silent(stage: str) -> None:

@@ -34,6 +34,8 @@ class PyramidLevel:
     hole: Bool[Tensor, "1 1 height width"]
     sources: Bool[Tensor, "1 1 height width"]
     """Centers of the patches that may be copied: completely known, and allowed."""
+    guide: Float[Tensor, "1 maps height width"] | None = None
+    """Maps that are compared beside the colors, known in the hole too."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -46,6 +48,7 @@ def image_pyramid(
     keep_out: Bool[Tensor, "1 1 height width"],
     patch_size: int,
     levels: int | None,
+    guide: Float[Tensor, "1 maps height width"] | None = None,
 ) -> list[PyramidLevel]:
     """Build a pyramid by halving until the hole is about half as wide as a patch; full size first.
 
@@ -56,14 +59,17 @@ def image_pyramid(
         patch_size: side of the patches.
         levels: how many sizes; None: as above. Fewer come back where the image is too small for so many, or where no
             patch would be left to copy.
+        guide: maps that are compared beside the colors; every second row and column of them is taken, not a mean, which
+            for phases or labels would be none of them.
     """
     wanted = 1 + _halvings(hole, patch_size) if levels is None else levels
-    scales = [_scale(image, hole, keep_out, patch_size)]
+    scales = [_scale(image, hole, keep_out, patch_size, guide)]
     while len(scales) < wanted and min(scales[-1].size) >= 2 * MIN_PATCHES_ACROSS * patch_size:
         last = scales[-1]
         reduced, hole = _halved(last.image, last.hole)
         keep_out = F.max_pool2d(keep_out.float(), 2, ceil_mode=True) > 0
-        scale = _scale(reduced, hole, keep_out, patch_size)
+        guide = None if guide is None else guide[:, :, ::2, ::2]
+        scale = _scale(reduced, hole, keep_out, patch_size, guide)
         if not scale.sources.any():
             break
         scales.append(scale)
@@ -92,9 +98,9 @@ def _halvings(hole: Tensor, patch_size: int) -> int:
     return max(0, count - floor(log2(patch_size)))
 
 
-def _scale(image: Tensor, hole: Tensor, keep_out: Tensor, patch_size: int) -> PyramidLevel:
+def _scale(image: Tensor, hole: Tensor, keep_out: Tensor, patch_size: int, guide: Tensor | None) -> PyramidLevel:
     sources = ~dilated(hole | keep_out, patch_size // 2)
-    return PyramidLevel(torch.where(hole, 0, image), _texture(image, hole), hole, sources)
+    return PyramidLevel(torch.where(hole, 0, image), _texture(image, hole), hole, sources, guide)
 
 
 def _halved(image: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:

@@ -54,6 +54,7 @@ def fill_thin_parts(
     times: int,
     seed: int,
     report: Callable[[str], None],
+    guide: Float[Tensor, "1 maps height width"] | None = None,
 ) -> tuple[Float[Tensor, "1 channels height width"], MatchField]:
     """Complete the thin part of a hole.
 
@@ -67,6 +68,7 @@ def fill_thin_parts(
         times: searches and votes.
         seed: of the search.
         report: called with the name of each tile.
+        guide: maps that are compared beside the colors.
 
     Returns:
         The image with its thin part filled, and the match of every patch that touches it.
@@ -79,7 +81,7 @@ def fill_thin_parts(
     found = image.clone()
     for number, tile in enumerate(tiles, 1):
         report(f"tile {number} of {len(tiles)}")
-        completion, top, left = _completed(image, hole, thin, keep_out, tile, patch_size, around, times, seed)
+        completion, top, left = _completed(image, hole, thin, keep_out, tile, patch_size, around, times, seed, guide)
         rows, columns = tile
         here = (..., rows, columns)
         there = (..., slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
@@ -138,6 +140,7 @@ def _completed(
     around: int,
     times: int,
     seed: int,
+    guide: Tensor | None,
 ) -> tuple[Completion, int, int]:
     """Complete a tile within its surroundings; also returns their first row and column."""
     while True:
@@ -145,16 +148,19 @@ def _completed(
             slice(max(0, s.start - around), min(n, s.stop + around)) for s, n in zip(tile, image.shape[2:], strict=True)
         )
         here = (..., rows, columns)
-        scale = _scale(image[here], hole[here], thin[here], keep_out[here], patch_size)
+        guide_here = None if guide is None else guide[here]
+        scale = _scale(image[here], hole[here], thin[here], keep_out[here], patch_size, guide_here)
         if scale.sources.any():
             return improve(begin(scale, patch_size), times, 0, seed), rows.start, columns.start
         around *= 2
 
 
-def _scale(image: Tensor, hole: Tensor, thin: Tensor, keep_out: Tensor, patch_size: int) -> PyramidLevel:
+def _scale(
+    image: Tensor, hole: Tensor, thin: Tensor, keep_out: Tensor, patch_size: int, guide: Tensor | None
+) -> PyramidLevel:
     """Make a pyramid level in which only the thin part is a hole; the rest is filled by membrane interpolation and not
     copied."""
     wide = hole & ~thin
     if wide.any():
         image = torch.where(wide, membrane_interpolation(image, hole), image)
-    return image_pyramid(image, thin, keep_out | hole, patch_size, levels=1)[0]
+    return image_pyramid(image, thin, keep_out | hole, patch_size, levels=1, guide=guide)[0]
