@@ -15,6 +15,7 @@ from patchattn.problem import Constraints, PatchGeometry
 from patchattn.similarity import Similarity
 from tests.cases import mask, normals
 
+small_images = importlib.import_module("patchattn.kernels.cpu.exact_small")
 exact = importlib.import_module("patchattn.kernels.cpu.exact")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -91,6 +92,7 @@ def test_several_threads_share_an_image(size: Any, patch_size: Any, monkeypatch:
         return match(query, key, k=3, patch_size=patch_size, padding_mode="replicate", method="exact")
 
     assert exact.is_small(query, key, PatchGeometry(patch_size, "replicate", 1, Similarity("l2")), Constraints())
+    monkeypatch.setattr(small_images, "SHARED", 0)
     before, alone = torch.get_num_threads(), found()
     torch.set_num_threads(3)
     together = found()

@@ -44,8 +44,11 @@ WORKSPACE = 1 << 19
 """Products that are kept at a time, at most: they stay in a processor's cache."""
 TOGETHER = 1 << 16
 """Pairs in one range of work: the call of a kernel is cheap beside them."""
+SHARED = 1 << 24
+"""Multiplications and additions of an item from which on several threads share it: they take longer than a thread to
+begin."""
 ROWS = 4
-"""Rows of queries in one range of work, at least, where several threads share one item."""
+"""Rows of queries in one range of work then, at least."""
 SAMPLE = 15
 """Queries from which the center is computed."""
 MAX_COSINE_NORM = 1e12
@@ -156,7 +159,8 @@ def search_small(
     items = query.shape[0] * heads
     # With fewer items than threads, several share an item. What they find is the same: a range of rows begins with the
     # sums of p_h - 1 rows that the one before it had too.
-    rows = q_h if items >= torch.get_num_threads() else max(ROWS, 2 * (p_h - 1), -(-TOGETHER // (q_w * keys)))
+    alone = items >= torch.get_num_threads() or q_h * q_w * keys * (channels + p_h + p_w) < SHARED
+    rows = q_h if alone else max(ROWS, 2 * (p_h - 1), -(-TOGETHER // (q_w * keys)))
     sizes = Sizes(
         patches, heads, PADDING_MODES[geometry.padding_mode], k, min(k + max(4, k // 2), keys),
         constraints.lag if constraints.is_causal else -1, min(rows, q_h),
@@ -187,15 +191,21 @@ def search_small(
         )  # fmt: skip
 
     ranges = items * -(-q_h // sizes.rows)
-    images = (
-        x.detach().to(torch.float64).reshape(x.shape[0], x.shape[1], -1).contiguous().numpy() for x in (query, key)
-    )
+    images = (_planes(x) for x in (query, key))
     run_ranges(
         _search_range, ranges, max(1, TOGETHER // (sizes.rows * q_w * keys)), *images, sizes, query_mask, key_mask,
         precision, rows_precision, geometry.scale(query.shape[1]), index.view(items, k, -1).numpy(),
         similarity.view(items, k, -1).numpy(), unsure, scratch=scratch,
     )  # fmt: skip
     return not unsure[0]
+
+
+def _planes(image: Tensor) -> NDArray[Any]:
+    """The numbers of an image, `(B, C, positions)`, in float32 or float64."""
+    if image.dtype in (torch.float16, torch.bfloat16):
+        image = image.float()
+    array = np.ascontiguousarray(image.detach().numpy())
+    return array.reshape(*array.shape[:2], -1)
 
 
 @kernel()
