@@ -178,6 +178,8 @@ def is_traced() -> bool:
 
 def per_dimension(name: str, value: int | Sequence[int], dims: int, least: int) -> tuple[int, ...]:
     """Return one integer for each spatial dimension, from one for all or one for each."""
+    if type(value) is int and value >= least:
+        return (value,) * dims
     values = _for_each(value, dims)
     if len(values) != dims or not all(map(is_whole, values)) or any(v < least for v in values):
         raise ValueError(

@@ -19,7 +19,7 @@ from patchattn.matching.define import define_geometry, define_problem, resolve_b
 from patchattn.matching.match import check_field, find_field
 from patchattn.matching.prepared_key import PreparedKey, resolve_key
 from patchattn.ops.attend import attend
-from patchattn.ops.similarity_at import similarity_at
+from patchattn.ops.attend_similar import attend_similar
 from patchattn.ops.transforms import differentiates
 from patchattn.settings import SearchOptions, SearchSettings, settings_from, shows
 
@@ -164,11 +164,14 @@ def patch_attention(
         found = field.similarity
     # One match alone has weight 1 whatever its similarity: nothing to differentiate.
     trains = (settings.aggregate or field.k > 1) and differentiates(query, key)
+    window = geometry.patch_size if settings.aggregate else (1,) * len(geometry.patch_size)
+    blocks = unfold_blocks(value, ratio)
     if found is None or trains:
         q, kk = (query, key) if trains else (query.detach(), key.detach())
-        found = similarity_at(q, kk, field.index, geometry, backend)
-    window = geometry.patch_size if settings.aggregate else (1,) * len(geometry.patch_size)
-    output = fold_blocks(attend(found, field.index, unfold_blocks(value, ratio), window, temperature, backend), ratio)
+        output, found = attend_similar(q, kk, blocks, field.index, geometry, window, temperature, backend)
+    else:
+        output = attend(found, field.index, blocks, window, temperature, backend)
+    output = fold_blocks(output, ratio)
     if return_field:
         return output, MatchField(field.index, found.detach(), field.key_shape)
     return output

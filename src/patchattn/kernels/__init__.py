@@ -12,6 +12,7 @@ from patchattn.registry import BACKENDS
 
 __all__ = [
     "FUNCTIONS",
+    "SHORTCUTS",
     "backend_status",
     "cache_states",
     "default_backend",
@@ -38,6 +39,10 @@ FUNCTIONS = (
     "weighted_sum_backward",
 )
 """Functions that every backend has."""
+SHORTCUTS = ("attend_similar", "attend_similar_backward", "takes_similar")
+"""Functions that a backend may have besides, all or none: `similarity_at` and `attend` in one call, to the same bits,
+where `takes_similar` says so.
+"""
 
 _loaded: dict[str, ModuleType] = {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from patchattn.kernels.cpu.attend import attend, attend_backward
+from patchattn.kernels.cpu.attend_similar import attend_similar, attend_similar_backward, takes_similar
 from patchattn.kernels.cpu.chains import sample_chains
 from patchattn.kernels.cpu.exact import search_exact
 from patchattn.kernels.cpu.expand import expand
@@ -18,6 +19,8 @@ from patchattn.kernels.cpu.weighted_sum import weighted_sum, weighted_sum_backwa
 __all__ = [
     "attend",
     "attend_backward",
+    "attend_similar",
+    "attend_similar_backward",
     "expand",
     "majority",
     "sample_chains",
@@ -29,6 +32,7 @@ __all__ = [
     "similarity_at",
     "similarity_at_backward",
     "similarity_tangent",
+    "takes_similar",
     "weighted_sum",
     "weighted_sum_backward",
 ]

@@ -21,7 +21,7 @@ from patchattn.kernels.cpu.patch_similarity import CHUNK
 from patchattn.kernels.cpu.patch_sums import PatchSteps, sum_product
 from patchattn.kernels.cpu.vectors import SLACK, add_scaled
 
-__all__ = ["attend", "attend_backward"]
+__all__ = ["BACKWARD", "attend", "attend_backward", "mean_of"]
 
 FORWARD, BACKWARD = 4, 16
 """From one match for so many keys on, all keys are multiplied (docs/performance.md)."""
@@ -126,16 +126,27 @@ def _attend_range(
                                 weight[count] = s
                                 largest = max(largest, s)
                                 count += 1
-        total[:] = 0
-        mass = inverse_temperature * 0
-        exp_of_differences(weight, count, largest)
-        for n in range(count):
-            mass += weight[n]
-            add_scaled(total, value, voted[n] * v.channels, v.channels, weight[n])
-        factor = 1 / mass if count > 0 else mass
-        normalizer[i] = largest + np.log(mass) if count > 0 else nothing
+        normalizer[i] = mean_of(voted, weight, count, largest, value, v.channels, total)
         for c in range(v.channels):
-            output[i * v.channels + c] = total[c] * factor
+            output[i * v.channels + c] = total[c]
+
+
+@inlined
+def mean_of(voted: Any, weight: Any, count: int, largest: Any, value: Any, channels: int, total: Any) -> Any:
+    """Write the mean of the values of `count` keys to `total`, with weights by the softmax of what `weight` holds.
+
+    Return the logarithm of the softmax's denominator; -inf where there is no key, whose mean is 0.
+    """
+    total[:] = 0
+    mass = 0.0
+    exp_of_differences(weight, count, largest)
+    for n in range(count):
+        mass += weight[n]
+        add_scaled(total, value, voted[n] * channels, channels, weight[n])
+    factor = 1 / mass if count > 0 else mass
+    for c in range(channels):
+        total[c] *= factor
+    return largest + np.log(mass) if count > 0 else largest
 
 
 @inlined

@@ -33,19 +33,28 @@ from patchattn.kernels.cpu.patch_similarity import (
 from patchattn.kernels.cpu.patch_sums import PatchSteps, sum_product
 from patchattn.kernels.cpu.pool import run_ranges
 from patchattn.kernels.cpu.products_bound import least_product, precision_of, products_error
-from patchattn.kernels.cpu.vectors import SLACK, find_above, sum_runs, sum_scaled_runs
+from patchattn.kernels.cpu.vectors import SLACK, find_above, lower_bound, sum_runs, sum_scaled_runs
 from patchattn.problem import Constraints, PatchGeometry
 
 __all__ = ["MAX_COSINE_NORM", "is_small", "search_small"]
 
-PAIRS = 1 << 17
+PAIRS = 1 << 20
 """Pairs of a query and a key up to which an item is small."""
+WORKSPACE = 1 << 19
+"""Products that are kept at a time, at most: they stay in a processor's cache."""
 TOGETHER = 1 << 16
 """Pairs in one range of work: the call of a kernel is cheap beside them."""
+SHARED = 1 << 24
+"""Multiplications and additions of an item from which on several threads share it: they take longer than a thread to
+begin."""
+ROWS = 4
+"""Rows of queries in one range of work then, at least."""
 SAMPLE = 15
 """Queries from which the center is computed."""
 MAX_COSINE_NORM = 1e12
 """The largest norm of a patch, and 1 / the smallest, in sums for the cosine: products stay far from float32's ends."""
+MARGIN, TINY, LARGEST = 2.0**-20, 2e-38, 3e38
+"""Between a number and one just below it in float32; where there is none such between it and infinity."""
 NEAR_ZERO = 3e-45
 """Bound of the two numbers of float32 that are next to 0."""
 
@@ -75,9 +84,9 @@ class SmallScratch(NamedTuple):
     center: NDArray[np.float64]
     sample: NDArray[np.float64]
     gram: NDArray[Any]
-    """Products of a row of padded queries with all padded keys."""
+    """Products of a row of padded queries with all padded keys; none where they are their own sums along rows."""
     along_row: NDArray[Any]
-    """Their sums along rows, for as many rows as a patch has."""
+    """Their sums along rows, for as many rows as a patch has; none where these are the products of patches."""
     products: NDArray[Any]
     """Those of one query with all keys; as wide as the padded keys."""
     row_starts: NDArray[np.int64]
@@ -86,6 +95,10 @@ class SmallScratch(NamedTuple):
     ranked_keys: NDArray[np.int32]
     best: NDArray[np.float64]
     best_keys: NDArray[np.int32]
+    item: NDArray[np.int64]
+    """The item that all this is prepared for; -1: none."""
+    reliable: NDArray[np.bool_]
+    """Whether its products can be relied on."""
 
 
 class Sizes(NamedTuple):
@@ -99,6 +112,8 @@ class Sizes(NamedTuple):
     kept: int
     lag: int
     """As in `Limits`; -1 without causality."""
+    rows: int
+    """Rows of queries in one range of work."""
     sorts_rows: bool
     """Larger images with so many matches for a key have whole rows of similarities sorted, which come from products."""
 
@@ -111,7 +126,16 @@ def is_small(query: Tensor, key: Tensor, geometry: PatchGeometry, constraints: C
     # The order in which a cosine's factors are multiplied is the compiler's, and shows in float64.
     if kind not in (L2, DOT, COSINE) or (kind == COSINE and query.dtype == torch.float64):
         return False
-    return 0 < prod(query.shape[2:]) * prod(key.shape[2:]) <= PAIRS
+    p_h, p_w = (1, *geometry.patch_size)[-2:]
+    q_w, k_h, k_w = query.shape[-1], (1, *key.shape[2:])[-2], key.shape[-1]
+    along_row, gram = _workspace(q_w, p_h, p_w, (k_h + p_h - 1) * (k_w + p_w - 1))
+    return 0 < prod(query.shape[2:]) * prod(key.shape[2:]) <= PAIRS and max(along_row, gram) <= WORKSPACE
+
+
+def _workspace(q_w: int, p_h: int, p_w: int, padded_keys: int) -> tuple[int, int]:
+    """Sums along rows, and products of pixels, that are kept at a time: none where a patch has but one of them."""
+    along_row = 0 if p_h == p_w == 1 else p_h * q_w * padded_keys
+    return along_row, 0 if p_w == 1 else (q_w + p_w - 1) * padded_keys
 
 
 def search_small(
@@ -132,9 +156,15 @@ def search_small(
     dtype = np.float64 if query.dtype == torch.float64 else np.float32
     query_mask, key_mask = mask_rows(constraints.query_mask, 1), mask_rows(constraints.key_mask, 1)
     columns = keys if constraints.key_mask is None else int(key_mask.sum(1).max())
+    items = query.shape[0] * heads
+    # With fewer items than threads, several share an item. What they find is the same: a range of rows begins with the
+    # sums of p_h - 1 rows that the one before it had too.
+    alone = items >= torch.get_num_threads() or q_h * q_w * keys * (channels + p_h + p_w) < SHARED
+    rows = q_h if alone else max(ROWS, 2 * (p_h - 1), -(-TOGETHER // (q_w * keys)))
     sizes = Sizes(
         patches, heads, PADDING_MODES[geometry.padding_mode], k, min(k + max(4, k // 2), keys),
-        constraints.lag if constraints.is_causal else -1, k * rows_from >= columns and dtype == np.float32,
+        constraints.lag if constraints.is_causal else -1, min(rows, q_h),
+        k * rows_from >= columns and dtype == np.float32,
     )  # fmt: skip
     precision = precision_of(similarity.dtype, p_h * length, channels + p_h + p_w + 1)
     rows_precision, unsure = precision_of(torch.float64, p_h * length, p_h * length), np.zeros(1, np.bool_)
@@ -148,26 +178,34 @@ def search_small(
 
     def scratch() -> tuple[SmallScratch]:
         padded_keys = (k_h + p_h - 1) * (k_w + p_w - 1)
+        along_row, gram = _workspace(q_w, p_h, p_w, padded_keys)
         return (
             SmallScratch(
                 side(q_h, q_w), side(k_h, k_w),
-                np.empty(channels), np.empty(SAMPLE), np.empty((q_w + p_w - 1) * padded_keys + SLACK, dtype),
-                np.empty(p_h * q_w * padded_keys + SLACK, dtype), np.empty(padded_keys + SLACK, dtype),
+                np.empty(channels), np.empty(SAMPLE), np.empty(gram + SLACK, dtype),
+                np.empty(along_row + SLACK, dtype), np.empty(padded_keys + SLACK, dtype),
                 np.empty(p_w, np.int64), np.empty(p_h, np.int64), np.empty(sizes.kept, dtype),
-                np.empty(sizes.kept, np.int32), np.empty(k), np.empty(k, np.int32),
+                np.empty(sizes.kept, np.int32), np.empty(k), np.empty(k, np.int32), np.full(1, -1, np.int64),
+                np.ones(1, np.bool_),
             ),
         )  # fmt: skip
 
-    items, pairs = query.shape[0] * heads, q_h * q_w * keys
-    images = (
-        x.detach().to(torch.float64).reshape(x.shape[0], x.shape[1], -1).contiguous().numpy() for x in (query, key)
-    )
+    ranges = items * -(-q_h // sizes.rows)
+    images = (_planes(x) for x in (query, key))
     run_ranges(
-        _search_range, items, max(1, TOGETHER // pairs), *images, sizes, query_mask, key_mask, precision,
-        rows_precision, geometry.scale(query.shape[1]), index.view(items, k, -1).numpy(),
+        _search_range, ranges, max(1, TOGETHER // (sizes.rows * q_w * keys)), *images, sizes, query_mask, key_mask,
+        precision, rows_precision, geometry.scale(query.shape[1]), index.view(items, k, -1).numpy(),
         similarity.view(items, k, -1).numpy(), unsure, scratch=scratch,
     )  # fmt: skip
     return not unsure[0]
+
+
+def _planes(image: Tensor) -> NDArray[Any]:
+    """The numbers of an image, `(B, C, positions)`, in float32 or float64."""
+    if image.dtype in (torch.float16, torch.bfloat16):
+        image = image.float()
+    array = np.ascontiguousarray(image.detach().numpy())
+    return array.reshape(*array.shape[:2], -1)
 
 
 @kernel()
@@ -177,9 +215,8 @@ def _search_range(
 ) -> None:  # fmt: skip
     p = sizes.patches
     p_w = p.length // p.channels
-    radius = (0, p.rows // 2, p_w // 2)
     q_w, k_w = p.q_w + p_w - 1, p.k_w + p_w - 1
-    q_h, padded_keys = p.q_h + p.rows - 1, (p.k_h + p.rows - 1) * k_w
+    padded_keys = (p.k_h + p.rows - 1) * k_w
     width = (p.k_h - 1) * k_w + p.k_w
     # 2 q.k - |k|^2, pixel by pixel, for l2.
     terms = p.channels + 1 if p.kind == L2 else p.channels
@@ -187,34 +224,36 @@ def _search_range(
     row_starts, column_starts = scratch.row_starts, scratch.column_starts
     for d in range(p_w):
         row_starts[d] = d * (padded_keys + 1)
-    for item in range(low, high):
-        b, channel = item // sizes.heads, item % sizes.heads * p.channels
+    for lane in range(SLACK):
+        products[width + lane] = -np.inf
+    # Pixels are sums of one term.
+    is_pixel = p_w == 1 and p.rows == 1
+    multiplied = gram if p_w > 1 else along_row
+    strips = -(-p.q_h // sizes.rows)
+    for number in range(low, high):
+        item, first = number // strips, number % strips * sizes.rows
+        b = item // sizes.heads
         q_mask, k_mask = b % query_mask.shape[0], b % key_mask.shape[0]
-        masked = key_mask.shape[1] > 0
-        own_query, own_key = query[b, channel : channel + p.channels], key[b % len(key), channel : channel + p.channels]
-        pad_item(own_query, (1, p.q_h, p.q_w), radius, sizes.padding, scratch.query.pixels)
-        pad_item(own_key, (1, p.k_h, p.k_w), radius, sizes.padding, scratch.key.pixels)
-        _find_center(own_query, sizes, scratch)
-        reliable = _prepare(scratch.query, p.q_h, p.q_w, p.q_row, True, sizes, scratch.center)
-        reliable = _prepare(scratch.key, p.k_h, p.k_w, p.k_row, False, sizes, scratch.center) and reliable
-        longest = 0.0
+        if scratch.item[0] != item:
+            _prepare_item(item, query, key, sizes, scratch)
+            scratch.item[0] = item
+        reliable, longest = scratch.reliable[0], 0.0
         for j in range(p.k_h * p.k_w):
             norm = scratch.key.norms[j]
-            if norm < np.inf and not (masked and not key_mask[k_mask, j]):
+            if norm < np.inf and not (key_mask.shape[1] > 0 and not key_mask[k_mask, j]):
                 longest = max(longest, norm)
-        for row in range(q_h):
-            for u in range(q_w):
-                q_at = (row * q_w + u) * (p.channels + 1)
-                sum_scaled_runs(
-                    gram, u * padded_keys, scratch.key.factors, padded_keys, scratch.query.factors, q_at, terms,
-                    padded_keys,
-                )  # fmt: skip
+        for row in range(first, min(first + sizes.rows, p.q_h) + p.rows - 1):
             place = row % p.rows
-            for x in range(p.q_w):
-                to = (place * p.q_w + x) * padded_keys
-                sum_runs(along_row, to, gram, row_starts, 0, p_w, x * padded_keys, padded_keys - p_w + 1)
+            if not is_pixel:
+                for u in range(q_w):
+                    to = u * padded_keys if p_w > 1 else (place * p.q_w + u) * padded_keys
+                    _multiply(multiplied, to, row * q_w + u, terms, padded_keys, sizes, scratch)
+            if p_w > 1:
+                for x in range(p.q_w):
+                    to = (place * p.q_w + x) * padded_keys
+                    sum_runs(along_row, to, gram, row_starts, 0, p_w, x * padded_keys, padded_keys - p_w + 1)
             y = row - p.rows + 1
-            if y < 0:
+            if y < first:
                 continue
             for d in range(p.rows):
                 column_starts[d] = (y + d) % p.rows * p.q_w * padded_keys + d * k_w
@@ -224,7 +263,10 @@ def _search_range(
                     for m in range(sizes.k):
                         index[item, m, i], similarity[item, m, i] = -1, -np.inf
                     continue
-                sum_runs(products, 0, along_row, column_starts, 0, p.rows, x * padded_keys, width)
+                if is_pixel:
+                    _multiply(products, 0, i, terms, padded_keys, sizes, scratch)
+                else:
+                    sum_runs(products, 0, along_row, column_starts, 0, p.rows, x * padded_keys, width)
                 if p.kind == COSINE:
                     _scale_products(products, scratch.query.inverse_norms[i], scratch.key.inverse_norms, k_w, p)
                 _rank(i, products, width, k_w, key_mask, k_mask, sizes, scratch)
@@ -239,6 +281,29 @@ def _search_range(
                         unsure[0] = True
                     index[item, m, i] = match if s > -np.inf else -1
                     similarity[item, m, i] = 0 if s == 0 and zeros == 1 and sizes.sorts_rows else s
+
+
+@inlined
+def _prepare_item(item: int, query: Any, key: Any, sizes: Any, scratch: Any) -> None:
+    """Pad an item's images, round what is multiplied, and find norms."""
+    p = sizes.patches
+    radius = (0, p.rows // 2, p.length // p.channels // 2)
+    b, channel = item // sizes.heads, item % sizes.heads * p.channels
+    own_query, own_key = query[b, channel : channel + p.channels], key[b % len(key), channel : channel + p.channels]
+    pad_item(own_query, (1, p.q_h, p.q_w), radius, sizes.padding, scratch.query.pixels)
+    pad_item(own_key, (1, p.k_h, p.k_w), radius, sizes.padding, scratch.key.pixels)
+    _find_center(own_query, sizes, scratch)
+    reliable = _prepare(scratch.query, p.q_h, p.q_w, p.q_row, True, sizes, scratch.center)
+    scratch.reliable[0] = _prepare(scratch.key, p.k_h, p.k_w, p.k_row, False, sizes, scratch.center) and reliable
+
+
+@inlined
+def _multiply(output: Any, to: int, u: int, terms: int, padded_keys: int, sizes: Any, scratch: Any) -> None:
+    """Multiply pixel u of the padded queries by all padded keys."""
+    q_at = u * (sizes.patches.channels + 1)
+    sum_scaled_runs(
+        output, to, scratch.key.factors, padded_keys, scratch.query.factors, q_at, terms, padded_keys
+    )  # fmt: skip
 
 
 @inlined
@@ -330,7 +395,16 @@ def _rank(i: int, products: Any, width: int, k_w: int, key_mask: Any, mask: int,
     """Keep the keys with the largest products."""
     p, value, keys, kept = sizes.patches, scratch.ranked, scratch.ranked_keys, sizes.kept
     clear(value, keys, 0, kept)
-    at = find_above(products, 0, width, value[0])
+    floor = value[0]
+    if sizes.lag < 0 and key_mask.shape[1] == 0:
+        # All keys take part, and enough of them reach the bound: what is below it needs no offer.
+        for row in range(p.k_h - 1):
+            for between in range(row * k_w + p.k_w, (row + 1) * k_w):
+                products[between] = -np.inf
+        bound = np.float64(lower_bound(products, width, kept))
+        # Just below it, also where numbers next to 0 are flushed to it: a key at the bound is offered.
+        floor = products.dtype.type(bound - abs(bound) * MARGIN - TINY if bound < LARGEST else LARGEST)
+    at = find_above(products, 0, width, floor)
     while at < width:
         y = np.int64(np.uint32(at) // np.uint32(k_w))
         x = at - y * k_w
@@ -339,7 +413,7 @@ def _rank(i: int, products: Any, width: int, k_w: int, key_mask: Any, mask: int,
             break  # as are all that follow
         if x < p.k_w and (key_mask.shape[1] == 0 or key_mask[mask, j]):
             offer(products[at], j, value, keys, 0, kept)
-        at = find_above(products, at + 1, width, value[0])
+        at = find_above(products, at + 1, width, max(value[0], floor))
 
 
 @inlined

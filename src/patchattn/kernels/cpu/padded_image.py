@@ -18,6 +18,7 @@ from patchattn.similarity import Similarity
 
 __all__ = [
     "PADDING_MODES",
+    "ZEROS",
     "PaddedImage",
     "compute_dtype",
     "empty",
@@ -26,6 +27,7 @@ __all__ = [
     "pad_pair",
     "three",
     "unpad_gradient",
+    "unpad_item",
     "value_geometry",
 ]
 
@@ -208,25 +210,30 @@ def _fold_border(region: Tensor, dim: int, n: int, r: int, mode: str) -> Tensor:
 @kernel()
 def _unpad_items(rows: Any, size: Any, radius: Any, padding: int, output: Any) -> None:
     """Fold one dimension after the other, the lower border before the upper one, as for larger images."""
-    channels = output.shape[1]
+    for item in range(len(rows)):
+        unpad_item(rows[item], size, radius, padding, output[item])
+
+
+@inlined
+def unpad_item(row: Any, size: Any, radius: Any, padding: int, output: Any) -> None:
+    """The adjoint of `pad_item`, without `REPLICATE`: `output` is `(channels, positions)`, and `row` is changed."""
+    channels = output.shape[0]
     height, width = size[1] + 2 * radius[1], size[2] + 2 * radius[2]
     steps = height * width * channels, width * channels, channels
     # The part that is not folded yet of the dimensions after this one, and no border of those before it.
-    for item in range(len(rows)):
-        row = rows[item]
-        if padding == REFLECT:
-            for dim in range(3):
-                r, n = radius[dim], size[dim]
-                for d in range(2 * r):
-                    source, target = (d, 2 * r - d) if d < r else (n + d, 2 * (n + r - 1) - (n + d))
-                    _add_plane(row, dim, source * steps[dim], target * steps[dim], size, radius, steps)
-        for t in range(size[0]):
-            for y in range(size[1]):
-                for x in range(size[2]):
-                    at = ((t + radius[0]) * height + y + radius[1]) * width + x + radius[2]
-                    position = (t * size[1] + y) * size[2] + x
-                    for c in range(channels):
-                        output[item, c, position] = row[at * channels + c]
+    if padding == REFLECT:
+        for dim in range(3):
+            r, n = radius[dim], size[dim]
+            for d in range(2 * r):
+                source, target = (d, 2 * r - d) if d < r else (n + d, 2 * (n + r - 1) - (n + d))
+                _add_plane(row, dim, source * steps[dim], target * steps[dim], size, radius, steps)
+    for t in range(size[0]):
+        for y in range(size[1]):
+            for x in range(size[2]):
+                at = ((t + radius[0]) * height + y + radius[1]) * width + x + radius[2]
+                position = (t * size[1] + y) * size[2] + x
+                for c in range(channels):
+                    output[c, position] = row[at * channels + c]
 
 
 @inlined

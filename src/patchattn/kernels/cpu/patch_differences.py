@@ -9,8 +9,8 @@ from numba import types
 from numba.core import cgutils
 
 from patchattn.kernels.cpu.compiler import inlined, instruction
-from patchattn.kernels.cpu.patch_sums import reduce_vector, tail_mask
-from patchattn.kernels.cpu.vectors import FLAGS, VECTOR_BYTES, integers_of, load_vector
+from patchattn.kernels.cpu.patch_sums import reduce_vector
+from patchattn.kernels.cpu.vectors import FLAGS, VECTOR_BYTES, integers_of, load_vector, tail_mask
 
 __all__ = ["AT_ONCE", "has_short_rows", "squared_differences"]
 

@@ -16,7 +16,7 @@ from numba import types
 from numba.core import cgutils
 
 from patchattn.kernels.cpu.compiler import instruction
-from patchattn.kernels.cpu.vectors import FLAGS, INT32, VECTOR_BYTES, broadcast, integers_of, load_vector
+from patchattn.kernels.cpu.vectors import FLAGS, INT32, VECTOR_BYTES, integers_of, load_vector, tail_mask
 
 __all__ = [
     "PatchSteps",
@@ -24,7 +24,6 @@ __all__ = [
     "sum_absolute_difference",
     "sum_product",
     "sum_squared_difference",
-    "tail_mask",
 ]
 
 Step = Callable[[ir.IRBuilder, Any, Any, Any, Any], Any]
@@ -59,13 +58,6 @@ def reduce_vector(builder: ir.IRBuilder, value: Any, lanes: int) -> Any:
         value = builder.fadd(builder.shuffle_vector(value, value, low), builder.shuffle_vector(value, value, high))
         lanes = half
     return builder.extract_element(value, ir.Constant(INT32, 0))
-
-
-def tail_mask(builder: ir.IRBuilder, tail: Any, lanes: int) -> Any:
-    """A mask of the first `tail` lanes."""
-    vector = ir.VectorType(INT32, lanes)
-    count = broadcast(builder, builder.trunc(tail, INT32), vector)
-    return builder.icmp_signed("<", ir.Constant(vector, list(range(lanes))), count)
 
 
 class PatchSteps(NamedTuple):

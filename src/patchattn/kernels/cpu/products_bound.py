@@ -7,6 +7,7 @@ bounds.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +31,7 @@ class Precision(NamedTuple):
     """Sums up to this do not overflow, nor do the parts of them."""
 
 
+@lru_cache(256)
 def precision_of(dtype: torch.dtype, elements: int, depth: int) -> Precision:
     """`depth`: the roundings that any term of a product passes through, at most; no more than there are elements."""
     numbers = torch.finfo(dtype)

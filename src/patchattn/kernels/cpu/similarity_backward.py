@@ -31,7 +31,7 @@ from patchattn.kernels.cpu.similarity import dense_pairs, is_dense, similarities
 from patchattn.kernels.cpu.vectors import SLACK, add_scaled
 from patchattn.problem import PatchGeometry
 
-__all__ = ["derivative_of", "similarity_at_backward"]
+__all__ = ["backward_cost", "derivative_of", "similarity_at_backward"]
 
 
 def similarity_at_backward(
@@ -63,7 +63,7 @@ def similarity_at_backward(
         coefficients = _coefficients(grad, group, matches, queries, keys, (query_norms, key_norms), geometry, patches)
         images = (Each(queries.rows), Each(keys.rows), derivative, Coefficients(*map(Each, coefficients)))
         factors, found = coefficients.a, matches
-        dense = is_dense(matches, queries, keys, patches, _backward_cost(patches))
+        dense = is_dense(matches, queries, keys, patches, backward_cost(patches))
         if dense := dense and _reads_finite(factors, group, matches, queries, keys, geometry):
             # The loops below add the terms of each image alone.
             matches, k = np.empty((len(group), 0), np.int32), 0
@@ -87,7 +87,7 @@ def similarity_at_backward(
     )
 
 
-def _backward_cost(patches: Patches) -> float:
+def backward_cost(patches: Patches) -> float:
     """Cost of the gradients at one match: each pixel takes as long as whole vectors of 16 channels."""
     pixels = patches.slices * patches.rows * patches.length // patches.channels
     return 10.0 * (pixels * ceil(patches.channels / 16) * 16 + 32)

@@ -20,12 +20,15 @@ __all__ = [
     "SLACK",
     "VECTOR_BYTES",
     "add_scaled",
+    "add_scaled_run",
     "broadcast",
     "find_above",
     "integers_of",
     "load_vector",
+    "lower_bound",
     "sum_runs",
     "sum_scaled_runs",
+    "tail_mask",
 ]
 
 VECTOR_BYTES = 64
@@ -44,6 +47,13 @@ def broadcast(builder: ir.IRBuilder, value: Any, vector: ir.VectorType) -> Any:
     """Return a vector of one number, in every lane."""
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(INT32, 0))
     return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(INT32, vector.count), [0] * vector.count))
+
+
+def tail_mask(builder: ir.IRBuilder, tail: Any, lanes: int) -> Any:
+    """Return a mask of the first `tail` lanes."""
+    vector = ir.VectorType(INT32, lanes)
+    count = broadcast(builder, builder.trunc(tail, INT32), vector)
+    return builder.icmp_signed("<", ir.Constant(vector, list(range(lanes))), count)
 
 
 def integers_of(context: Any, builder: ir.IRBuilder, kind: Any, values: Any) -> list[Any]:
@@ -77,6 +87,46 @@ def add_scaled(typing_context: Any, total: Any, x: Any, start: Any, length: Any,
             before = load_vector(builder, total_data, at, vector, size)
             after = builder.fadd(before, builder.fmul(factors, added, flags=FLAGS), flags=FLAGS)
             builder.store(after, builder.bitcast(builder.gep(total_data, [at]), vector.as_pointer()), align=size)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@instruction
+def add_scaled_run(typing_context: Any, total: Any, at: Any, x: Any, start: Any, length: Any, factor: Any) -> Any:
+    """`total[at : at + length] += factor * x[start : start + length]`, by whole vectors.
+
+    Up to one vector past `length` is read from both, which end with slack. What comes after in `total` keeps its
+    value, but is written anew: it belongs to one thread.
+    """
+    number = total.dtype
+    signature = types.void(total, types.intp, x, types.intp, types.intp, number)
+    size = number.bitwidth // 8
+    lanes = VECTOR_BYTES // size
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        total, at, x, start, length, factor = arguments
+        total = context.make_array(signature.args[0])(context, builder, total).data
+        x = context.make_array(signature.args[2])(context, builder, x).data
+        integer = context.get_value_type(types.intp)
+        vector = ir.VectorType(context.get_value_type(number), lanes)
+        factors = broadcast(builder, factor, vector)
+        zero, step = ir.Constant(integer, 0), ir.Constant(integer, lanes)
+
+        def add(place: Any, mask: Any = None) -> None:
+            to = builder.add(at, place)
+            before = load_vector(builder, total, to, vector, size)
+            added = load_vector(builder, x, builder.add(start, place), vector, size)
+            after = builder.fadd(before, builder.fmul(factors, added, flags=FLAGS), flags=FLAGS)
+            if mask is not None:
+                after = builder.select(mask, after, before)
+            builder.store(after, builder.bitcast(builder.gep(total, [to]), vector.as_pointer()), align=size)
+
+        whole = builder.and_(length, ir.Constant(integer, -lanes))
+        with cgutils.for_range_slice(builder, zero, whole, step, intp=integer) as (place, _):
+            add(place)
+        with builder.if_then(builder.icmp_signed("<", whole, length)):
+            add(whole, tail_mask(builder, builder.sub(length, whole), lanes))
         return context.get_dummy_value()
 
     return signature, generate
@@ -231,5 +281,43 @@ def find_above(typing_context: Any, numbers: Any, start: Any, end: Any, limit: A
         zeros = builder.zext(builder.cttz(builder.load(above), ir.Constant(ir.IntType(1), 0)), integer)
         first = builder.add(builder.load(place), zeros)
         return builder.select(builder.icmp_signed("<", first, end), first, end)
+
+    return signature, generate
+
+
+@instruction
+def lower_bound(typing_context: Any, numbers: Any, length: Any, count: Any) -> Any:
+    """A number that at least `count` of the first `length` numbers reach; -inf where there are more than lanes.
+
+    Every lane has its largest number, and `count` of these reach the result. NaN counts as -inf, and so must the
+    slack after the numbers, up to a vector of which is read.
+    """
+    number = numbers.dtype
+    signature = number(numbers, types.intp, types.intp)
+    size = number.bitwidth // 8
+    lanes = VECTOR_BYTES // size
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        numbers, length, count = arguments
+        numbers = context.make_array(signature.args[0])(context, builder, numbers).data
+        integer = context.get_value_type(types.intp)
+        vector = ir.VectorType(context.get_value_type(number), lanes)
+        bits = ir.IntType(lanes)
+        nothing = ir.Constant(vector, [float("-inf")] * lanes)
+        largest = cgutils.alloca_once_value(builder, nothing)
+        builder.store(nothing, largest)
+        step = ir.Constant(integer, lanes)
+        with cgutils.for_range_slice(builder, ir.Constant(integer, 0), length, step, intp=integer) as (at, _):
+            other, before = load_vector(builder, numbers, at, vector, size), builder.load(largest)
+            builder.store(builder.select(builder.fcmp_ordered(">", other, before), other, before), largest)
+        maxima = builder.load(largest)
+        bound = ir.Constant(vector.element, float("-inf"))
+        for lane in range(lanes):
+            one = builder.extract_element(maxima, ir.Constant(INT32, lane))
+            reached = builder.bitcast(builder.fcmp_ordered(">=", maxima, broadcast(builder, one, vector)), bits)
+            enough = builder.icmp_signed(">=", builder.zext(builder.ctpop(reached), integer), count)
+            better = builder.and_(enough, builder.fcmp_ordered(">", one, bound))
+            bound = builder.select(better, one, bound)
+        return bound
 
     return signature, generate
