@@ -17,12 +17,12 @@ Kind = TypeVar("Kind")
 
 
 class Swap:
-    """Layers that were swapped; `undo()` puts them back.
+    """Layers that were swapped; `undo()` puts them back."""
 
-    Attributes:
-        attention: the `TokenAttention`, which counts what it answered (`replaced`) and what not, by reason (`left`).
-        names: of the layers that were swapped.
-    """
+    attention: TokenAttention
+    """Counts what it answered (`replaced`), and what not, by reason (`left`)."""
+    names: tuple[str, ...]
+    """Names of the layers that were swapped."""
 
     def __init__(self, attention: TokenAttention, names: Iterable[str], undo: Callable[[], None]) -> None:
         self.attention, self.names, self._undo = attention, tuple(names), undo

@@ -30,17 +30,6 @@ class TokenAttention:
     gives what that gives. For trained networks: what their layers learned stays as it is. Where the softmax is broad,
     the best k hold little of its mass, and the network's output changes: `mass_of_best` predicts that.
 
-    Attributes:
-        k: matches for each token, of each head.
-        min_tokens: calls with fewer tokens are left as they are: dense attention is sooner done there.
-        size: rows and columns of the tokens, which guide the search: neighbors have matches beside each other. None:
-            a square, if the number of tokens is one, else a sequence. The search depends on it, not the formula.
-        prefix: number of tokens before those of the image (class, registers, text): all tokens attend to them, and they
-            attend to all.
-        method, iterations, seed, backend: see `match`.
-        replaced: number of calls that were answered by matches.
-        left: number of those that were left as they are, by reason.
-
     Example:
         >>> import torch
         >>> from patchattn.plugs import TokenAttention
@@ -50,15 +39,23 @@ class TokenAttention:
     """
 
     k: int = 64
+    """Matches for each token, of each head."""
     min_tokens: int = 1024
+    """Calls with fewer tokens are left as they are: dense attention is sooner done there."""
     size: Sequence[int] | None = None
+    """Rows and columns of the tokens, which guide the search: neighbors have matches beside each other. None: a square,
+    if the number of tokens is one, else a sequence. The search depends on it, not the formula."""
     prefix: int = 0
+    """Number of tokens before those of the image (class, registers, text): all attend to them, and they to all."""
     method: Method | SearchMethod = "auto"
+    """See `match`, as for the three that follow."""
     iterations: int | None = None
     seed: int = 0
     backend: Backend | KernelBackend | None = None
     replaced: int = field(default=0, init=False)
+    """Number of calls that were answered by matches."""
     left: Counter[str] = field(default_factory=Counter, init=False)
+    """Number of those that were left as they are, by reason."""
 
     def __post_init__(self) -> None:
         self.k = check_count("k", self.k, 1)
