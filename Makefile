@@ -61,6 +61,7 @@ bench: .venv/.installed-bench  ## measure the layers, faults and damaged files; 
 	@$(PY) benchmarks/faults.py --results out
 	@$(PY) benchmarks/fuzzing.py --results out
 	@$(PY) benchmarks/sequences.py --results out
+	@$(PY) benchmarks/block_selectors.py --results out
 ifdef DATA
 	@$(PY) benchmarks/search.py --data $(DATA) --plot out/search.png --json out/search.json
 	@$(PY) benchmarks/scram.py --data $(DATA) --plots out/scram --json out/scram.json

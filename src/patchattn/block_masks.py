@@ -30,7 +30,7 @@ def block_mask(
     Tokens are the positions, row by row, or in an order of yours; the blocks are so many tokens in a row. A block is
     True if any of its queries has a match among its keys, so that a kernel that computes whole blocks attends to all
     matches of the field, and to what lies around them. Row by row, a block of 128 tokens is a strip of the image; in
-    Hilbert order it is nearly a square, and fewer blocks hold the same matches.
+    Hilbert order it is nearly a square, and fewer blocks hold the same matches (docs/results/block_selectors.md).
 
     This is one byte for each pair of blocks: quadratic in the tokens, but with 1 / 8,192 of the pairs at 128 x 64.
 
