@@ -77,7 +77,7 @@ def test_flex_attention_to_the_matches_is_attend_at() -> None:
     for place in (1, 2):  # FlexAttention counts a key once, and without one returns 0 as well
         index[..., place].masked_fill_((index[..., place : place + 1] == index[..., :place]).any(3), -1)
     field = MatchField.from_token_index(index, pair.query, pair.key)
-    query, key, value = normals(2, 2, 15, 4), normals(2, 2, 21, 4, seed=1), normals(2, 2, 21, 3, seed=2)
+    query, key, value = normals(2, 2, 15, 4), normals(2, 2, 21, 4, seed=1), normals(2, 2, 21, 4, seed=2)
     mask = flex_block_mask(field, 4, matches_only=True)
     found = flex_attention(query, key, value, block_mask=mask)
     torch.testing.assert_close(found, attend_at(query, key, value, field.token_index()))

@@ -113,10 +113,12 @@ def flex_block_mask(
     blocks = block_mask(field, (rows, columns), query_order=query_order, key_order=key_order)
     n, k, m = keys.shape[2], keys.shape[3], field.key_count
 
+    matches = keys.unbind(3)  # PyTorch 2.6 takes no numbers beside tensors as indices here
+
     def among_matches(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        found = keys[batch, head, query, 0] == key
-        for place in range(1, k):
-            found = found | (keys[batch, head, query, place] == key)
+        found = matches[0][batch, head, query] == key
+        for other in matches[1:]:
+            found = found | (other[batch, head, query] == key)
         return found
 
     def among_blocks(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:

@@ -228,7 +228,10 @@ def _check_bias(bias: Tensor | None, query: Tensor, index: Tensor) -> None:
         came = bias.dtype if isinstance(bias, Tensor) else type(bias).__name__
         raise ValueError(f"bias: expected a tensor of float16, bfloat16, float32 or float64, got {came}.")
     whole = (*query.shape[:3], index.shape[3])
-    if bias.dim() > 4 or any(own not in (1, all_) for own, all_ in zip(bias.shape[::-1], whole[::-1], strict=False)):
+    fits = bias.dim() <= 4 and all(
+        own in (1, all_) for own, all_ in zip(bias.shape, whole[4 - bias.dim() :], strict=True)
+    )
+    if not fits:
         raise ValueError(
             f"bias: expected a shape that can be broadcast to (batch, heads, n, k) = {whole}, got {tuple(bias.shape)}."
         )
