@@ -47,12 +47,15 @@ def swap_modules(model: nn.Module, attention: TokenAttention, select: Callable[[
 
     Example:
         >>> import torch
+        >>> from torch.nn.functional import scaled_dot_product_attention
         >>> from patchattn.plugs import TokenAttention, swap_modules
-        >>> layer = torch.nn.MultiheadAttention(32, 4, batch_first=True)
+        >>> class SelfAttention(torch.nn.Module):
+        ...     def forward(self, x):
+        ...         return scaled_dot_product_attention(x, x, x)
+        >>> layer = SelfAttention()
         >>> swap = swap_modules(layer, TokenAttention(k=8, min_tokens=16), lambda name, module: module is layer)
-        >>> tokens = torch.randn(1, 64, 32, requires_grad=True)
-        >>> layer(tokens, tokens, tokens, need_weights=False)[0].shape
-        torch.Size([1, 64, 32])
+        >>> layer(torch.randn(1, 4, 64, 8)).shape
+        torch.Size([1, 4, 64, 8])
         >>> swap
         Swap(1 layers, replaced=1, left={})
         >>> swap.undo()

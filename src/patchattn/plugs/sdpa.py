@@ -20,7 +20,9 @@ def replace_sdpa(attention: TokenAttention) -> Iterator[TokenAttention]:
     """Let every self-attention of a block attend to its best matches, whoever calls it.
 
     Calls of `torch.nn.functional.scaled_dot_product_attention` with many tokens and without mask or dropout are
-    answered by `attention`; all others stay as they are, and are counted by reason in `attention.left`.
+    answered by `attention`; all others stay as they are, and are counted by reason in `attention.left`. Those inside of
+    `torch.nn.MultiheadAttention` are not seen, as it is one function to PyTorch: `MultiheadPatchAttention2d` takes its
+    place and its weights.
 
     Example:
         >>> import torch

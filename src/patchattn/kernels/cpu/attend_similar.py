@@ -87,6 +87,8 @@ def takes_similar(query: Tensor, key: Tensor, value: Tensor, index: Tensor, geom
     k = index.shape[2]
     if query.dtype not in NUMBERS or not 0 < k <= MAX_MATCHES or not query.shape[0] == key.shape[0] == value.shape[0]:
         return False
+    if geometry.similarity.function is not None or kind_of(geometry) not in (L2, DOT):
+        return False  # a similarity of one's own is not to be held by what is kept of calls
     return _is_small(tuple(query.shape[2:]), tuple(key.shape[2:]), query.shape[1], k, geometry, query.dtype.itemsize)
 
 
@@ -94,7 +96,7 @@ def takes_similar(query: Tensor, key: Tensor, value: Tensor, index: Tensor, geom
 def _is_small(
     query: tuple[int, ...], key: tuple[int, ...], channels: int, k: int, geometry: PatchGeometry, itemsize: int
 ) -> bool:
-    if kind_of(geometry) not in (L2, DOT) or geometry.padding_mode == "replicate":
+    if geometry.padding_mode == "replicate":
         return False
     # Otherwise all keys are multiplied, where these are few (`attend`), or all pairs (`similarity_at`).
     if k * BACKWARD >= prod(key):
