@@ -97,7 +97,7 @@ def keep_prepared_keys() -> Iterator[None]:
 
     For keys that are searched again and again deep inside a function; where the key is at hand, `prepare` says so for
     one key. The guided search then makes its tree once. Matches are the same to the bit. What is kept of each key that
-    is searched takes about 50 bytes for each of its pixels; a key that was changed in place is another one. Of keys
+    is searched takes 40 to 50 bytes for each of its pixels; a key that was changed in place is another one. Of keys
     made in inference mode nothing is kept, since PyTorch does not tell whether they were changed.
 
     Example:

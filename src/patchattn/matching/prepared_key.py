@@ -78,7 +78,7 @@ class PreparedKey:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are kept beside the key and its mask; a tree takes about 50 for each key position."""
+        """Bytes that are kept beside the key and its mask; a tree takes 40 to 50 for each key position."""
         return sum(part.nbytes for part in _arrays(self._preparations.kept, set()))
 
     def __repr__(self) -> str:
@@ -131,8 +131,8 @@ def prepare(
     """Prepare a key image for many searches: by bands of queries, by frames of a film, by training steps.
 
     The guided search reduces the key's patches to principal components and sorts them into a k-d tree, which takes
-    about half of its time where there are as many queries as keys, and nearly all of it where there are few. This is
-    done here, once, and `match` and `patch_attention` take what is returned in the place of the key. Their results are
+    a fifth of its time where there are as many queries as keys, and nearly all of it where there are few. This is done
+    here, once, and `match` and `patch_attention` take what is returned in the place of the key. Their results are
     the same to the bit. Exact search and PatchMatch prepare nothing of a key, and the reference keeps nothing.
 
     Queries whose patches are much longer than the key's have their components scaled in another way: their first search
