@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 from jaxtyping import Bool, Float
@@ -13,10 +13,12 @@ from typing_extensions import Unpack
 from patchattn.attention.blocks import fold_blocks, unfold_blocks, value_ratio
 from patchattn.attention.layer import AttentionLayer
 from patchattn.attention.precision import promote
+from patchattn.attention.transformed import attend_on_canvas
 from patchattn.checks import check_features, check_heads, check_positive
 from patchattn.field import MatchField
+from patchattn.matching.canvas import canvas_of, define_canvas
 from patchattn.matching.define import define_geometry, define_problem, resolve_backend
-from patchattn.matching.match import check_field, find_field
+from patchattn.matching.match import check_field, find_field, find_transformed
 from patchattn.matching.prepared_key import PreparedKey, resolve_key
 from patchattn.ops.attend import attend
 from patchattn.ops.attend_similar import attend_similar
@@ -150,24 +152,35 @@ def patch_attention(
     if field is None:
         problem = define_problem(query, key, settings, query_mask, key_mask)
         geometry, backend = problem.geometry, problem.backend
+        canvas = define_canvas(query, key, settings, problem)
     else:
         geometry = define_geometry(query, key, settings, settings.patch_size, settings.similarity)
         backend = resolve_backend(settings.backend, query)
         check_field("field", field, query, key, geometry.num_heads)
+        canvas = canvas_of(field, geometry, backend)
     check_features("value", value, query, "query")
     check_heads("value", value, geometry.num_heads)
     temperature, ratio = check_positive("temperature", settings.temperature), value_ratio(key, value)
     found = None
     if field is None:
         with kept:
-            field = find_field(query, key, problem, init)
+            if canvas is None:
+                field = find_field(query, key, problem, init)
+            else:
+                field = find_transformed(query, key, problem, canvas, key_mask, init)
         found = field.similarity
     # One match alone has weight 1 whatever its similarity: nothing to differentiate.
     trains = (settings.aggregate or field.k > 1) and differentiates(query, key)
     window = geometry.patch_size if settings.aggregate else (1,) * len(geometry.patch_size)
+    q, kk = (query, key) if trains else (query.detach(), key.detach())
+    if canvas is not None:
+        known = found is not None and not trains
+        output, found = attend_on_canvas(
+            q, kk, value, field, canvas, geometry, window, temperature, ratio, similarity_is_known=known
+        )
+        return (output, replace(field, similarity=found.detach())) if return_field else output
     blocks = unfold_blocks(value, ratio)
     if found is None or trains:
-        q, kk = (query, key) if trains else (query.detach(), key.detach())
         output, found = attend_similar(q, kk, blocks, field.index, geometry, window, temperature, backend)
     else:
         output = attend(found, field.index, blocks, window, temperature, backend)
