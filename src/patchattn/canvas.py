@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from math import ceil, cos, prod, radians, sin, sqrt
 
 import torch
@@ -127,7 +126,7 @@ class CanvasLayout:
         height, width = key_shape
         return cls((int(height), int(width)), copies, (int(margin[0]), int(margin[1])))
 
-    @cached_property
+    @property
     def tiles(self) -> tuple[Tile, ...]:
         """The copies, in the order of the transforms: on shelves, the highest first."""
         sizes = [self._size(transform) for transform in self.transforms]
@@ -142,7 +141,7 @@ class CanvasLayout:
             left, shelf = left + width, max(shelf, height)
         return tuple(tiles[n] for n in range(len(sizes)))
 
-    @cached_property
+    @property
     def shape(self) -> tuple[int, int]:
         """Size of the canvas."""
         return (

@@ -152,7 +152,7 @@ def test_a_field_for_smaller_patches_is_refused() -> None:
 
 def test_compiled() -> None:
     query, key, value = tensors()
-    layer = PatchAttention(**SETTINGS, rotations=(0, 30), method="exact", aggregate=True)
+    layer = PatchAttention(**SETTINGS, rotations=(30,), method="exact")
     torch.compiler.reset()
     found = torch.compile(layer, fullgraph=True, backend="aot_eager")(query, key, value)
     torch.testing.assert_close(found, layer(query, key, value), **TOLERANCE[torch.float64])

@@ -196,7 +196,7 @@ def _on_canvas(field: MatchField, value: Tensor, ratio: int, backend: str) -> tu
     """Matches and value, of transformed matches on the canvas of the copies, and there where votes may go."""
     if field.transform is None:
         return field.index, value, None
-    canvas = Canvas(field.transform.layout, (1, 1), False, field.index.device, backend)
+    canvas = Canvas.of(field.transform.layout, field.index.device, backend)
     return field.transform.place, canvas.draw(value, VALUE_PADDING, ratio), canvas.nearest >= 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -30,13 +29,22 @@ class Canvas:
     patch_size: tuple[int, ...]
     whole_patches: bool
     """Whether the patches of keys lie inside the image: `padding_mode="valid"`."""
-    device: torch.device
+    nearest: Tensor
+    """The nearest position of the key, int32 for each of the canvas, row by row; -1 outside the key."""
     backend: str
 
-    @cached_property
-    def nearest(self) -> Tensor:
-        """The nearest position of the key, int32 for each of the canvas, row by row; -1 outside the key."""
-        return self.layout.nearest(self.device).flatten()
+    @classmethod
+    def of(
+        cls,
+        layout: CanvasLayout,
+        device: torch.device,
+        backend: str,
+        *,
+        patch_size: tuple[int, ...] = (1, 1),
+        whole_patches: bool = False,
+    ) -> Canvas:
+        """Make the canvas of a layout."""
+        return cls(layout, patch_size, whole_patches, layout.nearest(device).flatten(), backend)
 
     def draw(self, image: Tensor, padding_mode: str, ratio: int = 1) -> Tensor:
         """Draw the copies of an image of `ratio` times the key's size; with gradients."""
@@ -47,7 +55,7 @@ class Canvas:
         inside = self.nearest >= 0
         if self.whole_patches:
             height, width = self.patch_size
-            inside = inside & self.layout.whole_patches((height, width), self.device).flatten()
+            inside = inside & self.layout.whole_patches((height, width), inside.device).flatten()
         if key_mask is None:
             allowed = inside[None]
         else:
@@ -119,7 +127,8 @@ def define_canvas(query: Tensor, key: Tensor, settings: SearchSettings, problem:
             f"{prod(layout.shape)} positions; at most 2^31 - 1 can be searched. Ask for fewer."
         )
     valid = settings.padding_mode == "valid"
-    return Canvas(layout, problem.geometry.patch_size, valid, query.device, problem.backend)
+    patch = problem.geometry.patch_size
+    return Canvas.of(layout, query.device, problem.backend, patch_size=patch, whole_patches=valid)
 
 
 def canvas_of(field: MatchField, geometry: PatchGeometry, backend: str) -> Canvas | None:
@@ -133,7 +142,7 @@ def canvas_of(field: MatchField, geometry: PatchGeometry, backend: str) -> Canva
             f"field: its transformed matches were found with patch_size {found_with}, which is less than "
             f"{geometry.patch_size}; search anew."
         )
-    return Canvas(layout, geometry.patch_size, False, field.index.device, backend)
+    return Canvas.of(layout, field.index.device, backend)
 
 
 def check_transform(name: str, field: MatchField) -> None:

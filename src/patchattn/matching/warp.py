@@ -13,9 +13,9 @@ from patchattn.ops.weighted_sum import weighted_sum
 
 __all__ = ["draw"]
 
-BANDS, BAND_PIXELS = 8, 2**18
-"""Bands of rows, in which only what lies about the image is drawn, and pixels that a band has at most: each takes 16
-positions and weights."""
+BANDS, MIN_ROWS, BAND_PIXELS = 8, 16, 2**18
+"""Bands of rows, in which only what lies about the image is drawn: their number, the rows that they have at least if
+there are several, and the pixels at most: each takes 16 positions and weights."""
 
 
 def draw(image: Tensor, layout: CanvasLayout, padding_mode: str, backend: str, ratio: int = 1) -> Tensor:
@@ -23,7 +23,8 @@ def draw(image: Tensor, layout: CanvasLayout, padding_mode: str, backend: str, r
 
     Copies that are smaller than the image are blurred as a reduced image is, by Keys' kernel (a = -1/2) of their
     pixels' width. Where pixels fall on pixels (quarter turns and mirrors), they are copied. Around a copy the
-    image goes on as its padding does. All are sums with fixed weights: gradients are the same from run to run, and of every order.
+    image goes on as its padding does. All are sums with fixed weights: gradients are the same from run to
+    run, and of every order.
     """
     batch, channels, *size = image.shape
     if tuple(size) != tuple(ratio * n for n in layout.key_shape):
@@ -58,7 +59,7 @@ def _copy(image: Tensor, tile: Tile, layout: CanvasLayout, padding_mode: str, ba
         padding_mode = "replicate"
     drawn = image.shape[2], image.shape[3]
     height, width = ratio * tile.height, ratio * tile.width
-    count = min(height, max(BANDS, -(-height * width // BAND_PIXELS)))
+    count = max(1, min(height // MIN_ROWS, BANDS), -(-height * width // BAND_PIXELS))
     bands = []
     for n in range(count):
         rows = range(height * n // count, height * (n + 1) // count)
