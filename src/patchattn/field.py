@@ -142,7 +142,8 @@ class MatchField:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the field to a file that `load` reads: arrays of NumPy (.npz). The file appears whole or not at all.
 
-        It holds `index`, `similarity`, `key_shape` and the name of the similarities' `dtype`, from whichever device.
+        It holds `index`, `similarity`, `key_shape` and the name of the similarities' `dtype`, and what `transform` is
+        made of if there is one, from whichever device.
 
         Raises:
             OSError: the file cannot be written; what was there stays as it was.

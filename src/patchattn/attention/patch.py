@@ -126,6 +126,9 @@ def patch_attention(
         num_heads: the channels of query and key, and those of value, are split into so many groups.
         field: use this field instead of searching; k and the search's arguments are then not used.
         return_field: also return the field, to use again (`field=`) or to start the next search from (`init=`).
+        rotations, scales, mirror: let matches be rotated, scaled and mirrored; see `match`. Values are sampled through
+            the match's transform: a vote moves in the key as the transform says, and a block of r pixels is turned. The
+            transforms are held fixed in gradients, as positions are.
         method, iterations, seed, init, query_mask, key_mask, is_causal, min_separation, max_offset, padding_mode,
             backend: see `match`. Masks, causality and offsets limit whose patches match; under aggregation the pixels
             of a matched patch may vote even where the mask is False.

@@ -83,13 +83,26 @@ def match(
             dimension: apart by that in at least one of them). Matches are always distinct.
         max_offset: a match is at most so far from the query's own position, in pixels, in each dimension. If query and
             key differ in size, from the key position floor((2 q + 1) N_key / (2 N_query)).
+        rotations: angles in degrees by which a match's patch may be rotated in the key beside the query's,
+            counterclockwise; None: (0,). A patch of 7 pixels bears some 8 degrees: steps of 15 find any angle.
+        scales: how many times as large as the query's the match's patch may be, 0.1 to 10; None: (1,). Steps of a
+            quarter find any scale.
+        mirror: also match patches mirrored left to right. All combinations of mirroring, scales and rotations are
+            searched, and 0 and 1 only if they are given. Images (two dimensions) only, not with `is_causal`,
+            `min_separation`, `max_offset` or a prepared key; sizes are then fixed in a graph.
         padding_mode: what a patch reads outside the image; `"valid"`: only patches inside the image take part.
         backend: `"cpu"` (Numba), `"gpu"` (Triton), `"reference"` (PyTorch, any device); None: by the tensors' device.
             Or what `register_backend` returned, or its name.
 
     Returns:
         A `MatchField` with `index` and `similarity` of shape `(B, num_heads, k, *query_spatial)`. A query with fewer
-        than k admissible keys has index -1 and similarity -inf in the places left.
+        than k admissible keys has index -1 and similarity -inf in the places left. With `rotations`, `scales` or
+        `mirror` its `transform` says how each match is transformed; `index` is then the key position nearest to the
+        match, and two matches of a query differ in position or transform.
+
+        These are found as generalized PatchMatch (Barnes et al. 2010) has them, on a canvas: copies of the key under
+        each transform, drawn side by side (bicubic; quarter turns and mirrors exactly) and searched together. Time and
+        memory grow with their number, by less than it (docs/performance.md).
 
     Raises:
         ValueError: an argument is out of range; the message names it, what came and what is allowed.
