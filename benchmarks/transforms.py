@@ -2,8 +2,9 @@
 
 A disk of a photograph is pasted elsewhere, rotated by -45 to 45 degrees, 0.7 to 1.4 times as large, every second one
 mirrored, and the whole is written as JPEG of quality 90. Queries are the patches inside the disk, keys all of the image
-outside of it; the disk is 0.8 to 1.25 times as bright, which the cosine does not see. A pixel is found if its match lies within a pixel of where it came from, and is rotated to within 5 degrees.
-Translations alone stand beside.
+outside of it. A pixel is found if its match lies within a pixel of where it came from, and is rotated to within 5
+degrees and mirrored as it was. Translations alone stand beside. With a gain the disk is also 0.8 to 1.25 times as
+bright, and compared by the cosine.
 
     python benchmarks/transforms.py --images DIR --results out
 """
@@ -28,12 +29,19 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from patchattn import match, patch_attention
+from patchattn import match
 from patchattn.field import MatchField
 
 ROTATIONS = tuple(range(-48, 49, 8))
 SCALES = (0.7, 0.79, 0.89, 1.0, 1.12, 1.26, 1.41)
+TRANSFORMS = {"rotations": ROTATIONS, "scales": SCALES, "mirror": True}
 RADIUS, CROP = 24, (160, 200)
+PAGE = """# Planted copies
+
+`benchmarks/transforms.py`: disks of photographs pasted elsewhere, rotated by -45 to 45 degrees, 0.7 to 1.4 times as
+large, every second one mirrored, JPEG of quality 90; "with a gain" also 0.8 to 1.25 times as bright, and compared by
+the cosine. Shares of the pixels whose patch of {patch} pixels lies inside, of which the best match is within a pixel of
+where they came from, and those of them with the angle to within 5 degrees and the right mirroring ("found")."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +69,15 @@ def read(path: Path) -> Tensor:
     return pixels[..., top : top + CROP[0], left : left + CROP[1]]
 
 
-def plant(image: Tensor, draw: random.Random, mirror: bool) -> Planted:
+def plant(image: Tensor, draw: random.Random, *, mirror: bool, brighter: bool) -> Planted:
     """Paste a rotated, scaled disk of the right half of an image into its left half."""
     angle, scale, gain = draw.uniform(-45, 45), draw.uniform(0.7, 1.4), draw.uniform(0.8, 1.25)
+    gain = gain if brighter else 1.0
     height, width = image.shape[2:]
     reach = RADIUS * scale + 2
     target = draw.uniform(RADIUS + 2, height - RADIUS - 3), draw.uniform(RADIUS + 2, width / 2 - RADIUS - 3)
-    source = draw.uniform(reach, height - 1 - reach), draw.uniform(max(width / 2, target[1] + RADIUS + reach + 1), width - 1 - reach)
+    least = max(width / 2, target[1] + RADIUS + reach + 1)
+    source = draw.uniform(reach, height - 1 - reach), draw.uniform(least, width - 1 - reach)
     c, s = scale * cos(radians(angle)), scale * sin(radians(angle))
     y, x = torch.arange(height)[:, None] - target[0], torch.arange(width) - target[1]
     disk = y.square() + x.square() <= RADIUS**2
@@ -118,27 +128,45 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--images", type=Path, required=True, help="a folder of photographs")
     parser.add_argument("--cases", type=int, default=40)
-    parser.add_argument("--patches", type=int, nargs="+", default=[15])
+    parser.add_argument("--patch", type=int, default=15)
     parser.add_argument("--results", type=Path)
     options = parser.parse_args()
     paths = sorted(options.images.glob("*.jpg"))
     rows: list[dict[str, Any]] = []
     for n in range(options.cases):
-        draw = random.Random(n)
-        planted = plant(read(paths[n % len(paths)]), draw, mirror=n % 2 == 1)
-        for patch in options.patches:
-            for name, search in (
-                ("translations", {"similarity": "cosine"}),
-                ("transforms, l2", {"rotations": ROTATIONS, "scales": SCALES, "mirror": True}),
-                ("transforms", {"rotations": ROTATIONS, "scales": SCALES, "mirror": True, "similarity": "cosine"}),
-            ):
-                near, right, seconds = found(planted, patch, **search)
+        for brighter in (False, True):
+            planted = plant(read(paths[n % len(paths)]), random.Random(n), mirror=n % 2 == 1, brighter=brighter)
+            similarity = "cosine" if brighter else "l2"
+            for name, transforms in (("translations", {}), ("transforms", TRANSFORMS)):
+                near, right, seconds = found(planted, options.patch, similarity=similarity, **transforms)
                 rows.append({
-                    "case": n, "patch": patch, "search": name, "angle": planted.angle, "scale": planted.scale,
-                    "mirror": planted.mirror, "gain": planted.gain, "near": near.float().mean().item(), "right": right.float().mean().item(),
+                    "case": n, "search": name, "angle": planted.angle, "scale": planted.scale, "mirror": planted.mirror,
+                    "gain": planted.gain, "near": near.float().mean().item(), "found": right.float().mean().item(),
                     "pixels": near.numel(), "seconds": seconds,
                 })  # fmt: skip
                 print(rows[-1], flush=True)
+    lines = [summary(rows, name, brighter) for brighter in (False, True) for name in ("translations", "transforms")]
+    shown = table(list(lines[0]), [[str(cell) for cell in line.values()] for line in lines])
+    print(shown)
+    if options.results is not None:
+        write_page(options.results, "transforms", [PAGE.format(patch=options.patch), shown, machine_line()], rows)
+
+
+def summary(rows: list[dict[str, Any]], name: str, brighter: bool) -> dict[str, Any]:
+    """One line of the table."""
+    own = [row for row in rows if row["search"] == name and (row["gain"] != 1) == brighter]
+    pixels = sum(row["pixels"] for row in own)
+    shares = sorted(row["found"] for row in own)
+    return {
+        "planted": "with a gain" if brighter else "as it is",
+        "search": name,
+        "cases": len(own),
+        "within a pixel": f"{sum(row['near'] * row['pixels'] for row in own) / pixels:.3f}",
+        "found": f"{sum(row['found'] * row['pixels'] for row in own) / pixels:.3f}",
+        "found, median case": f"{statistics.median(shares):.3f}",
+        "worst case": f"{shares[0]:.3f}",
+        "seconds, median": f"{statistics.median(row['seconds'] for row in own):.1f}",
+    }
 
 
 if __name__ == "__main__":

@@ -253,7 +253,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         r"guide: got shape \(9, 8\) of uint8; expected numbers of shape \(8, 8\), or with one axis more",
     ),
     "neither mask nor alpha": (lambda: arrays.inpaint(noise(8, 8)), "got None, and the image has no alpha"),
-    "scale": (lambda: arrays.upscale(noise(8, 8), 5), "scale: got 5; allowed are 2, 3 and 4"),
+    "scale": (lambda: arrays.upscale(noise(8, 8), 5), "scale: got 5; allowed are 2, 3, 4, 8 and 16"),
 }
 
 

@@ -15,7 +15,7 @@ from patchattn.networks.weights import load_superresolution_network
 from patchattn.tasks.alpha import check_visible, resize_with_alpha, visible_color
 from patchattn.tasks.images import Image
 from patchattn.tasks.resampling import resize
-from patchattn.tasks.upscale import SCALES, upscale
+from patchattn.tasks.upscale import upscale
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -77,7 +77,7 @@ def enlarged(image: Image, scale: int, by_network: bool) -> Image:
 
 
 @pytest.mark.parametrize("by_network", [False, True])
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", [2, 3, 4])
 def test_a_white_icon_has_no_dark_rim(scale: int, by_network: bool) -> None:
     for name in ("white disc, black at 1 of 255", "16 bits", "thin strokes"):
         image = images()[name]
@@ -101,7 +101,7 @@ def test_no_background_shows_a_rim(name: str, scale: int, by_network: bool) -> N
 
 
 @pytest.mark.parametrize("name", ["soft edge", "gray", "photograph, noise at 1 of 255", "soft shadow"])
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", [2, 3, 4])
 def test_made_smaller_again_it_is_the_image_as_it_is_seen(name: str, scale: int) -> None:
     image = images()[name]
     result = enlarged(image, scale, by_network=False)
@@ -126,7 +126,7 @@ def test_what_is_stored_under_low_alpha_does_not_matter(alpha: float) -> None:
 
 
 @pytest.mark.parametrize("by_network", [False, True])
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", [2, 3, 4])
 def test_opaque_is_as_without_alpha(scale: int, by_network: bool) -> None:
     image = Image(photograph())
     opaque = enlarged(Image(photograph(), torch.ones(1, 1, *SIZE)), scale, by_network)

@@ -16,7 +16,7 @@ from patchattn.tasks import self_similarity
 from patchattn.tasks.images import Image
 from patchattn.tasks.resampling import back_project, local_bounds, resize
 from patchattn.tasks.self_similarity import HALO, STEPS, SelfSimilarityUpscaler
-from patchattn.tasks.upscale import SCALES, Upscaling, _enlarged, upscale
+from patchattn.tasks.upscale import Upscaling, _enlarged, upscale
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -45,6 +45,10 @@ def bicubic(image: Tensor, scale: int) -> Tensor:
     return resize(image, (scale * image.shape[2], scale * image.shape[3])).clamp(0, 1)
 
 
+SCALES = (2, 3, 4)
+"""Scales of one enlargement; those beyond are several of these."""
+
+
 def stairs(height: int, width: int) -> Tensor:
     """Dark and light bands with sharp edges that slant, whose widths double from left to right."""
     across = torch.arange(width) + 0.35 * torch.arange(height)[:, None]
@@ -63,6 +67,15 @@ def test_better_than_interpolation_on_a_photograph(scale: int, gain: float) -> N
     truth = photograph(slice(60, 252), slice(180, 420))
     low = smaller(truth, scale)
     assert psnr(enlarged(low, scale), truth) > psnr(bicubic(low, scale), truth) + gain
+
+
+def test_beyond_four_times_one_enlargement_follows_another() -> None:
+    truth = stairs(96, 192)
+    low = smaller(truth, 8)
+    found = enlarged(low, 8)
+    assert psnr(found, truth) > psnr(bicubic(low, 8), truth) + 1
+    assert (smaller(found, 8) - low).abs().max() < 0.1
+    assert upscale(torch.rand(1, 1, 3, 2), 16).image.size == (48, 32)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -282,8 +295,8 @@ class Cropping(Doubling):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"scale": 5}, r"scale: got 5; allowed are 2, 3 and 4"),
-        ({"scale": 2.0}, r"scale: got 2\.0; allowed are 2, 3 and 4"),
+        ({"scale": 5}, r"scale: got 5; allowed are 2, 3, 4, 8 and 16"),
+        ({"scale": 2.0}, r"scale: got 2\.0; allowed are 2, 3, 4, 8 and 16"),
         ({"patch_size": 4}, r"patch_size: expected an odd number \(a patch has a center\), got 4"),
         ({"patch_size": 0}, r"patch_size: expected an integer of at least 1"),
         ({"k": 0}, r"k: expected an integer of at least 1"),

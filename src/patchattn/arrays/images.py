@@ -110,7 +110,7 @@ def upscale(
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> NDArray[Sample]:
-    """Enlarge an image 2, 3 or 4 times, with detail from its own patches.
+    """Enlarge an image 2, 3, 4, 8 or 16 times, with detail from its own patches.
 
     Like `skimage.transform.rescale` and `cv2.resize`, which interpolate.
 

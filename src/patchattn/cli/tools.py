@@ -12,7 +12,7 @@ SUMMARIES = {
     "reconstruct": "Rebuild images from the pixels of another.",
     "colorize": "Color gray images and videos after a colored image.",
     "inpaint": "Remove things from images, and complete the images.",
-    "upscale": "Enlarge images 2, 3 or 4 times.",
+    "upscale": "Enlarge images 2, 3, 4, 8 or 16 times.",
     "demo": "Serve the tools as a page on this machine.",
     "match": "Find the best matches of images in another.",
     "info": "Print versions, backends and devices, and what is registered.",

@@ -40,9 +40,9 @@ class UpscaleOptions(UpscaleSettings, ImageToolOptions):
 
 @tool(UpscaleOptions)
 def upscale(options: UpscaleOptions, stage: Stages) -> Report:
-    """Enlarge PHOTO 2, 3 or 4 times, with detail that its own patches have at other sizes. No weights are needed.
+    """Enlarge PHOTO 2, 3, 4, 8 or 16 times, with detail that its own patches have at other sizes.
 
-    With --model a network enlarges it.
+    No weights are needed. With --model a network enlarges it, 2, 3 or 4 times.
 
     Bit depth, transparency and color profile stay as they are; made smaller again, the result is the photograph. A
     folder's images are written as NAME.png, each as soon as it is done.

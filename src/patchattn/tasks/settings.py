@@ -109,7 +109,7 @@ class InpaintSettings:
 class UpscaleSettings:
     """Options of the enlargement itself."""
 
-    scale: Annotated[Literal[2, 3, 4], Option("How many times larger.")] = 2
+    scale: Annotated[Literal[2, 3, 4, 8, 16], Option("How many times larger.")] = 2
     patch_size: PatchSize = 5
     k: Annotated[int, Option("Matches of each patch; more are smoother.", min=1)] = 3
     temperature: Temperature = 0.1
