@@ -63,6 +63,7 @@ bench: .venv/.installed-bench  ## measure the layers, faults and damaged files; 
 	@$(PY) benchmarks/sequences.py --results out
 	@$(PY) benchmarks/block_selectors.py --results out
 ifdef DATA
+	@$(PY) benchmarks/transforms.py --images $(DATA)/bsds500 --results out
 	@$(PY) benchmarks/search.py --data $(DATA) --plot out/search.png --json out/search.json
 	@$(PY) benchmarks/scram.py --data $(DATA) --plots out/scram --json out/scram.json
 	@$(PY) benchmarks/reconstruction.py --data $(DATA) --results out

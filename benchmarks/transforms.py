@@ -38,7 +38,7 @@ TRANSFORMS = {"rotations": ROTATIONS, "scales": SCALES, "mirror": True}
 RADIUS, CROP = 24, (160, 200)
 PAGE = """# Planted copies
 
-`benchmarks/transforms.py`: disks of photographs pasted elsewhere, rotated by -45 to 45 degrees, 0.7 to 1.4 times as
+`benchmarks/transforms.py --cases {cases}`: disks of photographs pasted elsewhere, rotated by -45 to 45 degrees, 0.7 to 1.4 times as
 large, every second one mirrored, JPEG of quality 90; "with a gain" also 0.8 to 1.25 times as bright, and compared by
 the cosine. Shares of the pixels whose patch of {patch} pixels lies inside, of which the best match is within a pixel of
 where they came from, and those of them with the angle to within 5 degrees and the right mirroring ("found")."""
@@ -149,7 +149,12 @@ def main() -> None:
     shown = table(list(lines[0]), [[str(cell) for cell in line.values()] for line in lines])
     print(shown)
     if options.results is not None:
-        write_page(options.results, "transforms", [PAGE.format(patch=options.patch), shown, machine_line()], rows)
+        write_page(
+            options.results,
+            "transforms",
+            [PAGE.format(patch=options.patch, cases=options.cases), shown, machine_line()],
+            rows,
+        )
 
 
 def summary(rows: list[dict[str, Any]], name: str, brighter: bool) -> dict[str, Any]:
