@@ -41,7 +41,8 @@ PAGE = """# Planted copies
 `benchmarks/transforms.py --cases {cases}`: disks of photographs pasted elsewhere, rotated by -45 to 45 degrees, 0.7 to
 1.4 times as large, every second one mirrored, JPEG of quality 90; "with a gain" also 0.8 to 1.25 times as bright, and
 compared by the cosine. Shares of the pixels whose patch of {patch} pixels lies inside, of which the best match is
-within a pixel of where they came from, and those of them with the angle to within 5 degrees and the right mirroring ("found")."""
+within a pixel of where they came from, and those of them with the angle to within 5 degrees and the right mirroring
+("found")."""
 
 
 @dataclass(frozen=True)
