@@ -76,7 +76,7 @@ def test_checksums_are_those_of_all_files(tmp_path: Path) -> None:
 
 def test_a_container_runs_as_a_user_and_serves_the_page_with_a_token() -> None:
     build, final = container.stages((ROOT / "Containerfile").read_text(encoding="utf-8"))
-    last = {name: rest for name, rest in final}
+    last = dict(final)
     assert last["USER"].isdigit()
     assert int(last["USER"]) > 0
     assert last["ENTRYPOINT"] == '["patchattn"]'

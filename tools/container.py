@@ -2,10 +2,10 @@
 
 python tools/container.py FOLDER
 
-FOLDER holds the wheel of `make package`, which is what the file's first stage builds, by the same commands. The steps of
-the last stage are read from the file and followed in an empty environment: variables, copies, commands, the user's
-folder. No compiler is found there, and nothing but the shell and what the steps call. Then a photograph is inpainted, and
-the page is started as a container starts it, fetched without its token and with it, and stopped.
+FOLDER holds the wheel of `make package`, which is what the file's first stage builds, by the same commands. The steps
+of the last stage are read from the file and followed in an empty environment: variables, copies, commands, the folder
+to work in. No compiler is found there, and nothing but the shell and what the steps call. Then a photograph is
+inpainted, and the page is started as a container starts it, fetched without its token and with it, and stopped.
 """
 
 from __future__ import annotations
