@@ -43,7 +43,7 @@ Size = tuple[int, int, int]
 
 
 class Boxes(NamedTuple):
-    """How the queries are cut into blocks, and which keys each may reach."""
+    """The blocks that queries are cut into, and the keys that each may reach."""
 
     block: Size
     counts: Size
