@@ -22,7 +22,7 @@ from patchattn.ops.votes import heard, keys_voted, offsets_of
 from patchattn.ops.weighted_sum import weighted_sum
 from patchattn.settings import Backend
 
-__all__ = ["attend", "gather"]
+__all__ = ["attend", "check_weights", "gather"]
 
 
 def gather(
@@ -130,18 +130,7 @@ def attend(
     """
     ratio, chosen = _check(field, value, backend)
     index = field.index
-    if not isinstance(weights, Tensor) or weights.dtype not in FLOATS:
-        came = weights.dtype if isinstance(weights, Tensor) else type(weights).__name__
-        raise ValueError(f"weights: expected a tensor of float16, bfloat16, float32 or float64, got {came}.")
-    if weights.dim() != index.dim() or any(
-        n not in (1, all_) for n, all_ in zip(weights.shape, index.shape, strict=True)
-    ):
-        raise ValueError(
-            f"weights: expected a shape that can be broadcast to that of field.index, {tuple(index.shape)}, got "
-            f"{tuple(weights.shape)}."
-        )
-    if weights.device != value.device:
-        raise ValueError(f"weights: expected device {value.device} as value has, got {weights.device}.")
+    check_weights(weights, index, value)
     window = odd_sizes(patch_size, index.dim() - 3) if aggregate else (1,) * (index.dim() - 3)
 
     weights = weights.expand(index.shape)
@@ -162,6 +151,22 @@ def attend(
             known = total != 0
             output = torch.where(known, split[:, :, :-1] / torch.where(known, total, 1), 0).flatten(1, 2)
         return fold_blocks(output.to(value.dtype), ratio)
+
+
+def check_weights(weights: Tensor, index: Tensor, value: Tensor) -> None:
+    """Check weights of one's own against the index of a field and its values."""
+    if not isinstance(weights, Tensor) or weights.dtype not in FLOATS:
+        came = weights.dtype if isinstance(weights, Tensor) else type(weights).__name__
+        raise ValueError(f"weights: expected a tensor of float16, bfloat16, float32 or float64, got {came}.")
+    if weights.dim() != index.dim() or any(
+        n not in (1, all_) for n, all_ in zip(weights.shape, index.shape, strict=True)
+    ):
+        raise ValueError(
+            f"weights: expected a shape that can be broadcast to that of field.index, {tuple(index.shape)}, got "
+            f"{tuple(weights.shape)}."
+        )
+    if weights.device != value.device:
+        raise ValueError(f"weights: expected device {value.device} as value has, got {weights.device}.")
 
 
 def _sum_of_votes(weights: Tensor, index: Tensor, value: Tensor, window: tuple[int, ...], backend: str) -> Tensor:
