@@ -21,6 +21,7 @@ from patchattn.attention import (
     masked_patch_attention,
     patch_attention,
     scram_attention,
+    similarity_at,
 )
 from patchattn.block_masks import block_mask, flex_block_mask, hilbert_order
 from patchattn.deprecation import moved_names
@@ -59,6 +60,7 @@ __all__ = [
     "pointwise_similarity",
     "prepare",
     "scram_attention",
+    "similarity_at",
 ]
 
 __getattr__ = moved_names(
