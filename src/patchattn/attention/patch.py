@@ -167,7 +167,8 @@ def patch_attention(
     query, key, value = promote(query, key, value)
     if field is None:
         problem = define_problem(query, key, settings, query_mask, key_mask)
-        problem = replace(problem, k=_candidates(settings, problem.k))
+        if settings.candidates is not None:
+            problem = replace(problem, k=_check_candidates(settings.candidates, settings.bias, problem.k))
         geometry, backend, limit = problem.geometry, problem.backend, problem.constraints.max_offset
     else:
         geometry = define_geometry(query, key, settings, settings.patch_size, settings.similarity)
@@ -175,14 +176,11 @@ def patch_attention(
         check_field("field", field, query, key, geometry.num_heads)
     check_features("value", value, query, "query")
     check_heads("value", value, geometry.num_heads)
-    scoring, ratio = (
-        define_scoring(
-            settings.temperature, settings.bias, query=query, key_size=tuple(key.shape[2:]),
-            num_heads=geometry.num_heads, backend=backend, limit=limit, field=field,
-        ),
-        value_ratio(key, value),
+    scoring = define_scoring(
+        settings.temperature, settings.bias, query=query, key_size=tuple(key.shape[2:]), num_heads=geometry.num_heads,
+        backend=backend, limit=limit, field=field,
     )  # fmt: skip
-    found = None
+    ratio, found = value_ratio(key, value), None
     if field is None:
         with kept:
             field = find_field(query, key, problem, init)
@@ -209,16 +207,14 @@ def patch_attention(
     return output
 
 
-def _candidates(settings: PatchSettings, k: int) -> int:
-    """The number of matches to search for."""
-    if settings.candidates is None:
-        return k
-    if settings.bias is None:
+def _check_candidates(candidates: int, bias: Bias | None, k: int) -> int:
+    """Return the number of matches to search for, where k of them are kept."""
+    if bias is None:
         raise ValueError(
-            f"candidates: got {settings.candidates!r}, of which a bias chooses; without one the best by similarity are "
+            f"candidates: got {candidates!r}, of which a bias chooses; without one the best by similarity are "
             "those of k alone."
         )
-    return check_count("candidates", settings.candidates, k)
+    return check_count("candidates", candidates, k)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
