@@ -22,6 +22,7 @@ from patchattn.attention import (
     masked_patch_attention,
     patch_attention,
     scram_attention,
+    similarity_at,
     unfold,
 )
 from patchattn.block_masks import block_mask, flex_block_mask, hilbert_order
@@ -62,6 +63,7 @@ __all__ = [
     "pointwise_similarity",
     "prepare",
     "scram_attention",
+    "similarity_at",
     "unfold",
 ]
 

@@ -10,6 +10,7 @@ from patchattn.attention.masked import MaskedPatchAttention, masked_patch_attent
 from patchattn.attention.multihead import MultiheadPatchAttention2d
 from patchattn.attention.patch import PatchAttention, patch_attention
 from patchattn.attention.scram import ScramAttention, ScramDiagnostics, scram_attention
+from patchattn.attention.similarities import similarity_at
 from patchattn.attention.tokens import attend_at
 from patchattn.attention.values import attend, gather
 
@@ -32,5 +33,6 @@ __all__ = [
     "masked_patch_attention",
     "patch_attention",
     "scram_attention",
+    "similarity_at",
     "unfold",
 ]

@@ -22,7 +22,7 @@ from patchattn.ops.votes import heard, keys_voted, offsets_of
 from patchattn.ops.weighted_sum import weighted_sum
 from patchattn.settings import Backend
 
-__all__ = ["attend", "check_weights", "gather"]
+__all__ = ["attend", "check_weights", "gather", "values_at"]
 
 
 def gather(
@@ -64,16 +64,9 @@ def gather(
         >>> median = values.median(2).values[:, 0]
     """
     ratio, chosen = _check(field, value, backend)
-    batch, heads, k, *query = field.index.shape
-    # Every match is a query with one key.
-    index = field.index.flatten(2).unsqueeze(2)
-    dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
-    one = torch.ones(index.shape, dtype=dtype, device=index.device)
-    found = weighted_sum(one, index, unfold_blocks(value, ratio).flatten(2), chosen)
-    channels = found.shape[1] // heads
-    apart = found.reshape(batch, heads, channels, k, *query).transpose(2, 3)
-    folded = fold_blocks(apart.reshape(batch * heads * k, channels, *query), ratio)
-    return folded.reshape(batch, heads, k, *folded.shape[1:])
+    apart = values_at(field.index, unfold_blocks(value, ratio), chosen)
+    folded = fold_blocks(apart.flatten(0, 2), ratio)
+    return folded.reshape(*apart.shape[:3], *folded.shape[1:])
 
 
 def attend(
@@ -167,6 +160,17 @@ def check_weights(weights: Tensor, index: Tensor, value: Tensor) -> None:
         )
     if weights.device != value.device:
         raise ValueError(f"weights: expected device {value.device} as value has, got {weights.device}.")
+
+
+def values_at(index: Tensor, value: Tensor, backend: str) -> Tensor:
+    """The values at every match, `(B, heads, k, Cv / heads, *query)`; 0 where there is none."""
+    batch, heads, k, *query = index.shape
+    # Every match is a query with one key.
+    flat = index.flatten(2).unsqueeze(2)
+    dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
+    one = torch.ones(flat.shape, dtype=dtype, device=index.device)
+    found: Tensor = weighted_sum(one, flat, value.flatten(2), backend)
+    return found.reshape(batch, heads, found.shape[1] // heads, k, *query).transpose(2, 3)
 
 
 def _sum_of_votes(weights: Tensor, index: Tensor, value: Tensor, window: tuple[int, ...], backend: str) -> Tensor:
