@@ -55,8 +55,8 @@ class Inpainting(ImageResult):
     image: Image
     """Completed image; known pixels are unchanged, to the last bit."""
     field: MatchField | None
-    """Position that each pixel of the hole is copied from, -1 elsewhere; in thin parts, which are averaged, the matches of
-    the patches that touch them. None if there was no hole, or a network was used."""
+    """Position that each pixel of the hole is copied from, -1 elsewhere; in thin parts, which are averaged, the matches
+    of the patches that touch them. None if there was no hole, or a network was used."""
     seconds: float
     """Wall time; the first run ever on a machine may also compile the kernels."""
 
