@@ -71,6 +71,10 @@ class VideoInpainter:
             frames[other] = self._held[other]
         return self._fill(number, frames)
 
+    def hole(self, number: int) -> Mask:
+        """The hole of the frame that was filled last."""
+        return self._held[number].hole
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return what is carried from frame to frame."""
         return self._fill.state_dict()
