@@ -169,6 +169,7 @@ def test_errors() -> None:
         ("in.mp4", "--mask", "short", "-o", "out.mp4"): "--mask: short has 1 frames, in.mp4 has 6; expected a mask for",
         ("in.mp4", "--mask", "mask.png", "--video", "-o", "out.mp4"): "--video: it is for a folder of frames",
         ("in.mp4", "--mask", "mask.png", "--keep-out", "mask.png", "-o", "out.mp4"): "--keep-out: it is for images",
+        ("in.mp4", "--mask", "mask.png", "--device", "meta", "-o", "out.mp4"): "a video is completed on the CPU",
         ("in.mp4", "--mask", "mask.png", "-o", "out.png"): "allowed for a video are .mp4, .mkv and .mov",
         ("mixed", "--video", "--mask", "mask.png", "-o", "out"): "expected one size for all frames",
     }.items():

@@ -112,14 +112,23 @@ class VideoProcessor:
 
         any_size()
         tool = self._tool
+        if tool.options.device != "cpu":
+            raise ValueError(f"--device: got {tool.options.device}; a video is completed on the CPU.")
         options = MaskOptions(tool.mask_color, tool.invert_mask, "--mask", "--mask-color", "--invert-mask")
         grow = tool.settings.get("grow", DEFAULT_GROW)
         return frames_with_holes(frames, tool.mask, options, grow=grow, frames_argument=str(tool.source))
 
     def begin(self, source: FramesWithHoles, first: int) -> None:
         """Examine all frames, and go on at one of them."""
+        import torch
+
+        from patchattn.extras import extra
         from patchattn.tasks.video_inpainting.inpainter import VideoInpainter
 
+        with extra("video"):
+            import cv2
+        # As many as PyTorch takes, which --threads has set.
+        cv2.setNumThreads(torch.get_num_threads())
         settings = {name: value for name, value in self._tool.settings.items() if name != "grow"}
 
         def progress(done: int, total: int) -> None:

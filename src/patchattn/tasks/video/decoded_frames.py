@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import av
     from av.video.stream import VideoStream
 
-__all__ = ["DecodedFrames", "read_video_frames"]
+__all__ = ["DecodedFrames", "read_video_frames", "usual_size"]
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,23 @@ class DecodedFrames:
 
 
 def read_video_frames(path: PathLike, *, argument: str = "path") -> DecodedFrames:
-    """Examine a video whose frames are to be read; their size is that of the first.
+    """Examine a video whose frames are to be read; all get the size of most.
 
     Raises:
         ValueError: there is no such file, or no frame of it can be decoded.
         RuntimeError: the extra `video` is not installed.
     """
     info = probe_video(check_input_file(path, argument=argument), argument)
-    return DecodedFrames(info, info.layouts[0][1].size, argument)
+    return DecodedFrames(info, usual_size(info), argument)
+
+
+def usual_size(info: VideoInfo) -> tuple[int, int]:
+    """(height, width) of most of a video's frames, which all get."""
+    ends = [*(start for start, _ in info.layouts[1:]), len(info.frames)]
+    sizes: Counter[tuple[int, int]] = Counter()
+    for (start, layout), end in zip(info.layouts, ends, strict=True):
+        sizes[layout.size] += end - start
+    return sizes.most_common(1)[0][0]
 
 
 def _frames_in(decoder: av.VideoCodecContext, packet: av.Packet[Any] | None) -> list[av.VideoFrame]:

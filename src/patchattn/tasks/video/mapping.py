@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,7 +15,7 @@ from patchattn.tasks.images import Image
 from patchattn.tasks.video.container_metadata import CONTAINERS
 from patchattn.tasks.video.copy_plan import plan_copies
 from patchattn.tasks.video.damage import missing_parts, short_pauses
-from patchattn.tasks.video.decoded_frames import DecodedFrames
+from patchattn.tasks.video.decoded_frames import DecodedFrames, usual_size
 from patchattn.tasks.video.dynamic_range import DISPLAYED, describe
 from patchattn.tasks.video.encoding import Encoding, check_encoder
 from patchattn.tasks.video.pixels import UNSPECIFIED
@@ -184,11 +183,7 @@ def map_video(
 
 def _encoding_of(info: VideoInfo, times: Schedule) -> Encoding:
     """Choose the encoding of the output by the most common frame format."""
-    ends = [*(start for start, _ in info.layouts[1:]), len(info.frames)]
-    sizes: Counter[tuple[int, int]] = Counter()
-    for (start, layout), end in zip(info.layouts, ends, strict=True):
-        sizes[layout.size] += end - start
-    size = sizes.most_common(1)[0][0]
+    size = usual_size(info)
     layout = next(layout for _, layout in info.layouts if layout.size == size)
     deep = any(layout.deep for _, layout in info.layouts)
     converted = (layout.primaries, layout.curve) in DISPLAYED
