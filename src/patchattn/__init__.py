@@ -27,7 +27,7 @@ from patchattn.attention import (
 )
 from patchattn.block_masks import block_mask, flex_block_mask, hilbert_order
 from patchattn.deprecation import moved_names
-from patchattn.field import MatchField
+from patchattn.field import MatchField, MatchTransform
 from patchattn.matching import PreparedKey, majority_vote, match, prepare
 from patchattn.similarity import Similarity, pointwise_similarity
 
@@ -39,6 +39,7 @@ __all__ = [
     "CrossScalePatchAttention",
     "MaskedPatchAttention",
     "MatchField",
+    "MatchTransform",
     "MultiheadPatchAttention2d",
     "PatchAttention",
     "PreparedKey",

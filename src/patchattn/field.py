@@ -8,15 +8,87 @@ from dataclasses import dataclass, fields, replace
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int, Int32, Int64
+from jaxtyping import Bool, Float, Int, Int32, Int64
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from patchattn.canvas import CanvasLayout
 from patchattn.checks import check_count, per_dimension
 from patchattn.field_file import read_field, write_field
 
-__all__ = ["MatchField", "home_coordinates", "register_tree"]
+__all__ = ["MatchField", "MatchTransform", "home_coordinates", "register_tree"]
+
+
+@dataclass(frozen=True)
+class MatchTransform:
+    """The transforms of the matches of a field: `MatchField.transform`.
+
+    Beside the query's patch, that of a match in the key is mirrored left to right (where `mirror`), then rotated
+    counterclockwise by `angle` degrees, and `scale` times as large: the pixel at offset o of the query's patch is
+    compared with the key at p + A o, with p the match's exact position (`coordinates`) and A its `matrix`.
+
+    Where there is no match, the angle is 0, the scale 1, and nothing is mirrored.
+
+    Example:
+        >>> import torch
+        >>> from patchattn import match
+        >>> image = torch.rand(1, 3, 16, 16)
+        >>> field = match(image, image.rot90(1, (2, 3)), patch_size=3, rotations=(0, 90), method="exact")
+        >>> field.transform.angle[0, 0, 0, 8, 8]
+        tensor(90.)
+    """
+
+    place: Int32[Tensor, "batch heads k *query"]
+    """Flat positions on the canvas of transformed copies of the key; -1 where there is no match."""
+    layout: CanvasLayout
+    """The canvas: its transforms, in the order of `number`, and where each copy lies."""
+
+    @property
+    def number(self) -> Int64[Tensor, "batch heads k *query"]:
+        """Number of the match's transform in `layout.transforms`; -1 where there is no match."""
+        numbers = self.layout.number(self.place.device).flatten()[self.place.clamp(min=0).long()].long()
+        return torch.where(self.place >= 0, numbers, -1)
+
+    @property
+    def angle(self) -> Float[Tensor, "batch heads k *query"]:
+        """Degrees, counterclockwise."""
+        return self._of_each([transform.angle for transform in self.layout.transforms], 0.0)
+
+    @property
+    def scale(self) -> Float[Tensor, "batch heads k *query"]:
+        """Size of the match's patch in the key, 1 for that of the query's."""
+        return self._of_each([transform.scale for transform in self.layout.transforms], 1.0)
+
+    @property
+    def mirror(self) -> Bool[Tensor, "batch heads k *query"]:
+        """Whether the match is mirrored."""
+        return self._of_each([transform.mirror for transform in self.layout.transforms], False)
+
+    @property
+    def matrix(self) -> Float[Tensor, "batch heads k 2 2 *query"]:
+        """A: the offset in the key, (row, column), of one in the query."""
+        entries = [
+            [self._of_each([t.matrix[row][column] for t in self.layout.transforms], float(row == column))
+             for column in (0, 1)]
+            for row in (0, 1)
+        ]  # fmt: skip
+        return torch.stack([torch.stack(row, 3) for row in entries], 3)
+
+    def coordinates(self) -> Float[Tensor, "batch heads k 2 *query"]:
+        """Return exact key positions, (row, column), float64; -1 where there is no match.
+
+        `MatchField.index` is the nearest whole position.
+        """
+        found = self.layout.positions(self.place).movedim(0, 3)
+        return torch.where((self.place >= 0).unsqueeze(3), found, -1)
+
+    def _of_each(self, of_transforms: list[Any], of_none: Any) -> Tensor:
+        numbers = self.number
+        values = torch.tensor([*of_transforms, of_none], device=numbers.device)  # -1 is the last
+        return values[numbers]
 
 
 @dataclass(frozen=True)
@@ -46,6 +118,8 @@ class MatchField:
     """Similarities of the patches there, float32 (float64 for float64 features); -inf where there is no match."""
     key_shape: tuple[int, ...]
     """Spatial size of the key."""
+    transform: MatchTransform | None = None
+    """Rotation, scale and mirroring of each match; None where all are translations."""
 
     @property
     def k(self) -> int:
@@ -69,12 +143,13 @@ class MatchField:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the field to a file that `load` reads: arrays of NumPy (.npz). The file appears whole or not at all.
 
-        It holds `index`, `similarity`, `key_shape` and the name of the similarities' `dtype`, from whichever device.
+        It holds `index`, `similarity`, `key_shape` and the name of the similarities' `dtype`, and what `transform` is
+        made of if there is one, from whichever device.
 
         Raises:
             OSError: the file cannot be written; what was there stays as it was.
         """
-        write_field(path, self.index, self.similarity, self.key_shape)
+        write_field(path, self.index, self.similarity, self.key_shape, _arrays_of(self.transform))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> MatchField:
@@ -94,15 +169,16 @@ class MatchField:
             ...     torch.equal(MatchField.load(f"{folder}/field.npz").index, field.index)
             True
         """
-        return cls(*read_field(path))
+        index, similarity, key_shape, arrays = read_field(path)
+        return cls(index, similarity, key_shape, _transform_from(arrays, key_shape))
 
     def to(self, *arguments: Any, **settings: Any) -> MatchField:
         """Move the field to a device, or its similarities to a precision; arguments of `torch.nn.Module.to`."""
         device, dtype, non_blocking, _ = torch._C._nn._parse_to(*arguments, **settings)
         if dtype is not None and not dtype.is_floating_point:
             raise ValueError(f"dtype: expected that of similarities, a floating-point one, got {dtype}.")
-        index = self.index.to(device, non_blocking=non_blocking)
-        return replace(self, index=index, similarity=self.similarity.to(device, dtype, non_blocking=non_blocking))
+        moved = self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return replace(moved, similarity=moved.similarity.to(dtype)) if dtype is not None else moved
 
     def cpu(self) -> MatchField:
         """Move the field to the CPU."""
@@ -121,11 +197,15 @@ class MatchField:
         return self._each(Tensor.pin_memory)
 
     def is_pinned(self) -> bool:
-        """Return whether both tensors are in pinned memory."""
-        return self.index.is_pinned() and self.similarity.is_pinned()
+        """Return whether all tensors are in pinned memory."""
+        pinned = self.index.is_pinned() and self.similarity.is_pinned()
+        return pinned and (self.transform is None or self.transform.place.is_pinned())
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> MatchField:
-        return replace(self, index=function(self.index), similarity=function(self.similarity))
+        transform = self.transform
+        if transform is not None:
+            transform = replace(transform, place=function(transform.place))
+        return replace(self, index=function(self.index), similarity=function(self.similarity), transform=transform)
 
     def coordinates(self) -> Int64[Tensor, "batch heads k dims *query"]:
         """Return key positions as coordinates, (row, column) in two dimensions; -1 where there is no match."""
@@ -256,7 +336,10 @@ class MatchField:
         """The matches in another order, and none where they are excluded."""
         index = self.index.masked_fill(excluded, -1).gather(2, order)
         similarity = self.similarity.masked_fill(excluded, -torch.inf).gather(2, order)
-        return replace(self, index=index, similarity=similarity)
+        transform = self.transform
+        if transform is not None:
+            transform = replace(transform, place=transform.place.masked_fill(excluded, -1).gather(2, order))
+        return replace(self, index=index, similarity=similarity, transform=transform)
 
     @classmethod
     def around(
@@ -335,6 +418,8 @@ class MatchField:
                 "fields: expected at least one field, all of one query in keys of one size, with one or two spatial "
                 f"dimensions, got {shapes or 'none'}."
             )
+        if any(field.transform is not None for field in fields):
+            raise ValueError("fields: got matches that are rotated, scaled or mirrored; expected translations.")
         key_shape = (len(fields), *fields[0].key_shape)
         if prod(key_shape) > 2**31 - 1:
             raise ValueError(f"fields: expected fewer than 2^31 key positions in all, got {prod(key_shape)}.")
@@ -383,21 +468,45 @@ def register_tree(cls: type[Any]) -> None:
         flatten,
         unflatten,
         serialized_type_name=f"{cls.__module__}.{cls.__qualname__}",
-        to_dumpable_context=lambda form: form,
-        from_dumpable_context=lambda form: (tuple(form[0]), tuple((name, _tuple(value)) for name, value in form[1])),
+        to_dumpable_context=lambda form: (form[0], tuple((name, _dumped(value)) for name, value in form[1])),
+        from_dumpable_context=lambda form: (tuple(form[0]), tuple((name, _loaded(value)) for name, value in form[1])),
         flatten_with_keys_fn=flatten_with_keys,
     )
 
 
 def _varies(value: Any) -> bool:
-    return isinstance(value, Tensor) or (
+    return isinstance(value, (Tensor, MatchTransform)) or (
         isinstance(value, tuple) and any(isinstance(n, (Tensor, torch.SymInt)) for n in value)
     )
 
 
-def _tuple(value: Any) -> Any:
+def _dumped(value: Any) -> Any:
+    """JSON knows no layouts."""
+    return {"layout": value.numbers()} if isinstance(value, CanvasLayout) else value
+
+
+def _loaded(value: Any) -> Any:
     """JSON knows lists only."""
+    if isinstance(value, dict):
+        return CanvasLayout.from_numbers(*value["layout"])
     return tuple(value) if isinstance(value, list) else value
 
 
+def _arrays_of(transform: MatchTransform | None) -> dict[str, NDArray[Any]]:
+    """The arrays of transforms in a file."""
+    if transform is None:
+        return {}
+    _, transforms, margin = transform.layout.numbers()
+    place = transform.place.detach().cpu().numpy()
+    return {"place": place, "transforms": np.array(transforms), "margin": np.array(margin, np.int64)}
+
+
+def _transform_from(arrays: dict[str, NDArray[Any]], key_shape: tuple[int, ...]) -> MatchTransform | None:
+    if not arrays:
+        return None
+    layout = CanvasLayout.from_numbers(key_shape, arrays["transforms"].tolist(), arrays["margin"].tolist())
+    return MatchTransform(torch.from_numpy(arrays["place"].copy()), layout)
+
+
+register_tree(MatchTransform)
 register_tree(MatchField)

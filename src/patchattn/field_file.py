@@ -22,10 +22,21 @@ __all__ = ["read_field", "write_field"]
 
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, MemoryError, NotImplementedError, TypeError, ValueError)
 """Errors of zipfile and NumPy about bytes that they cannot read."""
+OF_TRANSFORMS = ("place", "transforms", "margin")
+"""The arrays of `MatchField.transform`."""
 
 
-def write_field(path: str | os.PathLike[str], index: Tensor, similarity: Tensor, key_shape: tuple[int, ...]) -> None:
-    """Write a field beside `path` and rename it, so that a file is there whole or not at all."""
+def write_field(
+    path: str | os.PathLike[str],
+    index: Tensor,
+    similarity: Tensor,
+    key_shape: tuple[int, ...],
+    transform: Mapping[str, NDArray[Any]],
+) -> None:
+    """Write a field beside `path` and rename it, so that a file is there whole or not at all.
+
+    `transform`: the arrays of its transforms, if it has any.
+    """
     # NumPy has no bfloat16; float32 holds all of its numbers.
     held = similarity.float() if similarity.dtype == torch.bfloat16 else similarity
     arrays = {
@@ -33,6 +44,7 @@ def write_field(path: str | os.PathLike[str], index: Tensor, similarity: Tensor,
         "similarity": held.detach().cpu().numpy(),
         "key_shape": np.array(key_shape, np.int64),
         "dtype": np.array(str(similarity.dtype).removeprefix("torch.")),
+        **transform,
     }
     final = Path(path)
     temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.part")
@@ -50,19 +62,41 @@ def write_field(path: str | os.PathLike[str], index: Tensor, similarity: Tensor,
         raise
 
 
-def read_field(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-    """Return the index, similarity and key shape that a file holds; `ValueError` where it is no whole field."""
+def read_field(
+    path: str | os.PathLike[str],
+) -> tuple[Tensor, Tensor, tuple[int, ...], dict[str, NDArray[Any]]]:
+    """Return the index, similarity, key shape and arrays of transforms that a file holds.
+
+    Raises:
+        ValueError: it is no whole field.
+    """
     try:
         with Path(path).open("rb") as file, _archive(file) as archive:
             arrays = {name: archive[name] for name in ("index", "similarity", "key_shape")}
             dtype = str(archive["dtype"]) if "dtype" in archive else str(arrays["similarity"].dtype)
-        return _checked(arrays, dtype)
+            of_transforms = {name: archive[name] for name in OF_TRANSFORMS} if "place" in archive else {}
+        index, similarity, key_shape = _checked(arrays, dtype)
+        if of_transforms:
+            _check_transforms(of_transforms, index)
+        return index, similarity, key_shape, of_transforms
     except DAMAGE as error:
         reason = str(error.args[0]) if error.args else type(error).__name__
         raise ValueError(
             f"path: {os.fspath(path)} is no whole field ({reason.rstrip('.')}); expected a file that MatchField.save() "
             "or `patchattn match` wrote."
         ) from error
+
+
+def _check_transforms(arrays: Mapping[str, NDArray[Any]], index: Tensor) -> None:
+    place, transforms, margin = (arrays[name] for name in OF_TRANSFORMS)
+    if place.dtype != np.int32 or place.shape != tuple(index.shape):
+        raise ValueError(f"place is {place.dtype} of shape {place.shape}, index of shape {tuple(index.shape)}")
+    if transforms.dtype.kind != "f" or transforms.ndim != 2 or transforms.shape[1] != 3 or not len(transforms):
+        raise ValueError(f"transforms is {transforms.dtype} of shape {transforms.shape}")
+    if not np.isfinite(transforms).all() or (transforms[:, 1] <= 0).any():
+        raise ValueError(f"transforms holds {transforms.tolist()}")
+    if margin.dtype.kind != "i" or margin.shape != (2,) or (margin < 0).any() or index.dim() != 5:
+        raise ValueError(f"margin is {margin.tolist()} for an index of {index.dim()} dimensions")
 
 
 def _archive(file: BinaryIO) -> Any:

@@ -54,6 +54,9 @@ class SearchSettings(CommonSettings):
     similarity: SimilarityName | Similarity = "l2"
     iterations: int | None = None
     min_separation: int | Sequence[int] = 0
+    rotations: Sequence[float] | None = None
+    scales: Sequence[float] | None = None
+    mirror: bool = False
 
 
 class HeadlessOptions(TypedDict, total=False):
@@ -81,6 +84,9 @@ class SearchOptions(CommonOptions, total=False):
     similarity: SimilarityName | Similarity
     iterations: int | None
     min_separation: int | Sequence[int]
+    rotations: Sequence[float] | None
+    scales: Sequence[float] | None
+    mirror: bool
 
 
 def settings_from(kind: type[Settings], options: Mapping[str, Any], function: str) -> Settings:

@@ -19,9 +19,11 @@ from patchattn import (
     PatchAttention,
     ScramAttention,
     attend,
+    fold,
     match,
     patch_attention,
     scram_attention,
+    similarity_at,
 )
 from tests.attention.dense import patches, similarities, weighted
 from tests.cases import TOLERANCE, normals
@@ -378,3 +380,17 @@ def test_bad_input(arguments: dict[str, Any], message: str) -> None:
 def test_chains_walk_by_one_temperature() -> None:
     with pytest.raises(ValueError, match="temperature, bias: the chains of estimator='mh'"):
         scram_attention(*images(), estimator="mh", num_heads=HEADS, temperature=torch.ones(HEADS))
+
+
+def test_transformed_matches_take_a_number_and_no_bias() -> None:
+    image = torch.rand(1, 2, 8, 8)
+    for options in ({"temperature": torch.ones(1)}, {"bias": torch.zeros(1, 17, 17)}):
+        with pytest.raises(ValueError, match="temperature, bias: got a tensor or a bias, and matches that are rotated"):
+            patch_attention(image, image, image, patch_size=3, mirror=True, max_offset=None, **options)
+    field = match(image, image, patch_size=3, mirror=True)
+    with pytest.raises(ValueError, match="field: its matches are rotated, scaled or mirrored"):
+        similarity_at(image, image, field, patch_size=3)
+    with pytest.raises(ValueError, match="fields: got matches that are rotated, scaled or mirrored"):
+        MatchField.stack([field, field])
+    with pytest.raises(ValueError, match="field: its matches are rotated, scaled or mirrored"):
+        fold(field, image, 3)

@@ -19,6 +19,7 @@ from patchattn.checks import check_features, check_heads, per_dimension
 from patchattn.field import MatchField
 from patchattn.matching.define import resolve_backend
 from patchattn.matching.indices import check_positions
+from patchattn.matching.match import refuse_transform
 from patchattn.ops.autocast import without_autocast
 from patchattn.ops.weighted_sum import weighted_sum
 from patchattn.settings import Backend
@@ -138,6 +139,7 @@ def fold(
     """
     if not isinstance(field, MatchField):
         raise ValueError(f"field: expected a MatchField, got {type(field).__name__}.")
+    refuse_transform("field", field, "search on the lattice without `rotations`, `scales` and `mirror`")
     check_features("value", value)
     index, size = field.index, tuple(value.shape[2:])
     if index.dtype != torch.int32 or index.dim() != len(size) + 3:

@@ -14,10 +14,12 @@ from patchattn.attention.blocks import fold_blocks, unfold_blocks, value_ratio
 from patchattn.attention.layer import AttentionLayer, learnable
 from patchattn.attention.precision import promote
 from patchattn.attention.scoring import Bias, define_scoring
+from patchattn.attention.transformed import attend_on_canvas
 from patchattn.checks import check_count, check_features, check_heads
 from patchattn.field import MatchField
+from patchattn.matching.canvas import canvas_of, define_canvas
 from patchattn.matching.define import define_geometry, define_problem, resolve_backend
-from patchattn.matching.match import check_field, find_field
+from patchattn.matching.match import check_field, find_field, find_transformed
 from patchattn.matching.prepared_key import PreparedKey, resolve_key
 from patchattn.ops.attend import attend
 from patchattn.ops.attend_similar import attend_similar
@@ -142,6 +144,9 @@ def patch_attention(
         num_heads: the channels of query and key, and those of value, are split into so many groups.
         field: use this field instead of searching; k and the search's arguments are then not used.
         return_field: also return the field, to use again (`field=`) or to start the next search from (`init=`).
+        rotations, scales, mirror: let matches be rotated, scaled and mirrored; see `match`. Values are sampled through
+            the match's transform: a vote moves in the key as the transform says, and a block of r pixels is turned. The
+            transforms are held fixed in gradients, as positions are.
         method, iterations, seed, init, query_mask, key_mask, is_causal, min_separation, max_offset, padding_mode,
             backend: see `match`. Masks, causality and offsets limit whose patches match; under aggregation the pixels
             of a matched patch may vote even where the mask is False.
@@ -170,10 +175,12 @@ def patch_attention(
         if settings.candidates is not None:
             problem = replace(problem, k=_check_candidates(settings.candidates, settings.bias, problem.k))
         geometry, backend, limit = problem.geometry, problem.backend, problem.constraints.max_offset
+        canvas = define_canvas(query, key, settings, problem)
     else:
         geometry = define_geometry(query, key, settings, settings.patch_size, settings.similarity)
         backend, limit = resolve_backend(settings.backend, query), None
         check_field("field", field, query, key, geometry.num_heads)
+        canvas = canvas_of(field, geometry, backend)
     check_features("value", value, query, "query")
     check_heads("value", value, geometry.num_heads)
     scoring = define_scoring(
@@ -183,16 +190,30 @@ def patch_attention(
     ratio, found = value_ratio(key, value), None
     if field is None:
         with kept:
-            field = find_field(query, key, problem, init)
+            if canvas is None:
+                field = find_field(query, key, problem, init)
+            else:
+                field = find_transformed(query, key, problem, canvas, key_mask, init)
         if settings.candidates is not None:
             field = scoring.best(field, settings.k)
         found = field.similarity
     # One match alone has weight 1 whatever its similarity: nothing to differentiate.
     trains = (settings.aggregate or field.k > 1) and differentiates(query, key)
     window = geometry.patch_size if settings.aggregate else (1,) * len(geometry.patch_size)
-    blocks = unfold_blocks(value, ratio)
     q, kk = (query, key) if trains else (query.detach(), key.detach())
     temperature = scoring.number
+    if canvas is not None:
+        if temperature is None:
+            raise ValueError(
+                "temperature, bias: got a tensor or a bias, and matches that are rotated, scaled or mirrored; expected "
+                "a number, and no bias. Weigh the field's `similarity` and what `gather` brings yourself."
+            )
+        known = found is not None and not trains
+        output, found = attend_on_canvas(
+            q, kk, value, field, canvas, geometry, window, temperature, ratio, similarity_is_known=known
+        )
+        return (output, replace(field, similarity=found.detach())) if return_field else output
+    blocks = unfold_blocks(value, ratio)
     if temperature is None:
         if found is None or trains:
             found = similarity_at(q, kk, field.index, geometry, backend)

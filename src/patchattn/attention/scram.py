@@ -21,7 +21,7 @@ from patchattn.attention.scram_settings import ScramOptions, ScramSettings, chec
 from patchattn.attention.weighting import weights_of
 from patchattn.checks import check_features, check_heads
 from patchattn.field import MatchField
-from patchattn.matching.match import check_field, find_field
+from patchattn.matching.match import check_field, find_field, refuse_transform
 from patchattn.ops.attend import attend
 from patchattn.ops.weighted_sum import weighted_sum
 from patchattn.settings import settings_from, shows
@@ -172,6 +172,7 @@ def scram_attention(
         found, modes = field.similarity, field.index
     else:
         check_field("field", field, query, key, comparison.geometry.num_heads)
+        refuse_transform("field", field, "use patch_attention, or search without transforms")
         # It may come from a search under other constraints, or hold a key twice.
         found, modes = None, comparison.expand(field.index, (0,) * (query.dim() - 2))
 

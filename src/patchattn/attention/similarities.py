@@ -11,7 +11,7 @@ from patchattn.attention.precision import promote
 from patchattn.backends import KernelBackend
 from patchattn.field import MatchField
 from patchattn.matching.define import define_geometry, resolve_backend
-from patchattn.matching.match import check_field
+from patchattn.matching.match import check_field, refuse_transform
 from patchattn.names import Backend, PaddingMode, SimilarityName
 from patchattn.ops.similarity_at import similarity_at as measured
 from patchattn.settings import CommonSettings
@@ -67,5 +67,6 @@ def similarity_at(
     settings = CommonSettings(num_heads=field.index.shape[1], padding_mode=padding_mode)
     geometry = define_geometry(query, key, settings, patch_size, similarity)
     check_field("field", field, query, key, geometry.num_heads)
+    refuse_transform("field", field, "the similarities it holds are those of the transformed patches")
     found: Tensor = measured(query, key, field.index, geometry, resolve_backend(backend, query))
     return found

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from patchattn.attention.blocks import fold_blocks, size_ratio, unfold_blocks
 from patchattn.attention.tiles import recomputed
+from patchattn.attention.transformed import VALUE_PADDING
 from patchattn.backends import KernelBackend
 from patchattn.checks import FLOATS, check_features, check_heads
 from patchattn.field import MatchField
+from patchattn.matching.canvas import Canvas, check_transform
 from patchattn.matching.constraints import odd_sizes
 from patchattn.matching.define import resolve_backend
 from patchattn.matching.indices import check_positions
@@ -64,7 +66,8 @@ def gather(
         >>> median = values.median(2).values[:, 0]
     """
     ratio, chosen = _check(field, value, backend)
-    apart = values_at(field.index, unfold_blocks(value, ratio), chosen)
+    matches, value, _ = _on_canvas(field, value, ratio, chosen)
+    apart = values_at(matches, unfold_blocks(value, ratio), chosen)
     folded = fold_blocks(apart.flatten(0, 2), ratio)
     return folded.reshape(*apart.shape[:3], *folded.shape[1:])
 
@@ -127,6 +130,7 @@ def attend(
     window = odd_sizes(patch_size, index.dim() - 3) if aggregate else (1,) * (index.dim() - 3)
 
     weights = weights.expand(index.shape)
+    index, value, inside = _on_canvas(field, value, ratio, chosen)
     if index.shape[2] == 0:  # one place that is empty, which the kernels know
         index, weights = index.new_full((*index.shape[:2], 1, *index.shape[3:]), -1), weights.sum(2, keepdim=True)
     blocks, heads = unfold_blocks(value, ratio), index.shape[1]
@@ -137,7 +141,7 @@ def attend(
             blocks = torch.cat([split, torch.ones_like(split[:, :, :1])], 2).flatten(1, 2)
         elif prod(window) > 1:
             blocks = blocks.to(dtype)  # rounded once, at the end
-        output = _sum_of_votes(weights, index, blocks, window, chosen)
+        output = _sum_of_votes(weights, index, blocks, inside, window, chosen)
         if normalize:
             split = torch.unflatten(output, 1, (heads, output.shape[1] // heads))
             total = split[:, :, -1:]
@@ -173,7 +177,9 @@ def values_at(index: Tensor, value: Tensor, backend: str) -> Tensor:
     return found.reshape(batch, heads, found.shape[1] // heads, k, *query).transpose(2, 3)
 
 
-def _sum_of_votes(weights: Tensor, index: Tensor, value: Tensor, window: tuple[int, ...], backend: str) -> Tensor:
+def _sum_of_votes(
+    weights: Tensor, index: Tensor, value: Tensor, inside: Tensor | None, window: tuple[int, ...], backend: str
+) -> Tensor:
     """The sum over all votes, one row of the window at a time."""
     if prod(window) == 1:
         output: Tensor = weighted_sum(weights, index, value, backend)
@@ -181,7 +187,7 @@ def _sum_of_votes(weights: Tensor, index: Tensor, value: Tensor, window: tuple[i
     key_size = tuple(value.shape[2:])
 
     def row(weights: Tensor, value: Tensor, offsets: list[tuple[int, ...]]) -> Tensor:
-        votes = keys_voted(index, key_size, offsets)
+        votes = keys_voted(index, key_size, offsets, inside)
         found: Tensor = weighted_sum(heard(weights, offsets, 0), votes, value, backend)
         return found
 
@@ -193,6 +199,14 @@ def _sum_of_votes(weights: Tensor, index: Tensor, value: Tensor, window: tuple[i
     for own in rows[1:]:
         total = total + call(row, weights, value, own)
     return total
+
+
+def _on_canvas(field: MatchField, value: Tensor, ratio: int, backend: str) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Matches and value, of transformed matches on the canvas of the copies, and there where votes may go."""
+    if field.transform is None:
+        return field.index, value, None
+    canvas = Canvas.of(field.transform.layout, field.index.device, backend)
+    return field.transform.place, canvas.draw(value, VALUE_PADDING, ratio), canvas.nearest >= 0
 
 
 def _check(field: MatchField, value: Tensor, backend: str | KernelBackend | None) -> tuple[int, str]:
@@ -212,4 +226,5 @@ def _check(field: MatchField, value: Tensor, backend: str | KernelBackend | None
         raise ValueError(f"value: expected batch size {index.shape[0]} as field has, or 1, got {value.shape[0]}.")
     check_heads("value", value, index.shape[1])
     check_positions("field: its index", index, prod(field.key_shape))
+    check_transform("field", field)
     return size_ratio(field.key_shape, value), resolve_backend(backend, value)

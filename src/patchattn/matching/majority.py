@@ -13,6 +13,7 @@ from patchattn.checks import check_mask
 from patchattn.field import MatchField
 from patchattn.matching.constraints import odd_sizes
 from patchattn.matching.define import resolve_backend
+from patchattn.matching.match import refuse_transform
 from patchattn.names import Backend
 from patchattn.ops.majority import majority
 from patchattn.problem import Constraints
@@ -64,6 +65,7 @@ def majority_vote(
     """
     if not isinstance(field, MatchField):
         raise ValueError(f"field: expected a MatchField, got {type(field).__name__}.")
+    refuse_transform("field", field, "search without transforms")
     window = odd_sizes(patch_size, len(field.query_shape))
     # Tensors of the two sizes without memory: of query and key the sizes alone are known.
     batch, empty = field.index.shape[0], field.similarity.detach().new_empty(())

@@ -12,6 +12,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from patchattn.field import MatchField
+from patchattn.matching.canvas import Canvas, check_transform, define_canvas
 from patchattn.matching.define import define_problem
 from patchattn.matching.indices import check_positions
 from patchattn.matching.prepared_key import PreparedKey, resolve_key
@@ -19,7 +20,7 @@ from patchattn.ops.search import search
 from patchattn.problem import Problem
 from patchattn.settings import SearchOptions, SearchSettings, settings_from, shows
 
-__all__ = ["check_field", "find_field", "match"]
+__all__ = ["check_field", "find_field", "find_transformed", "match", "refuse_transform"]
 
 
 @shows(SearchSettings)
@@ -82,13 +83,26 @@ def match(
             dimension: apart by that in at least one of them). Matches are always distinct.
         max_offset: a match is at most so far from the query's own position, in pixels, in each dimension. If query and
             key differ in size, from the key position floor((2 q + 1) N_key / (2 N_query)).
+        rotations: angles in degrees by which a match's patch may be rotated in the key beside the query's,
+            counterclockwise; None: (0,). A patch of 7 pixels bears some 8 degrees: steps of 15 find any angle.
+        scales: how many times as large as the query's the match's patch may be, 0.1 to 10; None: (1,). Steps of a
+            quarter find any scale.
+        mirror: also match patches mirrored left to right. All combinations of mirroring, scales and rotations are
+            searched, and 0 and 1 only if they are given. Images (two dimensions) only, not with `is_causal`,
+            `min_separation`, `max_offset` or a prepared key; sizes are then fixed in a graph.
         padding_mode: what a patch reads outside the image; `"valid"`: only patches inside the image take part.
         backend: `"cpu"` (Numba), `"gpu"` (Triton), `"reference"` (PyTorch, any device); None: by the tensors' device.
             Or what `register_backend` returned, or its name.
 
     Returns:
         A `MatchField` with `index` and `similarity` of shape `(B, num_heads, k, *query_spatial)`. A query with fewer
-        than k admissible keys has index -1 and similarity -inf in the places left.
+        than k admissible keys has index -1 and similarity -inf in the places left. With `rotations`, `scales` or
+        `mirror` its `transform` says how each match is transformed; `index` is then the key position nearest to the
+        match, and two matches of a query differ in position or transform.
+
+        These are found as generalized PatchMatch (Barnes et al. 2010) has them, on a canvas: copies of the key under
+        each transform, drawn side by side (bicubic; quarter turns and mirrors exactly) and searched together. Time and
+        memory grow with their number, by less than it (docs/performance.md).
 
     Raises:
         ValueError: an argument is out of range; the message names it, what came and what is allowed.
@@ -104,15 +118,20 @@ def match(
         tensor([2, 5])
     """
     key, key_mask, given, kept = resolve_key(key, key_mask, options)
-    problem = define_problem(query, key, settings_from(SearchSettings, given, "match"), query_mask, key_mask)
+    settings = settings_from(SearchSettings, given, "match")
+    problem = define_problem(query, key, settings, query_mask, key_mask)
+    canvas = define_canvas(query, key, settings, problem)
     with kept:
-        return find_field(query, key, problem, init)
+        if canvas is None:
+            return find_field(query, key, problem, init)
+        return find_transformed(query, key, problem, canvas, key_mask, init)
 
 
 def find_field(query: Tensor, key: Tensor, problem: Problem, init: MatchField | None = None) -> MatchField:
     """Run the search that was defined for these tensors; of more matches than there are keys the rest is -1."""
     if init is not None:
         check_field("init", init, query, key, problem.geometry.num_heads)
+        refuse_transform("init", init, "give the rotations=, scales= and mirror= that it was found with")
     k, keys = problem.k, prod(key.shape[2:])
     missing = k - keys if query.numel() and k > keys else 0
     if missing:
@@ -123,6 +142,25 @@ def find_field(query: Tensor, key: Tensor, problem: Problem, init: MatchField | 
         index = torch.cat([index, index.new_full(shape, -1)], 2)
         found = torch.cat([found, found.new_full(shape, -torch.inf)], 2)
     return MatchField(index, found, tuple(key.shape[2:]))
+
+
+def find_transformed(
+    query: Tensor,
+    key: Tensor,
+    problem: Problem,
+    canvas: Canvas,
+    key_mask: Tensor | None,
+    init: MatchField | None = None,
+) -> MatchField:
+    """Run the search on the canvas of the key's copies; `key_mask` is the caller's, without the border of "valid"."""
+    start = None
+    if init is not None:
+        check_field("init", init, query, key, problem.geometry.num_heads)
+        start = canvas.entered(init)
+    constraints = replace(problem.constraints, key_mask=canvas.key_mask(key_mask))
+    drawn = canvas.draw(key.detach(), problem.geometry.padding_mode)
+    found = find_field(query, drawn, replace(problem, constraints=constraints), start)
+    return canvas.field(found)
 
 
 def check_field(name: str, field: Any, query: Tensor, key: Tensor, num_heads: int) -> None:
@@ -144,3 +182,10 @@ def check_field(name: str, field: Any, query: Tensor, key: Tensor, num_heads: in
     if index.device != query.device:
         raise ValueError(f"{name}: expected device {query.device} as query has, got {index.device}.")
     check_positions(f"{name}: its index", index, prod(field.key_shape))
+    check_transform(name, field)
+
+
+def refuse_transform(name: str, field: MatchField, remedy: str) -> None:
+    """Refuse a field of transformed matches where matches have to be translations."""
+    if field.transform is not None:
+        raise ValueError(f"{name}: its matches are rotated, scaled or mirrored, which is not known here; {remedy}.")

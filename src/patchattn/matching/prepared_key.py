@@ -199,6 +199,8 @@ def resolve_key(
         return key, key_mask, options, nullcontext()
     if key_mask is not None and key_mask is not key.key_mask:
         raise ValueError("key_mask: the key was prepared with another one, or without; give it to prepare().")
+    if any(options.get(name) for name in ("rotations", "scales", "mirror")):
+        raise ValueError("key: it was prepared without rotations, scales and mirror; give the key itself.")
     own = {name: getattr(key, name) for name in OF_THE_KEY}
     for name, given in options.items():
         if name in own and not _agrees(name, given, own[name], key.key.dim() - 2):

@@ -121,9 +121,14 @@ def _moved(image: Tensor, by: Sequence[int], outside: float) -> Tensor:
     return moved
 
 
-def keys_voted(index: Tensor, key_size: tuple[int, ...], offsets: Sequence[tuple[int, ...]]) -> Tensor:
-    """The key of every vote: the neighbor's match, moved as the neighbor is moved to the query; -1 for none."""
-    if not any(map(any, offsets)):
+def keys_voted(
+    index: Tensor, key_size: tuple[int, ...], offsets: Sequence[tuple[int, ...]], allowed: Tensor | None = None
+) -> Tensor:
+    """The key of every vote: the neighbor's match, moved as the neighbor is moved to the query; -1 for none.
+
+    `allowed`: bool for each key position, row by row; where it is False votes do not count.
+    """
+    if not any(map(any, offsets)) and allowed is None:
         return index
     found = []
     for by in offsets:
@@ -133,5 +138,7 @@ def keys_voted(index: Tensor, key_size: tuple[int, ...], offsets: Sequence[tuple
             at = flat % size - d
             inside = inside & (at >= 0) & (at < size)
             key, flat, stride = key + at * stride, flat.div(size, rounding_mode="floor"), stride * size
+        if allowed is not None:
+            inside = inside & allowed[torch.where(inside, key, 0)]
         found.append(torch.where(inside, key, -1).int())
     return torch.cat(found, 2)
