@@ -133,7 +133,8 @@ def _background(flow: NDArray[np.float32], here: Plane, warped: Plane, known: Ma
     import cv2
 
     grid = np.stack(np.meshgrid(np.arange(flow.shape[1]), np.arange(flow.shape[0])), -1).astype(np.float32)
-    moved = cv2.remap(warped, *np.moveaxis(grid + flow, -1, 0), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    columns, rows = np.moveaxis(grid + flow, -1, 0)
+    moved = cv2.remap(warped, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     mismatch = cv2.blur(np.abs(moved.astype(np.float32) - here) / 255, (5, 5))
     core = cv2.erode(known.astype(np.uint8), np.ones((2 * FLOW_MARGIN + 1,) * 2, np.uint8)) > 0
     believed = core & (mismatch < MAX_MISMATCH) & (np.abs(flow).max(-1) < MAX_PARALLAX)
