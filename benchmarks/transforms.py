@@ -2,8 +2,8 @@
 
 A disk of a photograph is pasted elsewhere, rotated by -45 to 45 degrees, 0.7 to 1.4 times as large, every second one
 mirrored, and the whole is written as JPEG of quality 90. Queries are the patches inside the disk, keys all of the image
-outside of it; the disk is 0.8 to 1.25 times as bright, which the cosine does not see. A pixel is found if its match lies
-within a pixel of where it came from, and is rotated to within 5 degrees. Translations alone stand beside.
+outside of it; the disk is 0.8 to 1.25 times as bright, which the cosine does not see. A pixel is found if its match
+lies within a pixel of where it came from, and is rotated to within 5 degrees. Translations alone stand beside.
 
     python benchmarks/transforms.py --images DIR --results out
 """
