@@ -11,7 +11,7 @@ PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check $(if $(C
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-browser oldest check docs docs-links package bench gpu-compile gpu-report clean
+.PHONY: help demo test test-browser oldest check docs docs-links package dist container bench gpu-compile gpu-report clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 13
@@ -45,6 +45,10 @@ docs: .venv/.installed-docs  ## build the manual: out/docs/index.html
 docs-links: .venv/.installed-docs  ## ask every address that the manual leads to; needs the network
 	@$(PY) -m sphinx --builder linkcheck --quiet --doctree-dir out/docs-cache docs out/docs-links
 
+# All that is built bears the time of the last commit, so that building it again gives the same bytes; where there is no
+# git, the time that hatchling has for that.
+package dist: export SOURCE_DATE_EPOCH := $(or $(shell git log -1 --format=%ct 2>/dev/null),1580601600)
+
 package: .venv/.installed-release  ## build wheel and sdist in out/dist; check what they hold, and that the wheel installs
 	@rm -rf out/dist
 	@$(PY) tools/build_kernels.py
@@ -52,6 +56,15 @@ package: .venv/.installed-release  ## build wheel and sdist in out/dist; check w
 	@$(PY) -m build --no-isolation --sdist --wheel --outdir out/dist . > /dev/null
 	@$(PY) -m twine check --strict out/dist/*
 	@$(PY) tools/package.py out/dist
+
+dist: package  ## a release, short of the upload: the package built twice and compared, bill of materials, checksums, Hub kernel
+	@$(PY) tools/reproduce.py out/dist
+	@$(PY) tools/sbom.py out/dist
+	@$(PY) tools/checksums.py out/dist
+	@$(PY) tools/hub_kernel.py out/hub
+
+container: .venv/.installed-release  ## follow the Containerfile with the wheel of `make package`, and try the page; minutes
+	@$(PY) tools/container.py out/dist
 
 bench: .venv/.installed-bench  ## measure the layers, faults and damaged files; with DATA=DIR (images, see the scripts' --help) search, SCRAM and errors too
 	@$(PY) benchmarks/memory.py

@@ -6,14 +6,17 @@ import copy
 import io
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from patchattn import MatchField, ScramDiagnostics, match, scram_attention
+from patchattn import MatchField, ScramDiagnostics, match, patch_attention, scram_attention
 from tests.cases import normals
 
 
@@ -198,3 +201,70 @@ def test_without_the_query_itself_needs_one_size(field: MatchField) -> None:
         MatchField(field.index, field.similarity, (7, 6)).without_self()
     with pytest.raises(ValueError, match="radius: expected an integer of at least 0, got -1"):
         field.without_self(-1)
+
+
+def test_best_keeps_the_highest_scores_and_drops_what_has_none() -> None:
+    field = MatchField(torch.tensor([[[[7], [3], [-1], [5]]]], dtype=torch.int32), torch.zeros(1, 1, 4, 1), (9,))
+    score = torch.tensor([[[[1.0], [torch.nan], [9.0], [2.0]]]])
+    best = field.best(3, score)
+    assert best.index.flatten().tolist() == [5, 7, -1]
+    assert best.similarity.flatten().tolist() == [0, 0, -torch.inf]
+    assert field.best(9, score).k == 4
+    by_similarity = MatchField(field.index, score, (9,)).best(1)
+    assert by_similarity.index.item() == 5
+    assert by_similarity.similarity.item() == 2
+    with pytest.raises(ValueError, match=r"score: expected the index's shape \(1, 1, 4, 1\), got \(1, 1, 4\)"):
+        field.best(1, score[..., 0])
+    with pytest.raises(ValueError, match="k: expected an integer of at least 1"):
+        field.best(0)
+
+
+@settings(max_examples=20)
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(0, 2)), min_size=1, max_size=3))
+def test_windows_about_positions(sizes: list[tuple[int, int, int]]) -> None:
+    query, key, radius = zip(*sizes, strict=True)
+    dims = len(sizes)
+    home = torch.randint(-2, 7, (2, 1, dims, *query), generator=torch.Generator().manual_seed(0))
+    field = MatchField.around(home, radius, key)
+    everywhere = torch.cartesian_prod(*map(torch.arange, key)).view(-1, dims)
+    at = home.movedim(2, -1).flatten(2, -2).unsqueeze(3)  # (2, 1, n, 1, dims)
+    expected = ((everywhere - at).abs() <= torch.tensor(radius)).all(-1)
+    found = torch.zeros_like(expected, dtype=torch.int64)
+    index = field.index.flatten(3).transpose(2, 3).long()
+    found = found.scatter_add(3, index.clamp(min=0), (index >= 0).long())
+    assert torch.equal(found, expected.long())  # each once
+    assert torch.equal(field.similarity == -torch.inf, field.index < 0)
+
+
+def test_windows_about_positions_that_are_none() -> None:
+    with pytest.raises(ValueError, match=r"home: expected int32 or int64 \(B, heads, 2, \*query\)"):
+        MatchField.around(torch.zeros(1, 1, 2, 3, 3), 1, (3, 3))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="radius: expected an integer of at least 0"):
+        MatchField.around(torch.zeros(1, 1, 2, 3, 3, dtype=torch.int64), -1, (3, 3))
+
+
+def test_a_stack_of_fields_attends_to_all_keys_in_one_softmax() -> None:
+    query, frames = normals(1, 4, 5, 6), normals(3, 1, 4, 5, 6, seed=1)
+    options: dict[str, Any] = {"similarity": "scaled_dot", "num_heads": 2}
+    fields = [match(query, frame, k=30, **options) for frame in frames]
+    stacked = MatchField.stack(fields)
+    assert stacked.index.shape == (1, 2, 90, 1, 5, 6)
+    key = torch.stack(tuple(frames), 2)
+    found = patch_attention(query.unsqueeze(2), key, key, field=stacked, patch_size=1, **options)
+    q, k = query.view(1, 2, 2, 30).transpose(2, 3), key.view(1, 2, 2, 90).transpose(2, 3)
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, k).transpose(2, 3).reshape(1, 4, 1, 5, 6)
+    torch.testing.assert_close(found, expected)
+    two = MatchField.stack([field.best(2) for field in fields])
+    for number, (field, part) in enumerate(zip(fields, two.index.unflatten(2, (3, 2)).unbind(2), strict=True)):
+        assert torch.equal(part[:, :, :, 0], field.index[:, :, :2] + 30 * number)
+    missing = MatchField(torch.full_like(fields[0].index, -1), fields[0].similarity, (5, 6))
+    assert (MatchField.stack([fields[0], missing]).index[:, :, 30:] == -1).all()
+
+
+def test_fields_that_do_not_stack() -> None:
+    field = MatchField(torch.zeros(1, 1, 2, 3, dtype=torch.int32), torch.zeros(1, 1, 2, 3), (4,))
+    other = MatchField(field.index, field.similarity, (5,))
+    with pytest.raises(ValueError, match=r"fields: .* got \(1, 1, 2, 3\) in \(4,\), .* in \(5,\)"):
+        MatchField.stack([field, other])
+    with pytest.raises(ValueError, match="got none"):
+        MatchField.stack([])

@@ -17,10 +17,13 @@ from patchattn.attention import (
     contextual_attention,
     cross_scale_attention,
     cross_scale_patch_attention,
+    fold,
     gather,
     masked_patch_attention,
     patch_attention,
     scram_attention,
+    similarity_at,
+    unfold,
 )
 from patchattn.block_masks import block_mask, flex_block_mask, hilbert_order
 from patchattn.deprecation import moved_names
@@ -51,6 +54,7 @@ __all__ = [
     "cross_scale_attention",
     "cross_scale_patch_attention",
     "flex_block_mask",
+    "fold",
     "gather",
     "hilbert_order",
     "majority_vote",
@@ -60,6 +64,8 @@ __all__ = [
     "pointwise_similarity",
     "prepare",
     "scram_attention",
+    "similarity_at",
+    "unfold",
 ]
 
 __getattr__ = moved_names(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from math import prod
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from patchattn.canvas import CanvasLayout
+from patchattn.checks import check_count, per_dimension
 from patchattn.field_file import read_field, write_field
 
 __all__ = ["MatchField", "MatchTransform", "home_coordinates", "register_tree"]
@@ -301,13 +302,133 @@ class MatchField:
         if not isinstance(radius, int) or isinstance(radius, bool) or radius < 0:
             raise ValueError(f"radius: expected an integer of at least 0, got {radius!r}.")
         excluded = (self.index < 0) | (self.offsets().abs() <= radius).all(3)
-        order = excluded.to(torch.uint8).sort(dim=2, stable=True).indices
+        return self._without(excluded, excluded.to(torch.uint8).sort(dim=2, stable=True).indices)
+
+    def best(self, k: int, score: Float[Tensor, "batch heads k *query"] | None = None) -> MatchField:
+        """Return the k matches of highest score for every query, best first.
+
+        Args:
+            k: matches to keep, or all if there are fewer.
+            score: of the index's shape; None: the field's similarities. Where it is -inf or NaN there is no match. The
+                similarities of the matches that are left stay theirs.
+
+        Raises:
+            ValueError: `k` is no integer of at least 1, or `score` has another shape.
+
+        Example:
+            >>> import torch
+            >>> from patchattn import match
+            >>> image = torch.rand(1, 3, 16, 16)
+            >>> field = match(image, image, k=9, patch_size=3)
+            >>> near = field.best(4, field.similarity - 0.1 * field.offsets().square().sum(3))
+            >>> near.index.shape
+            torch.Size([1, 1, 4, 16, 16])
+        """
+        check_count("k", k, 1)
+        score = self.similarity if score is None else score
+        if score.shape != self.index.shape:
+            raise ValueError(f"score: expected the index's shape {tuple(self.index.shape)}, got {tuple(score.shape)}.")
+        excluded = (self.index < 0) | ~(score > -torch.inf)
+        ranked = score.detach().masked_fill(excluded, -torch.inf).sort(dim=2, descending=True, stable=True)
+        return self._without(excluded, ranked.indices[:, :, :k])
+
+    def _without(self, excluded: Tensor, order: Tensor) -> MatchField:
+        """The matches in another order, and none where they are excluded."""
         index = self.index.masked_fill(excluded, -1).gather(2, order)
         similarity = self.similarity.masked_fill(excluded, -torch.inf).gather(2, order)
         transform = self.transform
         if transform is not None:
             transform = replace(transform, place=transform.place.masked_fill(excluded, -1).gather(2, order))
         return replace(self, index=index, similarity=similarity, transform=transform)
+
+    @classmethod
+    def around(
+        cls, home: Int[Tensor, "batch heads dims *query"], radius: int | Sequence[int], key_shape: tuple[int, ...]
+    ) -> MatchField:
+        r"""Make a field of all key positions within a radius of positions that are given, one for every query.
+
+        These may be an optical flow's, or the best matches of an earlier search, moved or not: iterating over a field
+        gives such positions. The field has (2 radius + 1)^D matches for each query, -1 for those outside of the key,
+        and unknown similarities (NaN): `patch_attention(field=...)` attends to all of them, and `best` keeps some. (A
+        window about the query's own position is found by `match(max_offset=...)`, in less memory.)
+
+        Args:
+            home: integers `(B, heads, D, *query)`, (row, column) in two dimensions; they may lie outside of the key.
+            radius: for all dimensions or one for each.
+            key_shape: spatial size of the key.
+
+        Raises:
+            ValueError: an argument is out of range; the message names it, what came and what is allowed.
+
+        Example:
+            >>> import torch
+            >>> from patchattn import MatchField, match, similarity_at
+            >>> image = torch.rand(1, 3, 16, 16)
+            >>> home = next(iter(match(image, image, patch_size=7)))
+            >>> field = MatchField.around(home, 2, (16, 16))
+            >>> field.best(4, similarity_at(image, image, field, patch_size=3)).index.shape
+            torch.Size([1, 1, 4, 16, 16])
+        """
+        dims = len(key_shape)
+        if home.dtype not in (torch.int32, torch.int64) or home.dim() != 3 + dims or home.shape[2] != dims:
+            raise ValueError(
+                f"home: expected int32 or int64 (B, heads, {dims}, *query) with {dims} spatial dimensions as key_shape "
+                f"has, got {home.dtype} {tuple(home.shape)}."
+            )
+        reach = per_dimension("radius", radius, dims, 0)
+        index = torch.zeros((), dtype=torch.int64, device=home.device)
+        inside = torch.ones((), dtype=torch.bool, device=home.device)
+        for d, (coordinate, r, size) in enumerate(zip(home.long().unbind(2), reach, key_shape, strict=True)):
+            # (B, heads, *(2 r + 1), *query): each dimension of the window varies along its own.
+            along = [1] * dims
+            along[d] = 2 * r + 1
+            steps = torch.arange(-r, r + 1, device=home.device).view(*along, *[1] * dims)
+            at = coordinate.view(*coordinate.shape[:2], *[1] * dims, *coordinate.shape[2:]) + steps
+            inside = inside & (at >= 0) & (at < size)
+            index = index * size + at
+        index = torch.where(inside, index, -1).int().flatten(2, 1 + dims)
+        unknown = torch.full(index.shape, torch.nan, device=home.device)
+        return cls(index, unknown.masked_fill(index < 0, -torch.inf), tuple(key_shape))
+
+    @classmethod
+    def stack(cls, fields: Sequence[MatchField]) -> MatchField:
+        """Join the fields of one query in several keys of one size, such as frames, to one field in a stack of them.
+
+        The stack is a first spatial dimension more: `torch.stack(keys, 2)` is the key, and the value likewise;
+        `query.unsqueeze(2)` the query, and `(1, *patch_size)` the size of patches. `patch_attention(field=...)` then
+        takes one softmax over the matches in all keys.
+
+        Raises:
+            ValueError: there is no field, or they differ in the sizes of query or key; or they have three spatial
+                dimensions already.
+
+        Example:
+            >>> import torch
+            >>> from patchattn import MatchField, match, patch_attention
+            >>> query, frames = torch.rand(1, 3, 16, 16), torch.rand(4, 1, 3, 16, 16)
+            >>> field = MatchField.stack([match(query, frame, k=2, patch_size=3) for frame in frames])
+            >>> key = torch.stack(tuple(frames), 2)
+            >>> patch_attention(query.unsqueeze(2), key, key, field=field, patch_size=(1, 3, 3)).shape
+            torch.Size([1, 3, 1, 16, 16])
+        """
+        kinds = {(*field.index.shape[:2], field.query_shape, tuple(field.key_shape)) for field in fields}
+        if len(kinds) != 1 or len(fields[0].key_shape) > 2:
+            shapes = ", ".join(f"{tuple(field.index.shape)} in {tuple(field.key_shape)}" for field in fields)
+            raise ValueError(
+                "fields: expected at least one field, all of one query in keys of one size, with one or two spatial "
+                f"dimensions, got {shapes or 'none'}."
+            )
+        if any(field.transform is not None for field in fields):
+            raise ValueError("fields: got matches that are rotated, scaled or mirrored; expected translations.")
+        key_shape = (len(fields), *fields[0].key_shape)
+        if prod(key_shape) > 2**31 - 1:
+            raise ValueError(f"fields: expected fewer than 2^31 key positions in all, got {prod(key_shape)}.")
+        first = [number * field.key_count for number, field in enumerate(fields)]
+        index = [
+            torch.where(field.index >= 0, field.index + start, -1) for field, start in zip(fields, first, strict=True)
+        ]
+        similarity = torch.cat([field.similarity for field in fields], 2)
+        return cls(torch.cat(index, 2).unsqueeze(3), similarity.unsqueeze(3), key_shape)
 
 
 def home_coordinates(

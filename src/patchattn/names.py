@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-__all__ = ["Backend", "Causality", "Method", "PaddingMode", "SimilarityName"]
+__all__ = ["PACKAGE", "Backend", "Causality", "Method", "PaddingMode", "SimilarityName"]
+
+PACKAGE = __name__.partition(".")[0]
+"""The package's own name, and the namespace of its operators; `patchattn`, unless a copy is imported under another."""
 
 Method = Literal["auto", "exact", "guided", "patchmatch", "repeated"]
 PaddingMode = Literal["reflect", "replicate", "zeros", "valid"]

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
 
-from patchattn.names import Backend, Method, SimilarityName
+from patchattn.names import PACKAGE, Backend, Method, SimilarityName
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -141,26 +141,26 @@ def _package_of(entry: EntryPoint) -> str:
 
 
 def _names(literal: Any, module: str) -> dict[str, str]:
-    return dict.fromkeys(get_args(literal), module)
+    return dict.fromkeys(get_args(literal), f"{PACKAGE}.{module}")
 
 
 SIMILARITIES: Registry[Any] = Registry(
     "similarity",
     "patchattn.similarity.register_similarity()",
     "patchattn.similarities",
-    _names(SimilarityName, "patchattn.similarity"),
+    _names(SimilarityName, "similarity"),
     " and an object made by pointwise_similarity()",
 )
 METHODS: Registry[Any] = Registry(
     "method",
     "patchattn.search_methods.register_method()",
     "patchattn.methods",
-    _names(Method, "patchattn.ops.methods"),
+    _names(Method, "ops.methods"),
 )
 BACKENDS: Registry[Any] = Registry(
     "backend",
     "patchattn.backends.register_backend()",
     "patchattn.backends",
-    _names(Backend, "patchattn.kernels"),
+    _names(Backend, "kernels"),
     " and None (by device)",
 )

@@ -181,6 +181,24 @@ def test_patch_attention(nothing_is_read: NothingIsRead, aggregate: bool, limits
         (output + patch_attention(*inputs, field=field, **settings)).square().sum().backward()
 
 
+def test_temperature_and_bias(nothing_is_read: NothingIsRead) -> None:
+    inputs = features()
+    learned: dict[str, Any] = {
+        "temperature": torch.ones(2, requires_grad=True),
+        "bias": torch.zeros(1, 11, 13, requires_grad=True),
+    }
+    with nothing_is_read:
+        _, field = patch_attention(
+            *inputs, k=2, candidates=4, num_heads=2, patch_size=3, return_field=True, backend="gpu", **learned
+        )
+        output = patch_attention(*inputs, field=field.best(1), num_heads=2, patch_size=3, backend="gpu", **learned)
+        output.square().sum().backward()
+        MatchField.around(next(iter(field)), 1, (6, 7))
+        # Nothing was run: every index is 0.
+        with pytest.raises(RuntimeError, match=r"bias: a table .* but field holds larger ones"):
+            patch_attention(*inputs, field=field, bias=torch.zeros(1, 3, 3), num_heads=2, patch_size=3, backend="gpu")
+
+
 @pytest.mark.parametrize("limits", LIMITED)
 @pytest.mark.parametrize(
     "settings",

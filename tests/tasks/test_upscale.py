@@ -382,12 +382,21 @@ def test_bounds_of_a_step_are_its_levels_and_a_line_may_become_brighter_up_to_wh
     assert step.lower.min() == drawing("step").min()
     assert step.upper.max() == drawing("step").max()
     line = drawing("line").clone()
-    line[..., 10, 18] = 1
+    line[..., 2, 18] = 1
     bounds = local_bounds(line, (24, 30))
-    assert bounds.upper[0, 0, 10, 14] == pytest.approx((180 + 0.5 * 120) / 255)  # a brighter dot is near
+    assert bounds.upper[0, 0, 5, 14] == pytest.approx((180 + 0.5 * 120) / 255)  # a brighter dot is near
     assert bounds.upper[0, 0, 20, 14] == pytest.approx(180 / 255)  # nothing is brighter
-    assert bounds.upper[0, 0, 10, 11] == pytest.approx(60 / 255)  # beside the line
+    assert bounds.upper[0, 0, 5, 11] == pytest.approx(60 / 255)  # beside the line
     assert bounds.lower.min() == pytest.approx(60 / 255)
+
+
+@pytest.mark.parametrize(("width", "brighter"), [(1, True), (2, True), (3, False)])
+def test_two_pixels_are_a_thin_line_and_three_a_plateau(width: int, brighter: bool) -> None:
+    image = torch.full((1, 1, 24, 30), 60 / 255)
+    image[..., 12 : 12 + width] = 180 / 255
+    image[..., 0, 20] = 1
+    upper = local_bounds(image, (24, 30)).upper[0, 0, 8, 12]
+    assert upper == pytest.approx((240 if brighter else 180) / 255)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 3), (5, 40)])

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
 from patchattn.checks import plain
 
-__all__ = ["AttentionLayer"]
+__all__ = ["AttentionLayer", "learnable"]
+
+Settings = TypeVar("Settings")
+
+
+def learnable(*names: str) -> Callable[[type[Settings]], type[Settings]]:
+    """Let fields of a data class of settings hold parameters in its layers.
+
+    A module looks for its parameters after the attributes of its class, and a data class keeps defaults there, which
+    would hide them. Each object has all of its fields, so that nothing else reads them.
+    """
+
+    def decorate(settings: type[Settings]) -> type[Settings]:
+        for name in names:
+            delattr(settings, name)
+        return settings
+
+    return decorate
 
 
 class AttentionLayer(nn.Module):
@@ -17,7 +34,8 @@ class AttentionLayer(nn.Module):
 
     A layer is a data class of its function's settings and this class. Settings are given once, by keyword, and are
     attributes that may be changed; what belongs to one call (masks, for some layers a field to start from) is given to
-    the call.
+    the call. Where a setting may be a tensor, a `torch.nn.Parameter` is one of the layer's parameters, another tensor
+    one of its buffers, and a `torch.nn.Module` one of its modules.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -27,9 +45,21 @@ class AttentionLayer(nn.Module):
     """The settings that `repr` shows."""
 
     def __post_init__(self) -> None:
-        super().__init__()
+        self._prepare()
+
+    def _prepare(self) -> None:
+        if "_parameters" not in self.__dict__:
+            super().__init__()
 
     def __setattr__(self, name: str, value: Any) -> None:
+        self._prepare()  # a data class sets its fields first
+        if name in type(self).__dataclass_fields__:
+            for held in (self._parameters, self._buffers, self._modules):
+                held.pop(name, None)
+            if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+                self.__dict__.pop(name, None)
+                self.register_buffer(name, value)
+                return
         super().__setattr__(name, plain(value))
 
     @property
@@ -63,4 +93,8 @@ class AttentionLayer(nn.Module):
         ) -> Tensor: ...
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self.shown)
+        return ", ".join(f"{name}={_shown(getattr(self, name))}" for name in self.shown)
+
+
+def _shown(value: Any) -> str:
+    return f"tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)

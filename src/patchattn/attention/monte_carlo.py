@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from patchattn.attention.comparison import Comparison
+from patchattn.attention.scoring import Scoring
 from patchattn.ops.sample_chains import Chains
 from patchattn.ops.sample_mixture import Mixture
 
@@ -26,7 +27,7 @@ __all__ = [
 def importance_estimate(
     comparison: Comparison,
     modes: Tensor,
-    temperature: float,
+    scoring: Scoring,
     mixture: Mixture,
 ) -> tuple[Tensor, Tensor]:
     r"""Self-normalized importance sampling: keys from a mixture, weighted by target over density.
@@ -35,16 +36,17 @@ def importance_estimate(
     w_{it} = \frac{p^{(u)}_i(j'_{it})}{r_i(j'_{it})}, \qquad
     r_i(j) = \frac{\alpha}{\kappa} \sum_{m=1}^{\kappa} g(j; \theta_{im}, \phi) + \frac{1 - \alpha}{n}$$
 
-    Equations (11) to (14) and (17) of SCRAM: p^(u)_i(j) = exp(s_ij / tau), j'_it our t-th key, T, phi and
-    alpha those of `mixture`, theta_im our `modes`, n the number of keys that the constraints allow. g is the Gaussian
-    of the offset, cut off at 4 phi and at the image's edge (and at `max_offset`), in integers, so that it sums to 1
-    exactly. Draws that constraints forbid have weight 0. The logarithm is taken before anything can overflow.
+    Equations (11) to (14) and (17) of SCRAM: p^(u)_i(j) = exp(s_ij / tau + b_ij) by our `scoring`, j'_it our t-th
+    key, T, phi and alpha those of `mixture`, theta_im our `modes`, n the number of keys that the constraints allow. g
+    is the Gaussian of the offset, cut off at 4 phi and at the image's edge (and at `max_offset`), in integers, so that
+    it sums to 1 exactly. Draws that constraints forbid have weight 0. The logarithm is taken before anything can
+    overflow.
 
     Returns:
         keys and log w, `(B, heads, T, *query)`; -1 and -inf where a draw does not count.
     """
     keys, log_density = comparison.sample_mixture(modes, mixture)
-    return keys, comparison.similarity_at(keys) / temperature - log_density
+    return keys, scoring(comparison.similarity_at(keys), keys) - log_density
 
 
 def chain_estimate(

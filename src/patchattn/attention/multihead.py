@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import Unpack
 
+from patchattn.attention.scoring import Bias
 from patchattn.attention.scram import ScramAttention
 from patchattn.attention.scram_settings import ScramLayerOptions
 from patchattn.checks import check_count
@@ -40,6 +41,8 @@ class MultiheadPatchAttention2d(nn.Module):
         kdim: channels of key; None: `embed_dim`.
         vdim: channels of value; None: `embed_dim`.
         bias: whether the projections add one.
+        attention_bias: the `bias` of the layer, added to its scores: such as a table of relative offsets that is
+            learned.
         settings: the layer's other arguments; type checkers know those of `ScramAttention`.
 
     Raises:
@@ -63,12 +66,13 @@ class MultiheadPatchAttention2d(nn.Module):
     @overload
     def __init__(
         self, embed_dim: int, num_heads: int, *, attention: type[ScramAttention] = ..., kdim: int | None = None,
-        vdim: int | None = None, bias: bool = True, **settings: Unpack[ScramLayerOptions],
+        vdim: int | None = None, bias: bool = True, attention_bias: Bias | None = None,
+        **settings: Unpack[ScramLayerOptions],
     ) -> None: ...  # fmt: skip
     @overload
     def __init__(
         self, embed_dim: int, num_heads: int, *, attention: Callable[..., nn.Module], kdim: int | None = None,
-        vdim: int | None = None, bias: bool = True, **settings: Any,
+        vdim: int | None = None, bias: bool = True, attention_bias: Bias | None = None, **settings: Any,
     ) -> None: ...  # fmt: skip
     def __init__(
         self,
@@ -79,6 +83,7 @@ class MultiheadPatchAttention2d(nn.Module):
         kdim: int | None = None,
         vdim: int | None = None,
         bias: bool = True,
+        attention_bias: Bias | None = None,
         **settings: Any,
     ) -> None:
         super().__init__()
@@ -93,6 +98,8 @@ class MultiheadPatchAttention2d(nn.Module):
         self.key_projection = nn.Conv2d(kdim, embed_dim, 1, bias=bias)
         self.value_projection = nn.Conv2d(vdim, embed_dim, 1, bias=bias)
         self.output_projection = nn.Conv2d(embed_dim, embed_dim, 1, bias=bias)
+        if attention_bias is not None:  # some layers have none
+            settings["bias"] = attention_bias
         self.attention = attention(num_heads=num_heads, **settings)
         self.reset_parameters()
 

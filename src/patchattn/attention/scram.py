@@ -16,7 +16,7 @@ from patchattn.attention.monte_carlo import normalized
 from patchattn.attention.patch import FieldCall
 from patchattn.attention.precision import promote
 from patchattn.attention.scram_diagnostics import ScramDiagnostics, diagnostics_of
-from patchattn.attention.scram_keys import compare, estimate_of, modes_problem
+from patchattn.attention.scram_keys import compare, estimate_of, modes_problem, scoring_of
 from patchattn.attention.scram_settings import ScramOptions, ScramSettings, check_settings, is_softmax
 from patchattn.attention.weighting import weights_of
 from patchattn.checks import check_features, check_heads
@@ -111,9 +111,11 @@ def scram_attention(
             dimension. Only for `"mode"`. None: 2 expand + 1 (neighborhoods do not overlap), but at least 5.
         expand: b, for all dimensions or one for each. What lies outside the image or is masked is left out.
         patch_size: 1 compares single vectors, as the paper does.
-        similarity, temperature, num_heads: as in `patch_attention`.
-        weighting: f, a differentiable function of a tensor of similarities (over the temperature); None: the
-            exponential.
+        similarity, num_heads: as in `patch_attention`.
+        temperature, bias: as in `patch_attention`; `"mh"` takes a number as temperature, and no bias. The search for
+            the k best keys (modes) does not know the bias; the weights of all keys do.
+        weighting: f, a differentiable function of a tensor of scores (similarities over the temperature, plus the
+            bias); None: the exponential.
         normalization: C: `"sum"` of the f, `"count"` of the keys, `"none"` (1), or a function from f, `(B, heads,
             keys, *query)` with 0 for no key, to `(B, heads, *query)`. Where C is 0 the output is 0.
         estimator: None: equations (8) and (9); `"snis"`: self-normalized importance sampling; `"mh"`:
@@ -161,7 +163,7 @@ def scram_attention(
     settings = settings_from(ScramSettings, options, "scram_attention")
     query, key, value = promote(query, key, value)
     comparison = compare(query, key, settings, query_mask, key_mask)
-    checked = check_settings(settings, query.dim() - 2)
+    checked, scoring = check_settings(settings, query.dim() - 2), scoring_of(comparison, settings)
     check_features("value", value, query, "query")
     check_heads("value", value, comparison.geometry.num_heads)
     ratio = value_ratio(key, value)
@@ -174,7 +176,8 @@ def scram_attention(
         # It may come from a search under other constraints, or hold a key twice.
         found, modes = None, comparison.expand(field.index, (0,) * (query.dim() - 2))
 
-    blocks, estimate = unfold_blocks(value, ratio), estimate_of(comparison, modes, found, settings, checked)
+    blocks = unfold_blocks(value, ratio)
+    estimate = estimate_of(comparison, modes, found, scoring, settings, checked)
     weights = None
     if is_softmax(settings):
         window = (1,) * (query.dim() - 2)
@@ -198,10 +201,10 @@ def scram_attention(
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class ScramAttention(ScramSettings, AttentionLayer):
-    """`scram_attention` as a layer without parameters: `layer(query, key, value)`.
+    """`scram_attention` as a layer: `layer(query, key, value)`.
 
     The arguments are those of `scram_attention`; those that belong to one call (field, init, masks, return_field,
-    return_diagnostics) are given to the call.
+    return_diagnostics) are given to the call. Its only parameters are those that it is given, as in `PatchAttention`.
 
     Example:
         >>> import torch

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from patchattn.attention.comparison import Comparison
 from patchattn.attention.monte_carlo import chain_estimate, importance_estimate
+from patchattn.attention.scoring import Scoring, define_scoring
 from patchattn.attention.scram_settings import CheckedSettings, ScramSettings, check_search, is_softmax
 from patchattn.checks import check_count
 from patchattn.matching.define import define_constraints, define_geometry, resolve_backend
@@ -16,7 +17,7 @@ from patchattn.ops.sample_chains import Chains
 from patchattn.ops.sample_mixture import Mixture
 from patchattn.problem import Problem, Strategy
 
-__all__ = ["Estimate", "compare", "estimate_of", "modes_problem"]
+__all__ = ["Estimate", "compare", "estimate_of", "modes_problem", "scoring_of"]
 
 ITERATIONS_A_SCAN = 4
 """A scan of the guided search finds at least what so many iterations of Algorithm 1 do (docs/performance.md)."""
@@ -55,22 +56,47 @@ def modes_problem(comparison: Comparison, settings: ScramSettings, checked: Chec
     return Problem(k, comparison.geometry, constraints, strategy, comparison.backend)
 
 
+def scoring_of(comparison: Comparison, settings: ScramSettings) -> Scoring:
+    """Temperature and bias, checked."""
+    scoring = define_scoring(
+        settings.temperature,
+        settings.bias,
+        query=comparison.query,
+        key_size=tuple(comparison.key.shape[2:]),
+        num_heads=comparison.geometry.num_heads,
+        backend=comparison.backend,
+        limit=comparison.constraints.max_offset,
+    )
+    if settings.estimator == "mh" and scoring.number is None:
+        raise ValueError(
+            "temperature, bias: the chains of estimator='mh' walk by similarities over one number; use 'snis' with a "
+            "temperature that is a tensor, or with a bias."
+        )
+    return scoring
+
+
 def estimate_of(
-    comparison: Comparison, modes: Tensor, found: Tensor | None, settings: ScramSettings, checked: CheckedSettings
+    comparison: Comparison,
+    modes: Tensor,
+    found: Tensor | None,
+    scoring: Scoring,
+    settings: ScramSettings,
+    checked: CheckedSettings,
 ) -> Estimate:
     """The keys around the modes, or keys drawn from there; `found` are the similarities of the modes, if known."""
-    radius, scale, temperature = checked.radius, checked.scale, checked.temperature
+    radius, scale = checked.radius, checked.scale
     if settings.estimator is None:
         keys = comparison.expand(modes, radius) if any(radius) else modes
         # One key alone has weight 1 whatever its similarity: nothing to differentiate.
         trains = comparison.trains and (keys.shape[2] > 1 or not is_softmax(settings))
         if found is None or any(radius) or trains:
             found = comparison.similarity_at(keys)
-        return Estimate(keys, found / temperature)
+        return Estimate(keys, scoring(found, keys))
     if settings.estimator == "snis":
         mixture = Mixture(scale, checked.alpha, checked.samples, checked.seed)
-        return Estimate(*importance_estimate(comparison, modes, temperature, mixture), is_sampled=True)
+        return Estimate(*importance_estimate(comparison, modes, scoring, mixture), is_sampled=True)
     starts = modes.shape[2] * checked.chains
-    chains = Chains(scale, temperature, checked.chains, ceil(checked.samples / starts), checked.seed)
+    assert scoring.number is not None  # see scoring_of
+    chains = Chains(scale, scoring.number, checked.chains, ceil(checked.samples / starts), checked.seed)
     keys, score, acceptance = chain_estimate(comparison, modes, chains)
     return Estimate(keys, score, True, starts, acceptance)

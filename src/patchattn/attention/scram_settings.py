@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from patchattn.attention.layer import learnable
 from patchattn.attention.patch import FieldCall
+from patchattn.attention.scoring import Bias
 from patchattn.checks import (
     check_choice,
     check_count,
-    check_positive,
     check_share,
     per_dimension,
     positive_per_dimension,
@@ -40,6 +41,7 @@ Normalization = Literal["sum", "count", "none"] | Callable[[Tensor], Tensor]
 MIN_SEPARATION = 5
 
 
+@learnable("temperature", "bias")
 @dataclass(kw_only=True, eq=False, repr=False)
 class ScramSettings(CommonSettings):
     """Defaults of `scram_attention`."""
@@ -50,7 +52,8 @@ class ScramSettings(CommonSettings):
     expand: int | Sequence[int] = 0
     patch_size: int | Sequence[int] = 1
     similarity: SimilarityName | Similarity = "scaled_dot"
-    temperature: float = 1.0
+    temperature: float | Tensor = 1.0
+    bias: Bias | None = None
     weighting: Weighting | None = None
     normalization: Normalization = "sum"
     estimator: Literal["snis", "mh"] | None = None
@@ -62,7 +65,7 @@ class ScramSettings(CommonSettings):
 
 
 class ScramLayerOptions(HeadlessOptions, total=False):
-    """The types of the settings of `ScramAttention`, but for `num_heads`."""
+    """The types of the settings of `ScramAttention`, but for `num_heads` and `bias`."""
 
     k: int
     selection: Literal["max", "mode"] | None
@@ -70,7 +73,7 @@ class ScramLayerOptions(HeadlessOptions, total=False):
     expand: int | Sequence[int]
     patch_size: int | Sequence[int]
     similarity: SimilarityName | Similarity
-    temperature: float
+    temperature: float | Tensor
     weighting: Weighting | None
     normalization: Normalization
     estimator: Literal["snis", "mh"] | None
@@ -83,6 +86,8 @@ class ScramLayerOptions(HeadlessOptions, total=False):
 
 class ScramOptions(ScramLayerOptions, CommonOptions, FieldCall, total=False):
     """The types of all that `scram_attention` takes by keyword."""
+
+    bias: Bias | None
 
 
 def is_softmax(settings: ScramSettings) -> bool:
@@ -97,7 +102,6 @@ class CheckedSettings:
     radius: tuple[int, ...]
     """Reach of `expand` in each dimension."""
     separation: tuple[int, ...]
-    temperature: float
     scale: tuple[float, ...]
     alpha: float
     samples: int
@@ -113,7 +117,6 @@ def check_settings(settings: ScramSettings, dims: int) -> CheckedSettings:
     return CheckedSettings(
         radius,
         _separation(settings.selection, settings.separation, settings.estimator, radius),
-        check_positive("temperature", settings.temperature),
         positive_per_dimension("scale", settings.scale, dims),
         check_share("alpha", settings.alpha),
         check_count("samples", settings.samples, 1),

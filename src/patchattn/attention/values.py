@@ -24,7 +24,7 @@ from patchattn.ops.votes import heard, keys_voted, offsets_of
 from patchattn.ops.weighted_sum import weighted_sum
 from patchattn.settings import Backend
 
-__all__ = ["attend", "gather"]
+__all__ = ["attend", "check_weights", "gather", "values_at"]
 
 
 def gather(
@@ -67,16 +67,9 @@ def gather(
     """
     ratio, chosen = _check(field, value, backend)
     matches, value, _ = _on_canvas(field, value, ratio, chosen)
-    batch, heads, k, *query = matches.shape
-    # Every match is a query with one key.
-    index = matches.flatten(2).unsqueeze(2)
-    dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
-    one = torch.ones(index.shape, dtype=dtype, device=index.device)
-    found = weighted_sum(one, index, unfold_blocks(value, ratio).flatten(2), chosen)
-    channels = found.shape[1] // heads
-    apart = found.reshape(batch, heads, channels, k, *query).transpose(2, 3)
-    folded = fold_blocks(apart.reshape(batch * heads * k, channels, *query), ratio)
-    return folded.reshape(batch, heads, k, *folded.shape[1:])
+    apart = values_at(matches, unfold_blocks(value, ratio), chosen)
+    folded = fold_blocks(apart.flatten(0, 2), ratio)
+    return folded.reshape(*apart.shape[:3], *folded.shape[1:])
 
 
 def attend(
@@ -133,18 +126,7 @@ def attend(
     """
     ratio, chosen = _check(field, value, backend)
     index = field.index
-    if not isinstance(weights, Tensor) or weights.dtype not in FLOATS:
-        came = weights.dtype if isinstance(weights, Tensor) else type(weights).__name__
-        raise ValueError(f"weights: expected a tensor of float16, bfloat16, float32 or float64, got {came}.")
-    if weights.dim() != index.dim() or any(
-        n not in (1, all_) for n, all_ in zip(weights.shape, index.shape, strict=True)
-    ):
-        raise ValueError(
-            f"weights: expected a shape that can be broadcast to that of field.index, {tuple(index.shape)}, got "
-            f"{tuple(weights.shape)}."
-        )
-    if weights.device != value.device:
-        raise ValueError(f"weights: expected device {value.device} as value has, got {weights.device}.")
+    check_weights(weights, index, value)
     window = odd_sizes(patch_size, index.dim() - 3) if aggregate else (1,) * (index.dim() - 3)
 
     weights = weights.expand(index.shape)
@@ -166,6 +148,33 @@ def attend(
             known = total != 0
             output = torch.where(known, split[:, :, :-1] / torch.where(known, total, 1), 0).flatten(1, 2)
         return fold_blocks(output.to(value.dtype), ratio)
+
+
+def check_weights(weights: Tensor, index: Tensor, value: Tensor) -> None:
+    """Check weights of one's own against the index of a field and its values."""
+    if not isinstance(weights, Tensor) or weights.dtype not in FLOATS:
+        came = weights.dtype if isinstance(weights, Tensor) else type(weights).__name__
+        raise ValueError(f"weights: expected a tensor of float16, bfloat16, float32 or float64, got {came}.")
+    if weights.dim() != index.dim() or any(
+        n not in (1, all_) for n, all_ in zip(weights.shape, index.shape, strict=True)
+    ):
+        raise ValueError(
+            f"weights: expected a shape that can be broadcast to that of field.index, {tuple(index.shape)}, got "
+            f"{tuple(weights.shape)}."
+        )
+    if weights.device != value.device:
+        raise ValueError(f"weights: expected device {value.device} as value has, got {weights.device}.")
+
+
+def values_at(index: Tensor, value: Tensor, backend: str) -> Tensor:
+    """The values at every match, `(B, heads, k, Cv / heads, *query)`; 0 where there is none."""
+    batch, heads, k, *query = index.shape
+    # Every match is a query with one key.
+    flat = index.flatten(2).unsqueeze(2)
+    dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
+    one = torch.ones(flat.shape, dtype=dtype, device=index.device)
+    found: Tensor = weighted_sum(one, flat, value.flatten(2), backend)
+    return found.reshape(batch, heads, found.shape[1] // heads, k, *query).transpose(2, 3)
 
 
 def _sum_of_votes(

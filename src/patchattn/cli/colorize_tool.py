@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,26 +9,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from patchattn.cli.image_tool import FolderOfImages, Given, ImageTool, Result, image_on_device
 from patchattn.cli.options import on_device
+from patchattn.cli.ordered_folder import OrderedFolder
 from patchattn.cli.printing import Report
 from patchattn.cli.reading import read
+from patchattn.cli.video_tool import run_video
 from patchattn.cli.writing import Target
-from patchattn.tasks.warnings import FileWarning
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from patchattn.tasks.colorize import Colorization
-    from patchattn.tasks.folders import FolderImage
     from patchattn.tasks.frame_colorizer import FrameColorizer
     from patchattn.tasks.images import Image
 
 __all__ = ["ColorizeTool", "color_video"]
-
-STATE = ".patchattn-state-"
-"""Prefix of the names of files that hold the state after an image; its key follows."""
-STATE_FORMAT = "patchattn state 1"
-START = "start"
-"""The key before the first image."""
 
 
 @dataclass(frozen=True)
@@ -130,130 +122,12 @@ class FrameProcessor:
         self.colorizer.load_state_dict({name: on_device(tensor, self.device) for name, tensor in state.items()})
 
 
-class OrderedFolder(FolderOfImages[Given]):
-    """The images of a folder in their order, each of which hands its state on to the next.
-
-    The key of an image depends on those before it that succeeded, so that a result counts as finished only if it is
-    what an uninterrupted run would have made. The state after the last finished image lies in the folder, and so does
-    the one before an image that failed, for a later run that has more luck with it.
-    """
-
-    ordered = True
-
-    def __init__(self, tool: ColorizeTool, work: FrameProcessor) -> None:
-        super().__init__(tool, work)
-        self._folder, self._colorizer = tool.output, work
-        self._first = work.state_dict()
-        self._chain = START
-        """The key of the last image that succeeded."""
-        self._held: str | None = START
-        """The key of the image after which the colorizer's state is; None: the state is of no use."""
-        self._last: Path | None = None
-        """The last finished result."""
-        self._needed: set[str] = set()
-        """The keys whose states are needed for images that failed."""
-
-    def key(self, source: FolderImage) -> str:
-        from patchattn.tasks.journal import digest_of
-
-        return digest_of(super().key(source), self._chain)
-
-    def make(self, source: FolderImage, target: Path) -> Path:
-        from patchattn.networks.tensors import tensor_bytes
-        from patchattn.tasks.files import atomic_writer
-
-        self._go_on_from(self._chain)
-        others = self._needed.copy()
-        self._needed.add(self._chain)
-        self._held = None
-        path = super().make(source, target)
-        key = self.key(source)
-        with atomic_writer(self._state_file(key), argument="--output") as file:
-            file.write(tensor_bytes(self._colorizer.state_dict(), {"format": STATE_FORMAT}))
-        self._needed, self._held = others, key
-        return path
-
-    def recorded(self, source: FolderImage, key: str, result: Path) -> None:
-        before, self._chain, self._last = self._chain, key, result
-        if before not in self._needed:
-            self._state_file(before).unlink(missing_ok=True)
-
-    def finish(self) -> None:
-        for path in self._folder.glob(f"{STATE}*"):
-            if path.name.removeprefix(STATE) not in self._needed:
-                path.unlink(missing_ok=True)
-
-    def _go_on_from(self, key: str) -> None:
-        """Give the colorizer the state after an image: of an earlier run, or of before a failure."""
-        if key == self._held:
-            return
-        from patchattn.networks.tensors import read_tensors
-
-        path = self._state_file(key)
-        self._colorizer.load_state_dict(self._first)
-        if path.is_file():
-            self._colorizer.load_state_dict(read_tensors(path, STATE_FORMAT, argument="--output")[0])
-        elif self._last is not None:
-            self._colorizer.follow(read(self._last, "--output"))
-            warnings.warn(
-                f"--output: the state after the last finished image is not in {self._folder} any more; the search of "
-                "the next one starts afresh, and single pixels may differ from those of an uninterrupted run.",
-                FileWarning,
-                stacklevel=2,
-            )
-        self._held = key
-
-    def _state_file(self, key: str) -> Path:
-        return self._folder / f"{STATE}{key}"
-
-
 def color_video(tool: ColorizeTool) -> Report:
     """Color a video."""
-    from patchattn.tasks.peak_memory import peak_memory
-    from patchattn.tasks.video import check_video_output, map_video
+    from patchattn.tasks.video import check_video_output
 
     check_video_output(tool.output, argument="--output")
     work = tool.begin()
-    began = time.perf_counter()
-
-    def progress(done: int, total: int) -> None:
-        tool.stage(f"frame {done + 1} of {total}" if total else f"frame {done + 1}")
-
-    video = map_video(
-        tool.source,
-        tool.output,
-        lambda image: tool.worked(work, Given(image)).image,
-        state=work,
-        resume=tool.options.resume,
-        settings=tool.key_with_files(),
-        progress=progress,
-        source_argument="GRAY",
-        output_argument="--output",
-        resume_argument="--resume",
-    )
-    height, width = video.size
-    rate = float(video.rate)
-    return Report(
-        output=tool.output,
-        done=[str(tool.source)],
-        finished_before=video.finished_before,
-        seconds=time.perf_counter() - began,
-        peak_memory=peak_memory(),
-        settings=tool.settings,
-        model=tool.model.name,
-        details={
-            "frames": video.frames,
-            "height": height,
-            "width": width,
-            "rate": rate,
-            "sounds": video.audio_streams,
-            "missing": list(video.missing),
-        },
-        lines={
-            "wrote": f"{tool.output} ({video.frames} frames of {width} x {height}, {rate:.3g} a second)",
-            "finished before": video.finished_before if tool.options.resume else None,
-            "missing": "\n".join(video.missing) or None,
-            "sound": f"{video.audio_streams} copied",
-        },
-        is_incomplete=bool(video.missing),
+    return run_video(
+        tool, lambda image: tool.worked(work, Given(image)).image, state=work, settings=tool.key_with_files()
     )

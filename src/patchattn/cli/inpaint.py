@@ -1,4 +1,4 @@
-"""The command `inpaint`: an image, or each image in a folder, completed."""
+"""The command `inpaint`: an image, each image in a folder, or a video, completed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 from patchattn.cli.commands import tool
 from patchattn.cli.image_tool import Model
 from patchattn.cli.inpaint_tool import InpaintTool
-from patchattn.cli.options import ImageToolOptions, Output
+from patchattn.cli.inpaint_video_tool import InpaintFramesTool, inpaint_video
+from patchattn.cli.options import FolderOptions, ImageToolOptions
 from patchattn.cli.printing import Report
 from patchattn.cli.stages import Stages
 from patchattn.options import Option, values_of
@@ -23,15 +24,28 @@ class InpaintOptions(InpaintSettings, ImageToolOptions):
     """Options of the command."""
 
     photo: Annotated[
-        Path, Option("The image with something to remove, or a folder of images.", metavar="PHOTO", positional=True)
+        Path,
+        Option(
+            "The image with something to remove, a folder of images, or a video (.mp4, ...).",
+            metavar="PHOTO",
+            positional=True,
+        ),
     ]
-    output: Output
+    output: Annotated[
+        Path,
+        Option(
+            "Where to write: an image (.png, .tif, .webp, .jpg, .bmp); a folder, made if it is not there; or a video "
+            "(.mp4, .mkv, .mov).",
+            flags=("--output", "-o"),
+        ),
+    ]
     mask: Annotated[
         Path | None,
         Option(
             "An image of the same size that shows the hole: a light shape on black, or paint of one color on "
             "transparency, black, white or the photograph. For a folder: one for all, or a folder of masks of the "
-            "same names.",
+            "same names. For a video: one for all, or a video or folder with one for each frame, black where "
+            "nothing is to go.",
             shown_default="what is transparent in PHOTO",
         ),
     ] = None
@@ -45,6 +59,16 @@ class InpaintOptions(InpaintSettings, ImageToolOptions):
             shown_default="the shape's color",
         ),
     ] = None
+    video: Annotated[bool, Option("Folder: its images are the frames of one video, in the order of their names.")] = (
+        False
+    )
+    resume: Annotated[
+        bool,
+        Option(
+            "Folder: leave images alone that are finished with the same settings, and go on after them. Video: go on "
+            "with the frames that an interrupted run finished; keep them if this one is interrupted."
+        ),
+    ] = False
     keep_out: Annotated[Path | None, Option("A mask of the same kind: nothing is copied from what it covers.")] = None
     model: Annotated[
         Path | None,
@@ -70,7 +94,13 @@ def inpaint(options: InpaintOptions, stage: Stages) -> Report:
     and the result is opaque. Every pixel outside the hole stays as it is (but for what a lossy format makes of it).
 
     A folder's images are written as NAME.png, each as soon as it is done.
+
+    In a video, and with --video, what the hole hides is taken from frames that show it, after the motion of the camera;
+    what none shows is completed once and carried along. A video keeps its times, sound, subtitles and title, and is
+    written whole or not at all; after the process was killed, --resume goes on a few seconds before that.
     """
+    from patchattn.tasks.video import VIDEO_SUFFIXES
+
     settings = values_of(options, InpaintSettings)
     if options.grow is None:
         del settings["grow"]  # it depends on the file
@@ -81,4 +111,15 @@ def inpaint(options: InpaintOptions, stage: Stages) -> Report:
     if options.keep_out is not None and model.name is not None:
         raise ValueError("--keep-out: a network (--model) copies no patches that could be kept out.")
     masks = (options.mask, options.keep_out, options.mask_color, options.invert_mask)
-    return InpaintTool(options.photo, options.output, options, settings, stage, *masks, model=model).run()
+    is_video = options.photo.suffix.lower() in VIDEO_SUFFIXES and not options.photo.is_dir()
+    if options.video and not options.photo.is_dir():
+        raise ValueError(f"--video: it is for a folder of frames, which {options.photo} is not.")
+    if (is_video or options.video) and options.keep_out is not None:
+        raise ValueError("--keep-out: it is for images; of a video everything outside the hole may be copied.")
+    kind = InpaintFramesTool if options.video else InpaintTool
+    work = kind(options.photo, options.output, options, settings, stage, *masks, model=model)
+    if not is_video:
+        return work.run()
+    work.check_apart()
+    FolderOptions(on_error=options.on_error, recursive=options.recursive).refuse_for_one(options.photo)
+    return inpaint_video(work)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 from unicodedata import normalize
 
-from patchattn.cli.image_tool import Given, ImageTool
+from patchattn.cli.image_tool import Given, ImageTool, Result
 from patchattn.cli.options import on_device
 from patchattn.cli.reading import any_size, source_of
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from patchattn.tasks.images import Image
-    from patchattn.tasks.inpaint import Inpainting, InpaintingModel
+    from patchattn.tasks.inpaint import InpaintingModel
     from patchattn.tasks.masks import MaskOptions
 
 __all__ = ["InpaintTool"]
@@ -86,10 +86,10 @@ class InpaintTool(ImageTool[GivenHole]):
         folder = mask / subfolder
         return _named_as(photo, folder if folder.is_dir() else mask, argument)
 
-    def begin(self) -> Callable[[GivenHole], Inpainting]:
+    def begin(self) -> Callable[[GivenHole], Result]:
         from patchattn.tasks.inpaint import inpaint
 
-        network = self._network()
+        network = self.network()
         return lambda given: inpaint(
             given.image,
             given.hole,
@@ -99,7 +99,8 @@ class InpaintTool(ImageTool[GivenHole]):
             **self.settings,
         )
 
-    def _network(self) -> InpaintingModel | None:
+    def network(self) -> InpaintingModel | None:
+        """Load the network that was asked for, if one was."""
         if self.model.name is None:
             return None
         from patchattn.networks.weights import load_inpainting_network

@@ -61,7 +61,7 @@ def load_backend(name: str) -> ModuleType:
 def interprets() -> bool:
     """Whether the GPU backend's kernels run in Triton's interpreter here, which takes tensors on the CPU."""
     load_backend("gpu")
-    return bool(importlib.import_module("patchattn.kernels.gpu.launch").INTERPRETED)
+    return bool(importlib.import_module(f"{__name__}.gpu.launch").INTERPRETED)
 
 
 def backend_status() -> dict[str, str | None]:
@@ -72,7 +72,7 @@ def backend_status() -> dict[str, str | None]:
 def cache_states() -> dict[str, dict[str, str | None]]:
     """For each compiled backend that loads: the `folder` with its machine code, and the `problem` if there is none."""
     loading = [name for name in ("cpu", "gpu") if _refusal(name) is None]
-    return {name: importlib.import_module(f"patchattn.kernels.{name}.cache").cache_state() for name in loading}
+    return {name: importlib.import_module(f"{__name__}.{name}.cache").cache_state() for name in loading}
 
 
 def shipped_state() -> dict[str, str | None]:
@@ -80,7 +80,7 @@ def shipped_state() -> dict[str, str | None]:
     reason = _refusal("cpu")
     if reason is not None:
         return {"level": None, "problem": reason}
-    state: dict[str, str | None] = importlib.import_module("patchattn.kernels.cpu.shipped").shipped_state()
+    state: dict[str, str | None] = importlib.import_module(f"{__name__}.cpu.shipped").shipped_state()
     return state
 
 
@@ -127,19 +127,19 @@ def _gpu_refuses(device: torch.device) -> str | None:
 
 register_backend(
     "reference",
-    "patchattn.kernels.reference",
+    f"{__name__}.reference",
     remedy="it needs nothing but PyTorch, so this installation is broken: reinstall patchattn",
 )
 register_backend(
     "cpu",
-    "patchattn.kernels.cpu",
+    f"{__name__}.cpu",
     remedy='install Numba (pip install "numba>=0.62"), or pass backend="reference"',
     devices=("cpu",),
     refuses=_cpu_refuses,
 )
 register_backend(
     "gpu",
-    "patchattn.kernels.gpu",
+    f"{__name__}.gpu",
     remedy='install Triton (pip install "triton>=3.4"), or pass backend="reference"',
     devices=("cuda", "xpu"),  # PyTorch calls AMD's (ROCm) `cuda` too
     refuses=_gpu_refuses,

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 # The operators must be there when a counter that was imported before is told of them.
+from patchattn.names import PACKAGE
 from patchattn.ops import attend, search, similarity_operators, weighted_sum  # noqa: F401
 from patchattn.ops.methods import resolve_method
 from patchattn.ops.register import schema_of
@@ -51,7 +52,7 @@ def counted_as_called(name: str, formula: Callable[..., int]) -> None:
 
 
 def _register(name: str) -> None:
-    sys.modules[COUNTER].register_flop_formula(getattr(torch.ops.patchattn, name))(_formulas[name])
+    sys.modules[COUNTER].register_flop_formula(getattr(getattr(torch.ops, PACKAGE), name))(_formulas[name])
 
 
 class _WhenImported(MetaPathFinder):

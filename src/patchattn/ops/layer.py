@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from patchattn.names import PACKAGE
 from patchattn.ops.autocast import without_autocast
 from patchattn.ops.flops import counted
 from patchattn.ops.register import fake, operator
@@ -73,7 +74,7 @@ def layer_operator(name: str, function: Callable[..., Tensor]) -> Any:
         found = differentiate(grad, wanted, *ctx.saved_tensors, *ctx.settings)
         return (*(gradient if w else None for gradient, w in zip(found, wanted, strict=True)), *others)
 
-    torch.library.register_autograd(f"patchattn::{name}", autograd, setup_context=setup_context)
+    torch.library.register_autograd(f"{PACKAGE}::{name}", autograd, setup_context=setup_context)
     counted(name, lambda *shapes, **_: _operations(function, shapes))
     counted(
         f"{name}_backward",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from patchattn.names import PACKAGE
 from patchattn.ops.batching import batched
 from patchattn.ops.schema import Schema
 from patchattn.ops.transforms import any_requires_grad, is_plain, transforming
@@ -120,7 +121,7 @@ def operator(name: str, shared: Sequence[str] = ()) -> Callable[[Callable[..., A
     """
 
     def register(function: Callable[..., Any]) -> Operator:
-        qualified = f"patchattn::{name}"
+        qualified = f"{PACKAGE}::{name}"
         schema = Schema(function)
 
         @wraps(function)
@@ -134,7 +135,7 @@ def operator(name: str, shared: Sequence[str] = ()) -> Callable[[Callable[..., A
         inferred = torch.library.infer_schema(kernel, mutates_args=())
         torch.library.define(qualified, inferred, tags=(torch.Tag.pt2_compliant_tag,))
         torch.library.impl(qualified, "CompositeExplicitAutograd")(kernel)
-        made = Operator(qualified, function, getattr(torch.ops.patchattn, name).default, schema, shared)
+        made = Operator(qualified, function, getattr(getattr(torch.ops, PACKAGE), name).default, schema, shared)
         _schemas[name] = schema
         return made
 
@@ -158,7 +159,7 @@ def fake(name: str) -> Callable[[Call], Call]:
         def flat(*arguments: Any) -> Any:
             return function(*schema.rebuild(arguments, Similarity))
 
-        torch.library.register_fake(f"patchattn::{name}")(flat)
+        torch.library.register_fake(f"{PACKAGE}::{name}")(flat)
         _fakes[name] = flat
         return function
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from patchattn.deprecation import renamed_argument
 from patchattn.tasks.images import Image
 from patchattn.tasks.membrane import membrane_interpolation
-from patchattn.tasks.resampling import Bounds, back_project, local_bounds, resize
+from patchattn.tasks.resampling import FAR_SIDE, Bounds, back_project, local_bounds, resize
 
 __all__ = ["check_visible", "enlarge_with_alpha", "resize_with_alpha", "visible", "visible_color"]
 
@@ -21,6 +21,11 @@ MIN_VISIBLE_ALPHA = 1 / 16
 """Smallest alpha, relative to the image's largest, at which colors take part in matching, prediction and copying."""
 BACKGROUNDS = (0.0, 0.5, 1.0)
 """Gray backgrounds on which an enlarged image must show no ringing."""
+NEAR_EDGE_SIDE = 11
+"""Side of the neighborhood, in low-resolution pixels, whose range bounds what is seen near edges of alpha, where a rim
+would show on every background; elsewhere it is `resampling.FAR_SIDE`."""
+EVEN_ALPHA = 1 / 16
+"""Largest variation of alpha near a pixel, relative to the image's largest, at which there is no edge."""
 ALPHA_EPSILON = 1e-6
 """Alpha added to numerator and denominator when dividing by alpha; smaller than one 16-bit step."""
 
@@ -135,9 +140,9 @@ def enlarge_with_alpha(
     seen = back_project(seen, target, bounds=_bounds_as_seen(low, low_alpha, alpha))
     # Where alpha is low, little that is seen is much of a color: no color comes that is not stored nearby.
     found = _divided(seen, alpha, interpolated)
-    stored = local_bounds(membrane_interpolation(color, low_alpha == 0), size).clamp(found)
+    stored = _bounds(membrane_interpolation(color, low_alpha == 0), low_alpha, size).clamp(found)
     near_visible = local_bounds(visible(low_alpha).to(alpha.dtype), size, overshoot=0).upper > 0
-    return torch.where(near_visible, local_bounds(guide, size).clamp(found), stored), alpha
+    return torch.where(near_visible, _bounds(guide, low_alpha, size).clamp(found), stored), alpha
 
 
 def _ignored(alpha: Tensor) -> bool:
@@ -148,13 +153,21 @@ def _ignored(alpha: Tensor) -> bool:
 def _bounds_as_seen(low: Tensor, low_alpha: Tensor, alpha: Tensor) -> Bounds:
     """Bounds on premultiplied colors within the local bounds of `low` on every background."""
     size = (alpha.shape[2], alpha.shape[3])
-    bounds = local_bounds(low, size)
+    bounds = _bounds(low, low_alpha, size)
     for gray in BACKGROUNDS[1:]:
         # Less the background itself, which is the same everywhere.
-        seen = local_bounds(low - gray * low_alpha, size)
+        seen = _bounds(low - gray * low_alpha, low_alpha, size)
         lower, upper = seen.lower + gray * alpha, seen.upper + gray * alpha
         bounds = Bounds(torch.maximum(bounds.lower, lower), torch.minimum(bounds.upper, upper))
     return bounds
+
+
+def _bounds(low: Tensor, low_alpha: Tensor, size: tuple[int, int]) -> Bounds:
+    """Local bounds that are narrower near edges of alpha."""
+    alpha = local_bounds(low_alpha, size, overshoot=0, near_side=FAR_SIDE)
+    is_edge = alpha.upper - alpha.lower > EVEN_ALPHA * low_alpha.max()
+    near, far = local_bounds(low, size, far_side=NEAR_EDGE_SIDE), local_bounds(low, size)
+    return Bounds(torch.where(is_edge, near.lower, far.lower), torch.where(is_edge, near.upper, far.upper))
 
 
 def _divided(on_black: Tensor, alpha: Tensor, elsewhere: Tensor) -> Tensor:

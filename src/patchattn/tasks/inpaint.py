@@ -16,6 +16,7 @@ from patchattn.checks import check_choice, check_count
 from patchattn.deprecation import renamed_argument
 from patchattn.field import MatchField
 from patchattn.tasks.completion import Effort, begin, enlarge, improve, joined
+from patchattn.tasks.copies import copies_of, enlarged_copies
 from patchattn.tasks.deprecated import ImageResult
 from patchattn.tasks.images import Image
 from patchattn.tasks.membrane import membrane_interpolation
@@ -32,6 +33,8 @@ QUALITIES = {
 }
 MAX_FINE_PATCH_SIZE = 7
 """Largest patch size at full size: larger ones cost more there and decide nothing (docs/inpaint.md)."""
+MAX_LABELED = 9000
+"""Largest hole, in pixels of a level, in which patches are searched: in finer levels what has been chosen is copied."""
 MAX_THIN_PATCH_SIZE = 7
 """Largest patch size for thin parts of holes; larger patches are no better there (docs/inpaint.md)."""
 
@@ -52,8 +55,8 @@ class Inpainting(ImageResult):
     image: Image
     """Completed image; known pixels are unchanged, to the last bit."""
     field: MatchField | None
-    """Matches of the patches that touch the hole; -1 elsewhere. None if there was no hole, or a network was used.
-    """
+    """Position that each pixel of the hole is copied from, -1 elsewhere; in thin parts, which are averaged, the matches
+    of the patches that touch them. None if there was no hole, or a network was used."""
     seconds: float
     """Wall time; the first run ever on a machine may also compile the kernels."""
 
@@ -87,9 +90,11 @@ def inpaint(
     decided, is first filled from the hole's border inwards, by patches compared where they are known (onion peel,
     Newson et al. 2014); then u is the mean of all patches that hold a pixel, weighted by `exp(-cost / T)`; see
     `patch_attention(aggregate=True)`. From there on pixels are copied: each from where most of the patches that hold it
-    come from (`majority_vote`), so that the completion is as sharp as the image. Steps in color where copies meet the
-    known pixels or each other are closed by membrane interpolation, so that the illumination comes from the
-    surroundings.
+    come from (`majority_vote`), so that the completion is as sharp as the image. At the finest level whose hole has at
+    most 9,000 pixels, one of the field's most frequent offsets is chosen for each pixel so that seams show least, by
+    graph cuts (`label_sources`); finer levels copy the same, and move the seams by some pixels. Steps in color where
+    copies meet the known pixels or each other are closed by membrane interpolation, so that the illumination comes from
+    the surroundings.
 
     Args:
         image: an `Image`, or a tensor (1, 1 or 3, height, width) in [0, 1]. Where a hole is given, its alpha is
@@ -219,12 +224,19 @@ def _complete(
     scales[0] = replace(scales[0], sources=~dilated(hole | keep_out, finest // 2))
     report(f"scale 1 of {len(scales)}")
     completion = improve(peeled(begin(scales[-1], patch_size), seed), effort.first, effort.others, seed)
-    for number, scale in enumerate(reversed(scales[:-1]), 2):
-        report(f"scale {number} of {len(scales)}")
-        full = number == len(scales)
-        completion = enlarge(completion, scale, finest if full else patch_size, mean=effort.mean or not full)
+    sizes = [finest, *[patch_size] * (len(scales) - 1)]
+    done = len(scales) - 1
+    while done > 0 and scales[done - 1].hole.sum() <= MAX_LABELED:
+        done -= 1
+        report(f"scale {len(scales) - done} of {len(scales)}")
+        full = done == 0
+        completion = enlarge(completion, scales[done], sizes[done], mean=effort.mean or not full)
         completion = improve(completion, 0, effort.last if full else effort.others, seed)
-    return completion.image, joined(field, completion.field())
+    copies = copies_of(completion, sizes[done])
+    for number in range(done - 1, -1, -1):
+        report(f"scale {len(scales) - number} of {len(scales)}")
+        copies = enlarged_copies(copies, scales[number], sizes[number])
+    return copies.image, joined(field, copies.source)
 
 
 def _thin_classes(patch_size: int, effort: Effort) -> list[tuple[int, int, int, int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from functools import partial
+from functools import cached_property, partial
 from math import prod
 from typing import Any, NamedTuple
 
@@ -19,6 +19,14 @@ from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 from patchattn.kernels.cpu.constraints import limits_of
+from patchattn.kernels.cpu.exact_boxes import (
+    Boxes,
+    box_scratch,
+    boxes_for,
+    boxes_take_less,
+    planes_of,
+    scan_boxes_range,
+)
 from patchattn.kernels.cpu.exact_lists import improve_range, rank_range, settle_range, sort_lists_range
 from patchattn.kernels.cpu.exact_rows import row_scratch, sort_range
 from patchattn.kernels.cpu.exact_scan import scan_range
@@ -233,17 +241,29 @@ class _Search:
         return index, similarity
 
     def _scan(self, group: Group) -> Matches:
-        """Measure every key within reach, where products do not tell."""
+        """Compare every key within reach, where products do not tell: by sums of boxes, or each alone."""
         k, count, (items, key_items, queries, columns) = self.k, self.count, group
         index, similarity = self._no_matches(items.size, np.float64)
-        allowed = np.empty((0, 0), np.bool_)
-        if self.key_mask is not None:
-            allowed = np.zeros((items.size, self.keys + 1), np.bool_)
-            np.put_along_axis(allowed, columns, True, 1)  # -1, for none, is the last
+        allowed = _table(self.key_mask, columns, self.keys)
         rows = Rows(items, key_items, queries.reshape(-1), np.empty(0), queries.shape[1], count)
         best = Heaps(index, similarity, k)
-        run_ranges(scan_range, queries.size, ROWS, rows, allowed, self.limits, self.images, best)
+        if boxes_take_less(self.boxes, self.images.patches, queries.shape[1], columns.shape[1]):
+            asked = _table(self.query_mask, queries, count)
+            run_ranges(
+                scan_boxes_range, items.size * self.boxes.blocks, 1, rows, asked, allowed, self.limits, self.images,
+                self.planes, self.boxes, best, scratch=lambda: box_scratch(self.boxes),
+            )  # fmt: skip
+        else:
+            run_ranges(scan_range, queries.size, ROWS, rows, allowed, self.limits, self.images, best)
         return index, similarity
+
+    @cached_property
+    def boxes(self) -> Boxes:
+        return boxes_for(self.images.patches, self.limits)
+
+    @cached_property
+    def planes(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return planes_of(self.images)
 
     def _no_matches(self, items: int, dtype: DTypeLike) -> Matches:
         size = items * self.count * self.k
@@ -261,6 +281,15 @@ def _chosen(mask: Tensor | None, batch: NDArray[np.int64], count: int) -> NDArra
         return np.broadcast_to(np.arange(count), (batch.size, count))
     flat = mask.reshape(mask.shape[0], -1).numpy()
     return _positions([np.flatnonzero(flat[b if len(flat) > 1 else 0]) for b in batch])
+
+
+def _table(mask: Tensor | None, positions: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
+    """Whether each position takes part, `(items, count + 1)`; nothing without a mask."""
+    if mask is None:
+        return np.empty((0, 0), np.bool_)
+    table = np.zeros((len(positions), count + 1), np.bool_)
+    np.put_along_axis(table, positions, True, 1)  # -1, for none, is the last
+    return table
 
 
 def _positions(sets: list[NDArray[np.int64]]) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ from patchattn.kernels.cpu.constraints import conflicting, offset_window
 from patchattn.kernels.cpu.heap import offer, sort_best_first
 from patchattn.kernels.cpu.product_blocks import measure_in
 
-__all__ = ["scan_range"]
+__all__ = ["is_apart", "scan_range"]
 
 
 @kernel()
@@ -42,7 +42,7 @@ def scan_range(low: int, high: int, rows: Any, allowed: Any, limits: Any, images
                             continue
                         if limits.is_causal and j + limits.lag > i:
                             continue
-                        if not _is_apart(j, index, start, m, p, limits):
+                        if not is_apart(j, index, start, m, p, limits):
                             continue
                         s = measure_in(items[group], i, key_items[group], j, images, similarity[at])
                         offer(s, j, similarity, index, at, places)
@@ -51,7 +51,7 @@ def scan_range(low: int, high: int, rows: Any, allowed: Any, limits: Any, images
 
 
 @inlined
-def _is_apart(j: int, index: Any, start: Any, chosen: int, patches: Any, limits: Any) -> bool:
+def is_apart(j: int, index: Any, start: Any, chosen: int, patches: Any, limits: Any) -> bool:
     for m in range(chosen):
         other = index[start + m]
         if other >= 0 and conflicting(j, np.int64(other), patches, limits):

@@ -12,7 +12,7 @@ from patchattn.kernels.cpu.compiler import inlined, kernel
 from patchattn.kernels.cpu.frame import MAX_LINE_DISTANCE, framed, unframed
 from patchattn.kernels.cpu.grid import place_in
 from patchattn.kernels.cpu.random import mix
-from patchattn.kernels.cpu.ranked import offer, offer_leaves, position_in
+from patchattn.kernels.cpu.ranked import bounds_of, fetch_leaf, offer_leaves, position_in
 from patchattn.kernels.parameters import EMPTY, LATEST_SCAN, MASKED_NEIGHBOR_DISTANCE
 
 __all__ = ["ROWS_AT_ONCE", "SEEN", "Scan", "scan_of", "scan_range"]
@@ -163,7 +163,8 @@ def _visit(
     i = slab.first + n
     if slab.query_mask.size > 0 and not slab.query_mask[i]:
         return
-    offer_leaves(candidates, first, end, ahead, ahead_end, n, scan.stamp, slab, work)
+    within = bounds_of(n, slab)
+    offer_leaves(candidates, first, end, ahead, ahead_end, n, scan.stamp, slab, within, work)
     if limits.has_window or limits.is_causal:
         # The tree knows nothing of these limits: search at random around the best match as well.
         best = slab.entries[n * slab.length]
@@ -173,7 +174,8 @@ def _visit(
         j_t, j_y, j_x = place_in(j, p)
         limit = reach(i, p, limits)
         own_draws = mix(np.uint32(key_of_draws ^ np.uint32(i)))
-        draws = 0
+        draws, leaves = 0, work.trials
+        found = 0
         radius = max(p.k_t, p.k_h, p.k_w)
         while radius >= 1:
             c_t, c_y, c_x = draw_near(own_draws, draws, j_t, j_y, j_x, radius, limit, limits.dims)
@@ -181,4 +183,7 @@ def _visit(
             draws += 1
             radius //= 2
             if leaf >= 0:
-                offer(leaf, n, scan.stamp, slab, work)
+                fetch_leaf(leaf, slab)
+                leaves[found] = leaf
+                found += 1
+        offer_leaves(leaves, 0, found, 0, 0, n, scan.stamp, slab, within, work)

@@ -11,7 +11,7 @@ from patchattn.kernels.cpu.candidates import count_candidates, nth_candidate
 from patchattn.kernels.cpu.compiler import kernel
 from patchattn.kernels.cpu.frame import framed
 from patchattn.kernels.cpu.random import draw, mix
-from patchattn.kernels.cpu.ranked import fetch_leaf, offer, offer_leaves
+from patchattn.kernels.cpu.ranked import bounds_of, fetch_leaf, offer, offer_leaves
 from patchattn.kernels.cpu.tree import leaves_for
 from patchattn.kernels.parameters import DRAWS_PER_MATCH, EMPTY, MAX_LISTED, SEED_LEAVES
 
@@ -52,12 +52,13 @@ def seed_range(
             lists[start + m] = EMPTY
         if query_mask.size > 0 and not query_mask[i]:
             continue
+        within = bounds_of(n, slab)
         for m in range(init.shape[0]):
             j = np.int64(init[m, i])
             if j >= 0:
                 leaf = np.int64(leaf_of[framed(j, frame)])
                 if leaf >= 0:
-                    offer(leaf, n, 0, slab, work)
+                    offer(leaf, n, 0, slab, within, work)
         own = np.int64(leaves[together])
         least = SEED_LEAVES if limits.dims == 1 else 1
         # Leaves near in the tree, nearest first, until there are k matches.
@@ -67,7 +68,7 @@ def seed_range(
             turn += 1
             if leaf < tree.axes.size:
                 leaves[TOGETHER] = leaf
-                offer_leaves(leaves, TOGETHER, TOGETHER + 1, 0, 0, n, 0, slab, work)
+                offer_leaves(leaves, TOGETHER, TOGETHER + 1, 0, 0, n, 0, slab, within, work)
             if turn >= least and lists[start + k - 1] != EMPTY:
                 break
         if not limited:
@@ -75,10 +76,17 @@ def seed_range(
         num_candidates = count_candidates(i, allowed, allowed_up_to, patches, limits)
         go_through = num_candidates <= max(DRAWS_PER_MATCH * k, MAX_LISTED)
         own_draws = mix(np.uint32(key_of_draws ^ np.uint32(i)))
-        for r in range(num_candidates if go_through else DRAWS_PER_MATCH * k):
+        tried = 0
+        draws = num_candidates if go_through else DRAWS_PER_MATCH * k
+        for r in range(draws):
             j = nth_candidate(
                 i, r if go_through else draw(own_draws, r, 0, num_candidates - 1), allowed, patches, limits
             )
             leaf = np.int64(leaf_of[framed(j, frame)])
             if leaf >= 0:
-                offer(leaf, n, 0, slab, work)
+                fetch_leaf(leaf, slab)
+                work.trials[tried] = leaf
+                tried += 1
+            if tried == work.trials.size or r == draws - 1:
+                offer_leaves(work.trials, 0, tried, 0, 0, n, 0, slab, within, work)
+                tried = 0

@@ -10,12 +10,16 @@ from numba.core import cgutils
 
 from patchattn.kernels.cpu.compiler import instruction
 from patchattn.kernels.cpu.leaf_vectors import BYTE, ENTRIES, INT32, INT64, LANES, address_of, data_of, lanes, repeat
+from patchattn.kernels.cpu.vectors import broadcast, integers_of
 from patchattn.kernels.parameters import DISTANCE_SHIFT, EMPTY, POSITION_SHIFT
 
-__all__ = ["farthest_of_least", "has_twins", "keep_near", "merge_sorted"]
+__all__ = ["FORBIDDEN", "farthest_of_least", "forbid_outside", "has_twins", "keep_near", "merge_sorted"]
 
 BITS = ir.VectorType(ir.IntType(1), LANES)
 MEMBERS = ir.VectorType(INT32, LANES)
+REALS = ir.VectorType(ir.DoubleType(), LANES)
+FORBIDDEN = 1 << 30
+"""The distance of a key that a query may not match: no list has a limit as far."""
 
 
 def _exchange(builder: ir.IRBuilder, vector: Any, distance: int, upwards: list[bool]) -> Any:
@@ -152,5 +156,49 @@ def keep_near(
         builder.store(kept, address_of(builder, output, count, ENTRIES), align=8)
         more = builder.zext(builder.ctpop(builder.bitcast(near, BYTE)), count.type)
         return builder.add(count, more)
+
+    return signature, generate
+
+
+@instruction
+def forbid_outside(
+    typing_context: Any, distances: Any, d_at: Any, members: Any, m_at: Any, within: Any, rows: Any, row: Any
+) -> Any:
+    """Make the distances of those of the eight keys at `members[m_at]` FORBIDDEN that are not `within` the bounds.
+
+    Bounds are integers of a frame with so many `rows` in a slice, each `row` long: first and last t, y and x, and the
+    last position. Coordinates come from quotients in float64, which for positions of 31 bits are never off: the half
+    that is added keeps them farther from integers than they err.
+    """
+    signature = types.void(distances, types.intp, members, types.intp, within, types.intp, types.intp)
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        distances, d_at, members, m_at, within, rows, row = arguments
+        data = data_of(context, builder, signature.args[0], distances)
+        positions = data_of(context, builder, signature.args[2], members)
+        bounds = integers_of(context, builder, signature.args[4], within)
+        in_slice, in_row, *bounds = (
+            broadcast(builder, builder.trunc(number, INT32), MEMBERS) for number in (rows, row, *bounds)
+        )
+        half = ir.Constant(REALS, [0.5] * LANES)
+        double = ir.DoubleType()
+
+        def quotient(vector: Any, divisor: Any) -> Any:
+            inverse = builder.fdiv(ir.Constant(double, 1.0), builder.sitofp(divisor, double))
+            middle = builder.fadd(builder.sitofp(vector, REALS), half)
+            return builder.fptosi(builder.fmul(middle, broadcast(builder, inverse, REALS)), MEMBERS)
+
+        position = builder.load(address_of(builder, positions, m_at, MEMBERS), align=4)
+        line = quotient(position, row)
+        t = quotient(line, rows)
+        y, x = builder.sub(line, builder.mul(t, in_slice)), builder.sub(position, builder.mul(line, in_row))
+        allowed = builder.icmp_signed("<=", position, bounds[6])
+        for n, coordinate in enumerate((t, y, x)):
+            allowed = builder.and_(allowed, builder.icmp_signed(">=", coordinate, bounds[2 * n]))
+            allowed = builder.and_(allowed, builder.icmp_signed("<=", coordinate, bounds[2 * n + 1]))
+        address = address_of(builder, data, d_at, ENTRIES)
+        far = ir.Constant(ENTRIES, [FORBIDDEN] * LANES)
+        builder.store(builder.select(allowed, builder.load(address, align=8), far), address, align=8)
+        return context.get_dummy_value()
 
     return signature, generate

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from patchattn.kernels.cpu.aligned import LINE, aligned_array
 from patchattn.kernels.cpu.compiler import inlined
-from patchattn.kernels.cpu.constraints import Limits, admissible, conflicting
-from patchattn.kernels.cpu.frame import Frame, unframed
+from patchattn.kernels.cpu.constraints import Limits, conflicting, offset_window
+from patchattn.kernels.cpu.frame import Frame, framed, unframed
 from patchattn.kernels.cpu.leaf_vectors import LANES, at_most, first_bit, insert_sorted, leaf_distances, prefetch
-from patchattn.kernels.cpu.list_vectors import farthest_of_least, has_twins, keep_near, merge_sorted
+from patchattn.kernels.cpu.list_vectors import farthest_of_least, forbid_outside, has_twins, keep_near, merge_sorted
 from patchattn.kernels.cpu.patch_similarity import Patches
 from patchattn.kernels.cpu.tree import Tree
 from patchattn.kernels.parameters import (
@@ -27,7 +27,21 @@ from patchattn.kernels.parameters import (
     POSITION_SHIFT,
 )
 
-__all__ = ["Slab", "Workspace", "fetch_leaf", "new_lists", "offer", "offer_leaves", "position_in", "workspace"]
+__all__ = [
+    "Slab",
+    "Workspace",
+    "bounds_of",
+    "fetch_leaf",
+    "new_lists",
+    "offer",
+    "offer_leaves",
+    "position_in",
+    "workspace",
+]
+
+
+TRIALS = 32
+"""Random keys that are tried at once, at most: one for each bit of the image's longest side."""
 
 
 class Slab(NamedTuple):
@@ -67,39 +81,62 @@ class Workspace(NamedTuple):
     """Entries of the keys that are near enough."""
     saved: NDArray[np.int64]
     """The list as it was."""
+    trials: NDArray[np.int32]
+    """Leaves of random keys."""
 
 
 def workspace(leaves: int, length: int) -> Workspace:
     """Room for up to so many leaves, and for a list."""
-    entries = leaves * LANES
-    return Workspace(aligned_array(entries, np.int64), np.empty(entries + LANES, np.int64), np.empty(length, np.int64))
+    entries = max(leaves, TRIALS) * LANES
+    return Workspace(
+        aligned_array(entries, np.int64), np.empty(entries + LANES, np.int64), np.empty(length, np.int64),
+        np.empty(TRIALS, np.int32),
+    )  # fmt: skip
 
 
 @inlined
-def offer(leaf: int, n: int, scan: int, slab: Any, work: Any) -> None:
-    """Put the admissible keys of a leaf into the list of the n-th query of a slab, if they are near enough."""
-    _measure_leaf(leaf, n, slab, work.distances, 0)
+def bounds_of(n: int, slab: Any) -> tuple[int, int, int, int, int, int, int]:
+    """The framed coordinates that the n-th query of a slab may reach, and the last framed position."""
+    i, frame, p, limits = slab.first + n, slab.frame, slab.patches, slab.limits
+    t0, t1, y0, y1, x0, x1 = offset_window(i, p, limits)
+    last = np.int64(frame.total)
+    if limits.is_causal:
+        last = min(i - limits.lag, np.int64(p.k_t * p.k_h * p.k_w) - 1)
+        if last >= 0:
+            last = framed(last, frame)
+    return (
+        t0 + frame.margin_t, t1 + frame.margin_t, y0 + frame.margin_y, y1 + frame.margin_y, x0 + frame.margin_x,
+        x1 + frame.margin_x, last,
+    )  # fmt: skip
+
+
+@inlined
+def offer(leaf: int, n: int, scan: int, slab: Any, within: Any, work: Any) -> None:
+    """Put the keys of a leaf that are `within` the bounds (`bounds_of`) into the list of the n-th query of a slab, if
+    they are near enough.
+    """
+    _measure_leaf(leaf, n, slab, within, work.distances, 0)
     _offer_one_by_one(leaf, n, scan, slab, work.distances, 0)
 
 
 @inlined
 def offer_leaves(
-    leaves: Any, first: int, count: int, ahead: int, ahead_end: int, n: int, scan: int, slab: Any, work: Any
-) -> None:
+    leaves: Any, first: int, count: int, ahead: int, ahead_end: int, n: int, scan: int, slab: Any, within: Any,
+    work: Any,
+) -> None:  # fmt: skip
     """`offer` the leaves at `leaves[first:count]`; those at `leaves[ahead:ahead_end]` are needed next.
 
     All are measured before the first is offered: so the processor need not wait for what a list takes to know the next.
     Fetching takes turns with measuring, since a processor stops at more lines under way than it can keep track of.
     """
-    limits = slab.limits
     for m in range(first, count):
         if ahead < ahead_end:
             fetch_leaf(np.int64(leaves[ahead]), slab)
             ahead += 1
-        _measure_leaf(np.int64(leaves[m]), n, slab, work.distances, (m - first) * LANES)
+        _measure_leaf(np.int64(leaves[m]), n, slab, within, work.distances, (m - first) * LANES)
     for m in range(ahead, ahead_end):
         fetch_leaf(np.int64(leaves[m]), slab)
-    if limits.is_causal or limits.has_window or limits.separated:
+    if slab.limits.separated:
         for m in range(first, count):
             _offer_one_by_one(np.int64(leaves[m]), n, scan, slab, work.distances, (m - first) * LANES)
     else:
@@ -115,10 +152,12 @@ def fetch_leaf(leaf: int, slab: Any) -> None:
 
 
 @inlined
-def _measure_leaf(leaf: int, n: int, slab: Any, distances: Any, d_at: int) -> None:
-    """Write the distances of a leaf's keys to `distances[d_at]` and what follows."""
+def _measure_leaf(leaf: int, n: int, slab: Any, within: Any, distances: Any, d_at: int) -> None:
+    """Write the distances of a leaf's keys to `distances[d_at]` and what follows; FORBIDDEN: it is out of bounds."""
     width, table, components = slab.width, slab.tree.table, slab.components
     leaf_distances(table, leaf * LANES * width, components, n * width, width // COMPONENTS_PER_GROUP, distances, d_at)
+    if slab.limits.is_causal or slab.limits.has_window:
+        forbid_outside(distances, d_at, slab.tree.members, leaf * LANES, within, slab.frame.rows, slab.frame.row)
 
 
 @inlined
@@ -150,8 +189,8 @@ def _offer_together(leaves: Any, first: int, count: int, n: int, scan: int, slab
 
 @inlined
 def _offer_one_by_one(leaf: int, n: int, scan: int, slab: Any, distances: Any, d_at: int) -> None:
-    """Insert the keys of a measured leaf: where each is asked whether it is admissible."""
-    i, start, length = slab.first + n, n * slab.length, slab.length
+    """Insert the keys of a measured leaf: where others may have to make way, or where it is one leaf."""
+    start, length = n * slab.length, slab.length
     lists, members, frame, patches, limits = slab.entries, slab.tree.members, slab.frame, slab.patches, slab.limits
     near = at_most(distances, d_at, lists[start + length - 1] >> DISTANCE_SHIFT)
     while near != 0:
@@ -159,9 +198,6 @@ def _offer_one_by_one(leaf: int, n: int, scan: int, slab: Any, distances: Any, d
         near &= near - 1
         position = np.int64(members[leaf * LANES + lane])
         entry = (distances[d_at + lane] << DISTANCE_SHIFT) | (position << POSITION_SHIFT) | scan
-        limited = limits.is_causal or limits.has_window
-        if limited and not admissible(i, unframed(position, frame), members[:0], patches, limits):
-            continue
         if limits.separated and not _make_room(entry, lists, start, length, frame, patches, limits):
             continue
         insert_sorted(lists, start, length // LANES, entry)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,6 +15,7 @@ from patchattn.tasks.images import Image
 from patchattn.tasks.video.container_metadata import CONTAINERS
 from patchattn.tasks.video.copy_plan import plan_copies
 from patchattn.tasks.video.damage import missing_parts, short_pauses
+from patchattn.tasks.video.decoded_frames import DecodedFrames, usual_size
 from patchattn.tasks.video.dynamic_range import DISPLAYED, describe
 from patchattn.tasks.video.encoding import Encoding, check_encoder
 from patchattn.tasks.video.pixels import UNSPECIFIED
@@ -93,6 +93,7 @@ def map_video(
     change: Callable[[Image], Image],
     *,
     state: Stateful | None = None,
+    prepare: Callable[[DecodedFrames, int], None] | None = None,
     resume: bool = False,
     settings: str = "",
     progress: Callable[[int, int], None] | None = None,
@@ -127,6 +128,8 @@ def map_video(
         change: called with every frame, in order: an RGB image in BT.709, of 8 or 16 bits. It returns an image of
             the same size.
         state: what `change` carries from frame to frame, if anything; stored with finished work.
+        prepare: called before the work with all frames, which can be read more than once, and the number of the first
+            one that `change` is called with. Not called where all are finished.
         resume: go on with the finished work of an earlier run; the result has the same bytes as without interruption.
             ResumeFolder on another video, or with other `settings`, is not taken.
         settings: all that the frames depend on beside the video, as a text.
@@ -164,7 +167,7 @@ def map_video(
             _warn(f"{output_argument}: {work.stale} finished frames of an interrupted run are thrown away: {why}.")
         before = work.frames
         try:
-            job.do(work, change, state, progress)
+            job.do(work, change, state, prepare, progress)
             with atomic_writer(output, argument=output_argument) as file:
                 missing += _joined(job, work, file, f"{output_argument}: cannot write {output}")
         except BaseException:
@@ -180,11 +183,7 @@ def map_video(
 
 def _encoding_of(info: VideoInfo, times: Schedule) -> Encoding:
     """Choose the encoding of the output by the most common frame format."""
-    ends = [*(start for start, _ in info.layouts[1:]), len(info.frames)]
-    sizes: Counter[tuple[int, int]] = Counter()
-    for (start, layout), end in zip(info.layouts, ends, strict=True):
-        sizes[layout.size] += end - start
-    size = sizes.most_common(1)[0][0]
+    size = usual_size(info)
     layout = next(layout for _, layout in info.layouts if layout.size == size)
     deep = any(layout.deep for _, layout in info.layouts)
     converted = (layout.primaries, layout.curve) in DISPLAYED

@@ -80,14 +80,17 @@ def layout_of(frame: av.VideoFrame) -> FrameLayout:
     )
 
 
-def image_of(frame: av.VideoFrame, size: tuple[int, int]) -> Image:
-    """Convert a frame to an upright BT.709 RGB image, resized to (height, width) if it differs."""
+def image_of(frame: av.VideoFrame, size: tuple[int, int], *, alpha: bool = False) -> Image:
+    """Convert a frame to an upright BT.709 RGB image, resized to (height, width) if it differs.
+
+    With `alpha` it has the frame's, if that has any.
+    """
     layout = layout_of(frame)
     height, width = size[::-1] if layout.turn[0] else size
     samples: NDArray[Any] = frame.reformat(
         width=width,
         height=height,
-        format="rgb48le" if layout.deep else "rgb24",
+        format=("rgba64le" if layout.deep else "rgba") if alpha else ("rgb48le" if layout.deep else "rgb24"),
         src_colorspace=SWSCALE_MATRICES.get(layout.matrix),
         interpolation=SCALING,
     ).to_ndarray()
@@ -96,8 +99,9 @@ def image_of(frame: av.VideoFrame, size: tuple[int, int]) -> Image:
     samples = samples[:: -1 if flip else 1, :: -1 if mirror else 1]
     scale = 65535 if layout.deep else 255
     color = torch.from_numpy(np.ascontiguousarray(samples.transpose(2, 0, 1), dtype=np.float32)).div_(scale)
-    color = to_bt709(color, layout.primaries, layout.curve)
-    return Image(color[None], bit_depth=16 if layout.deep else 8)
+    opacity = color[3:][None] if alpha and layout.alpha else None
+    color = to_bt709(color[:3], layout.primaries, layout.curve)
+    return Image(color[None], opacity, bit_depth=16 if layout.deep else 8)
 
 
 def samples_of(image: Image, *, deep: bool) -> NDArray[Any]:

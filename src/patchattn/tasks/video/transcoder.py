@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
 from torch import Tensor
 
 from patchattn.tasks.images import Image
 from patchattn.tasks.video.copy_plan import CopyPlan
+from patchattn.tasks.video.decoded_frames import DecodedFrames
 from patchattn.tasks.video.encoding import FRAMES_IN_SEGMENT, Encoding, SegmentEncoder
 from patchattn.tasks.video.muxer import Muxer
-from patchattn.tasks.video.pixels import image_of, samples_of
-from patchattn.tasks.video.probe import decoder_of
-from patchattn.tasks.video.reading import ffmpeg_errors, open_video, packets_of
+from patchattn.tasks.video.pixels import samples_of
+from patchattn.tasks.video.reading import open_video
 from patchattn.tasks.video.resume_folder import ResumeFolder, Stateful
 from patchattn.tasks.video.schedule import Schedule
 from patchattn.tasks.video.video_info import VideoInfo
-
-if TYPE_CHECKING:
-    import av
-    from av.video.stream import VideoStream
 
 __all__ = ["Transcoder"]
 
@@ -58,10 +54,13 @@ class Transcoder:
         work: ResumeFolder,
         change: Callable[[Image], Image],
         state: Stateful | None,
+        prepare: Callable[[DecodedFrames, int], None] | None,
         progress: Callable[[int, int], None] | None,
     ) -> None:
         """Change and encode all unfinished frames."""
         total = len(self.times.times)
+        if prepare is not None and work.frames < total:
+            prepare(self.frames(), work.frames)
         if state is not None and 0 < work.frames < total:
             state.load_state_dict(work.state())
         encoder = SegmentEncoder(self.encoding)
@@ -69,7 +68,7 @@ class Transcoder:
             encoder.add(samples, self.times.times[number])
         unsaved: list[NDArray[Any]] = []
         saved = time.monotonic()
-        for number, frame in self._frames(work.frames):
+        for number, frame in enumerate(self.frames().starting_at(work.frames), work.frames):
             samples = self._changed(change, frame, number)
             encoder.add(samples, self.times.times[number])
             unsaved.append(samples)
@@ -94,40 +93,13 @@ class Transcoder:
         ):
             return muxer.write(work.coded())
 
-    def _changed(self, change: Callable[[Image], Image], frame: av.VideoFrame, number: int) -> NDArray[Any]:
+    def frames(self) -> DecodedFrames:
+        """The source's frames."""
+        return DecodedFrames(self.info, self.encoding.size, self.source_argument)
+
+    def _changed(self, change: Callable[[Image], Image], frame: Image, number: int) -> NDArray[Any]:
         size = self.encoding.size
-        changed = change(image_of(frame, size))
+        changed = change(frame)
         if changed.size != size:
             raise ValueError(f"change: frame {number} became {changed.size}; expected {size}, (height, width).")
         return samples_of(changed, deep=self.encoding.deep)
-
-    def _frames(self, first: int) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Yield the unfinished frames with their indices."""
-        total, number = len(self.times.times), 0
-        if first == total:
-            return
-        for frame in self._decoded():
-            if first <= number < total:
-                yield number, frame
-            number += 1
-        if number != total:
-            raise ValueError(
-                f"{self.source_argument}: {self.info.path} changed during the work: {number} frames came instead of "
-                f"{total}."
-            )
-
-    def _decoded(self) -> Iterator[av.VideoFrame]:
-        """Decode all frames, as `probe_video` does."""
-        with open_video(self.info.path, self.source_argument) as container:
-            decoder = decoder_of(cast("VideoStream", container.streams[self.info.main.index]))
-            for packet, _ in packets_of(container):
-                if packet is not None and packet.size and packet.stream_index == self.info.main.index:
-                    yield from self._frames_in(decoder, packet)
-            yield from self._frames_in(decoder, None)
-
-    @staticmethod
-    def _frames_in(decoder: av.VideoCodecContext, packet: av.Packet[Any] | None) -> list[av.VideoFrame]:
-        frames: list[av.VideoFrame] = []
-        with ffmpeg_errors():
-            frames += decoder.decode(packet)
-        return frames
