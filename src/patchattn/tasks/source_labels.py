@@ -83,11 +83,11 @@ def refine_sources(
         coarse: what `label_sources` or this function gave there.
         image, hole, sources: as for `label_sources`.
     """
-    height, width = hole.shape[2:]
-    small = _nearest(coarse.offsets()[0, 0, 0], coarse.index[0, 0, 0] >= 0)
-    doubled = 2 * small.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, :height, :width]
-    at = hole[0, 0]
-    offsets, labels = torch.unique(doubled[:, at], dim=1, return_inverse=True)
+    rows, columns = hole[0, 0].nonzero().unbind(1)
+    parents = torch.zeros(coarse.query_shape, dtype=torch.bool, device=hole.device)
+    parents[rows // 2, columns // 2] = True
+    small = _nearest(coarse.offsets()[0, 0, 0], coarse.index[0, 0, 0] >= 0, parents)
+    offsets, labels = torch.unique(2 * small[:, rows // 2, columns // 2], dim=1, return_inverse=True)
     return _expanded(labels.int(), offsets, image, image, hole, sources, 0.0, 1, REACH)
 
 
@@ -124,9 +124,9 @@ def _expanded(
     return MatchField(index, torch.where(index >= 0, 0.0, -inf), (height, width))
 
 
-def _nearest(plane: Tensor, known: Tensor) -> Tensor:
-    """Fill what is not known of a plane with what is known nearby, ring by ring."""
-    while not known.all():
+def _nearest(plane: Tensor, known: Tensor, needed: Tensor) -> Tensor:
+    """Fill what is needed and not known of a plane with what is known nearby, ring by ring."""
+    while known.any() and not known[needed].all():
         for down, right in NEIGHBORS:
             beside = neighbors_at(known.float(), down, right) > 0
             plane = torch.where(~known & beside, neighbors_at(plane.double(), down, right).long(), plane)

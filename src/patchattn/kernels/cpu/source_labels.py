@@ -44,16 +44,18 @@ def expand_labels(
     """
     height, width = hole.shape
     position = np.flatnonzero(hole).astype(np.int64)
-    node = np.full(hole.size, -1, np.int32)
-    node[position] = np.arange(len(position))
     n = len(position)
+    node = np.full((height + 2, width + 2), -1, np.int32)
+    node[1:-1, 1:-1][hole] = np.arange(n)
+    sides = node[1:-1, 2:], node[1:-1, :-2], node[2:, 1:-1], node[:-2, 1:-1]
+    grid = np.stack([side[hole] for side in sides], 1)
     start = np.where(hole, labels, -1).reshape(-1)
     integers = [np.empty(n, np.int32) for _ in range(9)]
     return float(
         _expand(
             labels.reshape(-1), start, order, offsets, image.reshape(height * width, -1),
             target.reshape(height * width, -1), weight, hole.reshape(-1), sources.reshape(-1), height, width, reach,
-            position, node, np.empty(n), np.empty((n, 4), np.int32), np.empty((n, 4)), np.empty(n), *integers,
+            position, grid, np.empty(n), np.empty((n, 4), np.int32), np.empty((n, 4)), np.empty(n), *integers,
             np.empty(2, np.int64),
         )
     )  # fmt: skip
@@ -136,7 +138,7 @@ def _is_near(at: Any, label: Any, start: Any, height: Any, width: Any, reach: An
 @kernel()
 def _expand(
     labels: Any, start: Any, order: Any, offsets: Any, image: Any, target: Any, weight: Any, hole: Any, sources: Any,
-    height: Any, width: Any, reach: Any, position: Any, node: Any, own: Any, neighbors: Any, capacity: Any,
+    height: Any, width: Any, reach: Any, position: Any, grid: Any, own: Any, neighbors: Any, capacity: Any,
     terminal: Any, variable: Any, chosen: Any, tree: Any, parent: Any, stamp: Any, distance: Any, queue: Any,
     queued: Any, orphans: Any, ends: Any,
 ) -> Any:  # fmt: skip
@@ -164,30 +166,26 @@ def _expand(
                 neighbors[v, d], capacity[v, d] = -1, 0.0
         for v in range(count):
             at = position[chosen[v]]
-            row, column = at // width, at % width
             for d in range(4):
-                beside_row, beside_column = _beside(row, column, d)
-                if not (0 <= beside_row < height and 0 <= beside_column < width):
+                other = grid[chosen[v], d]
+                if other < 0:
                     continue
-                beside = beside_row * width + beside_column
-                if not hole[beside]:
-                    continue
-                w = variable[node[beside]]
+                w, beside = variable[other], position[other]
                 mine, theirs = labels[at], labels[beside]
                 keep = _seam_cost(at, beside, mine, theirs, offsets, image, height, width)
                 take = _seam_cost(at, beside, label, theirs, offsets, image, height, width)
                 if w < 0:
                     terminal[v] += take - keep
-                elif d == 0 or d == 2:
+                elif d in (0, 2):
                     # Both may change: keep-keep, keep-take, take-keep, 0 (Kolmogorov and Zabih 2004).
-                    other = _seam_cost(at, beside, mine, label, offsets, image, height, width)
+                    give = _seam_cost(at, beside, mine, label, offsets, image, height, width)
                     terminal[v] += take - keep
                     terminal[w] -= take
                     neighbors[v, d], neighbors[w, d ^ 1] = w, v
-                    capacity[v, d] = max(other + take - keep, 0.0)
+                    capacity[v, d] = max(give + take - keep, 0.0)
         max_flow(count, neighbors, capacity, terminal, tree, parent, stamp, distance, queue, queued, orphans, ends)
         change = _change(
-            label, count, chosen, tree, position, node, variable, labels, own, offsets, image, target, weight, hole,
+            label, count, chosen, tree, position, grid, variable, labels, own, offsets, image, target, weight, hole,
             sources, height, width,
         )  # fmt: skip
         if change < -1e-9:
@@ -202,7 +200,7 @@ def _expand(
 
 @kernel()
 def _change(
-    label: Any, count: Any, chosen: Any, tree: Any, position: Any, node: Any, variable: Any, labels: Any, own: Any,
+    label: Any, count: Any, chosen: Any, tree: Any, position: Any, grid: Any, variable: Any, labels: Any, own: Any,
     offsets: Any, image: Any, target: Any, weight: Any, hole: Any, sources: Any, height: Any, width: Any,
 ) -> Any:  # fmt: skip
     """By how much the energy changes if the nodes of the sink's side take the label."""
@@ -213,15 +211,11 @@ def _change(
         at = position[chosen[v]]
         cost = _own_cost(at, label, offsets, image, target, weight, hole, sources, height, width)
         change += cost - min(own[chosen[v]], 1e12)
-        row, column = at // width, at % width
         for d in range(4):
-            beside_row, beside_column = _beside(row, column, d)
-            if not (0 <= beside_row < height and 0 <= beside_column < width):
+            other = grid[chosen[v], d]
+            if other < 0:
                 continue
-            beside = beside_row * width + beside_column
-            if not hole[beside]:
-                continue
-            w = variable[node[beside]]
+            w, beside = variable[other], position[other]
             before = _seam_cost(at, beside, labels[at], labels[beside], offsets, image, height, width)
             if w >= 0 and tree[w] == SINK:
                 change -= before / 2  # seen from both
