@@ -18,8 +18,8 @@ def expand_labels(
     order: NDArray[np.int32],
     offsets: NDArray[np.int32],
     image: NDArray[np.float32],
+    compared: NDArray[np.float32],
     target: NDArray[np.float32],
-    weight: float,
     hole: NDArray[np.bool_],
     sources: NDArray[np.bool_],
     reach: int,
@@ -32,9 +32,9 @@ def expand_labels(
         labels: `(height, width)`, in the hole; changed in place.
         order: the labels to expand.
         offsets: `(labels, 2)`, rows and columns.
-        image: `(height, width, channels)`, 0 in the hole.
-        target: the same, that copies are to resemble.
-        weight: of that.
+        image: `(height, width, channels)`, compared at seams; 0 in the hole.
+        compared: `(height, width, features)` of what is copied; there may be none.
+        target: the same of each pixel, that copies are to resemble.
         hole: `(height, width)`.
         sources: what may be copied.
         reach: a pixel takes a label that stood within so many pixels before the call; 0: any.
@@ -51,11 +51,11 @@ def expand_labels(
     grid = np.stack([side[hole] for side in sides], 1)
     start = np.where(hole, labels, -1).reshape(-1)
     integers = [np.empty(n, np.int32) for _ in range(9)]
+    planes = [plane.reshape(height * width, plane.shape[2]) for plane in (image, compared, target)]
     return float(
         _expand(
-            labels.reshape(-1), start, order, offsets, image.reshape(height * width, -1),
-            target.reshape(height * width, -1), weight, hole.reshape(-1), sources.reshape(-1), height, width, reach,
-            position, grid, np.empty(n), np.empty((n, 4), np.int32), np.empty((n, 4)), np.empty(n), *integers,
+            labels.reshape(-1), start, order, offsets, *planes, hole.reshape(-1), sources.reshape(-1), height, width,
+            reach, position, grid, np.empty(n), np.empty((n, 4), np.int32), np.empty((n, 4)), np.empty(n), *integers,
             np.empty(2, np.int64),
         )
     )  # fmt: skip
@@ -80,7 +80,7 @@ def _difference(one: Any, other: Any, i: Any, j: Any) -> Any:
 
 @kernel()
 def _own_cost(
-    at: Any, label: Any, offsets: Any, image: Any, target: Any, weight: Any, hole: Any, sources: Any, height: Any,
+    at: Any, label: Any, offsets: Any, image: Any, compared: Any, target: Any, hole: Any, sources: Any, height: Any,
     width: Any,
 ) -> Any:  # fmt: skip
     """Cost of a label at a pixel without its neighbors in the hole; infinity where it may not be copied."""
@@ -88,7 +88,7 @@ def _own_cost(
     y, x = row + offsets[label, 0], column + offsets[label, 1]
     if y < 0 or y >= height or x < 0 or x >= width or not sources[y * width + x]:
         return np.inf
-    cost = weight * _difference(target, image, at, y * width + x)
+    cost = _difference(target, compared, at, y * width + x)
     for d in range(4):
         beside_row, beside_column = _beside(row, column, d)
         if 0 <= beside_row < height and 0 <= beside_column < width:
@@ -137,7 +137,7 @@ def _is_near(at: Any, label: Any, start: Any, height: Any, width: Any, reach: An
 
 @kernel()
 def _expand(
-    labels: Any, start: Any, order: Any, offsets: Any, image: Any, target: Any, weight: Any, hole: Any, sources: Any,
+    labels: Any, start: Any, order: Any, offsets: Any, image: Any, compared: Any, target: Any, hole: Any, sources: Any,
     height: Any, width: Any, reach: Any, position: Any, grid: Any, own: Any, neighbors: Any, capacity: Any,
     terminal: Any, variable: Any, chosen: Any, tree: Any, parent: Any, stamp: Any, distance: Any, queue: Any,
     queued: Any, orphans: Any, ends: Any,
@@ -145,7 +145,7 @@ def _expand(
     fallen = 0.0
     for i in range(position.size):
         own[i] = _own_cost(
-            position[i], labels[position[i]], offsets, image, target, weight, hole, sources, height, width
+            position[i], labels[position[i]], offsets, image, compared, target, hole, sources, height, width
         )
     for label in order:
         # Nodes of the graph: the pixels that may take the label.
@@ -155,7 +155,7 @@ def _expand(
             at = position[i]
             if labels[at] == label or (reach > 0 and not _is_near(at, label, start, height, width, reach)):
                 continue
-            cost = _own_cost(at, label, offsets, image, target, weight, hole, sources, height, width)
+            cost = _own_cost(at, label, offsets, image, compared, target, hole, sources, height, width)
             if cost < np.inf:
                 variable[i], chosen[count], terminal[count] = count, i, cost - min(own[i], 1e12)
                 count += 1
@@ -185,7 +185,7 @@ def _expand(
                     capacity[v, d] = max(give + take - keep, 0.0)
         max_flow(count, neighbors, capacity, terminal, tree, parent, stamp, distance, queue, queued, orphans, ends)
         change = _change(
-            label, count, chosen, tree, position, grid, variable, labels, own, offsets, image, target, weight, hole,
+            label, count, chosen, tree, position, grid, variable, labels, own, offsets, image, compared, target, hole,
             sources, height, width,
         )  # fmt: skip
         if change < -1e-9:
@@ -194,14 +194,16 @@ def _expand(
                 if tree[v] == SINK:
                     i = chosen[v]
                     labels[position[i]] = label
-                    own[i] = _own_cost(position[i], label, offsets, image, target, weight, hole, sources, height, width)
+                    own[i] = _own_cost(
+                        position[i], label, offsets, image, compared, target, hole, sources, height, width
+                    )
     return fallen
 
 
 @kernel()
 def _change(
     label: Any, count: Any, chosen: Any, tree: Any, position: Any, grid: Any, variable: Any, labels: Any, own: Any,
-    offsets: Any, image: Any, target: Any, weight: Any, hole: Any, sources: Any, height: Any, width: Any,
+    offsets: Any, image: Any, compared: Any, target: Any, hole: Any, sources: Any, height: Any, width: Any,
 ) -> Any:  # fmt: skip
     """By how much the energy changes if the nodes of the sink's side take the label."""
     change = 0.0
@@ -209,7 +211,7 @@ def _change(
         if tree[v] != SINK:
             continue
         at = position[chosen[v]]
-        cost = _own_cost(at, label, offsets, image, target, weight, hole, sources, height, width)
+        cost = _own_cost(at, label, offsets, image, compared, target, hole, sources, height, width)
         change += cost - min(own[chosen[v]], 1e12)
         for d in range(4):
             other = grid[chosen[v], d]
