@@ -54,9 +54,8 @@ def expanded(start: int, weight: float, *case: NDArray[np.generic], rounds: int 
     image, target, hole, sources = case
     labels = np.full(SIZE, start, np.int32)
     order = np.arange(len(OFFSETS), dtype=np.int32)
-    fallen = sum(
-        expand_labels(labels, order, OFFSETS, image, target, weight, hole, sources, 0) for _ in range(rounds)
-    )  # fmt: skip
+    compared = weight**0.5 * image, weight**0.5 * target
+    fallen = sum(expand_labels(labels, order, OFFSETS, image, *compared, hole, sources, 0) for _ in range(rounds))
     return labels, fallen
 
 
@@ -72,7 +71,8 @@ def test_one_move_is_the_best_there_is(seed: int, weight: float) -> None:
         before = energy(labels, weight, *case)
         image, target, _, sources = case
         order = np.array([label], np.int32)
-        fallen = expand_labels(labels, order, OFFSETS, image, target, weight, hole, sources, 0)
+        compared = weight**0.5 * image, weight**0.5 * target
+        fallen = expand_labels(labels, order, OFFSETS, image, *compared, hole, sources, 0)
         least = np.inf
         for takes in product((False, True), repeat=int(hole.sum())):
             tried = np.full(SIZE, start, np.int32)
@@ -106,5 +106,5 @@ def test_within_reach_seams_move_and_nothing_else() -> None:
     image, target, hole, sources = problem(1)
     labels = np.zeros(SIZE, np.int32)
     labels[hole] = 1
-    expand_labels(labels, np.arange(4, dtype=np.int32), OFFSETS, image, target, 1.0, hole, sources, 1)
+    expand_labels(labels, np.arange(4, dtype=np.int32), OFFSETS, image, image, target, hole, sources, 1)
     assert (labels[hole] == 1).all(), "no other label stands near"

@@ -57,3 +57,17 @@ def test_offsets_are_doubled_and_stay_inside() -> None:
     source = refine_sources(coarse, torch.where(fine, 0, image), fine, ~fine)
     assert (source.offsets()[0, 0, 0, 1][fine[0, 0] & (source.index[0, 0, 0] >= 0)] == 16).all()
     assert (source.index[0, 0, 0] >= 0)[fine[0, 0]].float().mean() > 0.9
+
+
+def test_the_guide_decides_within_what_looks_alike() -> None:
+    """Both sides have the same stripes; the guide tells them apart, and where the hole has which, to the pixel."""
+    image, columns = stripes(), torch.arange(SIZE[1])
+    known = torch.where(hole(), 0, image)
+    guide = (columns >= 15).float().expand(1, 1, *SIZE)
+    source = label_sources(field_of(8, -8, 8), known, image, hole(), ~hole(), guide)
+    assert ((source.offsets()[0, 0, 0, 1] > 0) == (columns >= 15))[hole()[0, 0]].all()
+    # Seams of the coarse level are where its pixels are, those of the fine one where its guide is.
+    guide = (torch.arange(2 * SIZE[1]) >= 31).float().expand(1, 1, 2 * SIZE[0], 2 * SIZE[1])
+    image, fine = (t.repeat_interleave(2, 2).repeat_interleave(2, 3) for t in (image, hole()))
+    refined = refine_sources(source, torch.where(fine, 0, image), fine, ~fine, guide)
+    assert ((refined.offsets()[0, 0, 0, 1] > 0) == (torch.arange(2 * SIZE[1]) >= 31))[fine[0, 0]].all()

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from patchattn.cli.colorize_tool import ColorizeTool, color_video
 from patchattn.cli.commands import tool
 from patchattn.cli.image_tool import Model
-from patchattn.cli.options import FolderOptions, ImageToolOptions, ShowField
+from patchattn.cli.options import FolderOptions, ImageToolOptions, ResumeVideo, ShowField
 from patchattn.cli.printing import Report
 from patchattn.cli.stages import Stages
 from patchattn.options import Option, values_of
@@ -52,13 +52,7 @@ class ColorizeOptions(ColorizeSettings, ImageToolOptions):
             flags=("--from",),
         ),
     ] = "reference"
-    resume: Annotated[
-        bool,
-        Option(
-            "Folder: leave images alone that are finished with the same settings, and go on after them. Video: go on "
-            "with the frames that an interrupted run finished; keep them if this one is interrupted."
-        ),
-    ] = False
+    resume: ResumeVideo = False
 
 
 @tool(ColorizeOptions)

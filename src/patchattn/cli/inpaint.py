@@ -10,7 +10,7 @@ from patchattn.cli.commands import tool
 from patchattn.cli.image_tool import Model
 from patchattn.cli.inpaint_tool import InpaintTool
 from patchattn.cli.inpaint_video_tool import InpaintFramesTool, inpaint_video
-from patchattn.cli.options import FolderOptions, ImageToolOptions
+from patchattn.cli.options import FolderOptions, ImageToolOptions, ResumeVideo
 from patchattn.cli.printing import Report
 from patchattn.cli.stages import Stages
 from patchattn.options import Option, values_of
@@ -62,13 +62,7 @@ class InpaintOptions(InpaintSettings, ImageToolOptions):
     video: Annotated[bool, Option("Folder: its images are the frames of one video, in the order of their names.")] = (
         False
     )
-    resume: Annotated[
-        bool,
-        Option(
-            "Folder: leave images alone that are finished with the same settings, and go on after them. Video: go on "
-            "with the frames that an interrupted run finished; keep them if this one is interrupted."
-        ),
-    ] = False
+    resume: ResumeVideo = False
     keep_out: Annotated[Path | None, Option("A mask of the same kind: nothing is copied from what it covers.")] = None
     model: Annotated[
         Path | None,

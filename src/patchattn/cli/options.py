@@ -21,6 +21,7 @@ __all__ = [
     "ImageToolOptions",
     "Output",
     "ProcessingOptions",
+    "ResumeVideo",
     "ShowField",
     "ToolOptions",
     "on_device",
@@ -36,6 +37,14 @@ Output = Annotated[
         flags=("--output", "-o"),
     ),
 ]
+ResumeVideo = Annotated[
+    bool,
+    Option(
+        "Folder: leave images alone that are finished with the same settings, and go on after them. Video: go on "
+        "with the frames that an interrupted run finished; keep them if this one is interrupted."
+    ),
+]
+"""--resume of tools that take videos too."""
 ShowField = Annotated[
     Path | None, Option("Where to write an image of the offsets: hue is the direction, saturation the length.")
 ]

@@ -28,16 +28,16 @@ class Copies:
 def copies_of(completion: Completion, patch_size: int) -> Copies:
     """Fill the hole of a completed level anew, with copies that resemble it and have few seams."""
     level = completion.scale
-    known = _compared(level, level.image, level.texture)
-    target = _compared(level, completion.image, completion.texture)
-    source = label_sources(completion.field(), known, target, level.hole, _sources(level, patch_size))
+    known = torch.cat([level.image, level.texture], 1)
+    target = torch.cat([completion.image, completion.texture], 1)
+    source = label_sources(completion.field(), known, target, level.hole, _sources(level, patch_size), level.guide)
     return _copied(level, source, completion.image)
 
 
 def enlarged_copies(coarse: Copies, level: PyramidLevel, patch_size: int) -> Copies:
     """Copy the same from the next finer level."""
-    compared = _compared(level, level.image, level.texture)
-    source = refine_sources(coarse.source, compared, level.hole, _sources(level, patch_size))
+    known = torch.cat([level.image, level.texture], 1)
+    source = refine_sources(coarse.source, known, level.hole, _sources(level, patch_size), level.guide)
     height, width = level.size
     below = coarse.image.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :, :height, :width]
     return _copied(level, source, below)
@@ -49,12 +49,6 @@ def _copied(level: PyramidLevel, source: MatchField, otherwise: Tensor) -> Copie
     color = color + seam_correction(source, level.image, color, level.image, level.hole)
     color = torch.where(source.index[:, 0] >= 0, color, otherwise)
     return Copies(torch.where(level.hole, color, level.image), source)
-
-
-def _compared(level: PyramidLevel, image: Tensor, texture: Tensor) -> Tensor:
-    """Features by which copies are compared at seams: colors, texture, and the guide."""
-    planes = [image, texture] if level.guide is None else [image, texture, level.guide]
-    return torch.cat(planes, 1)
 
 
 def _sources(level: PyramidLevel, patch_size: int) -> Tensor:

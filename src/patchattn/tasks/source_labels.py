@@ -30,10 +30,11 @@ def label_sources(
     target: Float[Tensor, "1 channels height width"],
     hole: Bool[Tensor, "1 1 height width"],
     sources: Bool[Tensor, "1 1 height width"],
+    guide: Float[Tensor, "1 maps height width"] | None = None,
 ) -> MatchField:
     r"""Choose for every pixel of a hole the offset it is copied from, by alpha-expansion.
 
-    $$E(s) = \sum_{i \in H} \Big( \lambda \lVert f_{i + s_i} - t_i \rVert^2
+    $$E(s) = \sum_{i \in H} \Big( \lambda \lVert f_{i + s_i} - t_i \rVert^2 + \lVert g_{i + s_i} - g_i \rVert^2
       + \sum_{j \in N(i) \setminus H} \lVert f_{j + s_i} - f_j \rVert^2 \Big)
       + \sum_{i, j \in H} \lVert f_{i + s_i} - f_{i + s_j} \rVert^2 + \lVert f_{j + s_i} - f_{j + s_j} \rVert^2$$
 
@@ -46,6 +47,7 @@ def label_sources(
         target: t.
         hole: H.
         sources: True: may be copied.
+        guide: g, maps that are known in the hole too.
 
     Returns:
         The chosen source of each pixel of the hole, k = 1; -1 elsewhere.
@@ -57,7 +59,8 @@ def label_sources(
     offsets = offsets[:, torch.sort(counts, descending=True, stable=True).indices[:MAX_LABELS]]
     height, width = hole.shape[2:]
     rows, columns = hole[0, 0].nonzero().unbind(1)
-    wanted, content, allowed = target[0][:, rows, columns], image[0], sources[0, 0]
+    compared, target = _with_guide(image, guide), _with_guide(target, guide)
+    wanted, content, allowed = target[0][:, rows, columns], compared[0], sources[0, 0]
     least = content.new_full((len(rows),), inf)
     labels = torch.zeros(len(rows), dtype=torch.int32, device=hole.device)
     for number, (down, right) in enumerate(offsets.T.tolist()):
@@ -68,7 +71,7 @@ def label_sources(
         cost = torch.where(is_inside & allowed[row, column], cost, inf)
         labels = torch.where(cost < least, number, labels)
         least = torch.minimum(least, cost)
-    return _expanded(labels, offsets, image, target, hole, sources, TARGET_WEIGHT, ROUNDS, 0)
+    return _expanded(labels, offsets, image, compared, target, hole, sources, ROUNDS, 0)
 
 
 def refine_sources(
@@ -76,29 +79,37 @@ def refine_sources(
     image: Float[Tensor, "1 channels height width"],
     hole: Bool[Tensor, "1 1 height width"],
     sources: Bool[Tensor, "1 1 height width"],
+    guide: Float[Tensor, "1 maps height width"] | None = None,
 ) -> MatchField:
     """Carry the sources of a level of half the size on: offsets are doubled, seams move by some pixels.
 
     Args:
         coarse: what `label_sources` or this function gave there.
-        image, hole, sources: as for `label_sources`.
+        image, hole, sources, guide: as for `label_sources`.
     """
-    height, width = hole.shape[2:]
-    small = _nearest(coarse.offsets()[0, 0, 0], coarse.index[0, 0, 0] >= 0)
-    doubled = 2 * small.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, :height, :width]
-    at = hole[0, 0]
-    offsets, labels = torch.unique(doubled[:, at], dim=1, return_inverse=True)
-    return _expanded(labels.int(), offsets, image, image, hole, sources, 0.0, 1, REACH)
+    rows, columns = hole[0, 0].nonzero().unbind(1)
+    parents = torch.zeros(coarse.query_shape, dtype=torch.bool, device=hole.device)
+    parents[rows // 2, columns // 2] = True
+    small = _nearest(coarse.offsets()[0, 0, 0], coarse.index[0, 0, 0] >= 0, parents)
+    offsets, labels = torch.unique(2 * small[:, rows // 2, columns // 2], dim=1, return_inverse=True)
+    known = image[:, :0] if guide is None else guide
+    return _expanded(labels.int(), offsets, image, known, known, hole, sources, 1, REACH)
+
+
+def _with_guide(image: Tensor, guide: Tensor | None) -> Tensor:
+    """What a source is compared by with what was there before: that is a guess, the guide is known."""
+    weighted = TARGET_WEIGHT**0.5 * image
+    return weighted if guide is None else torch.cat([weighted, guide], 1)
 
 
 def _expanded(
     labels: Tensor,
     offsets: Tensor,
     image: Tensor,
+    compared: Tensor,
     target: Tensor,
     hole: Tensor,
     sources: Tensor,
-    weight: float,
     rounds: int,
     reach: int,
 ) -> MatchField:
@@ -108,8 +119,10 @@ def _expanded(
     plane = torch.zeros(hole.shape[2:], dtype=torch.int32, device=hole.device)
     plane[hole[0, 0]] = labels
     array, order = plane.cpu().numpy(), torch.arange(offsets.shape[1], dtype=torch.int32).numpy()
-    pixels, wanted = (t[0].permute(1, 2, 0).float().contiguous().cpu().numpy() for t in (image, target))
-    settings = offsets.T.int().contiguous().cpu().numpy(), pixels, wanted, weight
+    pixels, known, wanted = (
+        t[0].permute(1, 2, 0).float().contiguous().cpu().numpy() for t in (image, compared, target)
+    )
+    settings = offsets.T.int().contiguous().cpu().numpy(), pixels, known, wanted
     masks = hole[0, 0].cpu().numpy(), sources[0, 0].cpu().numpy()
     for _ in range(rounds):
         if expand_labels(array, order, *settings, *masks, reach) == 0:
@@ -124,9 +137,9 @@ def _expanded(
     return MatchField(index, torch.where(index >= 0, 0.0, -inf), (height, width))
 
 
-def _nearest(plane: Tensor, known: Tensor) -> Tensor:
-    """Fill what is not known of a plane with what is known nearby, ring by ring."""
-    while not known.all():
+def _nearest(plane: Tensor, known: Tensor, needed: Tensor) -> Tensor:
+    """Fill what is needed and not known of a plane with what is known nearby, ring by ring."""
+    while known.any() and not known[needed].all():
         for down, right in NEIGHBORS:
             beside = neighbors_at(known.float(), down, right) > 0
             plane = torch.where(~known & beside, neighbors_at(plane.double(), down, right).long(), plane)

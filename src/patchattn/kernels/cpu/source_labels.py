@@ -18,8 +18,8 @@ def expand_labels(
     order: NDArray[np.int32],
     offsets: NDArray[np.int32],
     image: NDArray[np.float32],
+    compared: NDArray[np.float32],
     target: NDArray[np.float32],
-    weight: float,
     hole: NDArray[np.bool_],
     sources: NDArray[np.bool_],
     reach: int,
@@ -32,9 +32,9 @@ def expand_labels(
         labels: `(height, width)`, in the hole; changed in place.
         order: the labels to expand.
         offsets: `(labels, 2)`, rows and columns.
-        image: `(height, width, channels)`, 0 in the hole.
-        target: the same, that copies are to resemble.
-        weight: of that.
+        image: `(height, width, channels)`, compared at seams; 0 in the hole.
+        compared: `(height, width, features)` of what is copied; there may be none.
+        target: the same of each pixel, that copies are to resemble.
         hole: `(height, width)`.
         sources: what may be copied.
         reach: a pixel takes a label that stood within so many pixels before the call; 0: any.
@@ -44,16 +44,18 @@ def expand_labels(
     """
     height, width = hole.shape
     position = np.flatnonzero(hole).astype(np.int64)
-    node = np.full(hole.size, -1, np.int32)
-    node[position] = np.arange(len(position))
     n = len(position)
+    node = np.full((height + 2, width + 2), -1, np.int32)
+    node[1:-1, 1:-1][hole] = np.arange(n)
+    sides = node[1:-1, 2:], node[1:-1, :-2], node[2:, 1:-1], node[:-2, 1:-1]
+    grid = np.stack([side[hole] for side in sides], 1)
     start = np.where(hole, labels, -1).reshape(-1)
     integers = [np.empty(n, np.int32) for _ in range(9)]
+    planes = [plane.reshape(height * width, plane.shape[2]) for plane in (image, compared, target)]
     return float(
         _expand(
-            labels.reshape(-1), start, order, offsets, image.reshape(height * width, -1),
-            target.reshape(height * width, -1), weight, hole.reshape(-1), sources.reshape(-1), height, width, reach,
-            position, node, np.empty(n), np.empty((n, 4), np.int32), np.empty((n, 4)), np.empty(n), *integers,
+            labels.reshape(-1), start, order, offsets, *planes, hole.reshape(-1), sources.reshape(-1), height, width,
+            reach, position, grid, np.empty(n), np.empty((n, 4), np.int32), np.empty((n, 4)), np.empty(n), *integers,
             np.empty(2, np.int64),
         )
     )  # fmt: skip
@@ -78,7 +80,7 @@ def _difference(one: Any, other: Any, i: Any, j: Any) -> Any:
 
 @kernel()
 def _own_cost(
-    at: Any, label: Any, offsets: Any, image: Any, target: Any, weight: Any, hole: Any, sources: Any, height: Any,
+    at: Any, label: Any, offsets: Any, image: Any, compared: Any, target: Any, hole: Any, sources: Any, height: Any,
     width: Any,
 ) -> Any:  # fmt: skip
     """Cost of a label at a pixel without its neighbors in the hole; infinity where it may not be copied."""
@@ -86,7 +88,7 @@ def _own_cost(
     y, x = row + offsets[label, 0], column + offsets[label, 1]
     if y < 0 or y >= height or x < 0 or x >= width or not sources[y * width + x]:
         return np.inf
-    cost = weight * _difference(target, image, at, y * width + x)
+    cost = _difference(target, compared, at, y * width + x)
     for d in range(4):
         beside_row, beside_column = _beside(row, column, d)
         if 0 <= beside_row < height and 0 <= beside_column < width:
@@ -135,15 +137,15 @@ def _is_near(at: Any, label: Any, start: Any, height: Any, width: Any, reach: An
 
 @kernel()
 def _expand(
-    labels: Any, start: Any, order: Any, offsets: Any, image: Any, target: Any, weight: Any, hole: Any, sources: Any,
-    height: Any, width: Any, reach: Any, position: Any, node: Any, own: Any, neighbors: Any, capacity: Any,
+    labels: Any, start: Any, order: Any, offsets: Any, image: Any, compared: Any, target: Any, hole: Any, sources: Any,
+    height: Any, width: Any, reach: Any, position: Any, grid: Any, own: Any, neighbors: Any, capacity: Any,
     terminal: Any, variable: Any, chosen: Any, tree: Any, parent: Any, stamp: Any, distance: Any, queue: Any,
     queued: Any, orphans: Any, ends: Any,
 ) -> Any:  # fmt: skip
     fallen = 0.0
     for i in range(position.size):
         own[i] = _own_cost(
-            position[i], labels[position[i]], offsets, image, target, weight, hole, sources, height, width
+            position[i], labels[position[i]], offsets, image, compared, target, hole, sources, height, width
         )
     for label in order:
         # Nodes of the graph: the pixels that may take the label.
@@ -153,7 +155,7 @@ def _expand(
             at = position[i]
             if labels[at] == label or (reach > 0 and not _is_near(at, label, start, height, width, reach)):
                 continue
-            cost = _own_cost(at, label, offsets, image, target, weight, hole, sources, height, width)
+            cost = _own_cost(at, label, offsets, image, compared, target, hole, sources, height, width)
             if cost < np.inf:
                 variable[i], chosen[count], terminal[count] = count, i, cost - min(own[i], 1e12)
                 count += 1
@@ -164,30 +166,26 @@ def _expand(
                 neighbors[v, d], capacity[v, d] = -1, 0.0
         for v in range(count):
             at = position[chosen[v]]
-            row, column = at // width, at % width
             for d in range(4):
-                beside_row, beside_column = _beside(row, column, d)
-                if not (0 <= beside_row < height and 0 <= beside_column < width):
+                other = grid[chosen[v], d]
+                if other < 0:
                     continue
-                beside = beside_row * width + beside_column
-                if not hole[beside]:
-                    continue
-                w = variable[node[beside]]
+                w, beside = variable[other], position[other]
                 mine, theirs = labels[at], labels[beside]
                 keep = _seam_cost(at, beside, mine, theirs, offsets, image, height, width)
                 take = _seam_cost(at, beside, label, theirs, offsets, image, height, width)
                 if w < 0:
                     terminal[v] += take - keep
-                elif d == 0 or d == 2:
+                elif d in (0, 2):
                     # Both may change: keep-keep, keep-take, take-keep, 0 (Kolmogorov and Zabih 2004).
-                    other = _seam_cost(at, beside, mine, label, offsets, image, height, width)
+                    give = _seam_cost(at, beside, mine, label, offsets, image, height, width)
                     terminal[v] += take - keep
                     terminal[w] -= take
                     neighbors[v, d], neighbors[w, d ^ 1] = w, v
-                    capacity[v, d] = max(other + take - keep, 0.0)
+                    capacity[v, d] = max(give + take - keep, 0.0)
         max_flow(count, neighbors, capacity, terminal, tree, parent, stamp, distance, queue, queued, orphans, ends)
         change = _change(
-            label, count, chosen, tree, position, node, variable, labels, own, offsets, image, target, weight, hole,
+            label, count, chosen, tree, position, grid, variable, labels, own, offsets, image, compared, target, hole,
             sources, height, width,
         )  # fmt: skip
         if change < -1e-9:
@@ -196,14 +194,16 @@ def _expand(
                 if tree[v] == SINK:
                     i = chosen[v]
                     labels[position[i]] = label
-                    own[i] = _own_cost(position[i], label, offsets, image, target, weight, hole, sources, height, width)
+                    own[i] = _own_cost(
+                        position[i], label, offsets, image, compared, target, hole, sources, height, width
+                    )
     return fallen
 
 
 @kernel()
 def _change(
-    label: Any, count: Any, chosen: Any, tree: Any, position: Any, node: Any, variable: Any, labels: Any, own: Any,
-    offsets: Any, image: Any, target: Any, weight: Any, hole: Any, sources: Any, height: Any, width: Any,
+    label: Any, count: Any, chosen: Any, tree: Any, position: Any, grid: Any, variable: Any, labels: Any, own: Any,
+    offsets: Any, image: Any, compared: Any, target: Any, hole: Any, sources: Any, height: Any, width: Any,
 ) -> Any:  # fmt: skip
     """By how much the energy changes if the nodes of the sink's side take the label."""
     change = 0.0
@@ -211,17 +211,13 @@ def _change(
         if tree[v] != SINK:
             continue
         at = position[chosen[v]]
-        cost = _own_cost(at, label, offsets, image, target, weight, hole, sources, height, width)
+        cost = _own_cost(at, label, offsets, image, compared, target, hole, sources, height, width)
         change += cost - min(own[chosen[v]], 1e12)
-        row, column = at // width, at % width
         for d in range(4):
-            beside_row, beside_column = _beside(row, column, d)
-            if not (0 <= beside_row < height and 0 <= beside_column < width):
+            other = grid[chosen[v], d]
+            if other < 0:
                 continue
-            beside = beside_row * width + beside_column
-            if not hole[beside]:
-                continue
-            w = variable[node[beside]]
+            w, beside = variable[other], position[other]
             before = _seam_cost(at, beside, labels[at], labels[beside], offsets, image, height, width)
             if w >= 0 and tree[w] == SINK:
                 change -= before / 2  # seen from both

@@ -91,7 +91,8 @@ class VideoInpainter:
             if number % self._interval == 0:
                 self._keys[number] = frame
             if any((number - step) % self._interval == 0 for step in COMPARED):
-                self._beside_keys[number] = replace(frame, samples=frame.samples[:0])
+                # A copy of nothing: a view would hold the samples.
+                self._beside_keys[number] = replace(frame, samples=frame.samples[:0].copy())
             if before is not None:
                 yield tracked_motion(before.plane, frame.plane, ~before.hole, ~frame.hole)
             before = frame
