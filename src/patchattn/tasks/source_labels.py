@@ -97,7 +97,7 @@ def refine_sources(
 
 
 def _with_guide(image: Tensor, guide: Tensor | None) -> Tensor:
-    """What a source is compared by with what was there before: that is a guess, the guide is known."""
+    """Features of the data term: an earlier completion is a guess, and weighs less than the guide, which is known."""
     weighted = TARGET_WEIGHT**0.5 * image
     return weighted if guide is None else torch.cat([weighted, guide], 1)
 
