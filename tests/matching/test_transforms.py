@@ -93,14 +93,17 @@ def test_drawing_is_differentiable(padding: str) -> None:
     assert 0 < draw(nan, layout, padding, "cpu").isnan().float().mean() < 0.7, "NaN stays where it is"
 
 
-def test_every_method_and_similarity_finds_transformed_copies() -> None:
+@pytest.mark.parametrize("backend", ["cpu", "reference"])  # not gpu: the search of a canvas is that of an image
+def test_every_method_and_similarity_finds_transformed_copies(backend: str) -> None:
     key = normals(1, 3, 40, 40, dtype=torch.float32)
     query = key.rot90(-1, (2, 3))[..., 8:24, 6:30]
     for similarity in ("l2", "l1", "cosine"):
-        field = match(query, key, patch_size=5, similarity=similarity, rotations=(0, 90), method="exact")
+        field = match(
+            query, key, patch_size=5, similarity=similarity, rotations=(0, 90), method="exact", backend=backend
+        )
         assert (field.transform.angle == 90)[..., 2:-2, 2:-2].all()
     for method in ("guided", "patchmatch"):
-        field = match(query, key, patch_size=5, rotations=(0, 90), method=method, iterations=8)
+        field = match(query, key, patch_size=5, rotations=(0, 90), method=method, iterations=8, backend=backend)
         assert (field.transform.angle == 90)[..., 2:-2, 2:-2].double().mean() > 0.5
 
 

@@ -83,6 +83,8 @@ def refine_sources(
 ) -> MatchField:
     """Carry the sources of a level of half the size on: offsets are doubled, seams move by some pixels.
 
+    The energy is that of `label_sources` without t, which the coarse level has kept to.
+
     Args:
         coarse: what `label_sources` or this function gave there.
         image, hole, sources, guide: as for `label_sources`.
